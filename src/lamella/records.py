@@ -1,0 +1,221 @@
+"""Records: frozen dataclasses of plain fields, to JSON and back; arrays to safetensors and back.
+
+    text  = dumps(plan)                       # one JSON object in an envelope: kind, format, lamella, structure, value
+    plan  = loads(text, Plan)                 # RecordError with the dotted path of the first bad field
+    save_record("plan.json", plan)            # atomic
+    plan  = load_record("plan.json", Plan)
+
+A record class is any `@dataclass(frozen=True, slots=True, kw_only=True)` whose fields are annotated with plain types: str,
+int, float, bool, None, Literal, tuples, dicts with string keys, other records, and unions of those. `__post_init__` rejects nonsense through
+`check`. Reading never runs code from the file.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from .errors import LamellaError, MismatchError, RecordError
+from .runs import write_atomically, write_through
+from .version import __version__
+
+FORMAT = (1, 0)  # a newer major is refused; a newer minor may hold fields that this version does not know
+
+R = TypeVar("R")
+
+
+def check(condition: bool, path: str, problem: str) -> None:
+    """Raise `RecordError(path, problem)` unless `condition` holds."""
+    if not condition:
+        raise RecordError(path, problem)
+
+
+def to_plain(value: Any) -> Any:
+    """A record as the dicts, lists and scalars that JSON knows. Fields that hold their default are written too."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_plain(v) for v in value]
+    return value
+
+
+def from_plain(data: Any, kind: type[R]) -> R:
+    """The record that `data` describes; `RecordError` names the first field that does not fit."""
+    return typing.cast(R, _read(data, kind))
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _read(data: Any, kind: Any) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _read_record(data, typing.cast(type, kind))
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return _read_union(data, get_args(kind))
+    if origin is Literal:
+        check(data in get_args(kind), "", f"{data!r} is not one of {', '.join(map(repr, get_args(kind)))}")
+        return data
+    if origin is tuple:
+        return _read_tuple(data, get_args(kind))
+    if origin is dict:
+        return _read_dict(data, get_args(kind)[1])
+    return _read_scalar(data, kind)
+
+
+def _read_record(data: Any, kind: type) -> Any:
+    check(isinstance(data, dict), "", f"{_seen(data)} where an object ({kind.__name__}) was expected")
+    hints = _hints(kind)
+    values = {}
+    for field in dataclasses.fields(kind):
+        if field.name in data:
+            values[field.name] = _at(field.name, data[field.name], hints[field.name])
+        else:
+            optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+            check(optional, field.name, "missing")
+    unknown = sorted(set(data) - set(hints))
+    check(not unknown, unknown[0] if unknown else "", f"not a field of {kind.__name__}")
+    return kind(**values)
+
+
+def _at(place: str, data: Any, kind: Any) -> Any:
+    try:
+        return _read(data, kind)
+    except RecordError as error:
+        raise error.within(place) from None
+
+
+def _read_union(data: Any, kinds: tuple[Any, ...]) -> Any:
+    if data is None and type(None) in kinds:
+        return None
+    kinds = tuple(k for k in kinds if k is not type(None))
+    failures = []
+    for kind in kinds:
+        try:
+            return _read(data, kind)
+        except RecordError as error:
+            failures.append(error)
+    raise failures[0]
+
+
+def _read_tuple(data: Any, items: tuple[Any, ...]) -> tuple[Any, ...]:
+    check(isinstance(data, list | tuple), "", f"{_seen(data)} where a list was expected")
+    if len(items) == 2 and items[1] is ...:
+        return tuple(_at(f"[{i}]", d, items[0]) for i, d in enumerate(data))
+    check(len(data) == len(items), "", f"{len(data)} items where {len(items)} were expected")
+    return tuple(_at(f"[{i}]", d, k) for i, (d, k) in enumerate(zip(data, items, strict=True)))
+
+
+def _read_dict(data: Any, item: Any) -> dict[str, Any]:
+    check(isinstance(data, dict), "", f"{_seen(data)} where an object was expected")
+    return {str(k): _at(f"[{k!r}]", v, item) for k, v in data.items()}
+
+
+def _read_scalar(data: Any, kind: Any) -> Any:
+    if kind is Any:
+        return data
+    if kind is float:
+        number = isinstance(data, int | float) and not isinstance(data, bool)
+        check(number and math.isfinite(data), "", f"{_seen(data)} where a finite number was expected")
+        return float(data)
+    exact = isinstance(data, kind) and (kind is bool or not isinstance(data, bool))
+    check(exact, "", f"{_seen(data)} where {kind.__name__} was expected")
+    return data
+
+
+def _seen(data: Any) -> str:
+    text = repr(data)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def digest(value: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of a record's canonical JSON: an identity, stable over machines."""
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()[:16]
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def dumps(record: Any, *, structure: str | None = None) -> str:
+    """The record as JSON in its envelope. `structure` is the digest of the model's structure it belongs to."""
+    envelope = {
+        "kind": type(record).__name__,
+        "format": f"{FORMAT[0]}.{FORMAT[1]}",
+        "lamella": __version__,
+        "structure": structure or getattr(record, "structure", None),
+        "value": to_plain(record),
+    }
+    return json.dumps(envelope, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def loads(text: str, kind: type[R]) -> R:
+    """The record in an envelope. Raises `RecordError` on damage, `MismatchError` on another kind or a newer format."""
+    try:
+        envelope = json.loads(text)
+    except ValueError as error:
+        raise RecordError("", f"not JSON ({error}); the file is damaged or was cut short: make it again") from None
+    check(isinstance(envelope, dict) and "value" in envelope, "", "not a Lamella record (no envelope)")
+    _check_format(envelope.get("format"))
+    seen = envelope.get("kind")
+    if seen != kind.__name__:
+        raise MismatchError(f"holds a {seen}, and a {kind.__name__} was expected")
+    return from_plain(envelope["value"], kind)
+
+
+def _check_format(version: Any) -> None:
+    parts = str(version).split(".")
+    check(len(parts) == 2 and all(p.isdigit() for p in parts), "format", f"{version!r} is not a version")
+    if int(parts[0]) > FORMAT[0]:
+        raise MismatchError(
+            f"written in format {version} by a newer Lamella; this one ({__version__}) reads up to {FORMAT[0]}.x: upgrade"
+        )
+
+
+def load_record(path: str | Path, kind: type[R]) -> R:
+    """Read a record file; every failure names the file."""
+    path = Path(path)
+    try:
+        return loads(path.read_text(encoding="utf-8"), kind)
+    except RecordError as error:
+        raise RecordError(f"{path}" + (f": {error.path}" if error.path else ""), error.problem) from None
+    except LamellaError as error:
+        raise type(error)(f"{path}: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(str(path), f"cannot be read ({error})") from None
+
+
+def save_record(path: str | Path, record: Any, *, structure: str | None = None) -> None:
+    """Write a record file atomically."""
+    write_atomically(path, dumps(record, structure=structure))
+
+
+def save_arrays(path: str | Path, arrays: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Write numpy arrays and a JSON object about them as safetensors, atomically."""
+    from safetensors.numpy import save_file
+
+    metadata = {"lamella": json.dumps(to_plain(about))}
+    write_through(path, lambda temporary: save_file(dict(arrays), str(temporary), metadata=metadata))
+
+
+def load_arrays(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays and the object about them. RecordError when the file is damaged, absent, or not ours."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            about = json.loads((file.metadata() or {}).get("lamella", "{}"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise RecordError(str(path), f"cannot be read as safetensors ({error}); it is damaged or absent") from None
+    return arrays, about

@@ -1,0 +1,174 @@
+"""A run directory: atomic files, one writer at a time, and journals that survive a kill at any byte.
+
+    with locked("runs/r20"):                              # RunError if another process is writing there
+        write_atomically("runs/r20/plan.json", text)      # the old file or the new one, never half of it
+        journal = Journal("runs/r20/profile.jsonl", identity={"structure": "...", "weights": "...", "data": "..."})
+        if key not in journal.entries:
+            journal.append(key, {"score": 0.97})          # on disk when the call returns
+
+A journal is a line of identity and then one JSON line per finished item. A last line cut short by a kill is dropped.
+"""
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from .errors import LamellaError, MismatchError, RunError
+
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(directory: str | Path) -> Iterator[Path]:
+    """Hold the run directory (made if absent) for writing. The lock dies with the process, whatever kills it."""
+    directory = Path(directory)
+    with _naming_the_disk(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _take(handle, directory)
+        yield directory
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, directory: Path) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(handle, 40).decode(errors="replace").strip() or "unknown"
+        raise RunError(
+            f"{directory}: in use by another process (pid {holder}). Wait for it, or name another run directory."
+        ) from None
+    with _naming_the_disk(directory):
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+
+
+def write_atomically(path: str | Path, content: str | bytes) -> None:
+    """Replace the file by `content`: a reader, or a kill, sees the old file or the new one. RunError when the disk is full."""
+    data = content.encode() if isinstance(content, str) else content
+    write_through(path, lambda temporary: _write_bytes(temporary, data))
+
+
+def write_through(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then move it into place."""
+    path = Path(path)
+    with _naming_the_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            temporary.chmod(0o644)
+            _flush(temporary)
+            temporary.replace(path)
+        finally:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _naming_the_disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(f"{path}: the disk is full. Free some space and run the same command: it resumes.") from error
+        raise RunError(f"{path}: cannot be written ({error.strerror or error}). Check the path and its rights.") from error
+
+
+class Journal:
+    """Finished items of a long verb, by key, in the order they finished."""
+
+    def __init__(self, path: str | Path, identity: Mapping[str, Any]) -> None:
+        """Open or start the journal. MismatchError if it was written for another identity (model, weights, data, options)."""
+        self.path, self.identity = Path(path), dict(identity)
+        self.entries: dict[str, Any] = {}
+        lines = self._whole_lines()
+        if lines:
+            self._check_identity(lines[0])
+            self.entries = {line["key"]: line["value"] for line in lines[1:]}
+        else:
+            write_atomically(self.path, _line({"identity": self.identity}))
+
+    def append(self, key: str, value: Any) -> None:
+        """Record a finished item. It is on disk when this returns; on a full disk the journal stays as it was."""
+        data = _line({"key": key, "value": value}).encode()
+        with _naming_the_disk(self.path), self.path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                file.write(data)
+                os.fsync(file.fileno())
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(before)
+                raise
+        self.entries[key] = value
+
+    def _whole_lines(self) -> list[Any]:
+        if not self.path.exists():
+            return []
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):  # a kill fell into the last line
+            os.truncate(self.path, whole)
+        return [self._parse(number, text) for number, text in enumerate(data[:whole].splitlines(), 1)]
+
+    def _parse(self, number: int, text: bytes) -> Any:
+        try:
+            line = json.loads(text)
+            good = set(line) == ({"identity"} if number == 1 else {"key", "value"})
+        except (ValueError, TypeError):
+            good = False
+        if not good:
+            raise RunError(
+                f"{self.path}, line {number}: damaged ({text[:60]!r}). Delete that line (or, if it is the first, the "
+                "file) and run the same command: only what it held is measured again."
+            )
+        return line
+
+    def _check_identity(self, line: Any) -> None:
+        seen = line["identity"]
+        differing = [k for k in {**seen, **self.identity} if seen.get(k) != self.identity.get(k)]
+        if differing:
+            parts = [f"{k} was {seen.get(k)!r} and is {self.identity.get(k)!r}" for k in sorted(differing)[:4]]
+            raise MismatchError(
+                f"{self.path}: belongs to another run: {'; '.join(parts)}. Name another run directory, or delete this "
+                "file to start that stage afresh."
+            )
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_text(path: str | Path, made_by: str) -> str:
+    """The text of a run's file; if it is absent, RunError says which verb makes it."""
+    path = Path(path)
+    if not path.exists():
+        raise RunError(f"{path}: not there. It is made by `{made_by}`; run that first.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LamellaError(f"{path}: cannot be read ({error}).") from None

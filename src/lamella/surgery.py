@@ -1,0 +1,198 @@
+"""narrow(): the only structural change there is.
+
+    small = narrow(model, graph, {"layer1.0.conv1": 12})            # the 12 best channels by l2
+    small = narrow(model, graph, {"layer1.0.conv1": [0, 3, 5]})     # these channels
+    twin  = masked(model, graph, kept)                              # dense, consumers of the removed channels zeroed
+
+Both copy: the given model is never changed. A copy is made once, with every parameter already cut, so tied parameters stay
+tied and nothing is allocated at full size. `torch` attributes that repeat a shape (`in_channels`, `groups`, ...) are set from it.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .axes import Kept, best_channels, groups_of, kept_mask
+from .errors import LamellaError, RecordError, TraceError
+from .importance import importance
+from .records import check
+from .schema import Axis, Graph, Parameter
+
+Keep = Mapping[str, int | Sequence[int]]
+M = TypeVar("M", bound=nn.Module)
+
+
+def narrow(model: M, graph: Graph, keep: Keep, *, ranking: str = "l2") -> M:
+    """A copy of the model in which each named group keeps a width (its best-ranked so many) or the channels given.
+
+    Raises RecordError for unknown groups, channels that do not exist, unbalanced choices and frozen groups; MismatchError
+    is for callers that read `keep` from a file.
+    """
+    kept = resolve(model, graph, keep, ranking=ranking)
+    small = _copied(model, {name: _cut(p, t, kept) for p, name, t in _pairs(model, graph)})
+    for module in small.modules():
+        _agree(module)
+    return small
+
+
+def masked(model: M, graph: Graph, kept: Kept) -> M:
+    """A dense copy in which the weights that consume a removed channel are zero: what the narrowed model must equal.
+
+    (A zeroed producer would not do: batch-norm shifts and sigmoids survive it.)
+    """
+    return _copied(model, {name: _zeroed(p, t, kept) for p, name, t in _pairs(model, graph)})
+
+
+def resolve(model: nn.Module, graph: Graph, keep: Keep, *, ranking: str = "l2") -> dict[str, tuple[int, ...]]:
+    """The channels each named group keeps, ascending; widths become their best-ranked channels."""
+    widths = {name: width for name, width in keep.items() if isinstance(width, int)}
+    graph.check_widths({name: w if isinstance(w, int) else len(w) for name, w in keep.items()})
+    kept = best_channels(graph, widths, importance(model, graph, ranking)) if widths else {}
+    for name, channels in keep.items():
+        if not isinstance(channels, int):
+            kept[name] = _checked(graph, name, channels)
+    return {name: kept[name] for name in keep}
+
+
+def _checked(graph: Graph, name: str, channels: Sequence[int]) -> tuple[int, ...]:
+    group = graph.group_of[name]
+    chosen = sorted({int(c) for c in channels})
+    check(len(chosen) == len(channels), f"[{name!r}]", "a channel is named twice")
+    check(chosen[0] >= 0 and chosen[-1] < group.width, f"[{name!r}]", f"channel {chosen[-1]} asked, {group.width} exist")
+    if group.parts:
+        counts = np.bincount([group.parts[c] for c in chosen], minlength=group.part_count)
+        check(len(set(counts)) == 1, f"[{name!r}]", f"unbalanced: {counts.tolist()} channels in the parts, equal numbers must stay")
+    return tuple(chosen)
+
+
+def retraced(graph: Graph, kept: Kept) -> Graph:
+    """The Graph of the narrowed model: the same groups at their new widths."""
+    keep = {name: sorted(channels) for name, channels in kept.items()}
+    groups = tuple(
+        replace(g, width=len(keep[g.name]), parts=tuple(g.parts[c] for c in keep[g.name]) if g.parts else ())
+        if g.name in keep
+        else g
+        for g in graph.groups
+    )
+    parameters = tuple(replace(p, axes=tuple(_narrowed_axis(a, keep) for a in p.axes)) for p in graph.parameters)
+    return replace(graph, groups=groups, parameters=parameters)
+
+
+def _narrowed_axis(axis: Axis, keep: Kept) -> Axis:
+    runs = []
+    for run in axis.runs:
+        if run.group is None or run.group not in keep:
+            runs.append(run)
+            continue
+        inside = [i for i, c in enumerate(keep[run.group]) if run.start <= c < run.start + run.count]
+        if inside:
+            runs.append(replace(run, start=inside[0], count=len(inside)))
+    return replace(axis, runs=tuple(runs))
+
+
+def _pairs(model: nn.Module, graph: Graph) -> list[tuple[Parameter, str, Tensor]]:
+    """The parameters that hold channels of some group, with their tensors; each tensor once."""
+    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    pairs = []
+    for parameter in graph.parameters:
+        if any(groups_of(axis) for axis in parameter.axes):
+            if parameter.name not in tensors:
+                raise TraceError(f"the model has no parameter {parameter.name!r}; the graph belongs to another model.")
+            pairs.append((parameter, parameter.name, tensors[parameter.name]))
+    return pairs
+
+
+def _copied(model: M, changed: Mapping[str, Tensor]) -> M:
+    """A deep copy in which these parameters and buffers (by name) are replaced as the copy is made."""
+    memo: dict[int, object] = {}
+    for name, old in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
+        if id(old) in memo:
+            continue
+        new = changed[name] if name in changed else old.detach().clone()
+        memo[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
+    for module in model.modules():  # weights that a hook computes (old-style weight norm) cannot be copied as they stand
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo.setdefault(id(value), value.detach().clone())
+    try:
+        return copy.deepcopy(model, memo)
+    except (RuntimeError, TypeError) as error:
+        raise LamellaError(f"the model cannot be copied ({error}). Remove what cannot be deep-copied from its attributes.") from error
+
+
+def _cut(parameter: Parameter, tensor: Tensor, kept: Kept) -> Tensor:
+    tensor = tensor.detach()
+    for d, axis in enumerate(parameter.axes):
+        if axis.blocks == 1:
+            tensor = _take(tensor, d, kept_mask(axis, kept))
+    for d, axis in enumerate(parameter.axes):
+        if axis.blocks > 1:
+            tensor = _take_in_blocks(tensor, d, kept_mask(axis, kept).reshape(axis.blocks, -1))
+    return tensor.clone() if tensor.data_ptr() else tensor
+
+
+def _take(tensor: Tensor, dim: int, mask: np.ndarray) -> Tensor:
+    if len(mask) != tensor.shape[dim]:
+        raise RecordError("", f"an axis of {tensor.shape[dim]} where the graph has {len(mask)}: the graph belongs to another model")
+    if mask.all():
+        return tensor
+    return tensor.index_select(dim, torch.from_numpy(np.flatnonzero(mask)).to(tensor.device))
+
+
+def _take_in_blocks(tensor: Tensor, dim: int, mask_GN: np.ndarray) -> Tensor:
+    """Rows of block g keep the columns mask_GN[g]; rows (axis 0) are already cut, equally many per block."""
+    if mask_GN.all():
+        return tensor
+    blocks = tensor.chunk(len(mask_GN), 0)
+    return torch.cat([_take(block, dim, mask) for block, mask in zip(blocks, mask_GN, strict=True)])
+
+
+def _zeroed(parameter: Parameter, tensor: Tensor, kept: Kept) -> Tensor:
+    tensor = tensor.detach().clone()
+    for d, axis in enumerate(parameter.axes):
+        if axis.role != "in":
+            continue
+        mask = torch.from_numpy(kept_mask(axis, kept).reshape(axis.blocks, -1)).to(tensor.device)
+        rows = tensor.shape[0] // axis.blocks if axis.blocks > 1 else 1
+        view = [1] * tensor.dim()
+        view[d] = mask.shape[1]
+        for g, block in enumerate(tensor.split(rows) if axis.blocks > 1 else (tensor,)):
+            block.mul_(mask[g].view(view))
+    return tensor
+
+
+def _agree(module: nn.Module) -> None:
+    """Make the attributes that repeat a parameter's shape agree with it."""
+    weight = module._parameters.get("weight")
+    if isinstance(module, nn.modules.conv._ConvNd):
+        _agree_convolution(module, module.weight)
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        module.num_features = next((len(t) for t in (weight, module.running_mean) if t is not None), module.num_features)
+    elif isinstance(module, nn.LayerNorm) and weight is not None:
+        module.normalized_shape = tuple(weight.shape)
+    elif isinstance(module, nn.GroupNorm) and weight is not None:
+        module.num_groups = len(weight) if module.num_groups == module.num_channels else module.num_groups
+        module.num_channels = len(weight)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.numel()
+    elif isinstance(module, nn.Embedding):
+        module.embedding_dim = module.weight.shape[1]
+
+
+def _agree_convolution(module: nn.modules.conv._ConvNd, weight: Tensor) -> None:
+    rows, columns = weight.shape[:2]
+    depthwise = module.groups > 1 and module.groups == module.in_channels
+    if module.transposed:
+        module.groups = rows if depthwise else module.groups
+        module.in_channels, module.out_channels = rows, columns * module.groups
+    else:
+        multiplier = module.out_channels // module.groups
+        module.groups = rows // multiplier if depthwise else module.groups
+        module.out_channels, module.in_channels = rows, columns * module.groups
