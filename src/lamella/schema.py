@@ -419,12 +419,16 @@ class Measure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a plan did to a model: the channels each group kept (of the dense numbering), bits, ranges and the measured history."""
+    """What a plan did to a model: the channels each group kept (dense numbering) and the measured history.
+
+    After `quantize` also the bits of every quantized layer and the range (low, high) of its input.
+    """
 
     plan: Plan
     kept: dict[str, tuple[int, ...]]
     history: tuple[Measure, ...]
     bits: dict[str, int] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     seed: int = 0
 
     @property

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .axes import Kept, best_channels, groups_of, kept_mask
-from .errors import LamellaError, RecordError, TraceError
+from .errors import LamellaError, MismatchError, RecordError, TraceError
 from .importance import importance
 from .records import check
 from .schema import Axis, Graph, Parameter
@@ -196,3 +196,23 @@ def _agree_convolution(module: nn.modules.conv._ConvNd, weight: Tensor) -> None:
         multiplier = module.out_channels // module.groups
         module.groups = rows // multiplier if depthwise else module.groups
         module.out_channels, module.in_channels = rows, columns * module.groups
+
+
+def refitted(model: M, tensors: Mapping[str, Tensor]) -> M:
+    """A copy that holds exactly these parameters and buffers, whatever their widths: how a saved model is replayed.
+
+    `tensors` name every parameter and buffer of the model (tied ones once). Raises MismatchError with the first differences.
+    """
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    problems = [f"{n} is missing" for n in own if n not in tensors] + [f"{n} is unknown" for n in tensors if n not in own]
+    problems += [
+        f"{n} has shape {tuple(t.shape)}, more than {tuple(own[n].shape)}"
+        for n, t in tensors.items()
+        if n in own and (t.dim() != own[n].dim() or any(a > b for a, b in zip(t.shape, own[n].shape, strict=False)))
+    ]
+    if problems:
+        raise MismatchError(f"the weights belong to another model: {'; '.join(problems[:3])}")
+    small = _copied(model, {name: tensor.clone() for name, tensor in tensors.items()})
+    for module in small.modules():
+        _agree(module)
+    return small

@@ -1,0 +1,45 @@
+"""compress(): a plan's steps in the plan's order, tuning after each, to a smaller ordinary model.
+
+    small, result = compress(model, plan, task, recipe=Recipe(epochs=3, lr=0.02))
+
+`result.kept` holds the channels each group kept, `result.history` what was measured after every step beside what the plan
+predicted. Steps that only give bits are left to `quantize`.
+"""
+
+from pathlib import Path
+
+from torch import nn
+
+from .progress import Progress, silent
+from .schema import Graph, Plan, Result
+from .tracing import trace
+from .training import Recipe, Task
+from .walking import start, walk
+
+TUNING = Recipe(epochs=1, lr=0.02)
+
+
+def compress(
+    model: nn.Module,
+    plan: Plan,
+    task: Task,
+    *,
+    recipe: Recipe = TUNING,
+    graph: Graph | None = None,
+    seed: int = 0,
+    directory: str | Path | None = None,
+    progress: Progress = silent,
+) -> tuple[nn.Module, Result]:
+    """The narrowed and tuned model, in evaluation mode, and what was done. The given model is left as it is.
+
+    `recipe` says how to tune; its epochs are those of each step. With a `directory`, finished steps are kept there and a
+    killed run goes on from the last. Raises MismatchError, with the first differences, for a plan of another model.
+    """
+    graph = graph or trace(model, task.example_inputs)
+    plan.check_fits(graph)
+    steps = [step for step in plan.steps if step.widths or step.epochs]
+    state = start(model, graph, task)
+    for state in walk(state, steps, task, recipe, seed=seed, directory=directory, progress=progress):
+        pass
+    kept = {group.name: tuple(state.kept.get(group.name, range(group.width))) for group in graph.groups}
+    return state.model, Result(plan=plan, kept=kept, history=state.measures, seed=seed)

@@ -1,0 +1,36 @@
+"""The published schedule (Anik, Kelso, Lee 2024, Algorithm 1): every group gives up as much as it can alone.
+
+threshold = factor x baseline (or baseline - max_drop). Per group the largest pruning ratio whose measured score is at or above
+the threshold; a group with no such ratio keeps all its channels.
+"""
+
+from ..errors import LamellaError
+from ..schema import Budget, Point, Profile
+from .order import Choice
+
+
+def threshold(profile: Profile, budget: Budget, factor: float | None = None) -> list[Choice]:
+    """One choice per group that holds at some ratio. `factor` in (0, 1]; default 0.985, or what `budget.max_drop` says."""
+    floor = score_floor(profile, budget, factor)
+    choices = []
+    for group in profile.graph.free:
+        point = largest_that_holds(profile.curve(group.name), floor)
+        if point is not None and point.width is not None and point.width < group.width:
+            choices.append(Choice(group=group.name, width=point.width, score=point.score.value))
+    return choices
+
+
+def score_floor(profile: Profile, budget: Budget, factor: float | None) -> float:
+    """The lowest score a cut may have."""
+    if factor is None and budget.max_drop is not None:
+        return profile.baseline.value - budget.max_drop / 100
+    factor = 0.985 if factor is None else factor
+    if not 0 < factor <= 1:
+        raise LamellaError(f"factor {factor} is not in (0, 1]: it is the share of the baseline score that must remain.")
+    return factor * profile.baseline.value
+
+
+def largest_that_holds(curve: tuple[Point, ...], floor: float) -> Point | None:
+    """The point of the largest pruning ratio at or above the floor, as published: not the last before the first dip."""
+    holding = [p for p in curve if p.score.value >= floor]
+    return max(holding, key=lambda p: p.level, default=None)

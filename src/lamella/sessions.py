@@ -1,0 +1,230 @@
+"""A session: a run directory opened for work. `run.json` names model, task and data; everything else follows from it.
+
+    session = start("runs/r20", RunInfo(model="resnet20", task="cifar10", data="cifar", weights="r20.safetensors"))
+    session = resume("runs/r20")
+    session.dense(), session.task, session.graph()
+
+A model is a name of the zoo or `package.module:function` (called without arguments, or with the run's options); a task is a
+ready-made name or `package.module:function` that returns a Task.
+"""
+
+import importlib
+import inspect
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from .errors import LamellaError, MismatchError, RunError
+from .records import load_record, save_record
+from .runs import read_text
+from .schema import FILES, Graph, RunInfo
+from .storage import load_tensors, save_tensors
+from .surgery import refitted
+from .tasks import TASKS, make_task
+from .tracing import trace
+from .training import Task
+from .version import __version__
+from .zoo import load_weights, make_model
+
+R = TypeVar("R")
+
+BOUND = ("model", "task", "data", "weights", "seed", "options")  # what must not change within a run directory
+
+
+@dataclass
+class Session:
+    """A run directory and what `run.json` says of it. Models and data are made when first asked for."""
+
+    directory: Path
+    info: RunInfo
+    _cache: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def path(self, name: str) -> Path:
+        """Where a file of the run lies, by its name in `schema.FILES`."""
+        return self.directory / FILES[name][0]
+
+    def has(self, name: str) -> bool:
+        return self.path(name).exists()
+
+    def read(self, name: str, kind: type[R]) -> R:
+        """A record of the run; RunError names the verb that makes it where it is absent."""
+        read_text(self.path(name), f"{FILES[name][1]} {self.directory}")
+        return load_record(self.path(name), kind)
+
+    def write(self, name: str, record: Any) -> None:
+        save_record(self.path(name), record)
+
+    @cached_property
+    def task(self) -> Task:
+        return open_task(self.info)
+
+    def fresh(self) -> nn.Module:
+        """The dense network, new weights drawn from the run's seed."""
+        return build_model(self.info)
+
+    def dense(self) -> nn.Module:
+        """The dense network with the run's weights."""
+        if not self.has("weights"):
+            raise RunError(f"{self.path('weights')}: not there. Run `{FILES['weights'][1]} {self.directory}` first.")
+        return refitted(self.fresh(), load_tensors(self.path("weights"))).eval()
+
+    def keep_dense(self, model: nn.Module) -> None:
+        save_tensors(self.path("weights"), model)
+
+    def graph(self) -> Graph:
+        """The run's Graph: read where it was written, traced where not."""
+        if not self.has("graph"):
+            self.write("graph", self.traced())
+        return self.read("graph", Graph)
+
+    def traced(self) -> Graph:
+        options = self.info.options
+        limits = {"round_to": int(options["round_to"])} if options.get("round_to") else {}
+        ignored = tuple(str(options["ignored_layers"]).split(",")) if options.get("ignored_layers") else ()
+        graph = trace(self.dense(), self.task.example_inputs, ignored_layers=ignored, **limits)
+        return replace(graph, model=self.info.model)
+
+
+def start(directory: str | Path, info: RunInfo) -> Session:
+    """Open a run directory for this model and task. MismatchError where it already belongs to another."""
+    directory = Path(directory)
+    path = directory / FILES["run"][0]
+    if path.exists():
+        before = load_record(path, RunInfo)
+        differing = [k for k in BOUND if getattr(before, k) != getattr(info, k)]
+        if differing:
+            facts = "; ".join(f"{k} was {getattr(before, k)!r} and is {getattr(info, k)!r}" for k in differing)
+            raise MismatchError(f"{directory}: holds another run: {facts}. Name another run directory.")
+        return Session(directory, before)
+    save_record(path, info)
+    return Session(directory, info)
+
+
+def resume(directory: str | Path) -> Session:
+    """Open an existing run directory."""
+    directory = Path(directory)
+    path = directory / FILES["run"][0]
+    if not path.exists():
+        raise RunError(f"{directory}: no run directory ({path.name} is not there). Start one with `{FILES['run'][1]}`.")
+    return Session(directory, load_record(path, RunInfo))
+
+
+def describe(**named: Any) -> RunInfo:
+    """A RunInfo with the provenance of this process filled in."""
+    return RunInfo(
+        versions=versions(), machine=machine(), command=" ".join(["lamella", *sys.argv[1:]]), started=_now(), **named
+    )
+
+
+def _now() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """The versions that a figure depends on."""
+    found = {"lamella": __version__, "python": platform.python_version()}
+    for name in ("torch", "numpy", "scipy", "onnx", "onnxruntime", "scikit-learn"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> str:
+    """The processor's kind and the number of its cores this process may use."""
+    import os
+
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = (line for line in cpuinfo.read_text().splitlines() if line.startswith("model name"))
+        name = next(lines, f": {name}").partition(":")[2].strip()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores, {platform.system()}"
+
+
+def open_task(info: RunInfo) -> Task:
+    """The task a run names."""
+    if ":" in info.task:
+        task = resolve(info.task, "task")()
+        if not isinstance(task, Task):
+            raise LamellaError(f"{info.task} returned a {type(task).__name__}; a lamella.Task was expected.")
+        return task
+    validation = str(info.options.get("validation") or ("test_even" if info.weights else "heldout"))
+    limit = info.options.get("limit")
+    return make_task(
+        info.task, info.data, seed=info.seed, validation=validation, limit=int(limit) if limit is not None else None
+    )
+
+
+def build_model(info: RunInfo) -> nn.Module:
+    """The dense network a run names, its random weights drawn from the run's seed."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(info.seed)
+        if ":" in info.model:
+            model = resolve(info.model, "model")()
+            if not isinstance(model, nn.Module):
+                raise LamellaError(f"{info.model} returned a {type(model).__name__}; an nn.Module was expected.")
+            return model
+        return make_model(info.model, **_model_options(info))
+
+
+def weighted(info: RunInfo) -> nn.Module:
+    """The dense network with the weights file the run names, if it names one."""
+    model = build_model(info)
+    return load_weights(model, info.weights) if info.weights else model
+
+
+def _model_options(info: RunInfo) -> dict[str, Any]:
+    """What the task implies (channels in, classes), then what the run's `model.*` options say."""
+    implied: dict[str, Any] = {}
+    if info.task in TASKS:
+        implied = {"in_channels": TASKS[info.task].in_channels, "num_classes": TASKS[info.task].num_classes}
+    own = {k.removeprefix("model."): parsed(str(v)) for k, v in info.options.items() if k.startswith("model.")}
+    return {**implied, **own}
+
+
+def parsed(text: str) -> Any:
+    """An option's text as an int, a float, a tuple of them ('32,64,128'), or itself.
+
+    >>> parsed("32,64,128"), parsed("0.5"), parsed("B")
+    ((32, 64, 128), 0.5, 'B')
+    """
+    if "," in text:
+        return tuple(parsed(part) for part in text.split(",") if part)
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def resolve(reference: str, what: str) -> Callable[[], Any]:
+    """The function behind 'package.module:function'."""
+    module_name, _, name = reference.partition(":")
+    sys.path.insert(0, "") if "" not in sys.path else None
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise LamellaError(
+            f"{what} {reference!r}: module {module_name!r} cannot be imported ({type(error).__name__}: {error}). "
+            "It must be on the Python path; the current directory is."
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [n for n, v in vars(module).items() if inspect.isfunction(v)]
+        raise LamellaError(f"{what} {reference!r}: {module_name} has no function {name!r}. It has: {', '.join(known) or 'none'}.")
+    return function  # type: ignore[no-any-return]

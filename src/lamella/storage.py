@@ -1,0 +1,61 @@
+"""save() and load(): a compressed model on disk, read back by replay and without running code.
+
+    save("runs/r20", small, result)
+    small, result = load("runs/r20", lambda: make_model("resnet20"))
+
+The tensors lie in `model.safetensors`, what was done in `result.json`. Loading makes the dense model afresh, cuts every parameter
+to the saved shape and copies the numbers in: outputs are equal bit for bit.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .errors import RecordError
+from .records import load_record, save_record
+from .runs import write_through
+from .schema import FILES, Result
+from .surgery import refitted
+
+
+def save(directory: str | Path, model: nn.Module, result: Result) -> None:
+    """Write model and result into the directory, each file atomically."""
+    directory = Path(directory)
+    save_tensors(directory / FILES["model"][0], model)
+    save_record(directory / FILES["result"][0], result)
+
+
+def load(directory: str | Path, make_model: Callable[[], nn.Module]) -> tuple[nn.Module, Result]:
+    """The compressed model, in evaluation mode, and its Result.
+
+    `make_model` builds the dense network; its weights do not matter. Raises RecordError for absent or damaged files,
+    MismatchError when they belong to another network.
+    """
+    directory = Path(directory)
+    result = load_record(directory / FILES["result"][0], Result)
+    tensors = load_tensors(directory / FILES["model"][0])
+    return refitted(make_model(), tensors).eval(), result
+
+
+def save_tensors(path: str | Path, model: nn.Module) -> None:
+    """Every parameter and buffer of the model, tied ones once, as safetensors."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in _tensors(model).items()}
+    write_through(path, lambda temporary: save_file(tensors, str(temporary)))
+
+
+def load_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file that `save_tensors` wrote. RecordError when it is absent or damaged."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        problem = f"cannot be read as safetensors ({error}); it is damaged or absent: make it again"
+        raise RecordError(str(path), problem) from None
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+

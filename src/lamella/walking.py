@@ -1,0 +1,162 @@
+"""The walk every stage shares: narrow, recalibrate, tune, measure, checkpoint; step by step, resumable after a kill.
+
+    for state in walk(start, steps, task, recipe, seed=0, directory="runs/r20/steps"):
+        ...                                       # state.model, state.graph, state.kept, state.measures
+
+A step's checkpoint is one safetensors file beside a line in a journal, and tuning checkpoints every epoch, so a kill loses at
+most the epoch in progress. `kept` always counts channels as the dense model does.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from .axes import Kept
+from .costs import cost
+from .digests import data_digest, weights_digest
+from .errors import with_context
+from .progress import Progress, silent
+from .records import digest, from_plain, to_plain
+from .runs import Journal
+from .schema import Graph, Measure, Score, Step
+from .statistics import score_interval
+from .storage import load_tensors, save_tensors
+from .surgery import narrow, refitted, resolve, retraced
+from .training import Recipe, Task, evaluate, fit, mixed, recalibrate_bn
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a walk stands: the model, its graph, the channels kept so far (dense numbering), and what was measured."""
+
+    model: nn.Module
+    graph: Graph
+    kept: Kept
+    measures: tuple[Measure, ...] = ()
+
+
+def start(model: nn.Module, graph: Graph, task: Task) -> State:
+    """The dense model, measured."""
+    measure = Measure(name="dense", step=0, validation=measured(model, task), **_counts(graph))
+    return State(model, graph, {}, (measure,))
+
+
+def measured(model: nn.Module, task: Task) -> Score:
+    """The model's score on the validation samples."""
+    return score_interval(evaluate(model, task.validation, task.score).numpy())
+
+
+def walk(
+    state: State,
+    steps: Sequence[Step],
+    task: Task,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    directory: str | Path | None = None,
+    progress: Progress = silent,
+) -> Iterator[State]:
+    """The state after every step. `recipe.epochs` is replaced by each step's own. The state's model is never changed."""
+    record = _Record(state, steps, task, recipe, seed, directory) if directory else None
+    total = len(steps)
+    progress("compress", 0, total)
+    for number, step in enumerate(steps, 1):
+        with with_context(f"step {number} of {total} ({', '.join(step.widths) or 'no widths'})"):
+            done = record.restored(state, number, step) if record else None
+            if done is None:
+                done = _take(state, number, step, task, replace(recipe, epochs=step.epochs), seed, record)
+        state = done
+        progress("compress", number, total, f"{state.measures[-1].name}: {100 * state.measures[-1].validation.value:.1f} %")
+        yield state
+
+
+def _take(
+    state: State, number: int, step: Step, task: Task, recipe: Recipe, seed: int, record: "_Record | None"
+) -> State:
+    """One step: cut, mend the statistics, measure, tune, measure again."""
+    kept = resolve(state.model, state.graph, step.widths)
+    model = narrow(state.model, state.graph, kept)
+    if kept:
+        recalibrate_bn(model, task.calibration or task.train)
+    before = measured(model, task).value
+    if recipe.epochs:
+        fit(model, task, recipe, seed=mixed(seed, number), checkpoint=record.tuning(number) if record else None)
+    model.eval()
+    after = _advanced(state, model, kept)
+    name = ", ".join(f"{g} to {w}" for g, w in step.widths.items()) or "tuned"
+    measure = Measure(
+        name=name,
+        step=number,
+        validation=measured(model, task),
+        predicted=step.predicted,
+        before_tuning=before,
+        **_counts(after.graph),
+    )
+    after = replace(after, measures=(*state.measures, measure))
+    if record:
+        record.keep(after, number, kept)
+    return after
+
+
+def _advanced(state: State, model: nn.Module, kept: Kept) -> State:
+    return State(model, retraced(state.graph, kept), composed(state.kept, kept), state.measures)
+
+
+def composed(before: Kept, now: Kept) -> dict[str, tuple[int, ...]]:
+    """Channels kept after two cuts, in dense numbering: `now` counts within what `before` left."""
+    result = {name: tuple(channels) for name, channels in before.items()}
+    for name, channels in now.items():
+        result[name] = tuple(result[name][c] for c in channels) if name in result else tuple(channels)
+    return result
+
+
+def _counts(graph: Graph) -> dict[str, int]:
+    now = cost(graph)
+    return {"params": now.params, "macs": now.macs}
+
+
+class _Record:
+    """A walk on disk: a journal of finished steps, the model after the last one, and the tuning in progress."""
+
+    def __init__(
+        self, state: State, steps: Sequence[Step], task: Task, recipe: Recipe, seed: int, directory: str | Path
+    ) -> None:
+        self.directory = Path(directory)
+        identity = {
+            "structure": state.graph.structure,
+            "weights": weights_digest(state.model),
+            "data": data_digest(task.validation),
+            "steps": digest(list(steps)),
+            "recipe": digest(recipe),
+            "seed": seed,
+        }
+        self.journal = Journal(self.directory / "steps.jsonl", identity)
+        self.last = max((int(key) for key in self.journal.entries), default=0)
+
+    def restored(self, state: State, number: int, step: Step) -> State | None:
+        """The state after a step that was finished before, else None. Only the last one needs its weights."""
+        entry = self.journal.entries.get(str(number))
+        if entry is None:
+            return None
+        kept: Mapping[str, tuple[int, ...]] = {name: tuple(c) for name, c in entry["kept"].items()}
+        measure = from_plain(entry["measure"], Measure)
+        model = narrow(state.model, state.graph, kept)
+        if number == self.last:
+            model = refitted(model, load_tensors(self._weights(number))).eval()
+        after = _advanced(state, model, kept)
+        return replace(after, measures=(*state.measures, measure))
+
+    def keep(self, after: State, number: int, kept: Kept) -> None:
+        save_tensors(self._weights(number), after.model)
+        self.journal.append(str(number), {"kept": to_plain(dict(kept)), "measure": to_plain(after.measures[-1])})
+        self.last = number
+        self._weights(number - 1).unlink(missing_ok=True)
+        self.tuning(number).unlink(missing_ok=True)
+
+    def tuning(self, number: int) -> Path:
+        return self.directory / f"tuning-{number}.pt"
+
+    def _weights(self, number: int) -> Path:
+        return self.directory / f"step-{number}.safetensors"
