@@ -38,19 +38,50 @@ FILES = {  # what lies in a run directory, and the verb that makes it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """`times` the channels that lie in some parts of a balanced group: width * numerator / denominator.
+
+    Where the parts differ in size, `table` holds the number for every possible width.
+    """
+
+    group: str
+    times: int = 1
+    numerator: int = 1
+    denominator: int = 1
+    table: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        check(self.times > 0, "times", "a share enters a size at least once")
+        check(0 < self.numerator <= self.denominator, "numerator", f"{self.numerator} of {self.denominator} parts")
+
+    def at(self, width: int) -> int:
+        """The number when the group has this width."""
+        if self.table:
+            return self.times * dict(self.table)[width]
+        return self.times * (width * self.numerator // self.denominator)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """fixed + sum(times x width(group)): the extent of an axis, or the elements of a tensor (per sample)."""
+    """fixed + sum(times x width(group)) + shares: the extent of an axis, or the elements of a tensor (per sample)."""
 
     fixed: int = 0
     terms: tuple[tuple[str, int], ...] = ()
+    shares: tuple[Share, ...] = ()
 
     def __post_init__(self) -> None:
         check(self.fixed >= 0, "fixed", f"{self.fixed} is negative")
         check(all(times > 0 for _, times in self.terms), "terms", "a group enters a size at least once")
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups that this size follows."""
+        return (*(group for group, _ in self.terms), *dict.fromkeys(share.group for share in self.shares))
+
     def at(self, widths: Mapping[str, int]) -> int:
         """The number this size has when the groups have these widths."""
-        return self.fixed + sum(times * widths[group] for group, times in self.terms)
+        linear = sum(times * widths[group] for group, times in self.terms)
+        return self.fixed + linear + sum(share.at(widths[share.group]) for share in self.shares)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,25 +103,30 @@ class Axis:
     """One axis of a parameter.
 
     `role`: "out" makes channels, "in" consumes them, "each" has one entry per channel, "fixed" holds none.
-    `blocks` > 1: the input axis of a grouped convolution. Its runs list the columns of every block in turn, and each block keeps its own.
+    `blocks` > 1: the input axis of a grouped convolution. Its runs list the columns of every block in turn, and each
+    block keeps its own. `shares`: for groups of which the axis holds some parts only.
     """
 
     role: Literal["out", "in", "each", "fixed"]
     runs: tuple[Run, ...]
     blocks: int = 1
+    shares: tuple[Share, ...] = ()
 
     @property
     def size(self) -> Size:
         """Extent as a sum over groups (of all blocks together). Every channel of a group lies on an axis equally often."""
         fixed, first, times = 0, dict[str, int](), dict[str, int]()
+        partly = {share.group for share in self.shares}
         for run in self.runs:
+            if run.group in partly:
+                continue
             if run.group is None:
                 fixed += run.count * run.repeat
                 continue
             channel = first.setdefault(run.group, run.start)
             if run.start <= channel < run.start + run.count:
                 times[run.group] = times.get(run.group, 0) + run.repeat
-        return Size(fixed=fixed, terms=tuple(times.items()))
+        return Size(fixed=fixed, terms=tuple(times.items()), shares=self.shares)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +174,9 @@ class Group:
     """Channels that leave together, one from every axis they touch. `frozen` is the reason why none may leave, else None.
 
     `parts`: the part of each channel when the group is balanced (the same number leaves every part), else empty.
-    `layers`: the layers that make these channels.
+    `ladder`: where parts differ in size, the possible widths ascending, each as the numbers kept of every part; else empty.
+    `layers`: the layers that make these channels. `changes`: what removing a channel changes for the ones that stay, if anything
+    (a layer norm takes its statistics over those that are left), so that narrowed and masked agree only on those terms.
     """
 
     name: str
@@ -148,12 +186,19 @@ class Group:
     floor: int = 1
     round_to: int = 1
     frozen: str | None = None
+    ladder: tuple[tuple[int, ...], ...] = ()
+    changes: str | None = None
 
     def __post_init__(self) -> None:
         check(self.width > 0, "width", f"{self.width}: a group has at least one channel")
-        check(not self.parts or len(self.parts) == self.width, "parts", f"{len(self.parts)} labels, {self.width} channels")
+        check(
+            not self.parts or len(self.parts) == self.width, "parts", f"{len(self.parts)} labels, {self.width} channels"
+        )
         check(self.floor >= 1, "floor", f"{self.floor} is below 1")
         check(self.round_to >= 1, "round_to", f"{self.round_to} is below 1")
+        for i, rung in enumerate(self.ladder):
+            check(bool(self.parts) and len(rung) > max(self.parts), f"ladder[{i}]", "a number for every part")
+            check(min(rung) >= 0, f"ladder[{i}]", "a negative number of channels")
 
     @property
     def part_count(self) -> int:
@@ -163,18 +208,52 @@ class Group:
         """The nearest width this group may have: a multiple of `round_to` and of its parts, at least the floor, at most dense."""
         if self.frozen:
             return self.width
+        if self.ladder:
+            return self._nearest_rung(width)
         step = math.lcm(self.round_to, self.part_count)
         if step > self.width:
             step = self.part_count
         lowest = math.ceil(max(self.floor, 1) / step) * step
         return min(self.width, max(lowest, step * math.floor(width / step + 0.5)))
 
+    def _nearest_rung(self, width: float) -> int:
+        rungs = [sum(rung) for rung in self.ladder]
+        allowed = [n for n in rungs if n >= self.floor] or [self.width]
+        return min([n for n in allowed if n % self.round_to == 0] or allowed, key=lambda n: (abs(n - width), -n))
+
+    def counts(self, width: int) -> tuple[int, ...]:
+        """How many channels each part keeps at this width, by part number (one part: the width itself)."""
+        if self.ladder:
+            return next(rung for rung in self.ladder if sum(rung) == width)
+        return (width // self.part_count,) * (max(self.parts, default=0) + 1)
+
     def check_width(self, width: int) -> None:
         """Raise RecordError unless narrowing to `width` is possible (legal multiples are the planner's concern, not this one's)."""
         check(1 <= width <= self.width, "", f"{width} channels asked, {self.width} exist")
-        check(width % self.part_count == 0, "", f"{width} is not a multiple of {self.part_count}, the balanced parts")
+        if self.ladder:
+            rungs = [sum(rung) for rung in self.ladder]
+            check(width in rungs, "", f"{width} is not one of the widths at which its parts balance: {rungs}")
+        check(
+            bool(self.ladder) or width % self.part_count == 0,
+            "",
+            f"{width} is not a multiple of {self.part_count}, the balanced parts",
+        )
         frozen = self.frozen is not None and width != self.width
         check(not frozen, "", f"the group is frozen at {self.width}: {self.frozen}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribute:
+    """An integer of a module that repeats a size, such as a number of heads: narrowing sets it to size // blocks.
+
+    `index` is its place where the attribute is a tuple or list.
+    """
+
+    module: str
+    name: str
+    index: int | None = None
+    size: Size
+    blocks: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +265,7 @@ class Graph:
     parameters: tuple[Parameter, ...]
     tensors: tuple[Tensor, ...]
     groups: tuple[Group, ...]
+    attributes: tuple[Attribute, ...] = ()
 
     def __post_init__(self) -> None:
         names = [g.name for g in self.groups]
@@ -315,7 +395,9 @@ def check_amount(amount: Amount, name: str) -> None:
     if isinstance(amount, str):
         number = amount[:-1] if amount.endswith("%") else ""
         check(_is_number(number), name, f"{amount!r} is neither a number nor a share such as '10%'")
-        check(0 < float(number) <= 100, name, f"{amount!r} is not a share of the dense model (above 0% and at most 100%)")
+        check(
+            0 < float(number) <= 100, name, f"{amount!r} is not a share of the dense model (above 0% and at most 100%)"
+        )
     elif amount is not None:
         check(amount > 0 and math.isfinite(amount), name, f"{amount} is not a positive amount")
 
@@ -339,7 +421,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One move: groups to new widths, layers to bits, then `epochs` of tuning. `predicted` is the score expected after it."""
+    """One move: groups to new widths, layers to bits, then `epochs` of tuning.
+
+    `predicted` is the score measured with this move alone, before any tuning; None where nothing was measured.
+    """
 
     widths: dict[str, int] = field(default_factory=dict)
     bits: dict[str, int] = field(default_factory=dict)
@@ -354,7 +439,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """An ordered tuple of steps for the model of one structure, which planner made it, and what it expects."""
+    """An ordered tuple of steps for the model of one structure, which planner made it, and what it expects.
+
+    `threshold` is the lowest score that the planner let a single cut have, where it had such a limit.
+    """
 
     structure: str
     planner: str
@@ -362,6 +450,7 @@ class Plan:
     predicted: Cost
     dense: Cost
     predicted_score: float | None = None
+    threshold: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -406,7 +495,7 @@ def _differences(plan: Plan, graph: Graph) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """What was measured after a step (or of the dense model: step 0). `predicted` is what the plan expected then."""
+    """What was measured after a step (or of the dense model: step 0), and `before_tuning`. `predicted` is that of the step."""
 
     name: str
     step: int

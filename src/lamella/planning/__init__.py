@@ -17,7 +17,7 @@ from ..costs import cost
 from ..errors import BudgetError, LamellaError, unknown_name
 from ..schema import Budget, Cost, Graph, Plan, Profile, Step
 from .order import ORDERS, Choice, reorder, sorted_choices
-from .threshold import threshold
+from .threshold import score_floor, threshold
 from .uniform import uniform
 
 Planner = Callable[..., list[Choice]]
@@ -45,8 +45,13 @@ def plan(
     ordered = sorted_choices(choices, profile.graph, order)
     steps = [Step(widths={c.group: c.width}, epochs=epochs, predicted=c.score) for c in ordered]
     if bits is not None:
-        steps.append(Step(bits={layer.name: bits for layer in profile.graph.layers if layer.positions and layer.weight}))
+        steps.append(
+            Step(bits={layer.name: bits for layer in profile.graph.layers if layer.positions and layer.weight})
+        )
     made = _made(profile, f"{planner}, {order}", tuple(steps))
+    made = replace(
+        made, threshold=score_floor(profile, budget, options.get("factor")) if planner == "threshold" else None
+    )
     check_budget(made, profile.graph, budget)
     return made
 
@@ -78,7 +83,8 @@ def check_budget(made: Plan, graph: Graph, budget: Budget) -> None:
     over = [
         (name, limit, getattr(made.predicted, name))
         for name in ("params", "macs", "bytes", "memory")
-        if (limit := budget.limit(name, getattr(made.dense, name))) is not None and getattr(made.predicted, name) > limit
+        if (limit := budget.limit(name, getattr(made.dense, name))) is not None
+        and getattr(made.predicted, name) > limit
     ]
     if over:
         raise BudgetError(_unreached(made, graph, over))

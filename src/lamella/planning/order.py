@@ -1,9 +1,9 @@
 """The order in which groups give up their channels, as a decision of its own.
 
-    by_score   highest score after its own cut first (Anik, Kelso, Lee 2024, Algorithm 1): the most harmless cut comes first
-    in_order   first layer first
-    reverse    last layer first
-    by_cost    the cut that saves most parameters first
+by_score   highest score after its own cut first (Anik, Kelso, Lee 2024, Algorithm 1): the most harmless cut comes first
+in_order   first layer first
+reverse    last layer first
+by_cost    the cut that saves most parameters first
 """
 
 from collections.abc import Callable

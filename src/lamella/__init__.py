@@ -1,0 +1,115 @@
+"""Lamella: layer-wise optimization of neural networks.
+
+    import lamella as lm
+
+    task = lm.Task(example_inputs, train=..., validation=..., test=...)
+    graph = lm.trace(model, task.example_inputs)
+    curves = lm.profile(model, task, graph=graph)
+    plan = lm.plan(curves, lm.Budget(params="25%"), planner="uniform")
+    small, result = lm.compress(model, plan, task)
+
+Public names are loaded when first used: a planner or a picture never waits for torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__
+
+_HOMES = {
+    "Budget": "schema",
+    "BudgetError": "errors",
+    "Graph": "schema",
+    "LamellaError": "errors",
+    "MismatchError": "errors",
+    "MissingExtra": "errors",
+    "Plan": "schema",
+    "Profile": "schema",
+    "Recipe": "training",
+    "RecordError": "errors",
+    "Result": "schema",
+    "Task": "training",
+    "TraceError": "errors",
+    "compress": "compression",
+    "cost": "costs",
+    "draw": "reporting",
+    "evaluate": "training",
+    "export": "exporting:export_onnx",
+    "fit": "training",
+    "load": "storage",
+    "make_model": "zoo",
+    "make_task": "tasks",
+    "narrow": "surgery",
+    "plan": "planning",
+    "profile": "profiling",
+    "quantize": "quantization",
+    "reorder": "planning",
+    "report": "reporting:write_report",
+    "save": "storage",
+    "trace": "tracing",
+}
+
+__all__ = [
+    "Budget",
+    "BudgetError",
+    "Graph",
+    "LamellaError",
+    "MismatchError",
+    "MissingExtra",
+    "Plan",
+    "Profile",
+    "Recipe",
+    "RecordError",
+    "Result",
+    "Task",
+    "TraceError",
+    "__version__",
+    "compress",
+    "cost",
+    "draw",
+    "evaluate",
+    "export",
+    "fit",
+    "load",
+    "make_model",
+    "make_task",
+    "narrow",
+    "plan",
+    "profile",
+    "quantize",
+    "reorder",
+    "report",
+    "save",
+    "trace",
+]
+
+if TYPE_CHECKING:
+    from .compression import compress
+    from .costs import cost
+    from .errors import BudgetError, LamellaError, MismatchError, MissingExtra, RecordError, TraceError
+    from .exporting import export_onnx as export
+    from .planning import plan, reorder
+    from .profiling import profile
+    from .quantization import quantize
+    from .reporting import draw
+    from .reporting import write_report as report
+    from .schema import Budget, Graph, Plan, Profile, Result
+    from .storage import load, save
+    from .surgery import narrow
+    from .tasks import make_task
+    from .tracing import trace
+    from .training import Recipe, Task, evaluate, fit
+    from .zoo import make_model
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lamella' has no attribute {name!r}")
+    home, _, attribute = _HOMES[name].partition(":")
+    value = getattr(importlib.import_module(f".{home}", __name__), attribute or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,5 @@
+"""`python -m lamella`."""
+
+from .cli import main
+
+main()

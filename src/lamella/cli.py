@@ -1,0 +1,304 @@
+"""The command line: one command per verb, over one run directory.
+
+    lamella demo                                            the main job on digits, end to end
+    lamella trace runs/r20 --model resnet20 --task cifar10 --data cifar --weights r20.safetensors
+    lamella profile runs/r20; lamella plan runs/r20 --factor 0.985; lamella compress runs/r20; lamella quantize runs/r20
+    lamella report runs/r20
+
+Results go to standard output (`--json`: as JSON), progress to standard error. Bad input prints one paragraph and exits 2.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from .errors import LamellaError
+from .schema import FILES, Budget, Graph, Plan, Profile, Result, Table
+from .version import __version__
+from .views import graph_view, plan_view, profile_view, result_view, table_view
+
+app = typer.Typer(
+    name="lamella",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Layer-wise optimization of neural networks: characterize, plan, compress, quantize, explain.",
+)
+
+Run = Annotated[Path, typer.Argument(help="The run directory.", metavar="RUN")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no tables.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on standard output.")]
+Model = Annotated[str, typer.Option(help="A network of the zoo, or package.module:function.")]
+TaskName = Annotated[str, typer.Option("--task", help="digits, mnist, cifar10, cifar100, or package.module:function.")]
+Data = Annotated[Path | None, typer.Option(help="Directory with the data set's official files.")]
+Weights = Annotated[Path | None, typer.Option(help="Trained weights (safetensors).")]
+Seed = Annotated[int, typer.Option(help="What all random draws follow from.")]
+Option = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", help="NAME=VALUE: model.widths=32,64,128, validation=test_even, limit=1000, round_to=8. Repeatable."
+    ),
+]
+
+
+def main() -> None:
+    """The console script: runs the command, prints errors as one paragraph, exits 2 on bad input."""
+    try:
+        app()
+    except LamellaError as error:
+        _complain(f"error: {error}")
+        sys.exit(2)
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(text))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lamella {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options before the verb."""
+
+
+@contextmanager
+def _working(directory: Path, quiet: bool) -> Iterator[Any]:
+    """Hold the run directory and show progress on standard error."""
+    from .runs import locked
+    from .screens import bars
+
+    try:
+        with locked(directory), bars(quiet) as progress:
+            yield progress
+    except KeyboardInterrupt:
+        _complain("interrupted: nothing finished is lost, and the same command goes on from here.")
+        raise
+
+
+def _show(view: Any, plain: Any, *, quiet: bool, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(plain, indent=1, ensure_ascii=False))
+    elif not quiet:
+        Console(highlight=False).print(view)
+
+
+def _options(pairs: list[str] | None) -> dict[str, str | int | float | bool | None]:
+    options: dict[str, str | int | float | bool | None] = {}
+    for pair in pairs or []:
+        name, sign, value = pair.partition("=")
+        if not sign or not name:
+            raise LamellaError(f"--option {pair!r}: NAME=VALUE was expected, such as model.widths=32,64,128.")
+        options[name] = value
+    return options
+
+
+def _info(model: str, task: str, data: Path | None, weights: Path | None, seed: int, option: list[str] | None) -> Any:
+    from .sessions import describe
+
+    return describe(
+        model=model,
+        task=task,
+        data=str(data.absolute()) if data else None,
+        weights=str(weights.absolute()) if weights else None,
+        seed=seed,
+        options=_options(option),
+    )
+
+
+@app.command()
+def demo(
+    run: Annotated[
+        Path | None, typer.Option(help="The run directory [default: runs/TASK-MODEL-SEED].", metavar="RUN")
+    ] = None,
+    task: TaskName = "digits",
+    model: Model = "resnet14",
+    data: Data = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    option: Option = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """The main job end to end: train (or load), profile, plan, compress out of order, quantize, measure, explain."""
+    from .demo import SETTINGS, demo
+    from .errors import unknown_name
+    from .sessions import start
+
+    if task not in SETTINGS:
+        raise LamellaError(unknown_name("demo task", task, SETTINGS))
+    settings = SETTINGS[task]
+    pairs = [f"{k}={v}" for k, v in settings.options.items() if model == "resnet14"] + (option or [])
+    info = _info(model, task, data, weights, seed, pairs)
+    directory = run or Path("runs") / f"{task}-{model.rpartition(':')[2]}-{seed}"
+    with _working(directory, quiet) as progress:
+        table = demo(start(directory, info), settings, progress)
+    rows = [{name: getattr(row, name) for name in row.__dataclass_fields__} for row in table.rows]
+    files = {name: str(directory / FILES[name][0]) for name in ("dense_onnx", "onnx", "int8_onnx", "report")}
+    plain = {"rows": rows, "run": str(directory), "files": files, "notes": table.notes}
+    _show(table_view(table, files), plain, quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def trace(
+    run: Run,
+    model: Annotated[str | None, typer.Option(help="A network of the zoo, or package.module:function.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="digits, mnist, cifar10, cifar100, or package.module:function.")
+    ] = None,
+    data: Data = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    option: Option = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start a run: find the groups of channels that can leave together, prove them, and say why not where not."""
+    from .records import to_plain
+    from .sessions import resume, start
+    from .stages import opened
+
+    fresh = model is not None or task is not None
+    if fresh and (model is None or task is None):
+        raise LamellaError("a new run needs both --model and --task.")
+    with _working(run, quiet):
+        session = start(run, _info(model or "", task or "", data, weights, seed, option)) if fresh else resume(run)
+        graph = opened(session)
+    _show(graph_view(graph), to_plain(graph), quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def profile(
+    run: Run,
+    pruning_ratios: Annotated[
+        str, typer.Option(help="Fractions removed, comma separated.")
+    ] = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what every group costs the network at every pruning ratio. Resumes where it was."""
+    from .records import to_plain
+    from .sessions import resume
+    from .stages import profiled
+
+    ratios = tuple(_number(part, "--pruning-ratios") for part in pruning_ratios.split(",") if part)
+    with _working(run, quiet) as progress:
+        found: Profile = profiled(resume(run), ratios, progress)
+    _show(
+        profile_view(found),
+        {"baseline": to_plain(found.baseline), "points": to_plain(found.points)},
+        quiet=quiet,
+        as_json=as_json,
+    )
+
+
+def _number(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise LamellaError(f"{option}: {text!r} is not a number.") from None
+
+
+def _amount(text: str | None, option: str) -> float | str | None:
+    return text if text is None or text.endswith("%") else _number(text, option)
+
+
+@app.command()
+def plan(
+    run: Run,
+    planner: Annotated[str, typer.Option(help="threshold or uniform.")] = "threshold",
+    order: Annotated[str, typer.Option(help="by_score, in_order, reverse or by_cost.")] = "by_score",
+    factor: Annotated[
+        float | None, typer.Option(help="threshold: the share of the baseline score that must remain.")
+    ] = None,
+    pruning_ratio: Annotated[float | None, typer.Option(help="uniform: the fraction removed from every group.")] = None,
+    max_drop: Annotated[float | None, typer.Option(help="Points of the score that may be lost.")] = None,
+    params: Annotated[str | None, typer.Option(help="Budget: a number, or a share such as 25%.")] = None,
+    macs: Annotated[str | None, typer.Option(help="Budget: a number, or a share such as 25%.")] = None,
+    bytes_: Annotated[
+        str | None, typer.Option("--bytes", help="Budget for the ONNX file: a number, or a share.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of tuning after each step.")] = 1,
+    bits: Annotated[int | None, typer.Option(help="Bits for every layer in a last step.")] = 8,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Decide which group gives up how many channels, and in which order."""
+    from .records import to_plain
+    from .sessions import resume
+    from .stages import planned
+
+    budget = Budget(
+        max_drop=max_drop,
+        params=_amount(params, "--params"),
+        macs=_amount(macs, "--macs"),
+        bytes=_amount(bytes_, "--bytes"),
+    )
+    own = {"factor": factor, "pruning_ratio": pruning_ratio}
+    options = {name: value for name, value in own.items() if value is not None}
+    with _working(run, quiet):
+        session = resume(run)
+        made: Plan = planned(session, budget, planner=planner, order=order, epochs=epochs, bits=bits, **options)
+        graph = session.read("graph", Graph)
+    _show(plan_view(made, graph), to_plain(made), quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def compress(
+    run: Run,
+    lr: Annotated[float, typer.Option(help="Learning rate of the tuning.")] = 0.02,
+    tuning_samples: Annotated[int | None, typer.Option(help="Samples per tuning epoch [default: all].")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Walk the plan: narrow, tune, measure, step by step. Resumes where it was."""
+    from .records import to_plain
+    from .sessions import resume
+    from .stages import compressed
+    from .training import Recipe
+
+    with _working(run, quiet) as progress:
+        _, result = compressed(resume(run), Recipe(epochs=1, lr=lr), tuning_samples=tuning_samples, progress=progress)
+    _show(result_view(result), to_plain(result), quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def quantize(run: Run, quiet: Quiet = False, as_json: AsJson = False) -> None:
+    """Export the compressed network and its int8 twin as ONNX files, and measure both."""
+    from .sessions import resume
+    from .stages import quantized
+    from .views import files_view
+
+    with _working(run, quiet):
+        session = resume(run)
+        _, result = quantized(session)
+        from .stages import file_facts
+
+        facts = file_facts(session, result)
+    _show(files_view(facts), facts, quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def report(run: Run, quiet: Quiet = False, as_json: AsJson = False) -> None:
+    """Write report.html: the whole run on one self-contained page. Needs no torch, and works on a copied directory."""
+    from .reporting import write_report
+
+    path = write_report(run)
+    _show(f"wrote {path}", {"report": str(path)}, quiet=quiet, as_json=as_json)
+
+
+__all__ = ["Result", "Table", "app", "main"]

@@ -1,0 +1,91 @@
+"""The same quantized network in fewer bytes.
+
+    compact(proto, arrays)     # arrays: the network's constants by name
+
+onnxruntime's quantizer writes long names, a zero per channel and, for every bias, three arrays and a node: 5 kB per
+convolution of a ResNet-20. Here biases are float again (onnxruntime 1.21 and later derives the integers at load),
+zeros are shared or implied, and only weights keep their names: 0.7 kB. The graph that onnxruntime fuses from it, and
+its outputs, stay the same. Figures: docs/decisions/0003.
+"""
+
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from ..timing import Array
+from ..version import __version__
+
+
+def compact(proto: Any, arrays: dict[str, Array]) -> None:
+    """Rewrite the quantized model in place, its constants being `arrays`."""
+    from onnx import numpy_helper
+
+    graph = proto.graph
+    _imply_zeros(graph, arrays)
+    names = _short_names(graph, arrays)
+    for node in graph.node:
+        for field in (node.input, node.output):
+            field[:] = [names.get(name, "") for name in field]
+        for field_name in ("name", "doc_string", "metadata_props"):
+            node.ClearField(field_name)
+
+    used = {name for node in graph.node for name in node.input}
+    tensors = {names[name]: array for name, array in arrays.items() if names.get(name) in used}
+    del graph.initializer[:]
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in tensors.items())
+    _strip(proto)
+
+
+def _strip(proto: Any) -> None:
+    domains = {node.domain for node in proto.graph.node}
+    opsets = [entry for entry in proto.opset_import if entry.domain in domains]
+    del proto.opset_import[:]
+    proto.opset_import.extend(opsets)
+    proto.ClearField("metadata_props")
+    proto.graph.ClearField("value_info")
+    proto.graph.name = "lamella"
+    proto.producer_name, proto.producer_version = "lamella", __version__
+
+
+def float_biases(graph: Any, arrays: dict[str, Array], floats: dict[str, Array]) -> None:
+    """Put the float bias back for its int32 form, scales and zeros. `floats`: the constants of the float model."""
+    kept = []
+    for node in graph.node:
+        values = arrays.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if values is not None and values.dtype == np.int32 and node.output[0] in floats:
+            arrays[node.output[0]] = floats[node.output[0]]
+        else:
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _imply_zeros(graph: Any, arrays: dict[str, Array]) -> None:
+    """Leave out the zero points of convolution weights, which are all zero; a Gemm is fused only with them."""
+    readers = {name: node.op_type for node in graph.node for name in node.input}
+    for node in graph.node:
+        constant = node.op_type == "DequantizeLinear" and len(node.input) == 3 and node.input[0] in arrays
+        if constant and readers.get(node.output[0]) == "Conv" and not arrays[node.input[2]].any():
+            del node.input[2]
+
+
+def _short_names(graph: Any, arrays: dict[str, Array]) -> dict[str, str]:
+    """A short name for each tensor but inputs, outputs and weights, which keep theirs. Equal arrays share one."""
+    weights = [n.input[0] for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in arrays]
+    names = {value.name: value.name for value in (*graph.input, *graph.output)}
+    names |= {weight: weight.removesuffix("_quantized") for weight in weights}
+    taken = set(names.values())
+    fresh = (name for name in map(_base36, count(10)) if name not in taken)
+    same: dict[tuple[Any, ...], str] = {}
+    for name in (name for node in graph.node for name in (*node.input, *node.output)):
+        if name and name not in names:
+            array = arrays.get(name)
+            key = (name,) if array is None else (array.dtype, array.shape, array.tobytes())
+            names[name] = same[key] if key in same else same.setdefault(key, next(fresh))
+    return names
+
+
+def _base36(number: int) -> str:
+    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
+    return (_base36(number // 36) if number >= 36 else "") + digits[number % 36]

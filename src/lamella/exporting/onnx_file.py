@@ -1,0 +1,331 @@
+"""A model as one ONNX file that says what torch says, or no file at all.
+
+    export_onnx(model, example_inputs, "dense.onnx")     # batch norm folded, any batch size, checked against the model
+    onnx_bytes("dense.onnx")                             # the file with its side files
+    OnnxModel("dense.onnx")(images)                      # runs it: torch tensors in and out
+
+Weights keep their parameters' names (`layer1.0.conv1.weight`) and their nodes the layers' names. The same model gives
+the same bytes: what the exporter adds of its own (source lines, paths, counters) is left out. Why this exporter:
+docs/decisions/0003.
+"""
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from ..errors import LamellaError, MissingExtra, RecordError, TraceError
+from ..runs import write_through
+from ..timing import feeds_of, open_session
+from ..version import __version__
+
+OPSET = 20
+TOLERANCE = 1e-4  # of an output's largest absolute value: how far ONNX Runtime may be from torch
+INLINE_LIMIT = 2_000_000_000  # bytes of weights; a protobuf file ends at 2 GiB
+
+BATCH = "batch"  # the name of the free dimension in the file
+
+
+def export_onnx(
+    model: nn.Module,
+    example_inputs: Tensor | Sequence[Any],
+    path: str | Path,
+    *,
+    opset: int = OPSET,
+    dynamic_batch: bool = True,
+) -> Path:
+    """Write `model`, in evaluation mode, as one ONNX file; the model is left as it was. Returns the path.
+
+    The first axis of every input that has the first input's batch size is free in the file, unless
+    `dynamic_batch=False`. Weights lie in the file; above 2 GB in `<path>.data` beside it. The file appears only after
+    ONNX Runtime has given the model's outputs on the example inputs (and on one sample of them, where the batch is
+    free) to within `TOLERANCE` of each output's largest value.
+
+    Raises `TraceError` for a model that cannot be exported, `LamellaError` naming the first output that differs,
+    `RunError` where the file cannot be written, `MissingExtra` without onnx, onnxscript and onnxruntime.
+    """
+    path = Path(path)
+    onnx_library("exporting to ONNX")
+    subject = copy.deepcopy(model).cpu().eval()
+    inputs = tree_map_only(Tensor, lambda t: t.detach().cpu(), _as_tuple(example_inputs))
+    cases = [inputs, _one_sample(inputs)] if dynamic_batch else [inputs]
+    expected = [_outputs(subject, case) for case in cases]
+
+    proto = _converted(_captured(subject, inputs, dynamic_batch), opset, len(expected[0]))
+    _clean(proto)
+
+    def write(temporary: Path) -> None:
+        _save(proto, temporary, path)
+        for case, outputs in zip(cases, expected, strict=True):
+            _compare(open_session(temporary), tree_leaves(case), outputs, str(path))
+
+    write_through(path, write)
+    return path
+
+
+def _as_tuple(inputs: Tensor | Sequence[Any]) -> tuple[Any, ...]:
+    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+
+
+def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+    try:
+        with torch.no_grad():
+            return [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor)]
+    except Exception as error:
+        shapes = ", ".join(str(tuple(t.shape)) for t in tree_leaves(inputs) if isinstance(t, Tensor))
+        raise TraceError(
+            f"{type(model).__name__} fails on inputs of shapes {shapes}: {_first_line(error)}. Pass a tuple of "
+            "inputs as its forward takes them; for a model that takes one batch size only, dynamic_batch=False."
+        ) from error
+
+
+def _batched(inputs: tuple[Any, ...]) -> list[bool]:
+    """Which of the input tensors carry the batch: those as long as the first one along axis 0."""
+    tensors = [t for t in tree_leaves(inputs) if isinstance(t, Tensor)]
+    return [t.dim() > 0 and len(t) == len(tensors[0]) for t in tensors]
+
+
+def _each_batched(inputs: tuple[Any, ...], change: Any) -> tuple[Any, ...]:
+    carries = iter(_batched(inputs))
+    changed: tuple[Any, ...] = tree_map_only(Tensor, lambda t: change(t) if next(carries) else t, inputs)
+    return changed
+
+
+def _one_sample(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return _each_batched(inputs, lambda t: t[:1])
+
+
+def _captured(model: nn.Module, inputs: tuple[Any, ...], dynamic_batch: bool) -> torch.export.ExportedProgram:
+    shapes = None
+    if dynamic_batch:
+        inputs = _each_batched(
+            inputs, lambda t: torch.cat([t, t]) if len(t) == 1 else t
+        )  # torch.export takes 1 for a constant
+        carries = iter(_batched(inputs))
+        shapes = tree_map_only(Tensor, lambda _: {0: torch.export.Dim.DYNAMIC} if next(carries) else None, inputs)
+    try:
+        with quiet(), torch.no_grad():
+            return torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        name = type(model).__name__
+        if dynamic_batch and _exports(model, inputs):
+            raise TraceError(
+                f"{name} cannot be exported with a free batch size: {_first_line(error)}. A batch size is written into "
+                "its forward: write -1 or x.shape[0] there, or export with dynamic_batch=False."
+            ) from error
+        raise TraceError(f"{name} cannot be exported: {_first_line(error)}.") from error
+
+
+def _exports(model: nn.Module, inputs: tuple[Any, ...]) -> bool:
+    try:
+        _captured(model, inputs, dynamic_batch=False)
+    except TraceError:
+        return False
+    return True
+
+
+def _converted(program: torch.export.ExportedProgram, opset: int, outputs: int) -> Any:
+    names = ["output"] if outputs == 1 else [f"output_{i}" for i in range(outputs)]
+    try:
+        with quiet():
+            made = torch.onnx.export(
+                program, (), None, dynamo=True, opset_version=opset, output_names=names, verbose=False, optimize=True
+            )
+    except torch.onnx.OnnxExporterError as error:
+        cause = error
+        while cause.__cause__ is not None:  # the report is pages long, its root is a line
+            cause = cause.__cause__  # type: ignore[assignment]
+        raise TraceError(f"an operator of the model has no counterpart in ONNX: {_first_line(cause)}.") from error
+    assert made is not None
+    return made.model_proto
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporter's remarks about its own internals: a deprecated name in torch, and torchvision's absence."""
+    remarks = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = remarks.level
+    remarks.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".*treespec.*", category=FutureWarning)
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            yield
+    finally:
+        remarks.setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(
+        (line.strip().rstrip(".")[:300] for line in str(error).splitlines() if line.strip()), type(error).__name__
+    )
+
+
+def _clean(proto: Any) -> None:
+    """Leave what a runtime reads; name weighted nodes after their layers, the free dimension `batch`."""
+    graph = proto.graph
+    _pool_globally(graph)
+    used = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
+    kept = [i for i in graph.initializer if i.name in used]
+    for holder in (proto, graph, *graph.node, *graph.input, *graph.output, *kept):
+        holder.ClearField("doc_string")
+        holder.ClearField("metadata_props")
+    graph.ClearField("value_info")
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    _name_nodes(graph)
+    _name_batch(graph)
+    proto.producer_name, proto.producer_version = "lamella", __version__
+
+
+def _pool_globally(graph: Any) -> None:
+    """Write a mean over height and width as GlobalAveragePool: runtimes have it in their layouts and in integers."""
+    from onnx import helper, numpy_helper
+
+    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*graph.value_info, *graph.input)}
+    constants = {i.name: i for i in graph.initializer}
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        axes = constants.get(node.input[1]) if node.op_type == "ReduceMean" and len(node.input) == 2 else None
+        images = ranks.get(node.input[0]) == 4
+        if axes is None or not images or sorted(int(a) % 4 for a in numpy_helper.to_array(axes)) != [2, 3]:
+            graph.node.append(node)
+            continue
+        flat = any(a.name == "keepdims" and a.i == 0 for a in node.attribute)
+        pooled = f"{node.output[0]}_pooled" if flat else node.output[0]
+        graph.node.append(helper.make_node("GlobalAveragePool", node.input[:1], [pooled], name=node.name))
+        if flat:
+            graph.node.append(helper.make_node("Flatten", [pooled], node.output, name=f"{node.name}_flat", axis=1))
+
+
+def _name_nodes(graph: Any) -> None:
+    weights = {i.name for i in graph.initializer if i.name.endswith(".weight")}
+    taken = {node.name for node in graph.node}
+    for node in graph.node:
+        layer = next((name.removesuffix(".weight") for name in node.input if name in weights), None)
+        if layer is not None and layer not in taken:  # a layer that is called twice names its first call
+            node.name = layer
+            taken.add(layer)
+
+
+def _name_batch(graph: Any) -> None:
+    symbol = next((d.dim_param for v in graph.input for d in v.type.tensor_type.shape.dim[:1] if d.dim_param), None)
+    for value in (*graph.input, *graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if symbol is not None and dim.dim_param == symbol:
+                dim.dim_param = BATCH
+
+
+def _save(proto: Any, temporary: Path, path: Path) -> None:
+    weights = [i for i in proto.graph.initializer if len(i.raw_data) > 1024]
+    if sum(len(i.raw_data) for i in weights) > INLINE_LIMIT:
+        side = path.with_name(f"{path.name}.data")
+        write_through(side, lambda part: _save_beside(weights, part, side.name))
+    temporary.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _save_beside(weights: Sequence[Any], part: Path, location: str) -> None:
+    from onnx.external_data_helper import set_external_data
+
+    with part.open("wb") as file:
+        for tensor in weights:
+            set_external_data(tensor, location, offset=file.tell(), length=len(tensor.raw_data))
+            file.write(tensor.raw_data)
+            tensor.ClearField("raw_data")
+
+
+def _compare(session: Any, inputs: Sequence[Tensor], expected: Sequence[Tensor], place: str) -> None:
+    names = [o.name for o in session.get_outputs()]
+    seen = session.run(names, feeds_of(session, inputs))
+    if len(seen) != len(expected):
+        raise LamellaError(
+            f"{place}: the file gives {len(seen)} outputs, the model {len(expected)}. Nothing was written."
+        )
+    for name, array, tensor in zip(names, seen, expected, strict=True):
+        problem = difference(array, tensor.numpy(), TOLERANCE)
+        if problem:
+            raise LamellaError(
+                f"{place}: output {name!r} of the file is not the model's: {problem}. Nothing was written. A model "
+                "whose forward branches on values, draws random numbers or counts its calls cannot be a file; if "
+                "yours does not, please report it."
+            )
+
+
+def difference(seen: np.ndarray, expected: np.ndarray, tolerance: float) -> str | None:
+    """What sets `seen` apart by more than `tolerance` x the largest absolute expected value, or None."""
+    if seen.shape != expected.shape:
+        return f"shape {seen.shape} where {expected.shape} was expected"
+    if not np.array_equal(np.isfinite(seen), np.isfinite(expected)):
+        return "other values are not finite"
+    finite = np.isfinite(expected)
+    error = np.where(finite, np.abs(seen.astype(np.float64) - expected), 0.0)
+    allowed = tolerance * float(np.abs(np.where(finite, expected, 0)).max(initial=0.0))
+    if error.size == 0 or error.max() <= allowed:
+        return None
+    index = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
+    return f"off by {error.max():.2e} at {index}; at most {allowed:.2e} was expected"
+
+
+def onnx_bytes(path: str | Path) -> int:
+    """Bytes on disk of an ONNX file and the side files that hold its weights. RecordError if it cannot be read."""
+    path = Path(path)
+    proto = read_onnx(path)
+    sides = {e.value for i in proto.graph.initializer for e in i.external_data if e.key == "location"}
+    return sum(file.stat().st_size for file in (path, *(path.parent / side for side in sorted(sides))))
+
+
+def read_onnx(path: str | Path) -> Any:
+    """The `ModelProto` in a file, without the weights that lie beside it. RecordError if it cannot be read."""
+    onnx = onnx_library("reading an ONNX file")
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's errors have no public base
+        raise RecordError(
+            str(path), f"cannot be read as ONNX ({_first_line(error)}); it is damaged or absent: export it again"
+        ) from None
+
+
+def onnx_library(purpose: str) -> Any:
+    """The module `onnx`; MissingExtra where it or onnxscript is not installed."""
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - the exporter's own need
+    except ImportError as error:
+        raise MissingExtra(error.name or "onnx", "onnx", purpose) from None
+    return onnx
+
+
+def run_onnx(path_or_session: Any, inputs: Tensor | Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    """The outputs of an ONNX file (or of an open session) on one batch: a tensor, or a tuple where there are several.
+
+    LamellaError where the inputs are not what the file takes. A path is loaded at every call: for many batches use
+    `OnnxModel`.
+    """
+    session = open_session(path_or_session) if isinstance(path_or_session, str | Path) else path_or_session
+    arrays = session.run(None, feeds_of(session, inputs))
+    outputs = tuple(torch.from_numpy(np.asarray(a)) for a in arrays)
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+class OnnxModel(nn.Module):
+    """An ONNX file as a module for evaluation: `model(images)` runs the batch in ONNX Runtime with `threads` threads.
+
+    Torch tensors in, torch tensors out, on the CPU. It has no parameters and learns nothing.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int = 1) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.session = open_session(self.path, threads=threads)
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        return run_onnx(self.session, inputs)

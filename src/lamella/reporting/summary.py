@@ -1,0 +1,152 @@
+"""The run in words: a few figures, and a few sentences, each read off the records.
+
+figures(stages)        -> Figure("Bytes", "22.4× fewer", "1.09 MB → 48.7 kB"), ...
+sentences(stages)      -> "Most bytes were given by layer3.2.conv2 (18 % of all that was saved), ..."
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+from ..schema import Graph, Profile, Result, Row, Table
+from .facts import LayerFacts, plan_of, steps_of_groups, whole_cost
+from .marks import elide
+from .stages import Stages
+from .words import counted, hundredths, percent, ratio, short, size, times, whole
+
+
+class Figure(NamedTuple):
+    label: str
+    value: str
+    note: str
+
+
+def figures(stages: Stages) -> tuple[Figure, ...]:
+    """Measured figures where there are any, else predicted ones, else the dense network's."""
+    if stages.table and len(stages.table.rows) > 1:
+        return tuple(_from_table(stages.table))
+    return tuple(_from_records(stages))
+
+
+def headline_rows(table: Table) -> tuple[Row, Row]:
+    """The dense network, and the smallest file among the others."""
+    dense = next((r for r in table.rows if r.name == "dense"), table.rows[0])
+    return dense, min((r for r in table.rows if r is not dense), key=lambda r: r.bytes)
+
+
+def _from_table(table: Table) -> Iterator[Figure]:
+    dense, final = headline_rows(table)
+    yield Figure(
+        "Bytes on disk", f"{times(dense.bytes, final.bytes)} fewer", f"{size(dense.bytes)} → {size(final.bytes)}"
+    )
+    accuracy = f"dense {percent(dense.test_accuracy)}"
+    if final.drop is not None and final.drop_low is not None and final.drop_high is not None:
+        accuracy += (
+            f"; drop {hundredths(final.drop)} points ({hundredths(final.drop_low)} to {hundredths(final.drop_high)})"
+        )
+    yield Figure("Test accuracy", percent(final.test_accuracy), accuracy)
+    if final.latency_ratio is not None:
+        yield Figure("Latency", f"{final.latency_ratio:.2f} of dense", "measured in the same run")
+    yield Figure("MACs", f"{times(dense.macs, final.macs)} fewer", f"{short(dense.macs)} → {short(final.macs)}")
+
+
+def _from_records(stages: Stages) -> Iterator[Figure]:
+    graph, outcome = stages.graph, stages.outcome
+    dense = whole_cost(graph, graph.widths, {})
+    if outcome is None:
+        yield Figure("Parameters", short(dense.params), whole(dense.params))
+        yield Figure("MACs", short(dense.macs), "per sample")
+        yield Figure("Bytes", size(dense.bytes), "predicted file, fp32")
+    else:
+        now = whole_cost(graph, graph.completed(outcome.widths), outcome.bits)
+        state = "predicted file" if isinstance(outcome, Result) else "planned, predicted file"
+        yield Figure(
+            "Bytes", f"{times(dense.bytes, now.bytes)} fewer", f"{size(dense.bytes)} → {size(now.bytes)}, {state}"
+        )
+        yield Figure("MACs", f"{times(dense.macs, now.macs)} fewer", f"{short(dense.macs)} → {short(now.macs)}")
+        yield Figure(
+            "Parameters", f"{times(dense.params, now.params)} fewer", f"{short(dense.params)} → {short(now.params)}"
+        )
+    yield from _score(stages)
+
+
+def _score(stages: Stages) -> Iterator[Figure]:
+    if stages.result and stages.result.history:
+        first, last = stages.result.history[0].validation, stages.result.history[-1].validation
+        note = f"before {percent(first.value)}, n = {whole(last.n)}"
+        yield Figure("Validation score", percent(last.value), note)
+    elif stages.profile:
+        yield Figure(
+            "Baseline score", percent(stages.profile.baseline.value), f"n = {whole(stages.profile.baseline.n)}"
+        )
+
+
+def sentences(stages: Stages, facts: Sequence[LayerFacts]) -> tuple[str, ...]:
+    """What a reader should know first, in the order of the stages that have run."""
+    gave = steps_of_groups(stages.graph, plan_of(stages.outcome))
+    found = [*_outcome(stages), *_givers(facts), *_kept(stages.graph, gave)]
+    found += [*_sensitivity(stages.profile, stages.threshold)] if stages.profile else []
+    return (*found, *_freedom(stages.graph, bool(gave)))
+
+
+def _outcome(stages: Stages) -> Iterator[str]:
+    if stages.table and len(stages.table.rows) > 1:
+        dense, final = headline_rows(stages.table)
+        sizes = f"takes {size(final.bytes)} on disk against {size(dense.bytes)}"
+        right = f"is right on {percent(final.test_accuracy)} of {whole(stages.table.n_test)} test samples"
+        against = f"dense on {percent(dense.test_accuracy)}"
+        yield f"The smallest variant, “{_named(final.name)}”, {sizes} and {right}, {against}."
+
+
+def _givers(facts: Sequence[LayerFacts]) -> Iterator[str]:
+    saved = sum(max(0, f.saved) for f in facts)
+    most = sorted((f for f in facts if f.saved > 0), key=lambda f: -f.saved)[:3]
+    if most:
+        named = ", ".join(f"{_named(f.name)} ({percent(f.saved / saved, 0)})" for f in most)
+        yield f"Of all bytes saved, as predicted per layer, most were given by {named}."
+
+
+def _kept(graph: Graph, gave: Collection[str]) -> Iterator[str]:
+    untouched = [g.name for g in graph.free if g.name not in gave]
+    groups = counted(len(graph.free), "group")
+    if gave and untouched:
+        number = len(graph.free) - len(untouched)
+        yield f"{number} of {groups} that can be narrowed gave channels; untouched: {_listed(untouched)}."
+    elif gave:
+        yield f"Every group that can be narrowed gave channels, {len(graph.free)} in all."
+
+
+def _sensitivity(profile: Profile, threshold: float | None) -> Iterator[str]:
+    """The first and the last to fall, by the mean of the score over the same levels."""
+    means: dict[str, float] = {}
+    for group in profile.graph.free:
+        curve = profile.curve(group.name)
+        means |= {group.name: sum(p.score.value for p in curve) / len(curve)} if curve else {}
+    if len(means) > 1:
+        least, most = max(means, key=lambda g: means[g]), min(means, key=lambda g: means[g])
+        words = f"The network minds losing channels of {_named(most)} most, of {_named(least)} least"
+        if threshold is not None:
+            held = [_holds(profile, group, threshold) for group in (most, least)]
+            words += f". {percent(threshold)} is held {held[0]} by the first, {held[1]} by the second"
+        yield words + "."
+
+
+def _holds(profile: Profile, group: str, threshold: float) -> str:
+    levels = [p.level for p in profile.curve(group) if p.score.value >= threshold]
+    return f"with up to {ratio(max(levels))} pruned" if levels else "at no level measured"
+
+
+def _freedom(graph: Graph, told: bool) -> Iterator[str]:
+    groups, frozen = counted(len(graph.groups), "group"), len(graph.groups) - len(graph.free)
+    if frozen:
+        yield f"Channels move in {groups}; {frozen} cannot be narrowed, for the reasons below."
+    elif not told:
+        yield f"Channels move in {groups}, all of which can be narrowed."
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(map(_named, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _named(name: str) -> str:
+    """A name that leaves room for the sentence around it."""
+    return elide(name, 40)

@@ -1,0 +1,119 @@
+"""The tables of the page as plain rows of text: heat map, steps of the plan, frozen groups.
+
+heat = heat_map(profile, "pruning_ratio", chosen={"conv1": 0.4}, threshold=0.965)
+heat.rows[0].cells[3]                   # Cell(text="97.1", warmth=2, ...)
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ..schema import Graph, Knob, Measure, Plan, Point, Profile, Result, Step
+from .words import counted, members, percent, points, ratio, scored, short
+
+WARMEST = 9
+
+
+class Cell(NamedTuple):
+    text: str
+    warmth: int  # 0: nothing lost; 9: the most that any cell lost
+    chosen: bool
+    holds: bool  # at or above the threshold
+    title: str
+
+
+class HeatRow(NamedTuple):
+    target: str
+    cells: tuple[Cell | None, ...]
+
+
+class Heat(NamedTuple):
+    heads: tuple[str, ...]
+    rows: tuple[HeatRow, ...]
+
+
+class StepRow(NamedTuple):
+    number: int
+    what: tuple[tuple[str, str], ...]  # name, change
+    predicted: str
+    before: str  # before tuning
+    measured: str
+    interval: str
+    gap: str
+    params: str
+    macs: str
+
+
+class FrozenRow(NamedTuple):
+    name: str
+    width: int
+    layers: str
+    reason: str
+
+
+def heat_map(profile: Profile, knob: Knob, chosen: Mapping[str, float], threshold: float | None) -> Heat:
+    """Targets down, levels across, in the order of the curves; a level that was not measured is None."""
+    found = [p for p in profile.points if p.knob == knob]
+    levels = sorted({p.level for p in found}, reverse=knob == "bits")
+    worst = max((profile.baseline.value - p.score.value for p in found), default=0.0)
+    rows = []
+    for target in dict.fromkeys(p.target for p in found):
+        at = {p.level: p for p in found if p.target == target}
+        cells = tuple(
+            _cell(at[v], profile.baseline.value, worst, chosen.get(target), threshold) if v in at else None
+            for v in levels
+        )
+        rows.append(HeatRow(target, cells))
+    heads = tuple(ratio(v) if knob == "pruning_ratio" else f"{v:g} bits" for v in levels)
+    return Heat(heads, tuple(rows))
+
+
+def _cell(point: Point, baseline: float, worst: float, chosen: float | None, threshold: float | None) -> Cell:
+    lost = max(0.0, baseline - point.score.value)
+    warmth = round(WARMEST * (lost / worst) ** 0.5) if worst > 0 else 0
+    holds = threshold is not None and point.score.value >= threshold
+    picked = chosen is not None and abs(chosen - point.level) < 1e-6
+    title = scored(point.score) + ("; at or above the threshold" if holds else "") + ("; chosen" if picked else "")
+    return Cell(f"{100 * point.score.value:.1f}", warmth, picked, holds, title)
+
+
+def step_rows(graph: Graph, plan: Plan, result: Result | None) -> tuple[StepRow, ...]:
+    """The plan in its order, with what was measured after each step."""
+    measured = {m.step: m for m in result.history} if result else {}
+    now, rows = graph.widths, []
+    for number, step in enumerate(plan.steps, 1):
+        rows.append(_step_row(number, _changes(step, now), step.predicted, measured.get(number)))
+        now = {**now, **step.widths}
+    later = [m for m in measured.values() if m.step > len(plan.steps)]  # quantization, after the plan's own steps
+    return (*rows, *(_step_row(m.step, ((m.name, ""),), m.predicted, m) for m in later))
+
+
+def _changes(step: Step, now: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
+    """What a step touches, and how."""
+    what = [(g, f"{now[g]} → {w} channels ({ratio(1 - w / now[g])} pruned)") for g, w in step.widths.items()]
+    for bits in sorted(set(step.bits.values())):
+        names = [layer for layer, b in step.bits.items() if b == bits]
+        what.append((names[0] if len(names) == 1 else counted(len(names), "layer"), f"→ {bits} bits"))
+    return tuple(what)
+
+
+def _step_row(
+    number: int, what: tuple[tuple[str, str], ...], expected: float | None, measure: Measure | None
+) -> StepRow:
+    score = measure.validation if measure else None
+    before = measure.before_tuning if measure else None
+    return StepRow(
+        number=number,
+        what=what,
+        predicted="" if expected is None else percent(expected),
+        before="" if before is None else percent(before),
+        measured=percent(score.value) if score else "",
+        interval=f"{100 * score.low:.2f} to {100 * score.high:.2f}" if score else "",
+        gap=points(score.value - expected) if score and expected is not None else "",
+        params=short(measure.params) if measure else "",
+        macs=short(measure.macs) if measure else "",
+    )
+
+
+def frozen_rows(graph: Graph) -> tuple[FrozenRow, ...]:
+    """The groups that cannot be narrowed, and why."""
+    return tuple(FrozenRow(g.name, g.width, ", ".join(members(graph, g)), g.frozen) for g in graph.groups if g.frozen)

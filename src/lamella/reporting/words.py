@@ -1,0 +1,92 @@
+"""Numbers and records in words: the one place where a figure gets its unit and its rounding.
+
+percent(0.98123) -> '98.12 %'     size(88_400) -> '88.4 kB'     short(12_345_678) -> '12.3 M'     times(10, 4) -> '2.5×'
+"""
+
+from ..schema import Graph, Group, Score
+
+MINUS, TIMES = "\u2212", "\u00d7"
+
+
+def percent(value: float, digits: int = 2) -> str:
+    """A fraction as per cent."""
+    return f"{100 * value:.{digits}f} %"
+
+
+def ratio(value: float) -> str:
+    """A pruning ratio as per cent, as short as it can be.
+
+    >>> ratio(0.3), ratio(0.125)
+    ('30 %', '12.5 %')
+    """
+    return f"{100 * value:.3g} %"
+
+
+def points(value: float) -> str:
+    """A difference of fractions in percentage points, signed.
+
+    >>> points(-0.0042)
+    '−0.42'
+    """
+    return f"{100 * value:+.2f}".replace("-", MINUS)
+
+
+def hundredths(value: float) -> str:
+    """A fraction in hundredths, without a sign where it has none.
+
+    >>> hundredths(0.006)
+    '0.60'
+    """
+    return f"{100 * value:.2f}".replace("-", MINUS)
+
+
+def short(value: float) -> str:
+    """A count with three digits and a letter.
+
+    >>> short(40_812_544), short(950)
+    ('40.8 M', '950')
+    """
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= scale * 0.9995:
+            return f"{value / scale:.3g} {unit}" if value < 999.5 * scale else f"{value / scale:.0f} {unit}"
+    return f"{value:g}"
+
+
+def size(value: float) -> str:
+    """Bytes, in the decimal units that file listings use."""
+    return f"{short(value)}B" if value >= 999.5 else f"{value:g} B"
+
+
+def whole(value: float) -> str:
+    """A count with its thousands set apart."""
+    return f"{value:,.0f}".replace(",", "\u202f")
+
+
+def times(before: float, after: float) -> str:
+    """How many times smaller.
+
+    >>> times(100, 8)
+    '12.5×'
+    """
+    factor = before / after if after else 0.0
+    return f"{factor:.0f}" + TIMES if factor >= 99.5 else f"{factor:.3g}" + TIMES
+
+
+def scored(score: Score) -> str:
+    """A score with its interval and sample count."""
+    return (
+        f"{percent(score.value)} (95 % interval {100 * score.low:.2f} to {100 * score.high:.2f}, n = {whole(score.n)})"
+    )
+
+
+def counted(number: int, noun: str) -> str:
+    """
+    >>> counted(1, "layer"), counted(3, "layer")
+    ('1 layer', '3 layers')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def members(graph: Graph, group: Group) -> tuple[str, ...]:
+    """The layers that make a group's channels, as the group says or as the layers say."""
+    return group.layers or tuple(x.name for x in graph.layers if group.name in dict(x.outputs.terms))

@@ -1,0 +1,152 @@
+"""The stages over a run directory, one function each: what the command line's verbs and the demo both call.
+
+    session = start("runs/digits", describe(model="resnet14", task="digits", ...))
+    train(session, recipe); traced(session); profiled(session); planned(session, ...); compressed(session, recipe)
+
+Each reads what earlier stages wrote, writes its own file when it is done, and goes on from where it was after a kill.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .compression import compress
+from .exporting import OnnxModel, export_onnx, onnx_bytes
+from .planning import plan as make_plan
+from .profiling import RATIOS, profile
+from .progress import Progress, silent
+from .quantization import int8_file, quantize
+from .schema import Budget, Graph, Plan, Profile, Result
+from .sessions import Session, weighted
+from .storage import load, save
+from .training import Portion, Recipe, Task, evaluate, fit
+
+
+def train(session: Session, recipe: Recipe, progress: Progress = silent) -> nn.Module:
+    """The dense network with the run's weights: read from its file, or trained on the run's task."""
+    if not session.has("weights"):
+        model = weighted(session.info)
+        if not session.info.weights:
+            checkpoint = session.directory / "training.pt"
+            progress("train", 0, recipe.epochs)
+            note = lambda epoch, loss: progress("train", epoch, recipe.epochs, f"loss {loss:.3f}")
+            fit(model, session.task, recipe, seed=session.info.seed, checkpoint=checkpoint, on_epoch=note)
+            session.keep_dense(model)
+            checkpoint.unlink(missing_ok=True)
+        session.keep_dense(model)
+    return session.dense()
+
+
+def opened(session: Session) -> Graph:
+    """Weights (as given, or fresh) and Graph on disk: what `lamella trace` makes."""
+    if not session.has("weights"):
+        session.keep_dense(weighted(session.info))
+    return session.graph()
+
+
+def profiled(session: Session, pruning_ratios: tuple[float, ...] = RATIOS, progress: Progress = silent) -> Profile:
+    """The curves, and `profile.json`. Finished points are never measured again."""
+    found = profile(
+        session.dense(),
+        session.task,
+        graph=session.graph(),
+        pruning_ratios=pruning_ratios,
+        journal=session.path("profile_journal"),
+        progress=progress,
+    )
+    session.write("profile", found)
+    return found
+
+
+def planned(session: Session, budget: Budget, **options: Any) -> Plan:
+    """A plan from the run's curves, and `plan.json`."""
+    plan = make_plan(session.read("profile", Profile), budget, **options)
+    session.write("plan", plan)
+    return plan
+
+
+def compressed(
+    session: Session, recipe: Recipe, *, tuning_samples: int | None = None, progress: Progress = silent
+) -> tuple[nn.Module, Result]:
+    """The plan's steps, `model.safetensors` and `result.json`."""
+    return compressed_as(session, session.read("plan", Plan), recipe, session.directory, tuning_samples, progress)
+
+
+def compressed_as(
+    session: Session,
+    plan: Plan,
+    recipe: Recipe,
+    directory: Path,
+    tuning_samples: int | None = None,
+    progress: Progress = silent,
+) -> tuple[nn.Module, Result]:
+    """Walk this plan into a directory of its own, unless it lies finished there."""
+    if (directory / "result.json").exists() and (directory / "model.safetensors").exists():
+        small, result = load(directory, session.fresh)
+        if result.plan == plan and result.seed == session.info.seed:
+            return small, result
+    small, result = compress(
+        session.dense(),
+        plan,
+        tuning_task(session.task, tuning_samples),
+        recipe=recipe,
+        graph=session.graph(),
+        seed=session.info.seed,
+        directory=directory / "steps",
+        progress=progress,
+    )
+    save(directory, small, result)
+    return small, result
+
+
+def tuning_task(task: Task, samples: int | None) -> Task:
+    """The task with an epoch of so many samples, drawn anew each epoch; the task itself where that is None."""
+    return task if samples is None else replace(task, train=Portion(task.train, samples))  # type: ignore[arg-type]
+
+
+def quantized(session: Session) -> tuple[nn.Module, Result]:
+    """The plan's bits: `model.onnx`, its int8 twin, and `result.json` with bits and ranges."""
+    small, result = load(session.directory, session.fresh)
+    if result.bits:
+        result = replace(result, history=result.history[:-1], bits={}, ranges={})
+    coarse, result = quantize(small, result, session.task)
+    exported(session)
+    int8_file(session.path("onnx"), session.path("int8_onnx"), session.task)
+    save(session.directory, small, result)
+    return coarse, result
+
+
+def exported(session: Session) -> tuple[Path, Path]:
+    """`dense.onnx` and `model.onnx`, both fp32."""
+    small, _ = load(session.directory, session.fresh)
+    example = session.task.example_inputs
+    return (
+        export_onnx(session.dense(), example, session.path("dense_onnx")),
+        export_onnx(small, example, session.path("onnx")),
+    )
+
+
+def file_facts(session: Session, result: Result) -> dict[str, Any]:
+    """What the exported files of a run weigh and score on validation: {"files": [{"path", "bytes", "validation_accuracy"}]}."""
+    facts = []
+    for name in ("dense_onnx", "onnx", "int8_onnx"):
+        path = session.path(name)
+        right = evaluate(OnnxModel(path), session.task.validation, session.task.score)
+        facts.append({"path": str(path), "bytes": onnx_bytes(path), "validation_accuracy": float(right.mean())})
+    return {"files": facts, "simulated_validation_accuracy": result.history[-1].validation.value}
+
+
+__all__ = [
+    "compressed",
+    "compressed_as",
+    "exported",
+    "file_facts",
+    "opened",
+    "planned",
+    "profiled",
+    "quantized",
+    "train",
+    "tuning_task",
+]

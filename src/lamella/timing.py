@@ -1,0 +1,177 @@
+"""How long files take on a runtime: several ONNX files, interleaved in one run, each as a ratio to the first.
+
+    times = latency({"dense": "dense.onnx", "small": "model.onnx", "int8": "model.int8.onnx"}, inputs)
+    times["int8"].ratio         # 0.31: of the first file's time, from slots measured side by side
+    times["int8"].latency_ms    # the fastest call seen; milliseconds belong to the machine, ratios travel
+
+The runtime is ONNX Runtime on the CPU, at the batch size of `inputs`. A slot runs one file for `seconds`; a round gives
+every file a slot, each round starting with another file, so that a falling clock meets all alike. With one thread, time
+is that thread's CPU time: a call longer than a time slice is hardly ever left alone on a busy machine, and a clock on the
+wall would charge it, and not the short calls, for its neighbours (seen: a ratio of 0.18 instead of 0.29).
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import LamellaError, MissingExtra
+from .records import check
+
+Array = NDArray[Any]
+
+BUNCH_SECONDS = 5e-4  # calls are timed in bunches of this length: reading the clock takes up to 3 microseconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """One file's time per call, in milliseconds at the batch measured, and its ratio to the first file of the same run.
+
+    `latency_ms` is the fastest of `n` calls (very short ones averaged over half a millisecond), `median_ms` their median.
+    `ratio` is the median over rounds of this file's fastest call over the first file's in the same round; 1 for the first.
+    """
+
+    latency_ms: float
+    median_ms: float
+    ratio: float
+    n: int
+
+    def __post_init__(self) -> None:
+        for name in ("latency_ms", "median_ms", "ratio"):
+            value = getattr(self, name)
+            check(math.isfinite(value) and value > 0, name, f"{value} is not a positive time")
+        check(self.n > 0, "n", f"{self.n} calls measure nothing")
+
+
+def latency(
+    paths: Mapping[str, str | Path],
+    inputs: Tensor | Sequence[Tensor],
+    *,
+    threads: int = 1,
+    slots: int = 12,
+    seconds: float = 0.05,
+) -> dict[str, Latency]:
+    """Time ONNX files on the same `inputs` (their batch is the batch measured): `slots` rounds of `seconds` per file.
+
+    The first file is what the others are a ratio of. Raises `LamellaError` for an empty table and for inputs that a
+    file does not take, `MissingExtra` without onnxruntime.
+    """
+    if not paths:
+        raise LamellaError("no file to time was given; name at least one, the first being the reference.")
+    check(slots >= 1, "slots", f"{slots} rounds measure nothing")
+    check(seconds > 0, "seconds", f"{seconds} is not a positive time")
+
+    calls = {name: _Call(path, inputs, threads) for name, path in paths.items()}
+    rounds: list[dict[str, _Slot]] = [_round(calls, first, seconds) for first in range(slots)]
+    return {name: _summary(name, next(iter(calls)), rounds) for name in calls}
+
+
+def _round(calls: "Mapping[str, _Call]", first: int, seconds: float) -> "dict[str, _Slot]":
+    names = list(calls)
+    start = first % len(names)
+    return {name: calls[name].run(seconds) for name in names[start:] + names[:start]}
+
+
+def _summary(name: str, reference: str, rounds: "Sequence[Mapping[str, _Slot]]") -> Latency:
+    times = [t for each in rounds for t in each[name].times]
+    return Latency(
+        latency_ms=min(times) * 1e3,
+        median_ms=float(np.median(times)) * 1e3,
+        ratio=float(np.median([min(each[name].times) / min(each[reference].times) for each in rounds])),
+        n=sum(each[name].n for each in rounds),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    times: list[float]  # seconds per call, one per bunch
+    n: int
+
+
+class _Call:
+    """A session and its inputs, ready to run over and over."""
+
+    def __init__(self, path: str | Path, inputs: Tensor | Sequence[Tensor], threads: int) -> None:
+        self.session = open_session(path, threads=threads)
+        self.feeds = feeds_of(self.session, inputs)
+        self.outputs = [o.name for o in self.session.get_outputs()]
+        self.clock = time.thread_time if threads == 1 else time.perf_counter
+        self._timed(3)  # the first calls allocate
+        self.bunch = max(1, round(BUNCH_SECONDS / max(self._timed(3), 1e-9)))
+
+    def run(self, seconds: float) -> _Slot:
+        """Consecutive calls, a bunch at a time, until `seconds` have passed."""
+        end = time.perf_counter() + seconds
+        times = [self._timed(self.bunch)]
+        while time.perf_counter() < end:
+            times.append(self._timed(self.bunch))
+        return _Slot(times, len(times) * self.bunch)
+
+    def _timed(self, calls: int) -> float:
+        """Seconds per call."""
+        start = self.clock()
+        for _ in range(calls):
+            self.session.run(self.outputs, self.feeds)
+        return (self.clock() - start) / calls
+
+
+def open_session(path: str | Path, *, threads: int = 1) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU, quiet, with `threads` threads. LamellaError if it cannot load."""
+    ort = onnxruntime("running an ONNX file")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3  # errors; its warnings speak of its own rewriting
+    if not Path(path).is_file():
+        raise LamellaError(f"{path}: no such file. It is made by `lamella export`.")
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class
+        first = str(error).strip().splitlines()[0]
+        raise LamellaError(
+            f"{path}: ONNX Runtime {ort.__version__} cannot load it ({first}). If the file is damaged, export it again."
+        ) from error
+
+
+def feeds_of(session: Any, inputs: Tensor | Sequence[Tensor]) -> dict[str, Array]:
+    """The session's inputs by name, as arrays of the types it takes. LamellaError where number or shape differ."""
+    given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    wanted = session.get_inputs()
+    if len(given) != len(wanted):
+        names = ", ".join(repr(w.name) for w in wanted)
+        raise LamellaError(f"{len(given)} inputs were given; the file takes {len(wanted)} ({names}).")
+    return {w.name: _as_wanted(tensor, w) for tensor, w in zip(given, wanted, strict=True)}
+
+
+def _as_wanted(tensor: Tensor, wanted: Any) -> Array:
+    seen, expected = tuple(tensor.shape), tuple(wanted.shape)
+    fits = len(seen) == len(expected) and all(s == e for s, e in zip(seen, expected, strict=True) if isinstance(e, int))
+    if not fits:
+        shape = ", ".join(str(e) for e in expected)
+        raise LamellaError(f"input {wanted.name!r} has shape {seen}; the file takes ({shape}).")
+    tensor = tensor.detach().cpu()
+    array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # numpy knows no bfloat16
+    return np.ascontiguousarray(array, dtype=_DTYPES.get(wanted.type, array.dtype))
+
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+}
+
+
+def onnxruntime(purpose: str) -> Any:
+    """The module `onnxruntime`. MissingExtra("onnxruntime", "onnx", purpose) where it is not installed."""
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise MissingExtra("onnxruntime", "onnx", purpose) from None
+    return ort

@@ -1,0 +1,54 @@
+"""A task is data, a loss and a score; `fit` trains on it, `evaluate` scores every sample.
+
+    task  = Task((images[:1],), train=Batches(images, labels, 64, shuffle=True), validation=..., test=...)
+    model = fit(make_model("resnet20"), task, Recipe(epochs=30), seed=0, checkpoint="runs/r20/fit.pt")
+    right = evaluate(model, task.validation, task.score)              # (N,) float64, one score per sample
+
+A loader is anything that can be walked again and again and yields (inputs, targets): a `Batches`, a list, a DataLoader.
+Inputs are a tensor or a tuple of tensors, targets and outputs any pytree. Training that was killed and resumed equals
+training that was not, bit for bit. Shapes: N samples, C classes or channels, H height, W width.
+"""
+
+from .evaluation import evaluate, modes_kept, recalibrate_bn
+from .fitting import fit
+from .loaders import (
+    Batches,
+    Loader,
+    Loss,
+    PerSample,
+    Portion,
+    Task,
+    Transform,
+    call,
+    correct,
+    device_of,
+    empty_loader,
+    mixed,
+    on_device,
+)
+from .recipes import OPTIMIZERS, SCHEDULES, Recipe, make_optimizer, rate_at
+
+__all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "Batches",
+    "Loader",
+    "Loss",
+    "PerSample",
+    "Portion",
+    "Recipe",
+    "Task",
+    "Transform",
+    "call",
+    "correct",
+    "device_of",
+    "empty_loader",
+    "evaluate",
+    "fit",
+    "make_optimizer",
+    "mixed",
+    "modes_kept",
+    "on_device",
+    "rate_at",
+    "recalibrate_bn",
+]

@@ -1,0 +1,72 @@
+"""The state of a training after an epoch, on disk: what it belongs to, the weights, the optimizer.
+
+Plain tensors, numbers and texts, read without running code from the file.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import MismatchError, RecordError
+from ..records import to_plain
+from ..runs import write_atomically
+from .recipes import Recipe
+
+
+def identify(model: nn.Module, recipe: Recipe, seed: int) -> dict[str, str]:
+    """What a checkpoint belongs to, as plain texts: recipe, seed, and the weights at the start."""
+    digest = hashlib.sha256()
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return {"recipe": json.dumps(to_plain(recipe)), "seed": str(seed), "starting weights": digest.hexdigest()[:16]}
+
+
+def save(
+    path: str | Path, identity: Mapping[str, str], model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int
+) -> None:
+    """Write the state after `epoch` epochs, atomically."""
+    state = {
+        "identity": dict(identity),
+        "epoch": epoch,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    buffer = io.BytesIO()  # torch.save would hide a full disk behind a RuntimeError
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def resume(path: str | Path, identity: Mapping[str, str], model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Load the checkpoint, if there is one, into model and optimizer; the number of epochs already done."""
+    if not Path(path).exists():
+        return 0
+    state = _read_checkpoint(path)
+    differing = [k for k, v in identity.items() if state["identity"].get(k) != v]
+    if differing:
+        parts = [f"{k} was {state['identity'].get(k)} and is {identity[k]}" for k in differing]
+        raise MismatchError(
+            f"{path}: belongs to other training: {'; '.join(parts)}. Name another checkpoint, or delete this one to "
+            "start afresh."
+        )
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["epoch"])
+
+
+def _read_checkpoint(path: str | Path) -> dict[str, Any]:
+    try:
+        state = torch.load(io.BytesIO(Path(path).read_bytes()), map_location="cpu", weights_only=True)
+        missing = {"identity", "epoch", "model", "optimizer"} - set(state)
+    except Exception as error:  # torch.load raises whatever the damaged bytes lead it to
+        state, missing = {}, {str(error).splitlines()[0] if str(error) else type(error).__name__}
+    if missing:
+        problem = f"not a whole checkpoint ({', '.join(sorted(missing))})"
+        raise RecordError(str(path), f"{problem}: delete it and run the same command to train afresh")
+    return dict(state)

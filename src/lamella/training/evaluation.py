@@ -1,0 +1,95 @@
+"""Scores of a network, sample by sample, and batch-norm statistics that fit the network as it now is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves
+
+from ..errors import DataError, with_context
+from .loaders import Loader, PerSample, call, correct, device_of, empty_loader, on_device
+
+
+def evaluate(
+    model: nn.Module, batches: Loader, score: PerSample = correct, device: torch.device | str | None = None
+) -> Tensor:
+    """Every sample's score, shape (N,), float64, on the CPU, in the loader's order. The model is left as it was.
+
+    `device` (default: the model's) is where the batches go. DataError on an empty loader and on scores that are not one
+    finite number per sample.
+    """
+    where = device_of(model) if device is None else device
+    with with_context("evaluate"), modes_kept(model), torch.inference_mode():
+        model.eval()
+        scores = [_scored(model, on_device(batch, where), score, index) for index, batch in enumerate(batches)]
+        if not scores:
+            raise empty_loader()
+    return torch.cat(scores)
+
+
+def _scored(model: nn.Module, batch: Any, score: PerSample, index: int) -> Tensor:
+    inputs, targets = batch
+    scores_N = score(call(model, inputs), targets)
+    samples = len(tree_leaves(inputs)[0])
+    if not isinstance(scores_N, Tensor) or scores_N.shape != (samples,):
+        seen = f"shape {tuple(scores_N.shape)}" if isinstance(scores_N, Tensor) else f"a {type(scores_N).__name__}"
+        raise DataError(
+            f"the scores of batch {index} have the wrong form: {seen} was seen; a tensor of shape ({samples},), one "
+            "number per sample, was expected. Mend the task's score(outputs, targets)."
+        )
+    bad = torch.nonzero(~torch.isfinite(scores_N)).flatten().tolist()
+    if bad:
+        raise DataError(
+            f"{len(bad)} of {samples} scores of batch {index} are not finite (the first, {scores_N[bad[0]].item()}, "
+            f"at sample {bad[0]}); finite numbers were expected. Look for NaN in the inputs, weights or score function."
+        )
+    return scores_N.double().cpu()
+
+
+def recalibrate_bn(model: nn.Module, batches: Loader, count: int = 15) -> nn.Module:
+    """Re-estimate, in place, the statistics of every batch norm as the mean over `count` batches; returns the model.
+
+    Statistics from before a change of widths or weights are those of another network (Wu, Johnson 2021, section 3).
+    Without batch norms it does nothing.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return model
+    if next(islice(batches, count), None) is None:
+        raise DataError(f"recalibrate_bn: {empty_loader()}")
+    with modes_kept(model), _averaging(norms), torch.no_grad():
+        model.eval()
+        for norm in norms:
+            norm.train()
+        for batch in islice(batches, count):
+            call(model, on_device(batch, device_of(model))[0])
+    return model
+
+
+@contextmanager
+def _averaging(norms: list[_BatchNorm]) -> Iterator[None]:
+    """Inside, batch norms start from nothing and take the plain mean over batches; their momentum comes back after."""
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Every module's train or eval mode is afterwards what it was."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -1,0 +1,166 @@
+"""What a network is trained and judged on: `Batches` in memory, and the `Task` that holds them.
+
+    train = Batches(images, labels, 64, shuffle=True)
+    list(train.epoch(seed=0, epoch=3))                                # the same batches whenever it is asked
+    task  = Task((images[:1],), train=train, validation=..., test=...)
+
+A loader is anything that can be walked again and again and yields (inputs, targets).
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from ..errors import DataError
+
+Loader = Iterable[Any]
+Loss = Callable[..., Tensor]
+PerSample = Callable[[Any, Any], Tensor]
+Transform = Callable[[Any, torch.Generator], Any]
+
+
+def correct(outputs: Tensor, targets: Tensor) -> Tensor:
+    """1 where the largest of the logits (N, C) is the target class (N,), else 0; NaN where a logit is. Shape (N,)."""
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+        seen = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise DataError(
+            f"the default score takes logits of shape (N, C), and the network gave {seen}. Pass "
+            "Task(score=...), a function of (outputs, targets) that gives one number per sample."
+        )
+    right_N = (outputs.argmax(1) == targets).double()
+    # argmax of NaN is a class like any other: a broken network would pass for a guessing one.
+    return right_N.masked_fill(outputs.isnan().any(1), math.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a network is trained and judged on. `score(outputs, targets)` is per sample, (N,), and higher is better.
+
+    Choices are made on `validation`, `test` is only reported, `calibration` (default: `train`) re-estimates statistics
+    and ranges. `notes` say what a table of results must tell about the data.
+    """
+
+    example_inputs: tuple[Tensor, ...]
+    _: KW_ONLY
+    train: Loader
+    validation: Loader
+    test: Loader
+    loss: Loss = cross_entropy
+    score: PerSample = correct
+    name: str = "custom"
+    calibration: Loader = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        example = self.example_inputs
+        object.__setattr__(self, "example_inputs", (example,) if isinstance(example, Tensor) else tuple(example))
+        if self.calibration == ():
+            object.__setattr__(self, "calibration", self.train)
+        for part in ("train", "validation", "test", "calibration"):
+            _check_loader(getattr(self, part), f"Task {self.name!r}, {part}")
+
+
+def _check_loader(loader: Any, place: str) -> None:
+    if not isinstance(loader, Iterable) or isinstance(loader, Iterator):
+        raise DataError(
+            f"{place}: a {type(loader).__name__} was given; something that can be walked many times was expected. "
+            "Pass a Batches, a DataLoader or a list of (inputs, targets)."
+        )
+
+
+def empty_loader() -> DataError:
+    return DataError(
+        "the loader gave no batch; at least one (inputs, targets) was expected. Check its data and its sampler; a "
+        "generator can be walked only once: pass a Batches, a DataLoader or a list."
+    )
+
+
+class Batches:
+    """Samples in memory, cut into batches; walking it twice gives the same batches twice.
+
+    `transform(inputs, generator)` makes ready (and augments) the inputs of a batch. A plain walk is epoch 0 of `seed`.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        targets: Any,
+        batch_size: int,
+        shuffle: bool = False,
+        transform: Transform | None = None,
+        seed: int = 0,
+    ) -> None:
+        sizes = {len(leaf) for leaf in tree_leaves((inputs, targets))}
+        if len(sizes) != 1:
+            raise DataError(f"Batches: inputs and targets hold {sorted(sizes)} samples; equally many were expected.")
+        if batch_size < 1:
+            raise DataError(f"Batches: batch_size is {batch_size}; at least 1 was expected.")
+        self.inputs, self.targets, self.batch_size = inputs, targets, batch_size
+        self.shuffle, self.transform, self.seed = shuffle, transform, seed
+        self.samples = sizes.pop()
+
+    def __len__(self) -> int:
+        """The number of batches; the last one may be smaller."""
+        return math.ceil(self.samples / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return self.epoch(self.seed, 0)
+
+    def epoch(self, seed: int, epoch: int) -> Iterator[tuple[Any, Any]]:
+        """The batches of one epoch. Order and augmentation follow from (seed, epoch) alone."""
+        generator = torch.Generator().manual_seed(mixed(seed, epoch))
+        order_N = torch.randperm(self.samples, generator=generator) if self.shuffle else torch.arange(self.samples)
+        for rows in torch.split(order_N, self.batch_size):
+            inputs, targets = tree_map_only(Tensor, lambda leaf: leaf[rows], (self.inputs, self.targets))  # noqa: B023
+            yield (self.transform(inputs, generator) if self.transform else inputs), targets
+
+
+class Portion:
+    """A loader whose epoch is only so many samples of another's, drawn anew each epoch: for tuning where an epoch is dear."""
+
+    def __init__(self, batches: Batches, samples: int) -> None:
+        self.batches, self.samples = batches, min(samples, batches.samples)
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return math.ceil(self.samples / self.batches.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return self.epoch(self.batches.seed, 0)
+
+    def epoch(self, seed: int, epoch: int) -> Iterator[tuple[Any, Any]]:
+        """The first batches of the other loader's epoch, which shuffles."""
+        return islice(self.batches.epoch(seed, epoch), len(self))
+
+
+def mixed(*numbers: int) -> int:
+    """A seed that follows from several numbers, unrelated to the seeds of their neighbours.
+
+    >>> mixed(0, 1) == mixed(1, 0)
+    False
+    """
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest())
+
+
+def call(model: nn.Module, inputs: Any) -> Any:
+    """The model's outputs; a tuple of inputs becomes its arguments."""
+    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+
+
+def on_device(batch: Any, device: torch.device | str) -> Any:
+    """The batch with every tensor on the device."""
+    return tree_map_only(Tensor, lambda leaf: leaf.to(device), batch)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first tensor lies; the CPU for a model without any."""
+    tensors = (*model.parameters(), *model.buffers())
+    return tensors[0].device if tensors else torch.device("cpu")

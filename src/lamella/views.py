@@ -1,0 +1,125 @@
+"""Records as tables for the terminal. Plain functions from a record to something `rich` prints; no torch.
+
+graph_view(graph), profile_view(profile), plan_view(plan, graph), result_view(result), table_view(table, files)
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group as Stack
+from rich.markup import escape
+from rich.table import Table as Grid
+from rich.text import Text
+
+from .costs import cost
+from .schema import Graph, Plan, Profile, Result, Row, Table
+
+
+def graph_view(graph: Graph) -> Stack:
+    """Groups with their widths and layers, and why the frozen ones stay."""
+    grid = _grid("group", "channels", "step", "made by", "free")
+    for group in graph.groups:
+        made_by = ", ".join(group.layers[:3]) + (f" and {len(group.layers) - 3} more" if len(group.layers) > 3 else "")
+        parts = f" in {group.part_count} parts" if group.parts else ""
+        free = "yes" if group.frozen is None else f"no: {group.frozen}"
+        grid.add_row(escape(group.name), f"{group.width}{parts}", str(group.round_to), escape(made_by), escape(free))
+    return Stack(grid, Text(_reach(graph)))
+
+
+def _reach(graph: Graph) -> str:
+    dense, least = cost(graph), cost(graph, {g.name: g.legal(0) for g in graph.free})
+    return (
+        f"{graph.model}: {len(graph.layers)} layers, {len(graph.free)} of {len(graph.groups)} groups free; "
+        f"{dense.params:,} params and {dense.macs:,} MACs, of which {_percent(1 - least.params / dense.params)} and "
+        f"{_percent(1 - least.macs / max(1, dense.macs))} are within reach. Proven on the example inputs."
+    )
+
+
+def profile_view(profile: Profile) -> Stack:
+    """One line per group: the score at every ratio."""
+    grid = _grid("group", "score at pruning ratio")
+    for group in profile.graph.free:
+        curve = "  ".join(f"{p.level:.2f}: {100 * p.score.value:.1f}" for p in profile.curve(group.name))
+        grid.add_row(escape(group.name), curve)
+    base = profile.baseline
+    line = f"baseline {_percent(base.value)} [{_percent(base.low)}, {_percent(base.high)}], n = {base.n}; {len(profile.points)} points"
+    return Stack(grid, Text(line))
+
+
+def plan_view(plan: Plan, graph: Graph) -> Stack:
+    """The steps in order, and what they are expected to leave."""
+    grid = _grid("step", "group", "channels", "pruning ratio", "score alone", "epochs")
+    for number, step in enumerate(plan.steps, 1):
+        for name, width in step.widths.items():
+            dense = graph.group_of[name].width
+            score = "" if step.predicted is None else _percent(step.predicted)
+            grid.add_row(
+                str(number), escape(name), f"{dense} to {width}", f"{1 - width / dense:.2f}", score, str(step.epochs)
+            )
+        if step.bits:
+            kinds = ", ".join(f"{b} bits" for b in sorted(set(step.bits.values())))
+            grid.add_row(str(number), f"{len(step.bits)} layers", kinds, "", "", str(step.epochs))
+    now, dense_cost = plan.predicted, plan.dense
+    line = (
+        f"planner {plan.planner}: params {_share(now.params, dense_cost.params)}, MACs {_share(now.macs, dense_cost.macs)}, "
+        f"predicted file {_share(now.bytes, dense_cost.bytes)} bytes of dense"
+    )
+    return Stack(grid, Text(line))
+
+
+def result_view(result: Result) -> Stack:
+    """What was measured after each step."""
+    grid = _grid("step", "what", "before tuning", "validation", "predicted alone", "params", "MACs")
+    for m in result.history:
+        before = "" if m.before_tuning is None else _percent(m.before_tuning)
+        predicted = "" if m.predicted is None else _percent(m.predicted)
+        score = f"{_percent(m.validation.value)} [{_percent(m.validation.low)}, {_percent(m.validation.high)}]"
+        grid.add_row(str(m.step), escape(m.name), before, score, predicted, f"{m.params:,}", f"{m.macs:,}")
+    return Stack(grid)
+
+
+def table_view(table: Table, files: Mapping[str, str]) -> Stack:
+    """The closing table of a run, its notes, and where its files lie."""
+    grid = _grid("", "validation", "test", "below dense [95 %]", "params", "MACs", "bytes", "latency")
+    for row in table.rows:
+        grid.add_row(*_row_cells(row, table.rows[0]))
+    notes = Text(
+        "\n".join(
+            f"- {note}" for note in (f"n = {table.n_validation:,} validation, {table.n_test:,} test.", *table.notes)
+        )
+    )
+    places = Text("\n".join(f"{name:<11}{path}" for name, path in files.items()))
+    return Stack(grid, notes, places)
+
+
+def _row_cells(row: Row, dense: Row) -> list[str]:
+    drop = ""
+    if row.drop is not None and row.drop_low is not None and row.drop_high is not None:
+        drop = f"{100 * row.drop:+.2f} [{100 * row.drop_low:+.2f}, {100 * row.drop_high:+.2f}]"
+    latency = "" if row.latency_ratio is None else f"{row.latency_ratio:.2f}x"
+    size = f"{row.bytes:,} ({dense.bytes / row.bytes:.1f}x)"
+    scores = (_percent(row.validation_accuracy), _percent(row.test_accuracy))
+    return [row.name, *scores, drop, f"{row.params:,}", f"{row.macs:,}", size, latency]
+
+
+def files_view(facts: Mapping[str, Any]) -> Stack:
+    """What the exported files weigh and score."""
+    grid = _grid("file", "bytes", "validation")
+    for fact in facts["files"]:
+        grid.add_row(escape(fact["path"]), f"{fact['bytes']:,}", _percent(fact["validation_accuracy"]))
+    return Stack(grid)
+
+
+def _grid(*columns: str) -> Grid:
+    grid = Grid(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    return grid
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part:,} ({100 * part / max(1, whole):.1f} %)"

@@ -1,0 +1,400 @@
+"""Training: the same seed gives the same bits, resumed training those of an uninterrupted one, nonsense a paragraph."""
+
+import copy
+import itertools
+import math
+import os
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lamella import records, runs
+from lamella.errors import DataError, LamellaError, MismatchError, RecordError, RunError
+from lamella.training import Batches, Recipe, Task, correct, evaluate, fit, rate_at, recalibrate_bn
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Nets this small wait for their threads longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def noisy(inputs, generator):
+    return inputs + 0.1 * torch.randn(inputs.shape, generator=generator)
+
+
+def make_data(n=70, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(n) % 2
+    return torch.randn(n, 2, 4, 4, generator=generator) + 0.4 * targets.view(-1, 1, 1, 1), targets
+
+
+def make_net(seed=0):
+    """Batch norm and dropout: everything in which one training step may differ from another."""
+    torch.manual_seed(seed)
+    stem = nn.Sequential(nn.Conv2d(2, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten())
+    return nn.Sequential(stem, nn.Dropout(0.3), nn.Linear(96, 2))
+
+
+@pytest.fixture
+def task():
+    inputs, targets = make_data()
+    train = Batches(inputs, targets, 16, shuffle=True, transform=noisy)
+    held = Batches(*make_data(40, seed=1), 16)
+    return Task((inputs[:1],), train=train, validation=held, test=held)
+
+
+def state(model):
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+# -- batches
+
+
+def test_an_epoch_follows_from_seed_and_number_alone(task):
+    train = task.train
+    torch.manual_seed(5)
+    first = list(train.epoch(1, 2))
+    torch.manual_seed(6)
+    again = list(train.epoch(1, 2))
+    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0][0], next(train.epoch(1, 3))[0])
+    assert not torch.equal(first[0][0], next(train.epoch(2, 2))[0])
+    assert not torch.equal(next(train.epoch(0, 1))[0], next(train.epoch(1, 0))[0])
+
+
+def test_an_epoch_holds_every_sample_once():
+    batches = Batches(torch.arange(10.0)[:, None], torch.arange(10), 4, shuffle=True)
+    assert len(batches) == 3
+    assert batches.samples == 10
+    seen = torch.cat([targets for _, targets in batches])
+    assert seen.tolist() != list(range(10))
+    assert sorted(seen.tolist()) == list(range(10))
+    assert all(torch.equal(x[:, 0].long(), y) for x, y in batches)
+    assert [len(y) for _, y in Batches(torch.zeros(10, 1), torch.zeros(10), 4)] == [4, 4, 2]
+
+
+def test_tuples_of_inputs_stay_together():
+    a = torch.arange(6.0)
+    for (x, y), targets in Batches((a, a * 2), {"twice": a * 2}, 4, shuffle=True):
+        assert torch.equal(x * 2, y)
+        assert torch.equal(y, targets["twice"])
+
+
+def test_batches_refuse_what_does_not_match():
+    with pytest.raises(DataError, match=r"hold \[3, 4\] samples"):
+        Batches(torch.zeros(3, 1), torch.zeros(4), 2)
+    with pytest.raises(DataError, match="batch_size is 0"):
+        Batches(torch.zeros(3, 1), torch.zeros(3), 0)
+
+
+# -- task
+
+
+def test_a_task_fills_in_what_follows(task):
+    assert task.calibration is task.train
+    inputs = task.example_inputs[0]
+    assert isinstance(Task(inputs, train=[], validation=[], test=[]).example_inputs, tuple)
+
+
+def test_a_generator_is_refused_with_what_to_pass_instead():
+    once = (pair for pair in [(torch.zeros(1, 1), torch.zeros(1))])
+    with pytest.raises(DataError, match=r"Task 'custom', validation: a generator was given; .* Pass a Batches"):
+        Task((torch.zeros(1),), train=[], validation=once, test=[])
+
+
+# -- fit
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_training_learns_and_leaves_modes_and_generators(task, optimizer):
+    model = make_net().eval()
+    before = evaluate(model, task.validation).mean()
+    torch.manual_seed(9)
+    drawn = torch.rand(3)
+    torch.manual_seed(9)
+    losses = []
+    recipe = Recipe(epochs=8, lr=0.05 if optimizer == "sgd" else 0.01, optimizer=optimizer, warmup=1)
+    returned = fit(model, task, recipe, on_epoch=lambda epoch, loss: losses.append((epoch, loss)))
+    assert returned is model
+    assert not any(module.training for module in model.modules())
+    assert torch.equal(torch.rand(3), drawn)
+    assert [epoch for epoch, _ in losses] == list(range(1, 9))
+    assert losses[-1][1] < losses[0][1]
+    assert evaluate(model, task.validation).mean() > max(before, 0.7)
+
+
+def test_same_seed_same_bits_and_another_seed_others(task):
+    recipe = Recipe(epochs=2)
+    first, again, other = (fit(make_net(), task, recipe, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("stop", [1, 3])
+def test_resumed_training_equals_uninterrupted_training_bit_for_bit(task, tmp_path, optimizer, stop):
+    recipe = Recipe(epochs=4, lr=0.01, optimizer=optimizer, warmup=0.5, label_smoothing=0.1)
+    whole = fit(make_net(), task, recipe, seed=3)
+
+    def interrupt(epoch, loss):
+        if epoch == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_net(), task, recipe, seed=3, checkpoint=tmp_path / "fit.pt", on_epoch=interrupt)
+    epochs = []
+    resumed = make_net()
+    torch.rand(17)  # a resumed process has another history
+    fit(resumed, task, recipe, seed=3, checkpoint=tmp_path / "fit.pt", on_epoch=lambda epoch, _: epochs.append(epoch))
+    assert epochs == list(range(stop + 1, 5))
+    assert same(whole.state_dict(), resumed.state_dict())
+
+
+def test_a_kill_within_an_epoch_loses_only_that_epoch(task, tmp_path):
+    recipe = Recipe(epochs=3)
+    broken = copy.copy(task.train)
+    calls = itertools.count()
+
+    def kill(inputs, generator):
+        if next(calls) == 7:  # in the second epoch of five batches
+            raise KeyboardInterrupt
+        return noisy(inputs, generator)
+
+    broken.transform = kill
+    dying = Task(task.example_inputs, train=broken, validation=task.test, test=task.test)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_net(), dying, recipe, checkpoint=tmp_path / "fit.pt")
+    resumed = fit(make_net(), task, recipe, checkpoint=tmp_path / "fit.pt")
+    assert same(fit(make_net(), task, recipe).state_dict(), resumed.state_dict())
+    assert [p.name for p in tmp_path.iterdir()] == ["fit.pt"]
+
+
+def test_finished_training_is_loaded_and_not_repeated(task, tmp_path):
+    recipe = Recipe(epochs=2)
+    first = fit(make_net(), task, recipe, checkpoint=tmp_path / "fit.pt")
+    again = fit(make_net(), task, recipe, checkpoint=tmp_path / "fit.pt", on_epoch=lambda *_: pytest.fail("trained"))
+    assert same(first.state_dict(), again.state_dict())
+
+
+def test_a_shuffling_dataloader_resumes_too(tmp_path):
+    loader = DataLoader(TensorDataset(*make_data()), batch_size=16, shuffle=True)
+    task = Task((torch.zeros(1, 2, 4, 4),), train=loader, validation=loader, test=loader)
+    whole = fit(make_net(), task, Recipe(epochs=2))
+    with pytest.raises(ZeroDivisionError):
+        fit(make_net(), task, Recipe(epochs=2), checkpoint=tmp_path / "c", on_epoch=lambda epoch, _: 1 / (epoch - 1))
+    assert same(whole.state_dict(), fit(make_net(), task, Recipe(epochs=2), checkpoint=tmp_path / "c").state_dict())
+
+
+@pytest.mark.parametrize("change", ["recipe", "seed", "starting weights"])
+def test_a_checkpoint_of_other_training_is_refused(task, tmp_path, change):
+    path = tmp_path / "fit.pt"
+    fit(make_net(), task, Recipe(epochs=1), checkpoint=path)
+    recipe = Recipe(epochs=2 if change == "recipe" else 1)
+    model = make_net(seed=4 if change == "starting weights" else 0)
+    with pytest.raises(MismatchError, match=f"belongs to other training: {change} was .* and is .* delete this one"):
+        fit(model, task, recipe, seed=8 if change == "seed" else 0, checkpoint=path)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no checkpoint", None])
+def test_a_damaged_checkpoint_says_what_to_do(task, tmp_path, damage):
+    path = tmp_path / "fit.pt"
+    fit(make_net(), task, Recipe(epochs=1), checkpoint=path)
+    path.write_bytes(path.read_bytes()[:-700] if damage is None else damage)
+    with pytest.raises(RecordError, match=r"fit.pt: not a whole checkpoint .* train afresh"):
+        fit(make_net(), task, Recipe(epochs=1), checkpoint=path)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(task, tmp_path, monkeypatch):
+    path, recipe = tmp_path / "fit.pt", Recipe(epochs=3)
+
+    def fill(epoch, loss):
+        if epoch == 2:
+            monkeypatch.setattr(runs, "_write_bytes", full)
+
+    def full(path, data):
+        raise OSError(28, os.strerror(28))
+
+    with pytest.raises(RunError, match="the disk is full"):
+        fit(make_net(), task, recipe, checkpoint=path, on_epoch=fill)
+    monkeypatch.undo()
+    assert same(fit(make_net(), task, recipe).state_dict(), fit(make_net(), task, recipe, checkpoint=path).state_dict())
+
+
+def test_a_diverging_loss_names_the_place_and_the_rate(task):
+    with pytest.raises(
+        DataError, match=r"fit, epoch \d: the loss became (nan|inf) at batch \d.*lower lr \(it was"
+    ) as caught:
+        fit(make_net(), task, Recipe(epochs=8, lr=1e30, schedule="constant"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_loader_is_no_training():
+    nothing = Task((torch.zeros(1, 2, 4, 4),), train=[], validation=[], test=[])
+    with pytest.raises(DataError, match="fit, epoch 1: the loader gave no batch"):
+        fit(make_net(), nothing, Recipe(epochs=1))
+    with pytest.raises(DataError, match="evaluate: the loader gave no batch"):
+        evaluate(make_net(), nothing.validation)
+    with pytest.raises(DataError, match="recalibrate_bn: the loader gave no batch"):
+        recalibrate_bn(make_net(), nothing.train)
+
+
+def test_no_epochs_change_nothing(task):
+    assert same(state(make_net()), fit(make_net(), task, Recipe(epochs=0)).state_dict())
+
+
+def test_frozen_parameters_stay(task):
+    model = make_net()
+    model[0].requires_grad_(False)
+    before = model[0][0].weight.clone()
+    fit(model, task, Recipe(epochs=1))
+    assert torch.equal(model[0][0].weight, before)
+    with pytest.raises(LamellaError, match="nothing to train"):
+        fit(model.requires_grad_(False), task, Recipe(epochs=1))
+
+
+def test_a_loss_of_ones_own_sees_the_whole_output():
+    class TwoHeads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, x, y):
+            return {"sum": self.layer(x), "other": y}
+
+    def loss(outputs, targets):
+        return (outputs["sum"] - targets["wanted"]).square().mean()
+
+    def closeness(outputs, targets):
+        return -(outputs["sum"] - targets["wanted"]).abs().mean(1)
+
+    x = torch.randn(12, 3)
+    batches = Batches((x, x), {"wanted": torch.zeros(12, 2)}, 5)
+    task = Task((x[:1], x[:1]), train=batches, validation=batches, test=batches, loss=loss, score=closeness)
+    model = TwoHeads()
+    before = evaluate(model, task.test, task.score)
+    assert before.shape == (12,)
+    fit(model, task, Recipe(epochs=10))
+    assert evaluate(model, task.test, task.score).mean() > before.mean()
+    with pytest.raises(LamellaError, match=r"label_smoothing=0.1 belongs to the default loss"):
+        fit(model, task, Recipe(epochs=1, label_smoothing=0.1))
+
+
+# -- recipe
+
+
+def test_rates_warm_up_and_fall():
+    recipe = Recipe(epochs=10, lr=0.2, warmup=2)
+    assert [rate_at(recipe, e) for e in (0, 1, 2, 6, 10)] == pytest.approx([0, 0.1, 0.2, 0.1, 0])
+    assert rate_at(Recipe(epochs=4, schedule="constant"), 3.9) == 0.1
+    assert rate_at(Recipe(epochs=2, warmup=2), 1.5) == pytest.approx(0.075)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", -1),
+        ("lr", 0.0),
+        ("lr", math.inf),
+        ("momentum", 1.0),
+        ("weight_decay", -1.0),
+        ("optimizer", "lion"),
+        ("schedule", "step"),
+        ("warmup", 6.0),
+        ("label_smoothing", 1.0),
+    ],
+)
+def test_a_recipe_rejects_nonsense_by_field(field, value):
+    with pytest.raises(RecordError) as caught:
+        Recipe(**{"epochs": 5, field: value})
+    assert caught.value.path == field
+
+
+def test_a_recipe_is_a_record():
+    recipe = Recipe(epochs=5, optimizer="adamw", warmup=1.5)
+    assert records.loads(records.dumps(recipe), Recipe) == recipe
+
+
+# -- evaluate
+
+
+def test_scores_are_per_sample_in_order_and_nothing_changes(task):
+    model = make_net().train()
+    model[1].eval()
+    before, modes = state(model), [m.training for m in model.modules()]
+    scores = evaluate(model, task.validation, task.score)
+    assert scores.shape == (40,)
+    assert scores.dtype == torch.float64
+    assert same(before, state(model))
+    assert modes == [m.training for m in model.modules()]
+    inputs, targets = make_data(40, seed=1)
+    with torch.no_grad():
+        assert torch.equal(scores, (model.eval()(inputs).argmax(1) == targets).double())
+
+
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [
+        (
+            lambda o, t: torch.full((len(t),), math.nan),
+            r"16 of 16 scores of batch 0 are not finite \(the first, nan, at sample",
+        ),
+        (lambda o, t: torch.where(t == 1, math.inf, 0.0), "are not finite"),
+        (lambda o, t: (o.argmax(1) == t).double().mean(), r"shape \(\) was seen; a tensor of shape \(16,\)"),
+        (lambda o, t: o, r"shape \(16, 2\) was seen"),
+        (lambda o, t: 0.5, "a float was seen"),
+    ],
+)
+def test_scores_that_are_none_are_refused(task, score, words):
+    with pytest.raises(DataError, match=r"evaluate: .*" + words) as caught:
+        evaluate(make_net(), task.validation, score)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_network_is_not_taken_for_a_guessing_one(task):
+    model = make_net()
+    model[2].bias.data[1] = math.nan
+    with pytest.raises(DataError, match="16 of 16 scores of batch 0 are not finite"):
+        evaluate(model, task.validation)
+
+
+def test_the_default_score_asks_for_logits():
+    with pytest.raises(DataError, match=r"logits of shape \(N, C\), and the network gave dict"):
+        correct({"logits": 1}, torch.zeros(2))
+
+
+# -- batch norm
+
+
+def test_statistics_become_the_mean_over_the_batches(task):
+    model = make_net()
+    model(torch.randn(8, 2, 4, 4) * 50)  # statistics that must be forgotten
+    model.eval()
+    batches = [(x * 3 + 1, y) for x, y in Batches(*make_data(64), 16)]
+    weights = state(model)
+    assert recalibrate_bn(model, batches, count=3) is model
+    conv, norm = model[0][0], model[0][1]
+    with torch.no_grad():
+        outputs = [conv(x) for x, _ in batches[:3]]
+    mean = torch.stack([o.mean((0, 2, 3)) for o in outputs]).mean(0)
+    variance = torch.stack([o.transpose(0, 1).flatten(1).var(1) for o in outputs]).mean(0)
+    assert torch.allclose(norm.running_mean, mean, atol=1e-6)
+    assert torch.allclose(norm.running_var, variance, rtol=1e-5)
+    assert norm.momentum == 0.1
+    assert not any(m.training for m in model.modules())
+    assert same({k: v for k, v in weights.items() if "running" not in k and "num" not in k},
+                {k: v for k, v in state(model).items() if "running" not in k and "num" not in k})  # fmt: skip
+
+
+def test_without_batch_norms_nothing_is_read():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False))
+    recalibrate_bn(model, iter(pytest.fail, None))
