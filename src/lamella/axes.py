@@ -19,7 +19,9 @@ Kept = Mapping[str, Sequence[int]]
 
 def channel_positions(axis: Axis, group: str) -> np.ndarray:
     """For every position of the axis the channel of `group` that it belongs to, or -1. Shape (positions,)."""
-    return np.concatenate([_channels(run) if run.group == group else np.full(run.count * run.repeat, -1) for run in axis.runs])
+    return np.concatenate(
+        [_channels(run) if run.group == group else np.full(run.count * run.repeat, -1) for run in axis.runs]
+    )
 
 
 def _channels(run: Run) -> np.ndarray:
@@ -42,25 +44,26 @@ def groups_of(axis: Axis) -> tuple[str, ...]:
     return tuple(dict.fromkeys(run.group for run in axis.runs if run.group is not None))
 
 
-def best_channels(graph: Graph, widths: Mapping[str, int], ranking: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+def best_channels(
+    graph: Graph, widths: Mapping[str, int], ranking: Mapping[str, np.ndarray]
+) -> dict[str, tuple[int, ...]]:
     """The best-ranked `widths[group]` channels of each group, in channel order; a balanced group keeps as many in every part."""
     kept = {}
     for name, width in widths.items():
         group = graph.group_of[name]
         group.check_width(width)
-        kept[name] = tuple(best(ranking[name], width, group.parts))
+        kept[name] = tuple(best(ranking[name], group.counts(width), group.parts))
     return kept
 
 
-def best(scores: np.ndarray, width: int, parts: Sequence[int] = ()) -> list[int]:
-    """Indices of the `width` highest scores, ascending; with `parts`, equally many from each. Ties go to the lower index."""
+def best(scores: np.ndarray, counts: Sequence[int], parts: Sequence[int] = ()) -> list[int]:
+    """Indices of the highest scores, ascending: counts[p] of every part p (one part: counts[0]). Ties go to the lower index."""
     labels = np.asarray(parts) if len(parts) else np.zeros(len(scores), dtype=int)
-    each = width // len(np.unique(labels))
     chosen: list[int] = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         order = np.argsort(-scores[members], kind="stable")
-        chosen.extend(int(i) for i in members[order[:each]])
+        chosen.extend(int(i) for i in members[order[: counts[label]]])
     return sorted(chosen)
 
 

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .schema import Cost, Graph, Layer, Parameter, Size
+from .errors import RecordError
+from .records import check
+from .schema import Cost, Graph, Group, Layer, Parameter, Share, Size
 
 Floats = npt.NDArray[np.float64]
 
@@ -26,18 +28,20 @@ INTEGER_OVERHEAD = 1150  # bytes per quantized layer beside its numbers: Quantiz
 
 def cost(graph: Graph, widths: Mapping[str, int] | None = None, bits: Mapping[str, int] | None = None) -> Cost:
     """The cost at these widths (groups not named are dense) and bits per layer (32 where not named)."""
-    full = graph.completed(widths or {})
     model = _compiled(graph)
-    sizes = model.numel(full)
+    vector = model.vector(widths or {})
+    sizes = model.numel(vector)
     return Cost(
         params=int(sizes[model.trained].sum()),
         macs=int((sizes[model.weight] * model.positions).sum()),
-        bytes=sum(_layer_bytes(graph, layer, full, bits or {}) for layer in graph.layers) + FILE_OVERHEAD + model.loose_bytes,
-        memory=int(4 * model.live(full).max(initial=0)),
+        bytes=int(model.file.bytes(sizes, vector, bits or {})),
+        memory=int(4 * (model.memory @ vector).max(initial=0)),
     )
 
 
-def layer_cost(graph: Graph, name: str, widths: Mapping[str, int] | None = None, bits: Mapping[str, int] | None = None) -> Cost:
+def layer_cost(
+    graph: Graph, name: str, widths: Mapping[str, int] | None = None, bits: Mapping[str, int] | None = None
+) -> Cost:
     """One layer's params, MACs and bytes; `memory` is that of its output per sample."""
     full = graph.completed(widths or {})
     layer = graph.layer_of[name]
@@ -74,25 +78,67 @@ def _has_bias(graph: Graph, norm: Layer) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiled:
-    """The graph as arrays: a parameter's extents are rows of one linear map of the widths."""
+class _File:
+    """What every layer adds to the exported file, as arrays over layers."""
 
-    order: tuple[str, ...]
-    factors: Floats  # (parameters, axes, groups + 1), the last column is the fixed part
+    index: dict[str, int]  # layer -> row; batch norms that vanish have none
+    weight: npt.NDArray[np.int64]  # row of the weight's size, -1 for none
+    outputs: Floats  # (layers, columns): output channels
+    biased: Floats  # 1.0 where a bias (or a folded batch norm) adds four bytes per output
+    overhead: Floats
+    loose: int
+
+    def bytes(self, sizes: Floats, vector: Floats, bits: Mapping[str, int]) -> float:
+        """A batch norm becomes the bias of its layer; a quantized layer has a scale per output channel and an int32 bias."""
+        weight = np.append(sizes, 0.0)[self.weight]
+        bias = 4 * self.biased * (self.outputs @ vector)
+        total = float((4 * weight + bias + self.overhead).sum()) + self.loose
+        for name, width in bits.items():
+            row = self.index.get(name)
+            if row is not None and width < 32:
+                n = float(weight[row])
+                total += -(-n * width // 8) - 4 * n + 8 * float(self.outputs[row] @ vector) + INTEGER_OVERHEAD
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """The graph as arrays. A vector holds the width of every group, the value of every share, and 1 for what is fixed."""
+
+    column: dict[str, int]
+    dense: Floats
+    shares: tuple[tuple[str, int, Share], ...]  # group, column, share
+    groups: Mapping[str, Group]
+    factors: Floats  # (parameters, axes, columns)
     trained: npt.NDArray[np.bool_]
     weight: npt.NDArray[np.int64]
     positions: Floats
-    memory: Floats  # (moments, groups + 1)
-    loose_bytes: int
+    memory: Floats  # (moments, columns)
+    file: _File
 
-    def numel(self, widths: Mapping[str, int]) -> Floats:
-        return np.asarray(np.rint((self.factors @ self._vector(widths)).prod(axis=1)))
+    def vector(self, widths: Mapping[str, int]) -> Floats:
+        """The vector of these widths; RecordError for a group that does not exist or a width that it cannot have."""
+        vector = self.dense.copy()
+        for name, width in widths.items():
+            check(name in self.groups, f"[{name!r}]", "no such group in this model")
+            group = self.groups[name]
+            if width != group.width:
+                _check_width(group, width)
+            vector[self.column[name]] = width
+        for name, column, share in self.shares:
+            vector[column] = share.at(int(vector[self.column[name]]))
+        return vector
 
-    def live(self, widths: Mapping[str, int]) -> Floats:
-        return np.asarray(self.memory @ self._vector(widths))
+    def numel(self, vector: Floats) -> Floats:
+        """Elements of every parameter."""
+        return np.asarray(np.rint((self.factors @ vector).prod(axis=1)))
 
-    def _vector(self, widths: Mapping[str, int]) -> Floats:
-        return np.array([*(widths[name] for name in self.order), 1.0])
+
+def _check_width(group: Group, width: int) -> None:
+    try:
+        group.check_width(width)
+    except RecordError as error:
+        raise error.within(f"[{group.name!r}]") from None
 
 
 def _compiled(graph: Graph) -> _Compiled:
@@ -104,42 +150,86 @@ def _compiled(graph: Graph) -> _Compiled:
 
 
 def _compile(graph: Graph) -> _Compiled:
-    order = tuple(g.name for g in graph.groups)
-    column = {name: i for i, name in enumerate(order)}
+    columns = _Columns(graph)
     rank = max((len(p.axes) for p in graph.parameters), default=1) or 1
-    factors = np.zeros((len(graph.parameters), rank, len(order) + 1))
+    factors = np.zeros((len(graph.parameters), rank, columns.count))
     factors[:, :, -1] = 1.0
     for row, parameter in enumerate(graph.parameters):
         for d, axis in enumerate(parameter.axes):
-            factors[row, d] = _row(axis.size, column) / axis.blocks
+            factors[row, d] = columns.row(axis.size) / axis.blocks
     index = {p.name: i for i, p in enumerate(graph.parameters)}
     weighted = [layer for layer in graph.layers if layer.weight and layer.positions]
-    used = {name for layer in graph.layers for name in (layer.weight, layer.bias)}
-    loose = [p for p in graph.parameters if p.trained and p.name not in used]
     return _Compiled(
-        order=order,
+        column=columns.of,
+        dense=columns.dense(graph),
+        shares=tuple((share.group, column, share) for share, column in columns.shares.items()),
+        groups=graph.group_of,
         factors=factors,
         trained=np.array([p.trained for p in graph.parameters], dtype=bool),
         weight=np.array([index[layer.weight] for layer in weighted if layer.weight], dtype=np.int64),
         positions=np.array([layer.positions for layer in weighted], dtype=np.float64),
-        memory=_moments(graph, column),
-        loose_bytes=4 * sum(numel(p, graph.widths) for p in loose),
+        memory=_moments(graph, columns),
+        file=_file(graph, columns, index),
     )
 
 
-def _row(size: Size, column: Mapping[str, int]) -> Floats:
-    row = np.zeros(len(column) + 1)
-    row[-1] = size.fixed
-    for group, times in size.terms:
-        row[column[group]] += times
-    return row
+class _Columns:
+    """Which column of a vector holds what: groups, then shares, then the one."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.of = {g.name: i for i, g in enumerate(graph.groups)}
+        sizes = [
+            *(axis.size for p in graph.parameters for axis in p.axes),
+            *(t.size for t in graph.tensors),
+            *(layer.outputs for layer in graph.layers),
+        ]
+        found = dict.fromkeys(share for size in sizes for share in size.shares)
+        self.shares = {share: len(self.of) + i for i, share in enumerate(found)}
+        self.count = len(self.of) + len(self.shares) + 1
+
+    def row(self, size: Size) -> Floats:
+        """A size as a row that multiplies a vector."""
+        row = np.zeros(self.count)
+        row[-1] = size.fixed
+        for group, times in size.terms:
+            row[self.of[group]] += times
+        for share in size.shares:
+            row[self.shares[share]] += 1
+        return row
+
+    def dense(self, graph: Graph) -> Floats:
+        """The vector of the dense widths."""
+        shares = [share.at(graph.group_of[share.group].width) for share in self.shares]
+        return np.array([*(g.width for g in graph.groups), *shares, 1.0])
 
 
-def _moments(graph: Graph, column: Mapping[str, int]) -> Floats:
+def _file(graph: Graph, columns: _Columns, index: Mapping[str, int]) -> _File:
+    biased = {layer.name: bool(layer.bias) for layer in graph.layers}
+    rows = [
+        layer
+        for layer in graph.layers
+        if not (layer.kind == "batch_norm" and any(biased.get(s) for s in layer.sources))
+    ]
+    norm = [layer.kind == "batch_norm" for layer in rows]
+    used = {name for layer in graph.layers for name in (layer.weight, layer.bias)}
+    loose = [p for p in graph.parameters if p.trained and p.name not in used]
+    return _File(
+        index={layer.name: i for i, layer in enumerate(rows) if layer.kind != "batch_norm"},
+        weight=np.array(
+            [-1 if n or not x.weight else index[x.weight] for x, n in zip(rows, norm, strict=True)], dtype=np.int64
+        ),
+        outputs=np.stack([columns.row(layer.outputs) for layer in rows]) if rows else np.zeros((0, columns.count)),
+        biased=np.array([1.0 if n or layer.bias else 0.0 for layer, n in zip(rows, norm, strict=True)]),
+        overhead=np.array([0.0 if n else LAYER_OVERHEAD for n in norm]),
+        loose=FILE_OVERHEAD + 4 * sum(numel(p, graph.widths) for p in loose),
+    )
+
+
+def _moments(graph: Graph, columns: _Columns) -> Floats:
     """Live elements per operator, one row each: tensors made and not yet read for the last time."""
-    rows = [(_row(t.size, column), t.producer, t.last_reader) for t in graph.tensors]
+    rows = [(columns.row(t.size), t.producer, t.last_reader) for t in graph.tensors]
     moments = sorted({producer for _, producer, _ in rows})
     if not moments:
-        return np.zeros((0, len(column) + 1))
-    sums = [sum((r for r, a, b in rows if a <= m <= b), np.zeros(len(column) + 1)) for m in moments]
+        return np.zeros((0, columns.count))
+    sums = [sum((r for r, a, b in rows if a <= m <= b), np.zeros(columns.count)) for m in moments]
     return np.unique(np.stack(sums), axis=0)

@@ -1,15 +1,14 @@
 """From a Flow to the Graph: which ids are one channel, which channels form a group, and what every axis is made of.
 
-    graph = build_graph(name, flow, exported_graph, tensors)
+    built = build_graph(name, flow, exported_graph, tensors)
 
 Ids that were tied are one channel (connected components). Channels that touch the same axes the same number of times form a
-group: any of them may leave without the others. Parts join groups that must shrink together. Whatever is fixed stays, with
-its first reason.
+group: any of them may leave without the others. `balance` joins groups that must shrink together. Whatever is fixed stays,
+with its first reason.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,13 +16,23 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch.fx import Node
 
-from .channels import FIXED, Call, Flow, compact, module_path, operator_name, place
-from .schema import Axis, Graph, Group, Layer, Parameter, Run, Size, Tensor
+from .balance import Demand, Members, balance
+from .channels import FIXED, Call, Flow, compact, module_path, operator_name
+from .schema import Attribute, Axis, Graph, Group, Layer, Parameter, Run, Share, Size, Tensor
 
 Key = tuple[str, int]
 
 
-def build_graph(name: str, flow: Flow, graph: torch.fx.Graph, tensors: Mapping[str, torch.Tensor]) -> Graph:
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The Graph, and what the flow was unsure of: per group the sizes that may be constants, and the views that cut its channels."""
+
+    graph: Graph
+    suspects: dict[str, str]
+    views: dict[str, frozenset[str]]
+
+
+def build_graph(name: str, flow: Flow, graph: torch.fx.Graph, tensors: Mapping[str, torch.Tensor]) -> Built:
     """The Graph record. `tensors`: every parameter and buffer of the model by its first name."""
     channels = _join(flow)
     named = _Naming(flow, tensors)
@@ -31,15 +40,23 @@ def build_graph(name: str, flow: Flow, graph: torch.fx.Graph, tensors: Mapping[s
     roles = _roles(flow, channels, axes)
     groups = _Groups(flow, channels, axes, roles)
     groups.name_all(named)
-    parameters = tuple(_parameter(n, t, axes, roles, groups) for n, t in tensors.items())
-    layers = _layers(flow, graph, channels, groups, named)
-    return Graph(
+    record = Graph(
         model=name,
-        layers=layers,
-        parameters=parameters,
+        layers=_layers(flow, graph, channels, groups, named),
+        parameters=tuple(_parameter(n, t, axes, roles, groups) for n, t in tensors.items()),
         tensors=_tensors(flow, graph, channels, groups),
-        groups=groups.records(named, layers),
+        groups=groups.records(named),
+        attributes=_attributes(flow, channels, groups),
     )
+    suspects: dict[str, str] = {}
+    views: dict[str, frozenset[str]] = {}
+    for ids, text in [*flow.suspects, *((array, f"a size in {where}") for array, where, _ in flow.cuts)]:
+        for group in groups.names_of(channels[ids]):
+            suspects.setdefault(group, text)
+    for array, _, node in flow.cuts:
+        for group in groups.names_of(channels[array]):
+            views[group] = views.get(group, frozenset()) | {node}
+    return Built(record, suspects, views)
 
 
 def _join(flow: Flow) -> np.ndarray:
@@ -47,7 +64,7 @@ def _join(flow: Flow) -> np.ndarray:
     ties = np.concatenate([*flow.ties, np.zeros((0, 2), dtype=np.int32)])
     matrix = coo_array((np.ones(len(ties), dtype=np.int8), (ties[:, 0], ties[:, 1])), shape=(flow.count, flow.count))
     _, channels = connected_components(matrix, directed=False)
-    return channels.astype(np.int64)
+    return np.asarray(channels, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +75,9 @@ class _AxisChannels:
     blocked_role: str = ""
 
 
-def _axis_channels(flow: Flow, channels: np.ndarray, tensors: Mapping[str, torch.Tensor], named: "_Naming") -> dict[Key, _AxisChannels]:
+def _axis_channels(
+    flow: Flow, channels: np.ndarray, tensors: Mapping[str, torch.Tensor], named: "_Naming"
+) -> dict[Key, _AxisChannels]:
     axes = {}
     for name, starts in flow.axis_start.items():
         for d, start in enumerate(starts):
@@ -97,94 +116,34 @@ def _roles(flow: Flow, channels: np.ndarray, axes: Mapping[Key, _AxisChannels]) 
 class _Groups:
     """Channels to groups. `owner[channel]` is the group's index, -1 for elements that belong to none; `rank[channel]` its place in it."""
 
-    def __init__(self, flow: Flow, channels: np.ndarray, axes: Mapping[Key, _AxisChannels], roles: Mapping[Key, str]) -> None:
+    def __init__(
+        self, flow: Flow, channels: np.ndarray, axes: Mapping[Key, _AxisChannels], roles: Mapping[Key, str]
+    ) -> None:
         self.count = int(channels.max()) + 1
-        self.reasons = _reasons(flow, channels)
-        self.first_id = _first_ids(flow, channels, self.count)
-        signature = _signatures(axes, roles, self.count)
-        members = self._members(flow, channels, signature)
-        parts, members = self._balance(flow, channels, members)
-        self.members = sorted(members, key=lambda m: int(self.first_id[m].min()))
-        self.parts = parts
+        self.reasons = _reasons(flow.fixed, channels)
+        self.changes = _reasons(flow.changes, channels)
+        first = _first_ids(flow, channels, self.count)
+        alike = self._alike(flow, channels, _signatures(axes, roles, self.count), first)
+        balanced = balance(alike, _demands(flow, channels), self.reasons)
+        self.members = sorted((_in_order(m, first) for m in balanced), key=lambda m: int(first[m.channels[0]]))
         self.owner = np.full(self.count, -1)
         self.rank = np.zeros(self.count, dtype=np.int64)
         for index, group in enumerate(self.members):
-            self.owner[group], self.rank[group] = index, np.arange(len(group))
+            self.owner[group.channels], self.rank[group.channels] = index, np.arange(len(group.channels))
         self.names: list[str] = [""] * len(self.members)
         self.producers = _producers(flow, channels, self.owner, len(self.members))
 
-    def _members(self, flow: Flow, channels: np.ndarray, signature: np.ndarray) -> list[np.ndarray]:
+    def _alike(self, flow: Flow, channels: np.ndarray, signature: np.ndarray, first: np.ndarray) -> list[np.ndarray]:
+        """Channels of equal signature, free and frozen ones apart."""
         alive = np.unique(channels[np.concatenate([*flow.born, np.zeros(0, dtype=np.int32)])])
         alive = alive[alive != channels[FIXED]]
         frozen = np.array([int(c) in self.reasons for c in alive], dtype=bool)
         kinds = np.stack([signature[alive], frozen.astype(np.uint64)], 1)
         _, which = np.unique(kinds, axis=0, return_inverse=True)
-        order = np.argsort(self.first_id[alive], kind="stable")
         groups: dict[int, list[int]] = {}
-        for i in order:
+        for i in np.argsort(first[alive], kind="stable"):
             groups.setdefault(int(which.ravel()[i]), []).append(int(alive[i]))
         return [np.array(g) for g in groups.values()]
-
-    def _balance(
-        self, flow: Flow, channels: np.ndarray, members: list[np.ndarray]
-    ) -> tuple[dict[int, tuple[int, ...]], list[np.ndarray]]:
-        """Join groups that shrink together and label the parts; what cannot be balanced is frozen. Parts by channel."""
-        of = np.full(self.count, -1)
-        for i, group in enumerate(members):
-            of[group] = i
-        joined = list(range(len(members)))
-        labels: dict[int, tuple[int, ...]] = {int(c): () for group in members for c in group}
-        for ids, part, where in flow.parts:
-            self._one_constraint(channels[ids], part, where, of, joined, labels)
-        return self._cells(members, joined, labels)
-
-    def _one_constraint(
-        self, chans: np.ndarray, part: np.ndarray, where: str, of: np.ndarray, joined: list[int], labels: dict[int, tuple[int, ...]]
-    ) -> None:
-        live = np.array([of[c] >= 0 and int(c) not in self.reasons for c in chans], dtype=bool)
-        if not live.any():
-            return
-        unique, index = np.unique(chans[live], return_inverse=True)
-        _, label = np.unique(part, return_inverse=True)
-        table = np.zeros((len(unique), int(label.max()) + 1), dtype=np.int64)
-        np.add.at(table, (index.ravel(), label.ravel()[live]), 1)
-        single = (table > 0).sum(1) == 1
-        even = (table == table[:, :1]).all(1)
-        for c in unique[~single & ~even]:
-            self._freeze(int(c), f"its channels fall unevenly into the parts of {where}")
-        home = table.argmax(1)
-        uneven = set()
-        for g in np.unique(of[unique[single]]):
-            mine = home[single & (of[unique] == g)]
-            if len(set(np.bincount(mine, minlength=table.shape[1]))) > 1:
-                uneven.add(int(g))
-        for a, b in pairwise(sorted(uneven)):
-            _unite(joined, a, b)
-        for c, h in zip(unique[single], home[single], strict=True):
-            labels[int(c)] += (int(h),)
-
-    def _freeze(self, channel: int, reason: str) -> None:
-        self.reasons.setdefault(channel, reason)
-
-    def _cells(
-        self, members: list[np.ndarray], joined: list[int], labels: dict[int, tuple[int, ...]]
-    ) -> tuple[dict[int, tuple[int, ...]], list[np.ndarray]]:
-        sets: dict[int, list[int]] = {}
-        for i, group in enumerate(members):
-            sets.setdefault(_root(joined, i), []).extend(int(c) for c in group)
-        parts, result = {}, []
-        for group in sets.values():
-            cells = sorted({labels[c] for c in group})
-            counts = {sum(labels[c] == cell for c in group) for cell in cells} if len(cells) > 1 else {len(group)}
-            frozen = any(c in self.reasons for c in group)
-            if len(counts) > 1 or (frozen and len(cells) > 1):
-                for c in group:
-                    self._freeze(c, "its channels cannot be cut into equal parts for the splits and grouped convolutions they pass")
-            elif len(cells) > 1:
-                number = {cell: i for i, cell in enumerate(cells)}
-                parts.update({c: number[labels[c]] for c in group})
-            result.append(np.array(sorted(group, key=lambda c: int(self.first_id[c]))))
-        return {c: (p,) for c, p in parts.items()}, result
 
     def runs(self, channels: np.ndarray) -> tuple[Run, ...]:
         """An axis as stretches of groups."""
@@ -202,22 +161,49 @@ class _Groups:
         last = runs[-1] if runs else None
         if owner < 0:
             runs.append(Run(group=None, count=repeat))
-        elif last is not None and last.group == self.names[owner] and last.repeat == repeat and last.start + last.count == rank:
+        elif (
+            last is not None
+            and last.group == self.names[owner]
+            and last.repeat == repeat
+            and last.start + last.count == rank
+        ):
             runs[-1] = replace(last, count=last.count + 1)
         else:
             runs.append(Run(group=self.names[owner], start=rank, repeat=repeat))
 
     def size(self, channels: np.ndarray, factor: int = 1) -> Size:
-        """How many elements belong to which group; what does not divide evenly counts as fixed."""
-        counts = np.bincount(self.owner[channels] + 1, minlength=len(self.members) + 1) * factor
-        fixed, terms = int(counts[0]), []
-        for index in np.flatnonzero(counts[1:]):
-            times, rest = divmod(int(counts[index + 1]), len(self.members[index]))
-            if rest:
-                fixed += int(counts[index + 1])
+        """How many elements belong to which group."""
+        owner, rank = self.owner[channels], self.rank[channels]
+        fixed, terms, shares = int((owner < 0).sum()) * factor, list[tuple[str, int]](), list[Share]()
+        for index in np.unique(owner[owner >= 0]):
+            counts = np.bincount(rank[owner == index], minlength=len(self.members[index].channels)) * factor
+            if counts.min() == counts.max():
+                terms.append((self.names[index], int(counts[0])))
+            elif (found := self._shares(int(index), counts)) is not None:
+                shares.extend(found)
             else:
-                terms.append((self.names[index], times))
-        return Size(fixed=fixed, terms=tuple(terms))
+                fixed += int(counts.sum())
+        return Size(fixed=fixed, terms=tuple(terms), shares=tuple(shares))
+
+    def _shares(self, index: int, counts: np.ndarray) -> list[Share] | None:
+        """Some parts of a balanced group, by how often each channel of theirs counts; None where that differs within a part."""
+        group = self.members[index]
+        if not group.cells:
+            return None
+        cells = np.asarray(group.cells)
+        times = np.zeros(int(cells.max()) + 1, dtype=np.int64)
+        times[cells] = counts
+        if not np.array_equal(times[cells], counts):
+            return None
+        shares = []
+        for often in np.unique(times[times > 0]):
+            inside = np.flatnonzero(times == often)
+            table = tuple((sum(rung), sum(rung[c] for c in inside)) for rung in group.ladder)
+            share = Share(
+                group=self.names[index], times=int(often), numerator=len(inside), denominator=len(times), table=table
+            )
+            shares.append(share)
+        return shares
 
     def name_all(self, named: "_Naming") -> None:
         taken: dict[str, int] = {}
@@ -226,19 +212,78 @@ class _Groups:
             taken[base] = taken.get(base, 0) + 1
             self.names[index] = base if taken[base] == 1 else f"{base}#{taken[base]}"
 
-    def records(self, named: "_Naming", layers: Iterable[Layer]) -> tuple[Group, ...]:
-        records = []
-        for index, group in enumerate(self.members):
-            reason = next((self.reasons[int(c)] for c in group if int(c) in self.reasons), None)
-            parts = tuple(self.parts[int(c)][0] for c in group) if reason is None and int(group[0]) in self.parts else ()
-            made_by = tuple(dict.fromkeys(named.of(call) for call in self.producers[index]))
-            records.append(Group(name=self.names[index], width=len(group), layers=made_by, parts=parts, frozen=reason))
-        return tuple(records)
+    def records(self, named: "_Naming") -> tuple[Group, ...]:
+        """The groups in the order in which their first channel is made."""
+        return tuple(self._record(index, named) for index in range(len(self.members)))
+
+    def _record(self, index: int, named: "_Naming") -> Group:
+        group = self.members[index]
+        reason = next((self.reasons[int(c)] for c in group.channels if int(c) in self.reasons), None)
+        return Group(
+            name=self.names[index],
+            width=len(group.channels),
+            layers=tuple(dict.fromkeys(named.of(call) for call in self.producers[index])),
+            parts=group.cells if reason is None else (),
+            ladder=group.ladder if reason is None else (),
+            frozen=reason,
+            changes=next((self.changes[int(c)] for c in group.channels if int(c) in self.changes), None),
+        )
+
+    def names_of(self, channels: np.ndarray) -> tuple[str, ...]:
+        """The groups that own some of these channels."""
+        return tuple(self.names[i] for i in np.unique(self.owner[channels]) if i >= 0)
 
 
-def _reasons(flow: Flow, channels: np.ndarray) -> dict[int, str]:
+def _in_order(group: Members, first: np.ndarray) -> Members:
+    order = np.argsort(first[group.channels], kind="stable")
+    cells = tuple(group.cells[i] for i in order) if group.cells else ()
+    return replace(group, channels=group.channels[order], cells=cells)
+
+
+def _demands(flow: Flow, channels: np.ndarray) -> list[Demand]:
+    demands = [Demand(channels[split.ids], split.parts, split.where) for split in flow.splits]
+    for array, where, _ in flow.cuts:
+        ids = channels[array]
+        axes = _axes_of_change(ids)
+        if len(axes) > 1:  # the last axis shrinks; the others are parts
+            parts = np.broadcast_to(
+                np.expand_dims(
+                    np.arange(ids.size // ids.shape[axes[-1]]).reshape(np.delete(ids.shape, axes[-1])), axes[-1]
+                ),
+                ids.shape,
+            )
+            live = array.ravel() != FIXED
+            demands.append(Demand(ids.ravel()[live], parts.ravel()[live], where))
+    return demands
+
+
+def _axes_of_change(ids: np.ndarray) -> list[int]:
+    """The axes along which the channels differ."""
+    return [d for d in range(ids.ndim) if ids.shape[d] > 1 and bool((np.diff(ids, axis=d) != 0).any())]
+
+
+def _attributes(flow: Flow, channels: np.ndarray, groups: _Groups) -> tuple[Attribute, ...]:
+    """The integers of modules that repeat a size which follows the groups."""
+    found: dict[tuple[str, str, int | None], Attribute] = {}
+    for literal in flow.literals:
+        ids = channels[literal.ids]
+        axes = _axes_of_change(ids)
+        if not axes or axes[-1] != literal.axis:
+            continue
+        size = groups.size(ids.ravel())
+        if size.groups:
+            blocks = ids.size // ids.shape[literal.axis]
+            key = (literal.module, literal.name, literal.index)
+            found.setdefault(
+                key, Attribute(module=literal.module, name=literal.name, index=literal.index, size=size, blocks=blocks)
+            )
+    return tuple(found.values())
+
+
+def _reasons(found: Iterable[tuple[np.ndarray, str]], channels: np.ndarray) -> dict[int, str]:
+    """The first text said of every channel."""
     reasons: dict[int, str] = {}
-    for ids, reason in flow.fixed:
+    for ids, reason in found:
         for c in np.unique(channels[ids]):
             reasons.setdefault(int(c), reason)
     return reasons
@@ -276,17 +321,6 @@ def _producers(flow: Flow, channels: np.ndarray, owner: np.ndarray, count: int) 
     return producers
 
 
-def _root(joined: list[int], i: int) -> int:
-    while joined[i] != i:
-        i = joined[i]
-    return i
-
-
-def _unite(joined: list[int], a: int, b: int) -> None:
-    a, b = _root(joined, a), _root(joined, b)
-    joined[max(a, b)] = min(a, b)
-
-
 class _Naming:
     """Layer names: the module path where a module holds the weight, else the parameter's own name."""
 
@@ -303,7 +337,7 @@ class _Naming:
         return self._starts[i][1] if i >= 0 and ids[0] < self._ends[i] else None
 
     def weight(self, call: Call) -> str | None:
-        return self.locate(call.use.columns) or self.locate(call.use.rows)
+        return call.weight or self.locate(call.use.columns) or self.locate(call.use.rows)
 
     def of(self, call: Call) -> str:
         weight = self.weight(call)
@@ -321,7 +355,8 @@ def _parameter(
         known = axes.get((name, d))
         role = roles.get((name, d), "fixed")
         runs = groups.runs(known.channels) if known is not None and role != "fixed" and extent else _fixed(extent)
-        made.append(Axis(role=role, runs=runs, blocks=known.blocks if known is not None else 1))  # type: ignore[arg-type]
+        shares = groups.size(known.channels).shares if known is not None and role != "fixed" else ()
+        made.append(Axis(role=role, runs=runs, blocks=known.blocks if known is not None else 1, shares=shares))  # type: ignore[arg-type]
     trained = isinstance(tensor, torch.nn.Parameter)
     return Parameter(name=name, axes=tuple(made), itemsize=tensor.element_size(), trained=trained)
 
@@ -330,7 +365,9 @@ def _fixed(extent: int) -> tuple[Run, ...]:
     return (Run(group=None, count=extent),) if extent else ()
 
 
-def _layers(flow: Flow, graph: torch.fx.Graph, channels: np.ndarray, groups: _Groups, named: _Naming) -> tuple[Layer, ...]:
+def _layers(
+    flow: Flow, graph: torch.fx.Graph, channels: np.ndarray, groups: _Groups, named: _Naming
+) -> tuple[Layer, ...]:
     sources = _sources(flow, graph, named)
     layers: dict[str, Layer] = {}
     for call in flow.calls:
@@ -383,7 +420,8 @@ def _tensors(flow: Flow, graph: torch.fx.Graph, channels: np.ndarray, groups: _G
         if not shared:
             spans[node] = [moment, moment]
     return tuple(
-        Tensor(size=_tensor_size(flow, node, channels, groups), producer=a, last_reader=b) for node, (a, b) in spans.items()
+        Tensor(size=_tensor_size(flow, node, channels, groups), producer=a, last_reader=b)
+        for node, (a, b) in spans.items()
     )
 
 
@@ -406,6 +444,3 @@ def _tensor_size(flow: Flow, node: Node, channels: np.ndarray, groups: _Groups) 
         return Size(fixed=elements)
     ids = compact(value.planes[0]).ravel()
     return groups.size(channels[ids], max(1, elements // len(ids)))
-
-
-__all__ = ["build_graph", "place"]

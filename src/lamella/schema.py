@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
-from .errors import MismatchError
+from .errors import MismatchError, with_context
 from .records import check, digest
 
 FILES = {  # what lies in a run directory, and the verb that makes it
@@ -307,10 +307,8 @@ class Graph:
     def check_widths(self, widths: Mapping[str, int]) -> None:
         for name, width in widths.items():
             check(name in self.group_of, f"[{name!r}]", "no such group in this model")
-            try:
+            with with_context(f"[{name!r}]"):
                 self.group_of[name].check_width(width)
-            except Exception as error:
-                raise getattr(error, "within", lambda _: error)(f"[{name!r}]") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -423,13 +421,15 @@ class Cost:
 class Step:
     """One move: groups to new widths, layers to bits, then `epochs` of tuning.
 
-    `predicted` is the score measured with this move alone, before any tuning; None where nothing was measured.
+    `predicted` is the score measured with this move alone, before any tuning; None where nothing was measured. `expected` is
+    that after this move and all before it, untuned: the drops added up, or measured where the order was measured (greedy).
     """
 
     widths: dict[str, int] = field(default_factory=dict)
     bits: dict[str, int] = field(default_factory=dict)
     epochs: int = 0
     predicted: float | None = None
+    expected: float | None = None
 
     def __post_init__(self) -> None:
         check(self.epochs >= 0, "epochs", f"{self.epochs} is negative")
@@ -438,10 +438,28 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What an exact planner can say of its plan: no plan does better than `bound` in `objective`; this one has `value`.
+
+    `gap` is |value - bound| / |value| (0 where both are 0). `objective`: max_drop (points of the score) or a cost.
+    """
+
+    objective: str
+    value: float
+    bound: float
+    gap: float
+    status: Literal["optimal", "time limit"] = "optimal"
+
+    def __post_init__(self) -> None:
+        check(self.gap >= 0, "gap", f"{self.gap} is negative")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """An ordered tuple of steps for the model of one structure, which planner made it, and what it expects.
 
-    `threshold` is the lowest score that the planner let a single cut have, where it had such a limit.
+    `threshold` is the lowest score that the planner let a single cut have, where it had such a limit; `proof` what an
+    exact planner proved. Latencies are there when the planner was given a predictor.
     """
 
     structure: str
@@ -452,6 +470,10 @@ class Plan:
     predicted_score: float | None = None
     threshold: float | None = None
     notes: tuple[str, ...] = ()
+    dense_score: float | None = None
+    latency_ms: float | None = None
+    dense_latency_ms: float | None = None
+    proof: Proof | None = None
 
     @property
     def widths(self) -> dict[str, int]:
@@ -465,7 +487,7 @@ class Plan:
 
     def reordered(self, order: Iterable[int], planner: str) -> "Plan":
         """The same steps in another order. Predictions per step are dropped: they were made for the old order."""
-        steps = tuple(replace(self.steps[i], predicted=None) for i in order)
+        steps = tuple(replace(self.steps[i], predicted=None, expected=None) for i in order)
         return replace(self, steps=steps, planner=planner)
 
     def check_fits(self, graph: Graph) -> None:
@@ -473,10 +495,8 @@ class Plan:
         if self.structure != graph.structure:
             raise MismatchError(f"the plan was made for another model: {_differences(self, graph)}")
         for index, step in enumerate(self.steps):
-            try:
+            with with_context(f"steps[{index}].widths"):
                 graph.check_widths(step.widths)
-            except Exception as error:
-                raise getattr(error, "within", lambda _: error)(f"steps[{index}].widths") from None
 
 
 def _merged(maps: Iterable[dict[str, int]]) -> dict[str, int]:

@@ -11,7 +11,7 @@ tied and nothing is allocated at full size. `torch` attributes that repeat a sha
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from .axes import Kept, best_channels, groups_of, kept_mask
 from .errors import LamellaError, MismatchError, RecordError, TraceError
 from .importance import importance
+from .keptstatistics import KeptStatistics
 from .records import check
-from .schema import Axis, Graph, Parameter
+from .schema import Axis, Graph, Group, Parameter
 
 Keep = Mapping[str, int | Sequence[int]]
 M = TypeVar("M", bound=nn.Module)
@@ -33,19 +34,36 @@ def narrow(model: M, graph: Graph, keep: Keep, *, ranking: str = "l2") -> M:
     Raises RecordError for unknown groups, channels that do not exist, unbalanced choices and frozen groups; MismatchError
     is for callers that read `keep` from a file.
     """
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
     kept = resolve(model, graph, keep, ranking=ranking)
-    small = _copied(model, {name: _cut(p, t, kept) for p, name, t in _pairs(model, graph)})
+    return cut(model, graph, kept)
+
+
+def cut(model: M, graph: Graph, kept: Kept, *, share: bool = False) -> M:
+    """`narrow` for channels that are already resolved; with `share` the untouched parameters are the model's own."""
+    small = copied(model, {name: _cut(p, t, kept) for p, name, t in _pairs(model, graph, kept)}, share=share)
     for module in small.modules():
         _agree(module)
+    _set_attributes(small, graph, kept)
     return small
 
 
-def masked(model: M, graph: Graph, kept: Kept) -> M:
+def masked(model: M, graph: Graph, kept: Kept, *, share: bool = False) -> M:
     """A dense copy in which the weights that consume a removed channel are zero: what the narrowed model must equal.
 
-    (A zeroed producer would not do: batch-norm shifts and sigmoids survive it.)
+    (A zeroed producer would not do: batch-norm shifts and sigmoids survive it.) Norms that take their statistics over channels
+    take them over those that are kept; the groups for which this matters say so in `changes`.
     """
-    return _copied(model, {name: _zeroed(p, t, kept) for p, name, t in _pairs(model, graph)})
+    dense = copied(model, {name: _zeroed(p, t, kept) for p, name, t in _pairs(model, graph, kept)}, share=share)
+    if any(graph.group_of[name].changes for name in kept):
+        statistics, forward = KeptStatistics(dense, graph, kept), dense.forward
+
+        def with_kept_statistics(*args: Any, **kwargs: Any) -> Any:
+            with statistics:
+                return forward(*args, **kwargs)
+
+        dense.forward = with_kept_statistics
+    return dense
 
 
 def resolve(model: nn.Module, graph: Graph, keep: Keep, *, ranking: str = "l2") -> dict[str, tuple[int, ...]]:
@@ -63,24 +81,28 @@ def _checked(graph: Graph, name: str, channels: Sequence[int]) -> tuple[int, ...
     group = graph.group_of[name]
     chosen = sorted({int(c) for c in channels})
     check(len(chosen) == len(channels), f"[{name!r}]", "a channel is named twice")
-    check(chosen[0] >= 0 and chosen[-1] < group.width, f"[{name!r}]", f"channel {chosen[-1]} asked, {group.width} exist")
+    check(
+        chosen[0] >= 0 and chosen[-1] < group.width, f"[{name!r}]", f"channel {chosen[-1]} asked, {group.width} exist"
+    )
     if group.parts:
-        counts = np.bincount([group.parts[c] for c in chosen], minlength=group.part_count)
-        check(len(set(counts)) == 1, f"[{name!r}]", f"unbalanced: {counts.tolist()} channels in the parts, equal numbers must stay")
+        counts = np.bincount([group.parts[c] for c in chosen], minlength=max(group.parts) + 1).tolist()
+        wanted = list(group.counts(len(chosen)))
+        check(counts == wanted, f"[{name!r}]", f"unbalanced: {counts} channels in the parts where {wanted} must stay")
     return tuple(chosen)
 
 
 def retraced(graph: Graph, kept: Kept) -> Graph:
     """The Graph of the narrowed model: the same groups at their new widths."""
     keep = {name: sorted(channels) for name, channels in kept.items()}
-    groups = tuple(
-        replace(g, width=len(keep[g.name]), parts=tuple(g.parts[c] for c in keep[g.name]) if g.parts else ())
-        if g.name in keep
-        else g
-        for g in graph.groups
-    )
+    groups = tuple(_narrowed_group(g, keep[g.name]) if g.name in keep else g for g in graph.groups)
     parameters = tuple(replace(p, axes=tuple(_narrowed_axis(a, keep) for a in p.axes)) for p in graph.parameters)
     return replace(graph, groups=groups, parameters=parameters)
+
+
+def _narrowed_group(group: Group, channels: Sequence[int]) -> Group:
+    ladder = tuple(rung for rung in group.ladder if sum(rung) <= len(channels))
+    parts = tuple(group.parts[c] for c in channels) if group.parts else ()
+    return replace(group, width=len(channels), parts=parts, ladder=ladder, floor=min(group.floor, len(channels)))
 
 
 def _narrowed_axis(axis: Axis, keep: Kept) -> Axis:
@@ -95,50 +117,60 @@ def _narrowed_axis(axis: Axis, keep: Kept) -> Axis:
     return replace(axis, runs=tuple(runs))
 
 
-def _pairs(model: nn.Module, graph: Graph) -> list[tuple[Parameter, str, Tensor]]:
-    """The parameters that hold channels of some group, with their tensors; each tensor once."""
+def _pairs(model: nn.Module, graph: Graph, kept: Kept) -> list[tuple[Parameter, str, Tensor]]:
+    """The parameters that hold channels of the named groups, with their tensors; each tensor once."""
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     pairs = []
     for parameter in graph.parameters:
-        if any(groups_of(axis) for axis in parameter.axes):
+        if any(kept.keys() & set(groups_of(axis)) for axis in parameter.axes):
             if parameter.name not in tensors:
                 raise TraceError(f"the model has no parameter {parameter.name!r}; the graph belongs to another model.")
             pairs.append((parameter, parameter.name, tensors[parameter.name]))
     return pairs
 
 
-def _copied(model: M, changed: Mapping[str, Tensor]) -> M:
-    """A deep copy in which these parameters and buffers (by name) are replaced as the copy is made."""
+def copied(model: M, changed: Mapping[str, Tensor], *, share: bool = False) -> M:
+    """A deep copy in which these parameters and buffers (by name) are replaced as the copy is made.
+
+    With `share` the other parameters are the model's own; buffers are always copied.
+    """
     memo: dict[int, object] = {}
-    for name, old in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
-        if id(old) in memo:
-            continue
-        new = changed[name] if name in changed else old.detach().clone()
-        memo[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
-    for module in model.modules():  # weights that a hook computes (old-style weight norm) cannot be copied as they stand
+    for name, old in model.named_parameters(remove_duplicate=False):
+        if name in changed or id(old) not in memo:
+            new: Tensor = changed.get(name, old if share else old.detach().clone())
+            memo[id(old)] = old if share and name not in changed else nn.Parameter(new, requires_grad=old.requires_grad)
+    for name, old in model.named_buffers(remove_duplicate=False):
+        if name in changed or id(old) not in memo:
+            memo[id(old)] = changed[name] if name in changed else old.detach().clone()
+    # Weights that a hook computes (old-style weight norm) cannot be copied as they stand.
+    for module in model.modules():
         for value in vars(module).values():
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo.setdefault(id(value), value.detach().clone())
     try:
         return copy.deepcopy(model, memo)
-    except (RuntimeError, TypeError) as error:
-        raise LamellaError(f"the model cannot be copied ({error}). Remove what cannot be deep-copied from its attributes.") from error
+    except Exception as error:
+        raise LamellaError(
+            f"the model cannot be copied ({error}). Remove what cannot be deep-copied from its attributes."
+        ) from error
 
 
 def _cut(parameter: Parameter, tensor: Tensor, kept: Kept) -> Tensor:
-    tensor = tensor.detach()
+    dense = tensor = tensor.detach()
     for d, axis in enumerate(parameter.axes):
         if axis.blocks == 1:
             tensor = _take(tensor, d, kept_mask(axis, kept))
     for d, axis in enumerate(parameter.axes):
         if axis.blocks > 1:
             tensor = _take_in_blocks(tensor, d, kept_mask(axis, kept).reshape(axis.blocks, -1))
-    return tensor.clone() if tensor.data_ptr() else tensor
+    return tensor.clone() if tensor is dense else tensor
 
 
 def _take(tensor: Tensor, dim: int, mask: np.ndarray) -> Tensor:
     if len(mask) != tensor.shape[dim]:
-        raise RecordError("", f"an axis of {tensor.shape[dim]} where the graph has {len(mask)}: the graph belongs to another model")
+        raise RecordError(
+            "", f"an axis of {tensor.shape[dim]} where the graph has {len(mask)}: the graph belongs to another model"
+        )
     if mask.all():
         return tensor
     return tensor.index_select(dim, torch.from_numpy(np.flatnonzero(mask)).to(tensor.device))
@@ -158,23 +190,38 @@ def _zeroed(parameter: Parameter, tensor: Tensor, kept: Kept) -> Tensor:
         if axis.role != "in":
             continue
         mask = torch.from_numpy(kept_mask(axis, kept).reshape(axis.blocks, -1)).to(tensor.device)
-        rows = tensor.shape[0] // axis.blocks if axis.blocks > 1 else 1
         view = [1] * tensor.dim()
         view[d] = mask.shape[1]
-        for g, block in enumerate(tensor.split(rows) if axis.blocks > 1 else (tensor,)):
+        for g, block in enumerate(tensor.chunk(axis.blocks)):
             block.mul_(mask[g].view(view))
     return tensor
+
+
+def _set_attributes(small: nn.Module, graph: Graph, kept: Kept) -> None:
+    """The integers of modules that repeat a size."""
+    touched = [a for a in graph.attributes if any(group in kept for group in a.size.groups)]
+    widths = {**graph.widths, **{name: len(channels) for name, channels in kept.items()}}
+    for attribute in touched:
+        module = small.get_submodule(attribute.module)
+        value: Any = attribute.size.at(widths) // attribute.blocks
+        if attribute.index is not None:
+            items = list(getattr(module, attribute.name))
+            items[attribute.index] = value
+            value = type(getattr(module, attribute.name))(items)
+        setattr(module, attribute.name, value)
 
 
 def _agree(module: nn.Module) -> None:
     """Make the attributes that repeat a parameter's shape agree with it."""
     weight = module._parameters.get("weight")
     if isinstance(module, nn.modules.conv._ConvNd):
-        _agree_convolution(module, module.weight)
+        _agree_convolution(module, _weight_of(module))
     elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
+        module.out_features, module.in_features = _weight_of(module).shape
     elif isinstance(module, nn.modules.batchnorm._NormBase):
-        module.num_features = next((len(t) for t in (weight, module.running_mean) if t is not None), module.num_features)
+        module.num_features = next(
+            (len(t) for t in (weight, module.running_mean) if t is not None), module.num_features
+        )
     elif isinstance(module, nn.LayerNorm) and weight is not None:
         module.normalized_shape = tuple(weight.shape)
     elif isinstance(module, nn.GroupNorm) and weight is not None:
@@ -184,6 +231,12 @@ def _agree(module: nn.Module) -> None:
         module.num_parameters = module.weight.numel()
     elif isinstance(module, nn.Embedding):
         module.embedding_dim = module.weight.shape[1]
+
+
+def _weight_of(module: nn.Module) -> Tensor:
+    """The weight as it is now; a hook of old-style weight norm computes it from `weight_v` at the next call."""
+    weight: Tensor = getattr(module, "weight_v" if "weight_v" in module._parameters else "weight")
+    return weight
 
 
 def _agree_convolution(module: nn.modules.conv._ConvNd, weight: Tensor) -> None:
@@ -204,7 +257,9 @@ def refitted(model: M, tensors: Mapping[str, Tensor]) -> M:
     `tensors` name every parameter and buffer of the model (tied ones once). Raises MismatchError with the first differences.
     """
     own = dict(model.named_parameters()) | dict(model.named_buffers())
-    problems = [f"{n} is missing" for n in own if n not in tensors] + [f"{n} is unknown" for n in tensors if n not in own]
+    problems = [f"{n} is missing" for n in own if n not in tensors] + [
+        f"{n} is unknown" for n in tensors if n not in own
+    ]
     problems += [
         f"{n} has shape {tuple(t.shape)}, more than {tuple(own[n].shape)}"
         for n, t in tensors.items()
@@ -212,7 +267,7 @@ def refitted(model: M, tensors: Mapping[str, Tensor]) -> M:
     ]
     if problems:
         raise MismatchError(f"the weights belong to another model: {'; '.join(problems[:3])}")
-    small = _copied(model, {name: tensor.clone() for name, tensor in tensors.items()})
+    small = copied(model, {name: tensor.clone() for name, tensor in tensors.items()})
     for module in small.modules():
         _agree(module)
     return small

@@ -1,0 +1,191 @@
+"""Rules for operators that multiply and sum: convolutions, linear layers, products, attention, embeddings.
+
+A layer ties the ids that arrive to its weight's input axis, and makes the ids of its output axis. Of a product of two
+activations the summed axis stays whole.
+
+Shapes: O and I the output and input axes of a weight.
+"""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.fx import Node
+
+from .flow import Call, Use, Value, along, axis_ids, keep_whole, tidy, value_of, varying, without
+from .places import operator_name, place
+from .walk import Walk, argument, like, meet, shape_of
+
+
+def convolution(walk: Walk, node: Node) -> Any:
+    """conv{1,2,3}d, conv_transpose{1,2,3}d and convolution: input ids meet the weight's input axis; its output axis makes ids."""
+    x, weight = walk.value(node, 0), walk.value(node, 1)
+    geometry = _geometry(node)
+    rank = len(weight.shape) - 2
+    channel = len(x.shape) - rank - 1
+    arriving = axis_ids(x, channel, walk.flow, place(node))
+    make = _transposed_weight if geometry["transposed"] else _conv_weight
+    use, out_ids = make(walk, node, weight, arriving, geometry["groups"])
+    bias = walk.bind(node, 2, "bias", out_ids)
+    shape = shape_of(node)
+    spatial = x.shape if geometry["transposed"] else shape
+    positions = prod(spatial[channel + 1 :]) * walk.instances(prod(shape[:channel]))
+    walk.flow.born.append(out_ids)
+    kind = ("conv_transpose" if geometry["transposed"] else "conv") + f"{rank}d"
+    name = walk.parameter_of(node, 1, "weight")
+    call = Call(node, kind, use, bias, out_ids, arriving, positions, weight.shape[2:], geometry["stride"], name)
+    walk.flow.calls.append(call)
+    return value_of(shape, [along(out_ids, channel, shape)])
+
+
+def _geometry(node: Node) -> dict[str, Any]:
+    name = operator_name(node)
+    if name in ("convolution", "_convolution"):
+        return {"transposed": bool(node.args[6]), "groups": int(node.args[8]), "stride": tuple(node.args[3])}  # type: ignore[arg-type]
+    transposed = "transpose" in name
+    stride = argument(node, 3, "stride", (1,))
+    groups = argument(node, 6, "groups", 1)
+    return {
+        "transposed": transposed,
+        "groups": int(groups),
+        "stride": tuple(stride) if not isinstance(stride, int) else (stride,),
+    }
+
+
+def _conv_weight(walk: Walk, node: Node, weight: Value, arriving: np.ndarray, groups: int) -> tuple[Use, np.ndarray]:
+    """weight_OI: columns are the channels of one block."""
+    where = place(node)
+    rows, columns = axis_ids(weight, 0, walk.flow, where), axis_ids(weight, 1, walk.flow, where)
+    if groups == 1:
+        walk.flow.tie(columns, arriving, where)
+        return Use(rows, columns), rows
+    if groups == len(arriving):  # depthwise: every channel keeps its own filters
+        walk.flow.tie(rows, np.repeat(arriving, len(rows) // groups), where)
+        return Use(rows, columns[:0]), rows
+    _in_blocks(walk, arriving, groups, where)
+    _in_blocks(walk, rows, groups, where)
+    return Use(rows, columns, groups, arriving), rows
+
+
+def _transposed_weight(
+    walk: Walk, node: Node, weight: Value, arriving: np.ndarray, groups: int
+) -> tuple[Use, np.ndarray]:
+    """weight_IO: rows are the input channels, columns the output channels of one block."""
+    where = place(node)
+    inputs, outputs = axis_ids(weight, 0, walk.flow, where), axis_ids(weight, 1, walk.flow, where)
+    walk.flow.tie(inputs, arriving, where)
+    if groups == 1:
+        return Use(outputs, inputs), outputs
+    if groups == len(arriving):
+        return Use(inputs, inputs[:0]), np.repeat(arriving, len(outputs))
+    made = walk.flow.fresh(groups * len(outputs))
+    _in_blocks(walk, arriving, groups, where)
+    _in_blocks(walk, made, groups, where)
+    return Use(outputs, inputs, groups, made), made
+
+
+def _in_blocks(walk: Walk, ids: np.ndarray, groups: int, where: str) -> None:
+    walk.flow.split(ids, np.repeat(np.arange(groups), len(ids) // groups), where)
+
+
+def linear(walk: Walk, node: Node) -> Any:
+    """weight_OI on the last axis."""
+    x, weight = walk.value(node, 0), walk.value(node, 1)
+    where = place(node)
+    arriving = axis_ids(x, -1, walk.flow, where)
+    rows, columns = axis_ids(weight, 0, walk.flow, where), axis_ids(weight, 1, walk.flow, where)
+    walk.flow.tie(columns, arriving, where)
+    bias = walk.bind(node, 2, "bias", rows)
+    name = walk.parameter_of(node, 1, "weight")
+    return _product(walk, node, Use(rows, columns), bias, arriving, x, len(x.shape) - 1, name)
+
+
+def _product(
+    walk: Walk, node: Node, use: Use, bias: str | None, arriving: np.ndarray, x: Value, summed: int, weight: str | None
+) -> Value:
+    """What a linear layer makes: its own ids on the axis it summed over, and whatever channels x carried on the others."""
+    shape = shape_of(node)
+    per_element = prod(n for d, n in enumerate(x.shape) if d != summed)
+    positions = walk.instances(per_element)
+    walk.flow.born.append(use.rows)
+    walk.flow.calls.append(Call(node, "linear", use, bias, use.rows, arriving, positions, weight=weight))
+    others = [p.narrow(summed, 0, 1).expand(shape) for p in x.planes if varying(p) and summed not in varying(p)]
+    return value_of(shape, [along(use.rows, summed, shape), *others])
+
+
+def matmul(walk: Walk, node: Node) -> Any:
+    """mm, bmm, matmul, addmm: with a parameter on one side a linear layer; of two activations the summed axis stays whole."""
+    shift = 1 if operator_name(node) in ("addmm", "baddbmm") else 0
+    a, b = walk.value(node, shift), walk.value(node, shift + 1)
+    where = place(node)
+    left, right = walk.is_weight(node.args[shift]), walk.is_weight(node.args[shift + 1])
+    if right and not left and _is_matrix(b):
+        return _by_weight(walk, node, a, b, len(a.shape) - 1, len(b.shape) - 2, bool(shift))
+    if left and not right and _is_matrix(a) and len(b.shape) >= 2:
+        return _by_weight(walk, node, b, a, len(b.shape) - 2, len(a.shape) - 1, bool(shift))
+    reason = f"summed over by a product of two activations ({where})"
+    keep_whole(a, [-1], walk.flow, reason)
+    keep_whole(b, [-2 if len(b.shape) > 1 else -1], walk.flow, reason)
+    if shift:
+        return walk.freeze(node, "a product of two activations added to a third")
+    return _batched_product(walk, node, a, b)
+
+
+def _is_matrix(weight: Value) -> bool:
+    """Two axes, or three of which the first is one long or was stretched to the batch."""
+    return len(weight.shape) == 2 or (len(weight.shape) == 3 and not any(0 in varying(p) for p in weight.planes))
+
+
+def _by_weight(walk: Walk, node: Node, x: Value, weight: Value, summed: int, columns_axis: int, biased: bool) -> Any:
+    """A product with a parameter. `columns_axis` of the weight meets axis `summed` of x; its other axis makes channels."""
+    where = place(node)
+    rank = len(weight.shape)
+    rows_axis = rank - 2 if columns_axis == rank - 1 else rank - 1
+    arriving = axis_ids(x, summed, walk.flow, where)
+    columns, rows = axis_ids(weight, columns_axis, walk.flow, where), axis_ids(weight, rows_axis, walk.flow, where)
+    walk.flow.tie(columns, arriving, where)
+    bias = walk.bind(node, 0, "input", rows) if biased else None
+    return _product(walk, node, Use(rows, columns), bias, arriving, x, summed, None)
+
+
+def _batched_product(walk: Walk, node: Node, a: Value, b: Value) -> Value:
+    shape = shape_of(node)
+    planes: list[Tensor] = []
+    for value, axis in ((a, -1), (b, -2)):
+        if len(value.shape) < 2:
+            continue
+        for plane in value.planes:
+            rest = plane.narrow(axis % len(value.shape), 0, 1)
+            if (kept := tidy(rest)) is not None:
+                meet(walk, planes, kept.expand(shape), node)
+    return value_of(shape, planes)
+
+
+def attention(walk: Walk, node: Node) -> Any:
+    """scaled_dot_product_attention: heads are tied over query, key and value; a head stays whole."""
+    query, key, value = (walk.value(node, i) for i in range(3))
+    where = f"summed over by attention ({place(node)})"
+    shape = shape_of(node)
+    keep_whole(query, [-1, -2], walk.flow, where)
+    keep_whole(key, [-1, -2], walk.flow, where)
+    keep_whole(value, [-2], walk.flow, where)
+    planes: list[Tensor] = []
+    for each in (without(query, [-1, -2], shape), without(key, [-1, -2], shape), without(value, [-2], shape)):
+        for plane in each.planes:
+            meet(walk, planes, plane, node)
+    mask = walk.value(node, 3, "attn_mask")
+    for plane in mask.planes if isinstance(mask, Value) else ():
+        meet(walk, planes, plane.narrow(-1, 0, 1).narrow(-2, 0, 1).expand(shape), node)
+    return like(node, value_of(shape, planes))
+
+
+def embedding(walk: Walk, node: Node) -> Any:
+    """A table of vectors: its second axis makes channels."""
+    weight = walk.value(node, 0)
+    ids = axis_ids(weight, 1, walk.flow, place(node))
+    shape = shape_of(node)
+    walk.flow.born.append(ids)
+    name = walk.parameter_of(node, 0, "weight")
+    walk.flow.calls.append(Call(node, "embedding", Use(ids, ids[:0]), None, ids, ids[:0], 0, weight=name))
+    return value_of(shape, [along(ids, len(shape) - 1, shape)])

@@ -1,0 +1,189 @@
+"""The proof that a Graph is right: the user's own model narrowed, against the dense one with the removed channels masked.
+
+    graph = proven(model, inputs, graph, suspects)       # groups that fail are frozen, with the reason
+
+All free groups are narrowed to about half at once, in float64, and must give the outputs of `masked`. On disagreement the
+groups are halved until the culprits are found. Parameters that are still constant (a fresh norm's scale, a layer scale of 1e-6)
+get other values for the proof: behind a scale of zero every mistake looks right.
+"""
+
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from .channels import source_line
+from .costs import cost
+from .errors import TraceError
+from .schema import Graph, Group
+from .surgery import copied, cut, masked
+
+TOLERANCE = 1e-9  # relative, in float64; models that refuse float64 get 1e-5
+SINGLE_TOLERANCE = 1e-5
+
+
+def proven(model: nn.Module, inputs: tuple[Any, ...], graph: Graph, suspects: Mapping[str, str]) -> Graph:
+    """The graph with every group frozen that does not narrow to the masked dense model's outputs."""
+    proof = _Proof(model, inputs)
+    names = [g.name for g in graph.free]
+    culprits = proof.culprits(graph, names)
+    if culprits and (lean := _without_attributes(graph, [n for n, _ in culprits])) is not graph:
+        fewer = proof.culprits(lean, names)
+        if len(fewer) < len(culprits):
+            graph, culprits = lean, fewer
+    if culprits:
+        proof.check_repeatable(graph)
+    for name, reason in culprits:
+        graph = frozen(graph, name, f"{suspects[name]}: {reason}" if name in suspects else reason)
+    return graph
+
+
+def _without_attributes(graph: Graph, names: Sequence[str]) -> Graph:
+    """The graph without the attributes that follow these groups: an integer may equal a size by chance."""
+    rest = tuple(a for a in graph.attributes if not any(g in names for g in a.size.groups))
+    return graph if len(rest) == len(graph.attributes) else replace(graph, attributes=rest)
+
+
+def frozen(graph: Graph, name: str, reason: str) -> Graph:
+    """The graph with one group frozen."""
+    groups = tuple(replace(g, frozen=reason, parts=(), ladder=()) if g.name == name else g for g in graph.groups)
+    return replace(graph, groups=groups)
+
+
+class _Proof:
+    """Narrowed against masked, on the same inputs, in float64 where the model can."""
+
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.model, self.inputs, self.tolerance = _double(model), _wide(inputs), TOLERANCE
+        if not _runs(self.model, self.inputs):
+            self.model, self.inputs, self.tolerance = model, inputs, SINGLE_TOLERANCE
+
+    def culprits(self, graph: Graph, names: Sequence[str]) -> list[tuple[str, str]]:
+        """The groups that cannot be narrowed, with reasons: halve until single, then check what is left together."""
+        found = self._halve(graph, list(names))
+        left = [n for n in names if n not in {f for f, _ in found}]
+        while found and left and (reason := self.failure(graph, left)) is not None:
+            found.append((left[-1], f"only together with others: {reason}"))
+            left.pop()
+        return found
+
+    def _halve(self, graph: Graph, names: list[str]) -> list[tuple[str, str]]:
+        if not names:
+            return []
+        reason = self.failure(graph, names)
+        if reason is None:
+            return []
+        if len(names) == 1:
+            return [(names[0], reason)]
+        middle = len(names) // 2
+        halves = self._halve(graph, names[:middle]) + self._halve(graph, names[middle:])
+        return halves or [(names[-1], f"only together with others: {reason}")]
+
+    def failure(self, graph: Graph, names: Sequence[str]) -> str | None:
+        """Why narrowing these groups to about half is wrong; None when it is right."""
+        kept = {name: half(graph.group_of[name], index) for index, name in enumerate(names)}
+        try:
+            small = cut(self.model, graph, kept, share=True)
+            _check_counts(small, graph, kept)
+            outputs = self._outputs(small)
+        except Exception as error:
+            return f"the narrowed model fails, usually because a size is written as a constant: {line_of(error)}"
+        return _disagreement(outputs, self._outputs(masked(self.model, graph, kept, share=True)), self.tolerance)
+
+    def check_repeatable(self, graph: Graph) -> None:
+        """A model that draws random numbers in evaluation mode cannot be proven."""
+        first, second = self._outputs(self.model), self._outputs(self.model)
+        if any(not torch.equal(a, b) and bool((a == a).all()) for a, b in zip(first, second, strict=True)):
+            raise TraceError(
+                f"{graph.model} gives other outputs each time it runs on the same inputs, although it is in evaluation mode, so "
+                "nothing can be proven. Look for F.dropout without training=self.training, or random numbers in forward."
+            )
+
+    def _outputs(self, model: nn.Module) -> list[Tensor]:
+        with torch.no_grad():
+            return [t for t in tree_leaves(model(*self.inputs)) if isinstance(t, Tensor)]
+
+
+def _check_counts(small: nn.Module, graph: Graph, kept: Mapping[str, Sequence[int]]) -> None:
+    """A no-op must not pass for a success: the parameters that are left are those that arithmetic predicts."""
+    predicted = cost(graph, {name: len(channels) for name, channels in kept.items()}).params
+    counted = sum(p.numel() for p in small.parameters())
+    if counted != predicted:
+        raise TraceError(f"{counted} parameters are left where {predicted} were predicted")
+
+
+def half(group: Group, seed: int) -> tuple[int, ...]:
+    """About half of a group's channels, drawn at random, from every part its number."""
+    generator = np.random.default_rng(seed)
+    width = replace(group, round_to=1, floor=1).legal(group.width / 2)
+    labels = np.asarray(group.parts) if group.parts else np.zeros(group.width, dtype=int)
+    kept: list[int] = []
+    for label, count in enumerate(group.counts(width)):
+        kept.extend(generator.choice(np.flatnonzero(labels == label), count, replace=False).tolist())
+    return tuple(sorted(kept))
+
+
+def _double(model: nn.Module) -> nn.Module:
+    """A twin in float64 whose constant parameters are not constant."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    wide = {name: _roughened(name, t.detach().double(), generator) for name, t in tensors if t.is_floating_point()}
+    return copied(model, wide, share=True)
+
+
+def _roughened(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """The tensor, or where all its elements are equal, others of its kind."""
+    is_state = not name.endswith(("weight", "bias", "running_mean", "running_var")) and tensor.dim() == 0
+    if tensor.numel() < 2 or is_state or bool((tensor != tensor.flatten()[0]).any()):
+        return tensor
+    noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
+    value = float(tensor.flatten()[0])
+    return value * (0.5 + noise) if abs(value) > 0.1 else noise - 0.5
+
+
+def _wide(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    widened: tuple[Any, ...] = tree_map(
+        lambda t: t.double() if isinstance(t, Tensor) and t.is_floating_point() else t, inputs
+    )
+    return widened
+
+
+def _runs(model: nn.Module, inputs: tuple[Any, ...]) -> bool:
+    try:
+        with torch.no_grad():
+            model(*inputs)
+    except Exception:
+        return False
+    return True
+
+
+def _disagreement(outputs: list[Tensor], expected: list[Tensor], tolerance: float) -> str | None:
+    if len(outputs) != len(expected):
+        return f"{len(outputs)} outputs where the dense model has {len(expected)}"
+    for a, b in zip(outputs, expected, strict=True):
+        if a.shape != b.shape:
+            return f"an output of shape {tuple(a.shape)} where the dense model has {tuple(b.shape)}"
+        if not a.is_floating_point():
+            continue
+        if not bool(torch.isfinite(b).all()):
+            return "the model's outputs on the example inputs are not finite, so nothing can be proven on them"
+        error = float((a - b).abs().max()) / max(float(b.abs().max()), 1e-12) if a.numel() else 0.0
+        if not error <= tolerance:
+            return f"the narrowed outputs differ from the masked dense ones by {error:.1e} of their range"
+    return None
+
+
+def line_of(error: BaseException) -> str:
+    """An exception's first line, and the line of the model's source it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    text = "".join(
+        f'File "{f.filename}", line {f.lineno}\n' for f in frames if "/lamella/" not in f.filename.replace("\\", "/")
+    )
+    where = source_line(text) or source_line(str(error))
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return f"{first[:300]} ({where})" if where else first[:300]
