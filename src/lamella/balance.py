@@ -104,9 +104,9 @@ def _balanced(joined: Sequence[np.ndarray], tables: Sequence[_Table], reasons: d
         np.arange(len(joined)), [len(group) for group in joined]
     )  # channels of one cell lie on the same axes
     places = np.concatenate([*(_places(channels, table) for table in mine), kinds[:, None]], axis=1)
-    vectors, cells = np.unique(places, axis=0, return_inverse=True)
+    vectors, cells = _numbered(places)
     vectors = vectors[:, :-1]
-    cells, sizes = cells.ravel(), np.bincount(cells.ravel())
+    sizes = np.bincount(cells)
     equations = np.concatenate([_equations(vectors[:, part]) for part in _spans(mine)])
     if len(set(sizes)) == 1 and not (equations @ sizes).any():
         return Members(channels, tuple(int(c) for c in cells))
@@ -116,6 +116,13 @@ def _balanced(joined: Sequence[np.ndarray], tables: Sequence[_Table], reasons: d
         reasons.update({int(c): reason for c in channels if int(c) not in reasons})
         return Members(channels)
     return Members(channels, tuple(int(c) for c in cells), ladder)
+
+
+def _numbered(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different rows in the order of their first appearance, and the number of every row among them."""
+    vectors, first, which = np.unique(places, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return vectors[order], np.argsort(order)[which.ravel()]
 
 
 def _places(channels: np.ndarray, table: _Table) -> np.ndarray:

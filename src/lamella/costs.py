@@ -23,19 +23,19 @@ Floats = npt.NDArray[np.float64]
 
 FILE_OVERHEAD = 700  # bytes of an ONNX file outside any layer (benchmarks/bytes.py)
 LAYER_OVERHEAD = 330  # bytes per layer beside its numbers, fp32
+AXES = range(5)  # a parameter's axes; that of a 3d convolution has five
 INTEGER_OVERHEAD = 1150  # bytes per quantized layer beside its numbers: QuantizeLinear and DequantizeLinear nodes
 
 
 def cost(graph: Graph, widths: Mapping[str, int] | None = None, bits: Mapping[str, int] | None = None) -> Cost:
     """The cost at these widths (groups not named are dense) and bits per layer (32 where not named)."""
     model = _compiled(graph)
-    vector = model.vector(widths or {})
-    sizes = model.numel(vector)
+    sizes, outputs, memory = model.at(model.vector(widths or {}))
     return Cost(
-        params=int(sizes[model.trained].sum()),
-        macs=int((sizes[model.weight] * model.positions).sum()),
-        bytes=int(model.file.bytes(sizes, vector, bits or {})),
-        memory=int(4 * (model.memory @ vector).max(initial=0)),
+        params=int(sizes @ model.trained),
+        macs=int(sizes @ model.positions),
+        bytes=int(model.file.bytes(sizes, outputs, bits or {})),
+        memory=4 * int(memory.max(initial=0)),
     )
 
 
@@ -83,21 +83,18 @@ class _File:
 
     index: dict[str, int]  # layer -> row; batch norms that vanish have none
     weight: npt.NDArray[np.int64]  # row of the weight's size, -1 for none
-    outputs: Floats  # (layers, columns): output channels
     biased: Floats  # 1.0 where a bias (or a folded batch norm) adds four bytes per output
-    overhead: Floats
-    loose: int
+    fixed: int  # what no width changes
 
-    def bytes(self, sizes: Floats, vector: Floats, bits: Mapping[str, int]) -> float:
+    def bytes(self, sizes: Floats, outputs: Floats, bits: Mapping[str, int]) -> float:
         """A batch norm becomes the bias of its layer; a quantized layer has a scale per output channel and an int32 bias."""
-        weight = np.append(sizes, 0.0)[self.weight]
-        bias = 4 * self.biased * (self.outputs @ vector)
-        total = float((4 * weight + bias + self.overhead).sum()) + self.loose
+        weight = sizes[self.weight]
+        total = 4 * (float(weight.sum()) + float(self.biased @ outputs)) + self.fixed
         for name, width in bits.items():
             row = self.index.get(name)
             if row is not None and width < 32:
                 n = float(weight[row])
-                total += -(-n * width // 8) - 4 * n + 8 * float(self.outputs[row] @ vector) + INTEGER_OVERHEAD
+                total += -(-n * width // 8) - 4 * n + 8 * float(outputs[row]) + INTEGER_OVERHEAD
         return total
 
 
@@ -109,36 +106,40 @@ class _Compiled:
     dense: Floats
     shares: tuple[tuple[str, int, Share], ...]  # group, column, share
     groups: Mapping[str, Group]
-    factors: Floats  # (parameters, axes, columns)
-    trained: npt.NDArray[np.bool_]
-    weight: npt.NDArray[np.int64]
-    positions: Floats
-    memory: Floats  # (moments, columns)
+    checked: set[tuple[str, int]]
+    rows: Floats  # what multiplies a vector: axes of parameters, outputs of layers, moments of memory
+    parameters: int
+    layers: int
+    trained: Floats  # 1.0 for parameters, 0.0 for buffers
+    positions: Floats  # MACs per element, 0.0 where it multiplies nothing
     file: _File
 
     def vector(self, widths: Mapping[str, int]) -> Floats:
         """The vector of these widths; RecordError for a group that does not exist or a width that it cannot have."""
         vector = self.dense.copy()
         for name, width in widths.items():
-            check(name in self.groups, f"[{name!r}]", "no such group in this model")
-            group = self.groups[name]
-            if width != group.width:
-                _check_width(group, width)
+            if (name, width) not in self.checked:
+                self._check(name, width)
             vector[self.column[name]] = width
         for name, column, share in self.shares:
             vector[column] = share.at(int(vector[self.column[name]]))
         return vector
 
-    def numel(self, vector: Floats) -> Floats:
-        """Elements of every parameter."""
-        return np.asarray(np.rint((self.factors @ vector).prod(axis=1)))
+    def _check(self, name: str, width: int) -> None:
+        check(name in self.groups, f"[{name!r}]", "no such group in this model")
+        try:
+            self.groups[name].check_width(width)
+        except RecordError as error:
+            raise error.within(f"[{name!r}]") from None
+        self.checked.add((name, width))
 
-
-def _check_width(group: Group, width: int) -> None:
-    try:
-        group.check_width(width)
-    except RecordError as error:
-        raise error.within(f"[{group.name!r}]") from None
+    def at(self, vector: Floats) -> tuple[Floats, Floats, Floats]:
+        """Elements of every parameter (and a zero), outputs of every layer in the file, live elements at every moment."""
+        values = self.rows @ vector
+        axes = len(AXES) * self.parameters
+        extents = values[:axes].reshape(len(AXES), self.parameters)
+        sizes = np.rint(extents[0] * extents[1] * extents[2] * extents[3] * extents[4])
+        return np.append(sizes, 0.0), values[axes : axes + self.layers], values[axes + self.layers :]
 
 
 def _compiled(graph: Graph) -> _Compiled:
@@ -151,26 +152,39 @@ def _compiled(graph: Graph) -> _Compiled:
 
 def _compile(graph: Graph) -> _Compiled:
     columns = _Columns(graph)
-    rank = max((len(p.axes) for p in graph.parameters), default=1) or 1
-    factors = np.zeros((len(graph.parameters), rank, columns.count))
-    factors[:, :, -1] = 1.0
-    for row, parameter in enumerate(graph.parameters):
-        for d, axis in enumerate(parameter.axes):
-            factors[row, d] = columns.row(axis.size) / axis.blocks
     index = {p.name: i for i, p in enumerate(graph.parameters)}
-    weighted = [layer for layer in graph.layers if layer.weight and layer.positions]
+    positions = np.zeros(len(index) + 1)
+    for layer in graph.layers:
+        if layer.weight:
+            positions[index[layer.weight]] += layer.positions
+    file, outputs = _file(graph, columns, index)
     return _Compiled(
         column=columns.of,
         dense=columns.dense(graph),
         shares=tuple((share.group, column, share) for share, column in columns.shares.items()),
         groups=graph.group_of,
-        factors=factors,
-        trained=np.array([p.trained for p in graph.parameters], dtype=bool),
-        weight=np.array([index[layer.weight] for layer in weighted if layer.weight], dtype=np.int64),
-        positions=np.array([layer.positions for layer in weighted], dtype=np.float64),
-        memory=_moments(graph, columns),
-        file=_file(graph, columns, index),
+        checked=set(),
+        rows=np.concatenate([_extents(graph, columns), outputs, _moments(graph, columns)]),
+        parameters=len(index),
+        layers=len(outputs),
+        trained=np.array([*(float(p.trained) for p in graph.parameters), 0.0]),
+        positions=positions,
+        file=file,
     )
+
+
+def _extents(graph: Graph, columns: "_Columns") -> Floats:
+    """The axes of all parameters as rows, first axes first; an axis that a parameter does not have is one long."""
+    rows = np.zeros((len(AXES), len(graph.parameters), columns.count))
+    rows[:, :, -1] = 1.0
+    for i, parameter in enumerate(graph.parameters):
+        for d, axis in enumerate(parameter.axes):
+            row = columns.row(axis.size) / axis.blocks
+            if d < len(AXES):
+                rows[d, i] = row
+            else:  # kernels of many axes have constant extents
+                rows[-1, i] *= row[-1]
+    return rows.reshape(-1, columns.count)
 
 
 class _Columns:
@@ -203,26 +217,22 @@ class _Columns:
         return np.array([*(g.width for g in graph.groups), *shares, 1.0])
 
 
-def _file(graph: Graph, columns: _Columns, index: Mapping[str, int]) -> _File:
+def _file(graph: Graph, columns: _Columns, index: Mapping[str, int]) -> tuple[_File, Floats]:
+    """What the layers add to the file, and the outputs of each as rows."""
     biased = {layer.name: bool(layer.bias) for layer in graph.layers}
-    rows = [
-        layer
-        for layer in graph.layers
-        if not (layer.kind == "batch_norm" and any(biased.get(s) for s in layer.sources))
-    ]
+    rows = [x for x in graph.layers if not (x.kind == "batch_norm" and any(biased.get(s) for s in x.sources))]
     norm = [layer.kind == "batch_norm" for layer in rows]
     used = {name for layer in graph.layers for name in (layer.weight, layer.bias)}
     loose = [p for p in graph.parameters if p.trained and p.name not in used]
-    return _File(
+    weights = [len(index) if n or not x.weight else index[x.weight] for x, n in zip(rows, norm, strict=True)]
+    file = _File(
         index={layer.name: i for i, layer in enumerate(rows) if layer.kind != "batch_norm"},
-        weight=np.array(
-            [-1 if n or not x.weight else index[x.weight] for x, n in zip(rows, norm, strict=True)], dtype=np.int64
-        ),
-        outputs=np.stack([columns.row(layer.outputs) for layer in rows]) if rows else np.zeros((0, columns.count)),
-        biased=np.array([1.0 if n or layer.bias else 0.0 for layer, n in zip(rows, norm, strict=True)]),
-        overhead=np.array([0.0 if n else LAYER_OVERHEAD for n in norm]),
-        loose=FILE_OVERHEAD + 4 * sum(numel(p, graph.widths) for p in loose),
+        weight=np.array(weights, dtype=np.int64),
+        biased=np.array([float(n or bool(layer.bias)) for layer, n in zip(rows, norm, strict=True)]),
+        fixed=FILE_OVERHEAD + LAYER_OVERHEAD * (len(rows) - sum(norm)) + 4 * sum(numel(p, graph.widths) for p in loose),
     )
+    outputs = [columns.row(layer.outputs) for layer in rows]
+    return file, np.stack(outputs) if outputs else np.zeros((0, columns.count))
 
 
 def _moments(graph: Graph, columns: _Columns) -> Floats:

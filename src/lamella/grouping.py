@@ -50,7 +50,7 @@ def build_graph(name: str, flow: Flow, graph: torch.fx.Graph, tensors: Mapping[s
     )
     suspects: dict[str, str] = {}
     views: dict[str, frozenset[str]] = {}
-    for ids, text in [*flow.suspects, *((array, f"a size in {where}") for array, where, _ in flow.cuts)]:
+    for ids, text in [*((array, f"a size in {where}") for array, where, _ in flow.cuts), *flow.suspects]:
         for group in groups.names_of(channels[ids]):
             suspects.setdefault(group, text)
     for array, _, node in flow.cuts:

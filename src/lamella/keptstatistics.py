@@ -69,6 +69,8 @@ def _over_channels(func: Any, given: dict[str, Any], index: Tensor) -> Tensor:
     x = given["input"]
     small = {k: v[index] if k in ("weight", "bias") and v is not None else v for k, v in given.items()}
     small["input"] = x.index_select(axis, index)
+    if given.get("num_groups") == x.shape[1]:
+        small["num_groups"] = len(index)
     if "normalized_shape" in small:
         small["normalized_shape"] = (len(index),)
     return torch.zeros_like(x).index_copy(axis, index, func(**small))

@@ -136,9 +136,11 @@ def copied(model: M, changed: Mapping[str, Tensor], *, share: bool = False) -> M
     """
     memo: dict[int, object] = {}
     for name, old in model.named_parameters(remove_duplicate=False):
-        if name in changed or id(old) not in memo:
-            new: Tensor = changed.get(name, old if share else old.detach().clone())
-            memo[id(old)] = old if share and name not in changed else nn.Parameter(new, requires_grad=old.requires_grad)
+        if share and name not in changed:
+            memo.setdefault(id(old), old)
+        elif name in changed or id(old) not in memo:
+            data: Tensor = changed[name] if name in changed else old.detach().clone()
+            memo[id(old)] = nn.Parameter(data, requires_grad=old.requires_grad)
     for name, old in model.named_buffers(remove_duplicate=False):
         if name in changed or id(old) not in memo:
             memo[id(old)] = changed[name] if name in changed else old.detach().clone()
@@ -251,10 +253,11 @@ def _agree_convolution(module: nn.modules.conv._ConvNd, weight: Tensor) -> None:
         module.out_channels, module.in_channels = rows, columns * module.groups
 
 
-def refitted(model: M, tensors: Mapping[str, Tensor]) -> M:
+def refitted(model: M, tensors: Mapping[str, Tensor], *, graph: Graph | None = None, kept: Kept | None = None) -> M:
     """A copy that holds exactly these parameters and buffers, whatever their widths: how a saved model is replayed.
 
-    `tensors` name every parameter and buffer of the model (tied ones once). Raises MismatchError with the first differences.
+    `tensors` name every parameter and buffer of the model (tied ones once). Raises MismatchError with the first
+    differences. `graph` and `kept` set the integers of modules that repeat a size (a number of heads, a split), where there are any.
     """
     own = dict(model.named_parameters()) | dict(model.named_buffers())
     problems = [f"{n} is missing" for n in own if n not in tensors] + [
@@ -270,4 +273,6 @@ def refitted(model: M, tensors: Mapping[str, Tensor]) -> M:
     small = copied(model, {name: tensor.clone() for name, tensor in tensors.items()})
     for module in small.modules():
         _agree(module)
+    if graph is not None and kept is not None:
+        _set_attributes(small, graph, kept)
     return small

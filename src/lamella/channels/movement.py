@@ -6,6 +6,7 @@ cuts         chunk, split and slices make parts: the same number must leave each
 """
 
 from collections import Counter
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,15 @@ def _shape(sizes: Any) -> tuple[int, ...]:
 
 def _blank(shape: tuple[int, ...]) -> Tensor:
     return torch.zeros(1, dtype=torch.int32).expand(shape)
+
+
+def restrided(walk: Walk, node: Node) -> Any:
+    """as_strided, as decompositions write it: the same elements in another shape."""
+    value, shape = walk.value(node, 0), shape_of(node)
+    if prod(shape) != prod(value.shape) or argument(node, 3, "storage_offset", None):
+        walk.flow.unknown.append(node)
+        return walk.freeze(node, "operator as_strided is not one that Lamella can follow")
+    return value_of(shape, [plane.reshape(shape) for plane in value.planes])
 
 
 def expand(walk: Walk, node: Node) -> Any:
@@ -147,8 +157,16 @@ def reshape(walk: Walk, node: Node) -> Any:
             walk.flow.cut(array, place(node), node.name)
         elif len(axes) < len(varying(old)):
             walk.flow.merge(compact(old), place(node))
+        if axes and new.shape[axes[-1]] in _written(node):
+            walk.flow.suspect(compact(new), f"a size in {place(node)}")
         _note_sizes(walk, node, new)
     return result
+
+
+def _written(node: Node) -> tuple[int, ...]:
+    """The extents that a view is given as numbers."""
+    sizes = node.args[1] if len(node.args) > 1 else ()
+    return tuple(n for n in sizes if isinstance(n, int)) if isinstance(sizes, list | tuple) else ()
 
 
 def _first(array: np.ndarray, axis: int) -> np.ndarray:

@@ -1,0 +1,106 @@
+"""Costs are arithmetic: they equal what counting the narrowed model gives."""
+
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from torch.utils.flop_counter import FlopCounterMode
+
+from lamella.axes import best, groups_of
+from lamella.costs import FILE_OVERHEAD, cost, layer_cost, numel
+from lamella.errors import RecordError
+from lamella.surgery import narrow
+from lamella.tracing import trace
+from lamella.zoo import make_model
+
+every_net = pytest.mark.parametrize("name", zoo.NAMES)
+aten = torch.ops.aten
+
+
+def halves(graph):
+    return {g.name: g.legal(g.width / 2) for g in graph.free}
+
+
+def counted_macs(model, inputs):
+    """Multiply-accumulates per sample of convolutions and linear layers, as torch's own counter sees them."""
+    with FlopCounterMode(display=False) as counter:
+        model(*inputs)
+    ops = counter.get_flop_counts()["Global"]
+    wanted = {aten.convolution, aten.mm, aten.addmm} | ({aten.bmm} if "matrix" in dict(model.named_parameters()) else set())
+    return sum(n for op, n in ops.items() if op in wanted) // 2 // len(inputs[0])
+
+
+@every_net
+def test_params_and_macs_equal_counting(name):
+    model, inputs, graph = zoo.traced(name)
+    for widths in ({}, halves(graph)):
+        small = narrow(model, graph, widths)
+        predicted = cost(graph, widths)
+        assert predicted.params == sum(p.numel() for p in small.parameters())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert predicted.macs == counted_macs(small, inputs)
+
+
+@every_net
+def test_layers_sum_to_the_model(name):
+    _, _, graph = zoo.traced(name)
+    each = [layer_cost(graph, layer.name, halves(graph)) for layer in graph.layers]
+    whole = cost(graph, halves(graph))
+    assert sum(c.macs for c in each) == whole.macs
+    tensors = {n for layer in graph.layers for n in (layer.weight, layer.bias) if n}
+    loose = [p for p in graph.parameters if p.trained and p.name not in tensors]
+    full = graph.completed(halves(graph))
+    if name not in ("tied", "tied_modules"):
+        assert sum(c.params for c in each) + sum(numel(p, full) for p in loose) == whole.params
+
+
+def test_bytes_fall_with_bits_and_widths():
+    graph = trace(make_model("resnet20"), (torch.randn(1, 3, 32, 32),), prove=False)
+    dense, bits = cost(graph), {layer.name: 8 for layer in graph.layers if layer.kind != "batch_norm"}
+    int8, half = cost(graph, bits=bits), cost(graph, halves(graph))
+    assert dense.bytes > 4 * (dense.params - 1500)
+    assert int8.bytes < 0.4 * dense.bytes
+    assert half.bytes < 0.4 * dense.bytes
+    assert half.memory < dense.memory
+    assert cost(graph, bits={n: 32 for n in bits}) == dense
+    assert sum(layer_cost(graph, layer.name, bits=bits).bytes for layer in graph.layers) + FILE_OVERHEAD == int8.bytes
+
+
+def test_memory_is_the_peak_of_live_activations():
+    graph = trace(make_model("lenet5"), (torch.randn(1, 1, 28, 28),), prove=False)
+    assert 4 * 784 <= cost(graph).memory <= 4 * 40_000
+
+
+def test_an_impossible_width_is_refused_with_its_path():
+    _, _, graph = zoo.traced("grouped")
+    with pytest.raises(RecordError, match=r"\['nope'\]: no such group"):
+        cost(graph, {"nope": 1})
+    with pytest.raises(RecordError, match=r"\['1.0'\]: 6 is not a multiple of 4"):
+        cost(graph, {"1.0": 6})
+
+
+def test_ten_thousand_costs_a_second():
+    graph = trace(make_model("resnet20"), (torch.randn(1, 3, 32, 32),), prove=False)
+    widths = halves(graph)
+    cost(graph, widths)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(200):
+            cost(graph, widths)
+        seconds.append((time.perf_counter() - start) / 200)
+    assert min(seconds) < 5e-4  # 1e-4 where nothing else runs
+
+
+def test_ties_go_to_the_lower_index():
+    assert best(np.array([1.0, 2.0, 2.0, 2.0]), [2]) == [1, 2]
+    assert best(np.array([1.0, 2.0, 3.0, 0.0]), [1, 1], [0, 0, 1, 1]) == [1, 2]
+
+
+def test_groups_of_an_axis_in_order():
+    _, _, graph = zoo.traced("dense_concat")
+    assert groups_of(graph.parameter_of["out.2.weight"].axes[1]) == ("stem.0", "one.0", "two.0")
