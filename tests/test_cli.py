@@ -1,0 +1,173 @@
+"""The command line: verbs over one run directory, JSON that parses, and bad input as one paragraph with exit status 2."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from lamella import __version__
+from lamella.cli import app
+from lamella.errors import LamellaError
+
+NETS = """
+import torch
+from torch import nn
+
+def good():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10))
+
+class Branchy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x):
+        x = self.conv(x).mean((2, 3))
+        if x.sum() > 0:
+            x = x * 2
+        return self.head(x)
+
+def branchy():
+    return Branchy()
+
+def number():
+    return 7
+
+class Broken(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) * float("nan")
+
+def broken():
+    return Broken(*good())
+"""
+
+
+@pytest.fixture
+def nets(tmp_path, monkeypatch):
+    """A directory with a module of networks, current and importable."""
+    (tmp_path / "nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    sys.modules.pop("nets", None)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def lamella(*arguments, **options):
+    """The real console script's module in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "lamella", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        **options,
+    )
+
+
+def refused(*arguments):
+    """The error a command ends with."""
+    result = run(*arguments)
+    assert isinstance(result.exception, LamellaError), result.exception or result.output
+    return str(result.exception)
+
+
+def test_version():
+    assert run("--version").output.strip() == f"lamella {__version__}"
+
+
+def test_the_verbs_work_over_one_run_directory(nets):
+    traced = run("trace", "r", "--model", "nets:good", "--task", "digits", "--json", "--option", "limit=64")
+    assert traced.exit_code == 0, traced.output
+    assert [g["name"] for g in json.loads(traced.output)["groups"]] == ["0", "2", "5"]
+    profiled = run("profile", "r", "--pruning-ratios", "0.5", "--json")
+    assert profiled.exit_code == 0, profiled.exception
+    assert len(json.loads(profiled.stdout)["points"]) == 2
+    planned = run("plan", "r", "--planner", "uniform", "--pruning-ratio", "0.5", "--epochs", "1", "--json")
+    assert planned.exit_code == 0, planned.exception
+    compressed = run("compress", "r", "--json")
+    assert compressed.exit_code == 0, compressed.exception
+    assert [len(c) for c in json.loads(compressed.stdout)["kept"].values()] == [4, 4, 10]
+    quantized = run("quantize", "r", "--json")
+    assert quantized.exit_code == 0, quantized.exception
+    sizes = [fact["bytes"] for fact in json.loads(quantized.stdout)["files"]]
+    assert sizes == [os.path.getsize(nets / "r" / name) for name in ("dense.onnx", "model.onnx", "model.int8.onnx")]
+    assert run("report", "r").exit_code == 0
+    assert "<svg" in (nets / "r" / "report.html").read_text()
+
+
+def test_tables_are_printed_for_people(nets):
+    traced = run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64")
+    assert "2 of 3 groups free" in traced.output
+    assert "model output" in traced.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("demo", "--task", "digts"), "unknown demo task 'digts'; did you mean 'digits'?"),
+        (("demo", "--model", "resnet15"), "unknown model 'resnet15'; did you mean"),
+        (("trace", "r", "--model", "resnet20"), "needs both --model and --task"),
+        (("trace", "r", "--model", "resnet20", "--task", "digts"), "unknown task 'digts'; did you mean 'digits'?"),
+        (("trace", "r", "--model", "absent_module:f", "--task", "digits"), "module 'absent_module' cannot be imported"),
+        (("trace", "r", "--model", "nets:nothing", "--task", "digits"), "nets has no function 'nothing'"),
+        (("trace", "r", "--model", "nets:number", "--task", "digits"), "returned a int; an nn.Module was expected"),
+        (("trace", "r", "--model", "nets:branchy", "--task", "digits"), r"cannot be exported.*nets.py:17"),
+        (("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit"), "NAME=VALUE was expected"),
+        (("profile", "nowhere"), "no run directory"),
+        (("profile", "r", "--pruning-ratios", "half"), "'half' is not a number"),
+        (("report", "nowhere"), "nowhere"),
+        (("demo", "--task", "cifar10"), "cifar"),
+    ],
+)
+def test_bad_input_is_one_paragraph(nets, arguments, words):
+    import re
+
+    assert re.search(words, refused(*arguments), re.DOTALL)
+
+
+def test_a_verb_before_its_time_names_the_one_to_run_first(nets):
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64")
+    assert "It is made by `lamella profile r`" in refused("plan", "r")
+    assert "It is made by `lamella plan r`" in refused("compress", "r")
+
+
+def test_scores_that_are_not_numbers_are_refused(nets):
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64")
+    text = (nets / "r" / "run.json").read_text().replace("nets:good", "nets:broken")
+    (nets / "r" / "run.json").write_text(text)
+    assert "not finite" in refused("profile", "r")
+
+
+def test_a_run_directory_keeps_to_its_first_model(nets):
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64")
+    words = refused("trace", "r", "--model", "resnet14", "--task", "digits", "--option", "limit=64")
+    assert "holds another run: model was 'nets:good' and is 'resnet14'" in words
+
+
+def test_damaged_files_are_named(nets):
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64")
+    run("profile", "r", "--pruning-ratios", "0.5")
+    profile = nets / "r" / "profile.json"
+    profile.write_text(profile.read_text()[:500])
+    assert "profile.json: not JSON" in refused("plan", "r")
+    (nets / "r" / "run.json").write_text('{"kind": "RunInfo", "format": "9.0", "value": {}}')
+    assert "written in format 9.0 by a newer Lamella" in refused("plan", "r")
+
+
+def test_the_process_exits_2_without_a_traceback(nets):
+    result = lamella("trace", "r", "--model", "resnet15", "--task", "digits", cwd=nets)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("error: unknown model 'resnet15'")
+    usage = lamella("plan", "r", "--epochs", "many", cwd=nets)
+    assert usage.returncode == 2
+    assert "Traceback" not in usage.stderr

@@ -1,0 +1,142 @@
+"""A run directory: the old file or the new one, one writer, and journals that lose at most the line in progress."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lamella.errors import MismatchError, RunError
+from lamella.runs import Journal, locked, read_text, write_atomically
+
+IDENTITY = {"structure": "a", "weights": "b"}
+
+
+def test_a_write_replaces_whole_files_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "deep" / "file.json"
+    write_atomically(path, "one")
+    write_atomically(path, b"two")
+    assert path.read_text() == "two"
+    assert [p.name for p in path.parent.iterdir()] == ["file.json"]
+
+
+def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    write_atomically(path, "old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"file\.json: the disk is full\. Free some space and run the same command"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_a_full_disk_keeps_the_journal_whole(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "j.jsonl", IDENTITY)
+    journal.append("a", 1)
+    before = (tmp_path / "j.jsonl").read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="the disk is full"):
+        journal.append("b", 2)
+    monkeypatch.undo()
+    assert (tmp_path / "j.jsonl").read_bytes() == before
+    assert Journal(tmp_path / "j.jsonl", IDENTITY).entries == {"a": 1}
+
+
+@given(st.data())
+def test_a_journal_cut_at_any_byte_loses_at_most_the_last_line(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("journal") / "j.jsonl"
+    journal = Journal(path, IDENTITY)
+    for index in range(3):
+        journal.append(f"k{index}", {"score": index / 2, "name": "é"})
+    whole = path.read_bytes()
+    cut = data.draw(st.integers(whole.index(b"\n") + 1, len(whole)))
+    path.write_bytes(whole[:cut])
+    complete = whole[:cut].count(b"\n") - 1
+    again = Journal(path, IDENTITY)
+    assert list(again.entries) == [f"k{i}" for i in range(complete)]
+    again.append("next", 1)
+    assert list(Journal(path, IDENTITY).entries) == [*(f"k{i}" for i in range(complete)), "next"]
+
+
+def test_a_journal_of_another_model_is_refused(tmp_path):
+    Journal(tmp_path / "j.jsonl", IDENTITY)
+    with pytest.raises(MismatchError, match="belongs to another run: weights was 'b' and is 'c'"):
+        Journal(tmp_path / "j.jsonl", {**IDENTITY, "weights": "c"})
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    path = tmp_path / "j.jsonl"
+    Journal(path, IDENTITY).append("a", 1)
+    path.write_bytes(path.read_bytes() + b"{nonsense\n")
+    with pytest.raises(RunError, match=r"j\.jsonl, line 3: damaged"):
+        Journal(path, IDENTITY)
+
+
+def test_a_second_writer_is_refused_and_told_who_holds_it(tmp_path):
+    with (
+        locked(tmp_path / "run"),
+        pytest.raises(RunError, match=rf"in use by another process \(pid {os.getpid()}\)"),
+        locked(tmp_path / "run"),
+    ):
+        pass
+    with locked(tmp_path / "run"):
+        pass
+
+
+def test_a_lock_dies_with_its_process(tmp_path):
+    program = textwrap.dedent(f"""
+        import time
+        from lamella.runs import locked
+        with locked({str(tmp_path)!r}):
+            print("held", flush=True)
+            time.sleep(60)
+    """)
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"held\n"
+    with pytest.raises(RunError, match=f"pid {child.pid}"), locked(tmp_path):
+        pass
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    with locked(tmp_path):
+        pass
+
+
+def test_a_kill_during_appends_leaves_a_readable_journal(tmp_path):
+    program = textwrap.dedent(f"""
+        from lamella.runs import Journal
+        journal = Journal({str(tmp_path / "j.jsonl")!r}, {{"a": 1}})
+        for i in range(10**6):
+            journal.append(str(i), "x" * 2000)
+            print(i, flush=True)
+    """)
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    time.sleep(0.2)
+    child.kill()
+    told = [int(line) for line in child.stdout.read().split()]
+    child.stdout.close()
+    child.wait()
+    entries = Journal(tmp_path / "j.jsonl", {"a": 1}).entries
+    assert len(entries) >= max(told, default=0) + 1
+    assert all(json.dumps(v) for v in entries.values())
+
+
+def test_an_absent_file_names_the_verb_that_makes_it(tmp_path):
+    with pytest.raises(RunError, match=r"plan\.json: not there. It is made by `lamella plan`"):
+        read_text(tmp_path / "plan.json", "lamella plan")

@@ -1,0 +1,167 @@
+"""Narrow, tune, measure, checkpoint: interrupted anywhere and resumed, the walk ends where it would have ended."""
+
+import pytest
+import torch
+from torch import nn
+
+import lamella as lm
+from lamella.errors import MismatchError, RecordError
+from lamella.schema import Cost, Plan, Step
+from lamella.storage import load, load_tensors, save, save_tensors
+from lamella.training import Batches, Recipe, Task
+from lamella.walking import composed
+
+COST = Cost(params=1, macs=1, bytes=1, memory=1)
+RECIPE = Recipe(epochs=1, lr=0.05)
+
+
+def make_net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(12, 4),
+    )
+
+
+@pytest.fixture(scope="module")
+def task():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(96, 1, 6, 6, generator=generator)
+    targets = torch.randint(4, (96,), generator=generator)
+    batches = Batches(inputs, targets, 16, shuffle=True)
+    held = Batches(inputs[:48], targets[:48], 16)
+    return Task((inputs[:1],), train=batches, validation=held, test=held)
+
+
+@pytest.fixture(scope="module")
+def graph(task):
+    return lm.trace(make_net(), task.example_inputs, round_to=1)
+
+
+@pytest.fixture(scope="module")
+def plan(graph):
+    steps = (Step(widths={"3": 6}, epochs=1, predicted=0.4), Step(widths={"0": 5}, epochs=2), Step(bits={"3": 8}))
+    return Plan(structure=graph.structure, planner="by hand", steps=steps, predicted=COST, dense=COST)
+
+
+def tensors(model):
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def same(a, b):
+    ours, theirs = tensors(a), tensors(b)
+    return ours.keys() == theirs.keys() and all(torch.equal(t, theirs[n]) for n, t in ours.items())
+
+
+def test_compress_narrows_in_order_and_leaves_the_model_alone(task, graph, plan):
+    model = make_net()
+    before = {name: t.clone() for name, t in tensors(model).items()}
+    small, result = lm.compress(model, plan, task, recipe=RECIPE, graph=graph)
+    assert [m.name for m in result.history] == ["dense", "3 to 6", "0 to 5"]
+    assert result.widths == {"0": 5, "3": 6, "7": 4}
+    assert small[0].weight.shape == (5, 1, 3, 3)
+    assert small[3].weight.shape == (6, 5, 3, 3)
+    assert result.history[-1].params == sum(p.numel() for p in small.parameters())
+    assert all(torch.equal(t, tensors(model)[name]) for name, t in before.items())
+    assert model.training
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4])
+def test_a_killed_walk_ends_where_it_would_have_ended(task, graph, plan, tmp_path, after, monkeypatch):
+    whole, expected = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph)
+    import lamella.walking as walking
+
+    count = 0
+    original = walking.fit
+
+    def dying(*args, **kwargs):
+        def on_epoch(*_):
+            nonlocal count
+            count += 1
+            if count == after:
+                raise Killed
+
+        return original(*args, on_epoch=on_epoch, **kwargs)
+
+    monkeypatch.setattr(walking, "fit", dying)
+    with pytest.raises(Killed) if after <= 3 else pytest.MonkeyPatch.context():
+        lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
+    monkeypatch.setattr(walking, "fit", original)
+    small, result = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
+    assert same(small, whole)
+    assert result == expected
+
+
+def test_finished_steps_are_not_taken_again(task, graph, plan, tmp_path, monkeypatch):
+    small, result = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
+
+    def never(*_, **__):
+        raise AssertionError("tuned again")
+
+    monkeypatch.setattr("lamella.walking.fit", never)
+    again, same_result = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
+    assert same(again, small)
+    assert same_result == result
+
+
+def test_a_walk_of_another_seed_is_refused(task, graph, plan, tmp_path):
+    lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
+    with pytest.raises(MismatchError, match="seed was 0 and is 1"):
+        lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path, seed=1)
+
+
+def test_a_plan_of_another_model_is_refused_with_the_first_differences(task, graph, plan):
+    other = nn.Sequential(nn.Flatten(), nn.Linear(36, 5), nn.ReLU(), nn.Linear(5, 4))
+    with pytest.raises(
+        MismatchError, match=r"made for another model: .*group '3' gets 6 channels and has 4.*lamella plan"
+    ):
+        lm.compress(other, plan, task)
+
+
+def test_an_impossible_width_names_step_and_group(task, graph):
+    steps = (Step(widths={"0": 9}),)
+    bad = Plan(structure=graph.structure, planner="by hand", steps=steps, predicted=COST, dense=COST)
+    with pytest.raises(RecordError, match=r"^steps\[0\]\.widths\['0'\]: 9 channels asked, 8 exist$"):
+        lm.compress(make_net(), bad, task, graph=graph)
+
+
+def test_save_and_load_are_exact(task, graph, plan, tmp_path):
+    small, result = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph)
+    save(tmp_path, small, result)
+    again, read = load(tmp_path, make_net)
+    assert read == result
+    assert same(again, small)
+    x = torch.randn(3, 1, 6, 6)
+    assert torch.equal(again(x), small(x))
+    assert again[0].out_channels == 5
+    assert again[7].in_features == 6
+
+
+def test_loading_into_another_network_names_the_first_differences(task, graph, plan, tmp_path):
+    small, result = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph)
+    save(tmp_path, small, result)
+    with pytest.raises(MismatchError, match="belong to another model: 0.bias is missing"):
+        load(tmp_path, lambda: nn.Sequential(nn.Conv2d(1, 8, 3)))
+    (tmp_path / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(RecordError, match="damaged or absent"):
+        load(tmp_path, make_net)
+
+
+def test_tensors_survive_with_buffers_that_are_not_persistent(tmp_path):
+    model = lm.make_model("resnet14", widths=(4, 8, 8), in_channels=1)
+    save_tensors(tmp_path / "m.safetensors", model)
+    assert load_tensors(tmp_path / "m.safetensors").keys() == tensors(model).keys()
+
+
+def test_kept_channels_are_counted_in_the_dense_network():
+    assert composed({"a": (1, 3, 5, 7)}, {"a": (0, 2), "b": (4,)}) == {"a": (1, 5), "b": (4,)}
