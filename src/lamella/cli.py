@@ -29,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help="Layer-wise optimization of neural networks: characterize, plan, compress, quantize, explain.",
 )
 

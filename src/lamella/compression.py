@@ -38,8 +38,7 @@ def compress(
     graph = graph or trace(model, task.example_inputs)
     plan.check_fits(graph)
     steps = [step for step in plan.steps if step.widths or step.epochs]
-    state = start(model, graph, task)
-    for state in walk(state, steps, task, recipe, seed=seed, directory=directory, progress=progress):
-        pass
+    states = walk(start(model, graph, task), steps, task, recipe, seed=seed, directory=directory, progress=progress)
+    *_, state = states
     kept = {group.name: tuple(state.kept.get(group.name, range(group.width))) for group in graph.groups}
     return state.model, Result(plan=plan, kept=kept, history=state.measures, seed=seed)

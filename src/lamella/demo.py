@@ -17,16 +17,16 @@ from torch import nn
 
 from .costs import cost
 from .errors import LamellaError
-from .exporting import OnnxModel, export_onnx, onnx_bytes
+from .exporting import OnnxModel, onnx_bytes
 from .planning import reorder
 from .progress import Progress, silent
 from .reporting import write_report
 from .schema import Budget, Graph, Plan, Profile, Result, Row, Table
 from .sessions import Session
-from .stages import compressed_as, opened, planned, profiled, quantized, train, tuning_task
+from .stages import compressed_as, export_once, opened, planned, profiled, quantized, train, tuning_task
 from .statistics import paired_difference
 from .storage import load_tensors, save_tensors
-from .surgery import narrow, refitted
+from .surgery import refitted
 from .timing import latency
 from .training import Recipe, evaluate, fit
 
@@ -180,18 +180,20 @@ def _table(
 
 
 def _entries(session: Session, models: dict[str, nn.Module], scratch: nn.Module) -> list[_Entry]:
-    example, graph = session.task.example_inputs, session.graph()
+    graph = session.graph()
     widths = session.read("result", Result).widths
     files = {
         "dense": session.path("dense_onnx"),
         "pruned in order": session.directory / "in_order" / "model.onnx",
         "pruned out of order": session.path("onnx"),
     }
-    export_onnx(models["pruned in order"], example, files["pruned in order"])
+    first = session.directory / "in_order" / "model.safetensors"
+    export_once(session, first, files["pruned in order"], lambda: models["pruned in order"])
     entries = [_Entry(n, m, files[n], *_counts(graph, None if n == "dense" else widths)) for n, m in models.items()]
     quantized_model = OnnxModel(session.path("int8_onnx"))
     entries.append(_Entry("out of order + int8", quantized_model, session.path("int8_onnx"), *_counts(graph, widths)))
-    file = export_onnx(scratch, example, session.directory / "scratch.onnx")
+    weights = session.directory / "scratch.safetensors"
+    file = export_once(session, weights, session.directory / "scratch.onnx", lambda: scratch)
     entries.append(_Entry("small from scratch", scratch, file, *_counts(graph, widths)))
     return entries
 

@@ -1,7 +1,7 @@
 """How a long verb tells where it is: a function called with the stage, how many items are done, how many there are, and a note.
 
-    def profile(..., progress: Progress = silent): ...
-    progress("profile", 12, 81, "layer2.0.conv1 at 0.5: 97.2 %")
+def profile(..., progress: Progress = silent): ...
+progress("profile", 12, 81, "layer2.0.conv1 at 0.5: 97.2 %")
 """
 
 from typing import Protocol

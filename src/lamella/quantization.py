@@ -27,7 +27,9 @@ def quantize(small: nn.Module, result: Result, task: Task) -> tuple[nn.Module, R
     bits = dict(result.plan.bits) or dict.fromkeys(multiplying_layers(small), 8)
     unknown = set(bits) - set(quantizable(small, bits))
     if unknown:
-        raise LamellaError(f"the plan gives bits to {sorted(unknown)[:3]}, which are not layers with a weight of this model.")
+        raise LamellaError(
+            f"the plan gives bits to {sorted(unknown)[:3]}, which are not layers with a weight of this model."
+        )
     ranges = observe_ranges(small, bits, task.calibration or task.train, CALIBRATION_BATCHES)
     coarse = coarsen(small, bits, ranges).eval()
     last = result.history[-1]

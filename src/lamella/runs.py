@@ -94,8 +94,12 @@ def _naming_the_disk(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(f"{path}: the disk is full. Free some space and run the same command: it resumes.") from error
-        raise RunError(f"{path}: cannot be written ({error.strerror or error}). Check the path and its rights.") from error
+            raise RunError(
+                f"{path}: the disk is full. Free some space and run the same command: it resumes."
+            ) from error
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror or error}). Check the path and its rights."
+        ) from error
 
 
 class Journal:

@@ -29,15 +29,21 @@ def bars(quiet: bool) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
-    with Bars(*columns, console=Console(stderr=True)) as drawn:
+    drawn = Bars(*columns, console=Console(stderr=True))
+    try:
         yield _on(drawn)
+    finally:
+        if drawn.live.is_started:
+            drawn.stop()
 
 
 def _on(drawn: Bars) -> Progress:
+    """Bars appear with the first stage, so that a command that fails at once prints its error alone."""
     lines: dict[str, int] = {}
 
     def progress(stage: str, done: int, total: int, note: str = "") -> None:
         if stage not in lines:
+            drawn.start()
             lines[stage] = int(drawn.add_task(stage, total=total, note=note))
         drawn.update(lines[stage], completed=done, total=total, note=note)  # type: ignore[arg-type]
 

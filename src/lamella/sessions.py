@@ -226,5 +226,7 @@ def resolve(reference: str, what: str) -> Callable[[], Any]:
     function = getattr(module, name, None)
     if not callable(function):
         known = [n for n, v in vars(module).items() if inspect.isfunction(v)]
-        raise LamellaError(f"{what} {reference!r}: {module_name} has no function {name!r}. It has: {', '.join(known) or 'none'}.")
+        raise LamellaError(
+            f"{what} {reference!r}: {module_name} has no function {name!r}. It has: {', '.join(known) or 'none'}."
+        )
     return function  # type: ignore[no-any-return]

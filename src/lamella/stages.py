@@ -6,6 +6,7 @@
 Each reads what earlier stages wrote, writes its own file when it is done, and goes on from where it was after a kill.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from .planning import plan as make_plan
 from .profiling import RATIOS, profile
 from .progress import Progress, silent
 from .quantization import int8_file, quantize
+from .records import save_record
 from .schema import Budget, Graph, Plan, Profile, Result
 from .sessions import Session, weighted
 from .storage import load, save
@@ -112,20 +114,32 @@ def quantized(session: Session) -> tuple[nn.Module, Result]:
     if result.bits:
         result = replace(result, history=result.history[:-1], bits={}, ranges={})
     coarse, result = quantize(small, result, session.task)
-    exported(session)
-    int8_file(session.path("onnx"), session.path("int8_onnx"), session.task)
-    save(session.directory, small, result)
+    _, source = exported(session)
+    made_from(source, session.path("int8_onnx"), lambda: int8_file(source, session.path("int8_onnx"), session.task))
+    save_record(session.path("result"), result)
     return coarse, result
 
 
 def exported(session: Session) -> tuple[Path, Path]:
     """`dense.onnx` and `model.onnx`, both fp32."""
-    small, _ = load(session.directory, session.fresh)
-    example = session.task.example_inputs
     return (
-        export_onnx(session.dense(), example, session.path("dense_onnx")),
-        export_onnx(small, example, session.path("onnx")),
+        export_once(session, session.path("weights"), session.path("dense_onnx"), session.dense),
+        export_once(
+            session, session.path("model"), session.path("onnx"), lambda: load(session.directory, session.fresh)[0]
+        ),
     )
+
+
+def export_once(session: Session, weights: Path, target: Path, make: Callable[[], nn.Module]) -> Path:
+    """The ONNX file of the network whose weights lie in `weights`; written unless it is already newer than they are."""
+    return made_from(weights, target, lambda: export_onnx(make(), session.task.example_inputs, target))
+
+
+def made_from(source: Path, target: Path, make: Callable[[], object]) -> Path:
+    """`target`, made unless it exists and is newer than what it is made from."""
+    if not target.exists() or target.stat().st_mtime_ns < source.stat().st_mtime_ns:
+        make()
+    return target
 
 
 def file_facts(session: Session, result: Result) -> dict[str, Any]:

@@ -58,4 +58,3 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
-

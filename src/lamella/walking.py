@@ -58,17 +58,20 @@ def walk(
     directory: str | Path | None = None,
     progress: Progress = silent,
 ) -> Iterator[State]:
-    """The state after every step. `recipe.epochs` is replaced by each step's own. The state's model is never changed."""
+    """The state at the start and after every step, whose own epochs replace the recipe's. No given model is changed."""
     record = _Record(state, steps, task, recipe, seed, directory) if directory else None
     total = len(steps)
     progress("compress", 0, total)
+    yield state
     for number, step in enumerate(steps, 1):
         with with_context(f"step {number} of {total} ({', '.join(step.widths) or 'no widths'})"):
             done = record.restored(state, number, step) if record else None
             if done is None:
                 done = _take(state, number, step, task, replace(recipe, epochs=step.epochs), seed, record)
         state = done
-        progress("compress", number, total, f"{state.measures[-1].name}: {100 * state.measures[-1].validation.value:.1f} %")
+        progress(
+            "compress", number, total, f"{state.measures[-1].name}: {100 * state.measures[-1].validation.value:.1f} %"
+        )
         yield state
 
 

@@ -72,7 +72,8 @@ def _imply_zeros(graph: Any, arrays: dict[str, Array]) -> None:
 
 def _short_names(graph: Any, arrays: dict[str, Array]) -> dict[str, str]:
     """A short name for each tensor but inputs, outputs and weights, which keep theirs. Equal arrays share one."""
-    weights = [n.input[0] for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in arrays]
+    weights = {n.input[0] for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in arrays}
+    weights |= {name for name in arrays if name.endswith(".weight")}
     names = {value.name: value.name for value in (*graph.input, *graph.output)}
     names |= {weight: weight.removesuffix("_quantized") for weight in weights}
     taken = set(names.values())

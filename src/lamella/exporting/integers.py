@@ -16,7 +16,7 @@ Legend: O output channels, K products summed into one output, in the order in wh
 
 import logging
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,24 +39,23 @@ def quantize_onnx(
     path_int8: str | Path,
     calibration: Iterable[Tensor | Sequence[Tensor]],
     *,
-    keep_float: Collection[str] = (),
     full_range: bool = False,
 ) -> Path:
     """Write `path_fp32` in integers to `path_int8`, with ranges from `calibration`. Returns `path_int8`.
 
-    `calibration` gives batches of what the model takes: a tensor, or a tuple of tensors. `keep_float` names layers
-    that stay in float. `full_range` scales by the largest weight alone, whatever its neighbours: a little closer on
-    CPUs with VNNI and on ARM, wrong sums on x86 CPUs without.
+    `calibration` gives batches of what the model takes: a tensor, or a tuple of tensors. `full_range` scales by the
+    largest weight alone, whatever its neighbours: a little closer on CPUs with VNNI and on ARM, wrong sums on x86 CPUs
+    without.
 
     Raises `DataError` for calibration data that are empty, of the wrong shape or not finite, `LamellaError` if no layer
-    ends in integers or a name in `keep_float` is unknown, `RunError` where the file cannot be written, `MissingExtra`
-    without onnx and onnxruntime.
+    ends in integers, `RunError` where the file cannot be written, `MissingExtra` without onnx and onnxruntime.
     """
     onnx_library("quantizing")
+    onnxruntime("quantizing")
     source, target = Path(path_fp32), Path(path_int8)
     reader = _Reader(open_session(source), calibration)
     with tempfile.TemporaryDirectory(prefix="lamella.") as scratch, _root_logger_kept():
-        ready, proto = _quantized(source, Path(scratch), reader, keep_float)
+        ready, proto = _quantized(source, Path(scratch), reader)
 
     arrays, floats = _arrays(proto.graph), _arrays(ready.graph)
     if not full_range:
@@ -72,7 +71,7 @@ def quantize_onnx(
     return target
 
 
-def _quantized(source: Path, scratch: Path, reader: "_Reader", keep_float: Collection[str]) -> tuple[Any, Any]:
+def _quantized(source: Path, scratch: Path, reader: "_Reader") -> tuple[Any, Any]:
     """The float model made ready (shapes known, constants folded) and its quantized form."""
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_static
@@ -89,23 +88,9 @@ def _quantized(source: Path, scratch: Path, reader: "_Reader", keep_float: Colle
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=True,
-        nodes_to_exclude=_nodes_of(model.graph, keep_float, str(source)),
         extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
     )
     return model, onnx.load(str(written))
-
-
-def _nodes_of(graph: Any, layers: Collection[str], place: str) -> list[str]:
-    nodes = {(_layer(name), node.name) for node in graph.node if node.op_type in WEIGHTED for name in node.input[1:2]}
-    unknown = sorted(set(layers) - {layer for layer, _ in nodes})
-    if unknown:
-        known = ", ".join(sorted({layer for layer, _ in nodes}))
-        raise LamellaError(f"{place} has no layer {unknown[0]!r} to keep in float. Its layers: {known}.")
-    return sorted(node for layer, node in nodes if layer in layers)
-
-
-def _layer(weight: str) -> str:
-    return weight.removesuffix("_quantized").removesuffix(".weight")
 
 
 class _Reader:
@@ -221,9 +206,8 @@ def _pair_scale(weight_OK: Array) -> Array:
 def _check_integers(path: Path, place: str) -> None:
     if not IN_INTEGERS & {node.op_type for node in _fused(path).node}:
         raise LamellaError(
-            f"{place}: ONNX Runtime would compute no layer of it in integers, so nothing was written. Quantization "
-            "needs convolutions or linear layers with constant weights; check keep_float, and that onnxruntime is "
-            "1.21 or later."
+            f"{place}: ONNX Runtime would compute no layer of it in integers, so nothing was written. Quantization needs "
+            "convolutions or linear layers with constant weights, and onnxruntime 1.21 or later."
         )
 
 
@@ -242,6 +226,10 @@ def _origin(name: str, makers: dict[str, Any]) -> str:
     while name in makers and makers[name].input:
         name = makers[name].input[0]
     return name
+
+
+def _layer(weight: str) -> str:
+    return weight.removesuffix(".weight")
 
 
 def _fused(path: Path) -> Any:

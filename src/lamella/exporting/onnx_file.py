@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..errors import LamellaError, MissingExtra, RecordError, TraceError
 from ..runs import write_through
-from ..timing import feeds_of, open_session
+from ..timing import feeds_of, onnxruntime, open_session
 from ..version import __version__
 
 OPSET = 20
@@ -54,6 +54,7 @@ def export_onnx(
     """
     path = Path(path)
     onnx_library("exporting to ONNX")
+    onnxruntime("exporting to ONNX")
     subject = copy.deepcopy(model).cpu().eval()
     inputs = tree_map_only(Tensor, lambda t: t.detach().cpu(), _as_tuple(example_inputs))
     cases = [inputs, _one_sample(inputs)] if dynamic_batch else [inputs]
