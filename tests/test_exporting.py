@@ -1,0 +1,314 @@
+"""Laws of exported files: they say what the model says, in the same bytes every time, or they are not written."""
+
+import sys
+import tempfile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lamella.errors import DataError, LamellaError, MissingExtra, RecordError, TraceError
+from lamella.exporting import (
+    OnnxModel,
+    export_onnx,
+    integers,
+    layers_in_float,
+    onnx_bytes,
+    onnx_file,
+    quantize_onnx,
+    run_onnx,
+)
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+CONVS = ("stem", "a", "b", "skip")
+
+
+class Net(nn.Module):
+    """A residual block with a projection, as in the ResNets of the zoo, for 8x8 images of one channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.n0 = nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.a, self.n1 = nn.Conv2d(6, 9, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(9)
+        self.b, self.n2 = nn.Conv2d(9, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
+        self.skip, self.n3 = nn.Conv2d(6, 12, 1, stride=2, bias=False), nn.BatchNorm2d(12)
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.n0(self.stem(x)))
+        y = self.n2(self.b(functional.relu(self.n1(self.a(x)))))
+        return self.head(functional.adaptive_avg_pool2d(functional.relu(y + self.n3(self.skip(x))), 1).flatten(1))
+
+
+def images(count, seed):
+    """Four shapes, each in noise, and which it is."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(4, (count,), generator=generator)
+    shapes = torch.zeros(4, 1, 8, 8)
+    shapes[0, 0, 2:4], shapes[1, 0, :, 2:4], shapes[2, 0, 2:6, 2:6] = 1, 1, 1
+    shapes[3, 0].fill_diagonal_(1.5)
+    return shapes[labels] + 0.35 * torch.randn(count, 1, 8, 8, generator=generator), labels
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    net, (x, labels) = Net(), images(512, seed=1)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+    for _ in range(40):
+        optimizer.zero_grad()
+        functional.cross_entropy(net(x), labels).backward()
+        optimizer.step()
+    with torch.no_grad():  # a channel that batch norm has all but closed, and one that it has closed
+        net.n1.weight[3], net.n1.bias[3], net.n1.weight[4], net.n1.bias[4] = 1e-12, 0.5, 0.0, 0.0
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    return list(images(200, seed=2)[0].split(50))
+
+
+@pytest.fixture(scope="module")
+def dense(model, tmp_path_factory):
+    return export_onnx(model, images(4, seed=3)[0], tmp_path_factory.mktemp("onnx") / "dense.onnx")
+
+
+@pytest.fixture(scope="module")
+def int8(dense, calibration):
+    return quantize_onnx(dense, dense.with_name("int8.onnx"), calibration)
+
+
+def operators(path):
+    return [node.op_type for node in integers._fused(path).node]
+
+
+# The float file
+
+
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_the_file_says_what_the_model_says(model, dense, count):
+    x, _ = images(count, seed=4)
+    with torch.no_grad():
+        expected = model(x)
+    torch.testing.assert_close(OnnxModel(dense)(x), expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_the_same_model_gives_the_same_bytes_and_stays_as_it_was(model, dense, tmp_path):
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    again = export_onnx(model, (images(1, seed=5)[0],), tmp_path / "again.onnx")
+    assert model.training
+    model.eval()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert again.read_bytes() == dense.read_bytes()
+
+
+def test_weights_and_nodes_carry_the_layers_names_and_nothing_else_is_told(model, dense):
+    graph = onnx.load(dense).graph
+    weights = {i.name: i for i in graph.initializer}
+    for layer in (*CONVS, "head"):
+        assert tuple(weights[f"{layer}.weight"].dims) == tuple(model.get_submodule(layer).weight.shape)
+        assert any(node.name == layer for node in graph.node)
+    assert [value.name for value in (*graph.input, *graph.output)] == ["x", "output"]
+    assert [d.dim_param for d in graph.input[0].type.tensor_type.shape.dim][:1] == ["batch"]
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+    assert not any(node.metadata_props or node.doc_string for node in graph.node)
+    assert b".py" not in dense.read_bytes()
+
+
+def test_weights_above_the_limit_lie_beside_the_file_and_are_counted(model, dense, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "INLINE_LIMIT", 2000)
+    path = export_onnx(model, images(2, seed=3)[0], tmp_path / "big.onnx", dynamic_batch=False)
+    side = tmp_path / "big.onnx.data"
+    assert sorted(tmp_path.iterdir()) == [path, side]
+    assert onnx_bytes(path) == path.stat().st_size + side.stat().st_size
+    assert onnx_bytes(dense) == dense.stat().st_size
+    x, _ = images(2, seed=6)
+    torch.testing.assert_close(run_onnx(path, x), run_onnx(dense, x))
+
+
+class Several(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(3, 6, bias=False)
+
+    def forward(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        hidden = functional.relu(self.a(image) + self.b(mask))
+        return {"hidden": hidden, "class": hidden.argmax(1)}
+
+
+def test_several_inputs_and_outputs(tmp_path):
+    torch.manual_seed(0)
+    model, inputs = Several(), (torch.randn(5, 4), torch.randn(5, 3))
+    path = export_onnx(model, inputs, tmp_path / "several.onnx")
+    hidden, chosen = OnnxModel(path)(*inputs)
+    torch.testing.assert_close(hidden, model(*inputs)["hidden"].detach())
+    assert torch.equal(chosen, model(*inputs)["class"])
+    with pytest.raises(LamellaError, match=r"1 inputs were given; the file takes 2 \('image', 'mask'\)"):
+        run_onnx(path, inputs[0])
+    with pytest.raises(LamellaError, match=r"input 'mask' has shape \(5, 4\); the file takes \(batch, 3\)"):
+        run_onnx(path, (inputs[0], inputs[0]))
+
+
+class Noisy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.rand_like(x)
+
+
+class OneBatch(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.view(4, 12))
+
+
+def test_a_file_that_differs_from_its_model_is_not_written(tmp_path):
+    with pytest.raises(LamellaError, match=r"noisy.onnx: output 'output' of the file is not the model's: off by .* at"):
+        export_onnx(Noisy(), torch.zeros(2, 3), tmp_path / "noisy.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_size_written_into_a_model(tmp_path):
+    with pytest.raises(TraceError, match=r"OneBatch fails on inputs of shapes \(1, 3, 4\).*dynamic_batch=False"):
+        export_onnx(OneBatch(), torch.zeros(4, 3, 4), tmp_path / "one.onnx")
+    path = export_onnx(OneBatch(), torch.ones(4, 3, 4), tmp_path / "one.onnx", dynamic_batch=False)
+    assert run_onnx(path, torch.ones(4, 3, 4)).shape == (4, 5)
+
+
+@pytest.mark.parametrize("read", [onnx_bytes, OnnxModel, layers_in_float])
+def test_a_damaged_or_absent_file_is_named(read, dense, tmp_path):
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(dense.read_bytes()[:-100])
+    for path in (damaged, tmp_path / "absent.onnx"):
+        with pytest.raises((RecordError, LamellaError), match=path.name):
+            read(path)
+
+
+@pytest.mark.parametrize("library", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_library_names_the_extra(library, model, calibration, dense, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    says = rf"needs {library}, .*pip install 'lamella\[onnx\]'"
+    with pytest.raises(MissingExtra, match=says):
+        export_onnx(model, calibration[0], tmp_path / "dense.onnx")
+    with pytest.raises(MissingExtra, match=says):
+        quantize_onnx(dense, tmp_path / "int8.onnx", calibration)
+
+
+# The integer file
+
+
+def test_int8_keeps_the_classes_and_all_layers_run_in_integers(model, dense, int8):
+    x, labels = images(500, seed=7)
+    exact, whole = OnnxModel(dense)(x), OnnxModel(int8)(x)
+    assert (exact.argmax(1) == labels).float().mean() > 0.97
+    assert (whole.argmax(1) == exact.argmax(1)).float().mean() >= 0.99
+    assert layers_in_float(int8) == ()
+    fused = operators(int8)
+    assert (fused.count("QLinearConv"), fused.count("QGemm"), fused.count("QLinearAdd")) == (len(CONVS), 1, 1)
+    assert set(layers_in_float(dense)) == {*CONVS, "head"}
+
+
+def overhead(path, model):
+    """The bytes of a file beyond weights, and a scale and a bias per channel."""
+    layers = [model.get_submodule(layer) for layer in (*CONVS, "head")]
+    return onnx_bytes(path) - sum(layer.weight.numel() + 8 * len(layer.weight) for layer in layers)
+
+
+def test_int8_bytes_are_few_and_the_same_each_time(model, dense, int8, calibration, tmp_path):
+    again = quantize_onnx(dense, tmp_path / "again.onnx", iter(calibration))
+    assert again.read_bytes() == int8.read_bytes()
+    assert overhead(int8, model) < 450 * (len(CONVS) + 1)
+
+
+def test_the_short_file_computes_what_the_quantizers_own_would(model, dense, calibration, tmp_path):
+    from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_static
+
+    ready, own = tmp_path / "ready.onnx", tmp_path / "own.onnx"
+    quant_pre_process(str(dense), str(ready))
+    reader = integers._Reader(onnx_file.open_session(dense), calibration)
+    kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    quantize_static(str(ready), str(own), reader, quant_format=QuantFormat.QDQ, per_channel=True, **kinds)
+    short = quantize_onnx(dense, tmp_path / "short.onnx", calibration, full_range=True)
+
+    x, _ = images(100, seed=8)
+    assert torch.equal(run_onnx(own, x), run_onnx(short, x))
+    assert sorted(operators(own)) == sorted(operators(short))
+    assert overhead(own, model) > 3 * overhead(short, model)
+
+
+def test_int8_gives_the_same_sums_where_products_are_added_exactly(int8):
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")  # slower instructions, which cannot overflow
+    exact = ort.InferenceSession(str(int8), options, providers=["CPUExecutionProvider"])
+    x = 3 * images(100, seed=9)[0]
+    assert torch.equal(run_onnx(exact, x), run_onnx(int8, x))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.sampled_from([1, 3]), st.booleans())
+def test_no_two_neighbouring_weights_come_to_more_than_128(seed, channels, kernel, heavy):
+    generator = np.random.default_rng(seed)
+    weight_OIKK = generator.standard_normal((3, channels, kernel, kernel)).astype(np.float32)
+    if heavy:
+        weight_OIKK **= 5
+    summed_OK = integers._summed(weight_OIKK, 0, convolves=True)
+    pairs = np.rint(summed_OK / integers._pair_scale(summed_OK)[:, None]).reshape(3, -1, 2)
+    assert np.abs(pairs.sum(axis=2)).max() <= 128
+    assert np.abs(pairs).max() <= 127
+    flat = weight_OIKK.transpose(0, 2, 3, 1).reshape(3, -1)
+    assert np.array_equal(summed_OK[:, : flat.shape[1]], flat)
+
+
+def test_a_file_without_a_layer_in_integers_is_not_written(tmp_path):
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", ends[:1], ends[1:])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "relu.onnx"
+    )
+    with pytest.raises(LamellaError, match=r"no layer of it in integers, so nothing was written\. Quantization needs"):
+        quantize_onnx(tmp_path / "relu.onnx", tmp_path / "never.onnx", [torch.randn(4, 3)])
+    assert [path.name for path in tmp_path.iterdir()] == ["relu.onnx"]
+
+
+def spoiled(batch):
+    batch = batch.clone()
+    batch[0, 0, 0, :2] = float("nan")
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda good: [], "hold no batch; .* at least one was expected"),
+        (lambda good: [good[0], spoiled(good[1])], "batch 1: 2 of the 3200 values of input 'x' are not finite"),
+        (
+            lambda good: [good[0][:, :, :7]],
+            r"batch 0: input 'x' has shape \(50, 1, 7, 8\); the file takes \(batch, 1, 8, 8\)",
+        ),
+        (lambda good: [good[0][:0]], "batch 0: input 'x' has shape .0, 1, 8, 8., no values"),
+        (lambda good: [(good[0], torch.zeros(50))], r"batch 0: 2 inputs were given; the file takes 1 \('x'\)"),
+    ],
+)
+def test_bad_calibration_data_are_refused_and_leave_nothing(spoil, says, dense, calibration, tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    with pytest.raises(DataError, match=says):
+        quantize_onnx(dense, tmp_path / "int8.onnx", spoil(calibration))
+    assert list(scratch.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [scratch]
+
+
+def test_constant_inputs_quantize(dense, tmp_path):
+    path = quantize_onnx(dense, tmp_path / "zero.onnx", [torch.zeros(8, 1, 8, 8)])
+    assert torch.isfinite(run_onnx(path, torch.zeros(2, 1, 8, 8))).all()
