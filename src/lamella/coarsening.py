@@ -1,7 +1,7 @@
 """coarsen(): narrow's twin for bits. A copy of the model that computes as if layers held few-bit integers.
 
     ranges = observe_ranges(model, layers, loader)                   # {layer: (low, high)} of each layer's input
-    coarse = coarsen(model, {"conv1": 8, "linear": 4}, ranges)
+    coarse = coarsen(model, {"conv1": 8, "linear": 4}, ranges)          # inputs at 8 bits; input_bits={...} for others
 
 Weights are rounded per output channel to a symmetric grid, inputs per tensor to an unsigned grid over their range, as ONNX
 Runtime computes them (u8 activations, s8 weights). Still ordinary floating point: integers are written by the exporter.
@@ -21,15 +21,20 @@ from .training import call, device_of, on_device
 Ranges = Mapping[str, tuple[float, float]]
 
 
-def coarsen(model: nn.Module, bits: Mapping[str, int], ranges: Ranges | None = None) -> nn.Module:
-    """A copy with the weights of these layers (by module path) rounded to `bits`, and their inputs too where a range is given."""
+def coarsen(
+    model: nn.Module, bits: Mapping[str, int], ranges: Ranges | None = None, input_bits: Mapping[str, int] | None = None
+) -> nn.Module:
+    """A copy with the weights of these layers (by module path) rounded to `bits`, and their inputs too where a range is given.
+
+    Inputs have 8 bits where `input_bits` does not say otherwise.
+    """
     coarse = copy.deepcopy(model)
     for name, width in bits.items():
         module = _layer(coarse, name)
         axis = 1 if getattr(module, "transposed", False) else 0
         module.weight = nn.Parameter(rounded_weight(module.weight.detach(), width, axis), module.weight.requires_grad)
         if ranges and name in ranges:
-            module.register_forward_pre_hook(InputGrid(*ranges[name]))
+            module.register_forward_pre_hook(InputGrid(*ranges[name], (input_bits or {}).get(name, 8)))
     return coarse
 
 
@@ -42,18 +47,18 @@ def rounded_weight(weight: Tensor, bits: int, axis: int = 0) -> Tensor:
 
 
 class InputGrid:
-    """A forward pre-hook that rounds a layer's first input to 256 levels over [low, high], zero included."""
+    """A forward pre-hook that rounds a layer's first input to 2^bits levels over [low, high], zero included."""
 
-    def __init__(self, low: float, high: float) -> None:
-        self.low, self.high = min(low, 0.0), max(high, 0.0)
+    def __init__(self, low: float, high: float, bits: int = 8) -> None:
+        self.low, self.high, self.steps = min(low, 0.0), max(high, 0.0), 2**bits - 1
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (self.rounded(inputs[0]), *inputs[1:])
 
     def rounded(self, x: Tensor) -> Tensor:
-        scale = max(self.high - self.low, 1e-12) / 255
+        scale = max(self.high - self.low, 1e-12) / self.steps
         zero = round(-self.low / scale)
-        return (((x / scale).round() + zero).clamp(0, 255) - zero) * scale
+        return (((x / scale).round() + zero).clamp(0, self.steps) - zero) * scale
 
 
 def observe_ranges(
@@ -93,5 +98,7 @@ def _layer(model: nn.Module, name: str) -> Any:
     except AttributeError:
         module = None
     if module is None or not isinstance(getattr(module, "weight", None), Tensor):
-        raise LamellaError(f"{name!r} is not a layer with a weight in this {type(model).__name__}, so it cannot be given bits.")
+        raise LamellaError(
+            f"{name!r} is not a layer with a weight in this {type(model).__name__}, so it cannot be given bits."
+        )
     return module

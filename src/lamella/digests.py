@@ -26,13 +26,29 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
+class DataDigest:
+    """The digest of a loader's batches, taken as they pass by."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, batch: Any) -> None:
+        """Count in the next batch."""
+        for leaf in tree_leaves(batch):
+            self._digest.update(_bytes(leaf) if isinstance(leaf, Tensor) else repr(leaf).encode())
+
+    @property
+    def text(self) -> str:
+        """16 hex digits over every tensor of every batch so far."""
+        return self._digest.hexdigest()[:16]
+
+
 def data_digest(loader: Iterable[Any]) -> str:
     """16 hex digits over every tensor of every batch, in the loader's order."""
-    digest = hashlib.sha256()
+    digest = DataDigest()
     for batch in loader:
-        for leaf in tree_leaves(batch):
-            digest.update(_bytes(leaf) if isinstance(leaf, Tensor) else repr(leaf).encode())
-    return digest.hexdigest()[:16]
+        digest.add(batch)
+    return digest.text
 
 
 def _bytes(tensor: Tensor) -> bytes:

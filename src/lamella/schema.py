@@ -325,7 +325,9 @@ class Score:
         check(self.low <= self.value <= self.high, "value", f"{self.value} lies outside [{self.low}, {self.high}]")
 
 
-Knob = Literal["pruning_ratio", "bits"]
+# pruning_ratio: channels of a group leave. masked_ratio: the filters of one layer give zero, as in the published sweeps; a plan cannot
+# remove those alone. bits: a layer's weights are rounded. bits_both: its weights and its inputs.
+Knob = Literal["pruning_ratio", "masked_ratio", "bits", "bits_both"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -340,18 +342,23 @@ class Point:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        ratio = self.knob != "pruning_ratio" or 0 <= self.level < 1
+        ratio = not self.knob.endswith("ratio") or 0 <= self.level < 1
         check(ratio, "level", f"{self.level} is not in [0, 1): a pruning_ratio is the fraction removed")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Measured curves: what every target costs the network at every level, one target at a time."""
+    """Measured curves: what every target costs the network at every level, one target at a time.
+
+    `method`: exact, race or estimate; `notes` say what a reader of the figures must know. `facts`: per layer, numbers beside the curves.
+    """
 
     graph: Graph
     baseline: Score
     points: tuple[Point, ...]
     method: str = "exact"
+    notes: tuple[str, ...] = ()
+    facts: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def structure(self) -> str:
@@ -360,7 +367,7 @@ class Profile:
     def curve(self, target: str, knob: Knob = "pruning_ratio") -> tuple[Point, ...]:
         """The points of one target by rising level (for bits: falling)."""
         points = (p for p in self.points if p.target == target and p.knob == knob)
-        return tuple(sorted(points, key=lambda p: p.level if knob == "pruning_ratio" else -p.level))
+        return tuple(sorted(points, key=lambda p: p.level if knob.endswith("ratio") else -p.level))
 
 
 Amount = float | str | None  # a number is absolute, "10%" is a share of the dense model

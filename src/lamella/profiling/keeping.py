@@ -1,0 +1,75 @@
+"""Finished points on disk: one journal per profile, one writer at a time, and several journals as one.
+
+with keeping(path, identity) as journal: ...          # RunError while another process writes there
+merge(["a/profile.jsonl", "b/profile.jsonl"], "all/profile.jsonl")
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import MismatchError, RunError
+from ..runs import Journal
+
+
+@contextmanager
+def keeping(path: str | Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
+    """The journal at `path`, made if absent, held for writing until the block ends."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _hold(handle, path)
+        yield Journal(path, identity)
+    finally:
+        os.close(handle)
+
+
+def _hold(handle: int, path: Path) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise RunError(
+            f"{path}: another process is writing this profile. Wait for it, or name another journal."
+        ) from None
+
+
+def identity_of(path: str | Path) -> dict[str, Any]:
+    """What a journal belongs to."""
+    import json
+
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            return dict(json.loads(file.readline())["identity"])
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{path}: no journal can be read there ({error}).") from None
+
+
+def merge(paths: Sequence[str | Path], into: str | Path) -> int:
+    """Add what the journals hold to the one at `into` (made if absent); the number of points added.
+
+    MismatchError where they are of different models, data or options; the journals themselves are left as they are.
+    """
+    if not paths:
+        raise RunError("no journal to merge was named.")
+    identity = identity_of(paths[0])
+    sources = []
+    for path in paths:
+        identity_of(path)
+        sources.append(Journal(path, identity))
+    added = 0
+    with keeping(into, identity) as journal:
+        for source in sources:
+            for key, value in source.entries.items():
+                if key not in journal.entries:
+                    journal.append(key, value)
+                    added += 1
+    return added
+
+
+__all__ = ["MismatchError", "identity_of", "keeping", "merge"]

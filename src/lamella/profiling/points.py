@@ -1,0 +1,115 @@
+"""What a sweep measures: items, each a target (group or layer), a knob, and the levels it is set to.
+
+    items = planned_items(model, graph, Sweep(), pruning_ratios=(0.5,), bits=(8, 4))
+
+Ratios that come to the same width are one level; `level` is the fraction that is really removed.
+"""
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from ..coarsening import quantizable
+from ..errors import LamellaError
+from ..schema import Graph, Group, Knob
+from .settings import Sweep
+
+BITS = (8, 6, 4, 3, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One setting of a target: the knob's value, and the channels kept where it is a ratio."""
+
+    value: float
+    width: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A piece of work: one target at several levels of one knob, mildest first."""
+
+    target: str
+    knob: Knob
+    levels: tuple[Level, ...]
+
+    def key(self, level: Level) -> str:
+        """The name of a point in a journal."""
+        setting = level.width if level.width is not None else int(level.value)
+        return f"{self.target}:{setting}" if self.knob == "pruning_ratio" else f"{self.target}:{self.knob}:{setting}"
+
+
+def planned_items(
+    model: nn.Module, graph: Graph, sweep: Sweep, pruning_ratios: Sequence[float], bits: Sequence[int]
+) -> list[Item]:
+    """Everything to measure, groups first, then single layers, then bits; in network order."""
+    _check_ratios(pruning_ratios, empty=bool(bits))
+    items = [_group_item(group, pruning_ratios) for group in graph.free] if pruning_ratios else []
+    if sweep.layers:
+        items += [_layer_item(name, width, pruning_ratios) for name, width in maskable(graph).items()]
+    if bits:
+        items += _bits_items(model, graph, bits, sweep)
+    items = [item for item in items if item.levels]
+    chosen = [item for item in items if any(fnmatch.fnmatchcase(item.target, p) for p in sweep.points)]
+    if items and not chosen:
+        known = ", ".join(dict.fromkeys(item.target for item in items))
+        raise LamellaError(f"points {list(sweep.points)} match no target. Known: {known}.")
+    return chosen
+
+
+def planned_points(graph: Graph, pruning_ratios: Iterable[float]) -> list[tuple[Group, int]]:
+    """The (group, width) pairs a sweep over these ratios measures: floor(N (1 - P)) channels, then the nearest legal width."""
+    ratios = list(pruning_ratios)
+    _check_ratios(ratios)
+    return [(g, level.width or 0) for g in graph.free for level in _group_item(g, ratios).levels]
+
+
+def _check_ratios(ratios: Sequence[float], empty: bool = False) -> None:
+    bad = [p for p in ratios if not 0 <= p < 1]
+    if bad or not (ratios or empty):
+        raise LamellaError(
+            f"pruning_ratios {bad or list(ratios)}: fractions removed, in [0, 1), were expected (0.5, not 50)."
+        )
+
+
+def _widths(width: int, ratios: Iterable[float]) -> set[int]:
+    return {int(width * (1 - p) + 1e-9) for p in ratios}
+
+
+def _group_item(group: Group, ratios: Sequence[float]) -> Item:
+    widths = {group.legal(width) for width in _widths(group.width, ratios)} - {group.width}
+    levels = tuple(Level(1 - width / group.width, width) for width in sorted(widths, reverse=True))
+    return Item(group.name, "pruning_ratio", levels)
+
+
+def maskable(graph: Graph) -> dict[str, int]:
+    """The convolutions whose filters can be masked, with their number of filters."""
+    widths = graph.widths
+    kinds = ("conv1d", "conv2d", "conv3d")
+    return {
+        x.name: x.outputs.at(widths) for x in graph.layers if x.kind in kinds and x.weight and x.outputs.at(widths) > 1
+    }
+
+
+def _layer_item(name: str, width: int, ratios: Sequence[float]) -> Item:
+    widths = {max(1, kept) for kept in _widths(width, ratios)} - {width}
+    return Item(name, "masked_ratio", tuple(Level(1 - w / width, w) for w in sorted(widths, reverse=True)))
+
+
+def _bits_items(model: nn.Module, graph: Graph, bits: Sequence[int], sweep: Sweep) -> list[Item]:
+    bad = [b for b in bits if not 2 <= b <= 16]
+    if bad:
+        raise LamellaError(f"bits {bad}: whole numbers from 2 to 16 were expected.")
+    layers = quantizable(model, [x.name for x in graph.layers if x.positions and x.weight])
+    levels = tuple(Level(float(b)) for b in sorted(set(bits), reverse=True))
+    knobs: tuple[Knob, ...] = ("bits", "bits_both") if sweep.inputs else ("bits",)
+    return [Item(name, knob, levels) for knob in knobs for name in layers]
+
+
+def split(items: Iterable[Item], done: Iterable[str]) -> list[Item]:
+    """The items without the levels whose keys are done."""
+    done = set(done)
+    left = [replace(item, levels=tuple(v for v in item.levels if item.key(v) not in done)) for item in items]
+    return [item for item in left if item.levels]

@@ -1,0 +1,110 @@
+"""The validation samples, in chunks that are always the same ones.
+
+    samples = Samples(task.validation, chunk=64, memory=512 << 20)
+    for chunk in samples:
+        chunk.number, chunk.inputs, chunk.targets
+
+Held in memory where they fit; else the loader is walked for every pass, and a pass that brings other samples is an error.
+"""
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+
+from ..digests import DataDigest
+from ..errors import DataError
+from ..training import Loader, empty_loader, on_device
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some samples: inputs as a tuple of arguments, targets."""
+
+    number: int
+    inputs: tuple[Any, ...]
+    targets: Any
+
+    def __len__(self) -> int:
+        return len(_first(self.inputs))
+
+
+class Samples:
+    """A loader's samples, cut into chunks."""
+
+    def __init__(self, loader: Loader, chunk: int, device: torch.device, memory: int = 1 << 29) -> None:
+        self.loader, self.chunk, self.device = loader, chunk, device
+        self.digest, self.count, size = _surveyed(loader)
+        self.held: list[Any] | None = None
+        if size <= memory:
+            self.held = [on_device(batch, device) for batch in self._walked()]
+
+    def __iter__(self) -> Iterator[Chunk]:
+        number = 0
+        for batch in self.held if self.held is not None else self._walked():
+            for part in _parts(on_device(batch, self.device), self.chunk):
+                yield Chunk(number, *part)
+                number += 1
+
+    def whole(self) -> Chunk:
+        """All samples at once; DataError where they are too many to hold."""
+        if self.held is None:
+            raise DataError(
+                "the validation samples do not fit into the memory that a race needs. Race on fewer, or use method='exact'."
+            )
+        return Chunk(0, *joined([next(iter(_parts(batch, self.count))) for batch in self.held]))
+
+    def _walked(self) -> Iterator[Any]:
+        """The loader's batches; DataError when they are not those of the first walk."""
+        digest, count = DataDigest(), 0
+        for batch in self.loader:
+            digest.add(batch)
+            count += len(_first(batch))
+            yield batch
+        if count != self.count:
+            raise DataError(
+                f"the validation loader gave {self.count} samples and then {count}; the same ones in the same order were expected. "
+                "Check its sampler, or pass a Batches or a list."
+            )
+        if digest.text != self.digest:
+            raise DataError(
+                "the validation loader gave other samples, or the same in another order, when it was walked again. Turn shuffling and "
+                "random augmentation off for validation."
+            )
+
+
+def _surveyed(loader: Loader) -> tuple[str, int, int]:
+    """Digest, number of samples, and bytes."""
+    digest, count, size = DataDigest(), 0, 0
+    for batch in loader:
+        digest.add(batch)
+        count += len(_first(batch))
+        size += sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
+    if not count:
+        raise empty_loader()
+    return digest.text, count, size
+
+
+def _first(tree: Any) -> Tensor:
+    return next(leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+
+
+def _parts(batch: Any, size: int) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    inputs, targets = batch
+    inputs = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+    for start in range(0, len(_first(inputs)), size):
+        rows = slice(start, start + size)
+        yield tree_map_only(Tensor, operator.itemgetter(rows), (inputs, targets))
+
+
+def joined(parts: list[tuple[Any, Any]]) -> tuple[Any, Any]:
+    """Several (inputs, targets) as one."""
+    leaves = [tree_flatten(part)[0] for part in parts]
+    structure = tree_flatten(parts[0])[1]
+    merged = [torch.cat(same) if isinstance(same[0], Tensor) else same[0] for same in zip(*leaves, strict=True)]
+    result: tuple[Any, Any] = tree_unflatten(merged, structure)
+    return result

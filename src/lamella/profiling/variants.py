@@ -1,0 +1,152 @@
+"""A target at a level, two ways: as a change of a replayed program, and as a model of its own.
+
+variant = vary(subject, item, level)
+variant.change                   # what the program runs with
+variant.model()                  # the model the plain loop would score
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..axes import groups_of, kept_mask, touched
+from ..coarsening import InputGrid, coarsen, observe_ranges, rounded_weight
+from ..replay import Change
+from ..schema import Graph, Parameter
+from ..surgery import copied, cut, masked, resolve
+from ..training import Batches, Portion, Recipe, Task, fit, recalibrate_bn
+from .points import Item, Level
+from .settings import Sweep
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One level of an item. `masked`: the same as a change that keeps every shape, where there is one."""
+
+    change: Change
+    model: Callable[[], nn.Module]
+    masked: Callable[[], Change] | None = None
+
+
+@dataclass
+class Subject:
+    """The dense network, its graph and task, and what is measured on it once."""
+
+    model: nn.Module
+    graph: Graph
+    task: Task
+    sweep: Sweep
+    _ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def setting(self, item: Item, level: Level) -> Setting:
+        """The target at this level."""
+        return _MAKERS[item.knob](self, item.target, level)
+
+    def mended(self, model: nn.Module) -> nn.Module:
+        """The model as the sweep wants it scored: recalibrated, tuned."""
+        if self.sweep.changes_models:
+            model = recalibrate_bn(copied(model, {}), self.task.calibration)
+        if self.sweep.tune_epochs:
+            train = self.task.train
+            if self.sweep.tune_samples is not None and isinstance(train, Batches):
+                train = Portion(train, self.sweep.tune_samples)
+            task = Task(
+                self.task.example_inputs, train=train, validation=(), test=(), loss=self.task.loss, calibration=train
+            )
+            fit(model, task, Recipe(epochs=self.sweep.tune_epochs, lr=self.sweep.lr), seed=self.sweep.seed)
+        return model.eval()
+
+    def range_of(self, layer: str) -> tuple[float, float]:
+        """The lowest and highest input of a layer on calibration data."""
+        if layer not in self._ranges:
+            layers = [x.name for x in self.graph.layers if x.positions and x.weight]
+            known = dict(self.model.named_modules())
+            self._ranges.update(observe_ranges(self.model, [n for n in layers if n in known], self.task.calibration))
+        return self._ranges[layer]
+
+
+def _narrowed(subject: Subject, target: str, level: Level) -> Setting:
+    model, graph = subject.model, subject.graph
+    kept = resolve(model, graph, {target: level.width or 0})
+    small = cut(model, graph, kept, share=True)
+    names = touched(graph, [target])
+    rows = {p.name: _rows(p, kept, model) for p in graph.parameters if p.name in names and _loses_rows(p, target)}
+    return Setting(
+        Change(_tensors(small, names), rows=rows),
+        lambda: small,
+        lambda: Change(_tensors(masked(model, graph, kept, share=True), _readers(graph, target))),
+    )
+
+
+def _loses_rows(parameter: Parameter, group: str) -> bool:
+    """Whether the group lies on the first axis, which makes channels, and on no other."""
+    first, *others = parameter.axes
+    alone = not any(group in groups_of(axis) or axis.blocks > 1 for axis in others)
+    return first.role == "out" and first.blocks == 1 and len(parameter.axes) > 1 and alone
+
+
+def _readers(graph: Graph, group: str) -> frozenset[str]:
+    """The parameters that consume the group's channels."""
+    return frozenset(p.name for p in graph.parameters if any(a.role == "in" and group in groups_of(a) for a in p.axes))
+
+
+def _rows(parameter: Parameter, kept: dict[str, tuple[int, ...]], model: nn.Module) -> Tensor:
+    mask = kept_mask(parameter.axes[0], kept)
+    return torch.from_numpy(np.flatnonzero(mask)).to(next(model.parameters()).device)
+
+
+def _tensors(model: nn.Module, names: frozenset[str]) -> dict[str, Tensor]:
+    held = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    return {name: held[name].detach() for name in names}
+
+
+def _masked(subject: Subject, target: str, level: Level) -> Setting:
+    """The filters of one layer with the smallest l2 norm give zero, after the batch norm that follows directly."""
+    layer = subject.graph.layer_of[target]
+    norms = [x for x in subject.graph.layers if x.kind == "batch_norm" and x.sources == (target,)]
+    names = [n for x in (layer, *norms) for n in (x.weight, x.bias) if n]
+    held = dict(subject.model.named_parameters(remove_duplicate=False))
+    weight = held[layer.weight or ""].detach()
+    stays = weight.flatten(1).double().norm(dim=1).topk(level.width or 0).indices.sort().values
+    tensors = {name: _only_rows(held[name].detach(), stays) for name in names}
+    return Setting(
+        Change(tensors, kept={layer.weight or "": stays}), lambda: copied(subject.model, tensors, share=True).eval()
+    )
+
+
+def _only_rows(tensor: Tensor, rows: Tensor) -> Tensor:
+    return torch.zeros_like(tensor).index_copy(0, rows, tensor[rows])
+
+
+def _weights(subject: Subject, target: str, level: Level) -> Setting:
+    bits = int(level.value)
+    return Setting(
+        Change({f"{target}.weight": _rounded(subject.model, target, bits)}),
+        lambda: coarsen(subject.model, {target: bits}),
+    )
+
+
+def _weights_and_inputs(subject: Subject, target: str, level: Level) -> Setting:
+    bits, limits = int(level.value), subject.range_of(target)
+    weight = f"{target}.weight"
+    return Setting(
+        Change({weight: _rounded(subject.model, target, bits)}, tweaks={weight: InputGrid(*limits, bits).rounded}),
+        lambda: coarsen(subject.model, {target: bits}, {target: limits}, {target: bits}),
+    )
+
+
+def _rounded(model: nn.Module, target: str, bits: int) -> Tensor:
+    module = model.get_submodule(target)
+    weight = module.get_parameter("weight")
+    return rounded_weight(weight.detach(), bits, 1 if getattr(module, "transposed", False) else 0)
+
+
+_MAKERS: dict[str, Callable[[Subject, str, Level], Setting]] = {
+    "pruning_ratio": _narrowed,
+    "masked_ratio": _masked,
+    "bits": _weights,
+    "bits_both": _weights_and_inputs,
+}

@@ -1,0 +1,189 @@
+"""A model as a program that can be run from any operator on, at other values of some parameters."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only, tree_unflatten
+
+from .folding import CONVOLUTIONS, LAYERS, absorbed, fold
+from .operators import Operator, Ref, operators
+from .running import Bound, Branch, Runner, State, Tweak, Variant, named
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Other tensors for some parameters (and buffers), by name.
+
+    Two facts, by the weight of a layer, spare running that layer: `rows`, where all that changes about it (and the batch norm after it) is
+    that it keeps these rows; `kept`, where its outputs (after that norm) are zero in all other rows. `tweaks`: by weight, what is done to
+    the layer's input first.
+    """
+
+    tensors: Mapping[str, Tensor]
+    rows: Mapping[str, Tensor] = field(default_factory=dict)
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    tweaks: Mapping[str, Tweak] = field(default_factory=dict)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What this change touches."""
+        return frozenset({*self.tensors, *self.tweaks})
+
+
+class Program:
+    """A model in evaluation mode, exported at these inputs, batch norms folded, weights in channels-last order.
+
+    Raises whatever torch.export raises for a model it cannot follow.
+    """
+
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        listing = fold(operators(model, inputs))
+        self.listing, self.listed = listing, listing.operators
+        self.runner = Runner(self.listed, listing.outputs)
+        self.size = next(len(x) for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim())
+        self.structure = _output_structure(model, inputs)
+        self._plans: dict[frozenset[str], tuple[tuple[int, ...], list[int]]] = {}
+        self.dense = {p: self._bind(op, listing.tensors) for p, op in enumerate(self.listed)}
+
+    @property
+    def elements(self) -> int:
+        """Elements per sample of all values together: an upper bound of what a walk ever holds."""
+        return sum(op.elements for op in self.listed)
+
+    def accepts(self, size: int) -> bool:
+        """Whether a batch of this many samples can be run."""
+        return size == self.size or (self.listing.any_size and size > 1)
+
+    def start(self, inputs: tuple[Any, ...]) -> State:
+        """A batch before the first operator."""
+        leaves = [_laid_out(x) for x in tree_leaves(inputs)]
+        return State(0, dict(enumerate(leaves)))
+
+    def affected(self, names: Iterable[str]) -> tuple[int, ...]:
+        """Positions of the operators that give other values when these parameters change."""
+        names, touched, found = frozenset(names), set[int](), []
+        for position, op in enumerate(self.listed):
+            if op.names & names or not touched.isdisjoint(op.reads):
+                touched.add(op.index)
+                found.append(position)
+        return tuple(found)
+
+    def advance(self, state: State, position: int) -> None:
+        """Run the dense network up to this position."""
+        if position > state.position:
+            own = set(state.values)
+            self.runner.run(range(state.position, position), state.values, self.dense, own)
+            state.position = position
+
+    def branch(self, state: State, names: frozenset[str]) -> Branch:
+        """What the variants that change these parameters share; the state is taken to the first operator that changes."""
+        affected, beside = self._plan(names)
+        self.advance(state, affected[0])
+        values = dict(state.values)
+        self.runner.run(beside, values, self.dense, set())
+        return Branch(names, values)
+
+    def first(self, names: frozenset[str]) -> int:
+        """The position of the first operator that a change of these parameters reaches. KeyError if no operator reads any."""
+        return self._plan(names)[0][0]
+
+    def _plan(self, names: frozenset[str]) -> tuple[tuple[int, ...], list[int]]:
+        if names not in self._plans:
+            affected = self.affected(names)
+            if not affected:
+                raise KeyError(f"no operator reads any of {sorted(names)[:3]}")
+            self._plans[names] = affected, self._beside(affected)
+        return self._plans[names]
+
+    def _beside(self, affected: tuple[int, ...]) -> list[int]:
+        """Dense operators whose values the variants read: those that the change does not reach, and the changed layers themselves."""
+        reached = set(affected)
+        wanted = {p for p in affected if self._is_entry(p, reached)}
+        need = {index for p in affected for index in self.listed[p].reads}
+        need |= {leaf.index for leaf in tree_leaves(self.listing.outputs, is_leaf=_is_ref) if _is_ref(leaf)}
+        for position in range(len(self.listed) - 1, affected[0] - 1, -1):
+            op = self.listed[position]
+            if position in wanted or (position not in reached and op.index in need):
+                wanted.add(position)
+                need |= set(op.reads)
+        return sorted(wanted)
+
+    def _is_entry(self, position: int, reached: set[int]) -> bool:
+        """Whether the operator is a layer with changed parameters and an unchanged input."""
+        op = self.listed[position]
+        made = {self.listed[p].index for p in reached}
+        return op.target in LAYERS and made.isdisjoint(op.reads)
+
+    def prepared(self, change: Change) -> Variant:
+        """The change with its tensors bound: made once, run on every batch."""
+        affected = self.affected(change.names)
+        reached = set(affected)
+        tensors = {**self.listing.tensors, **change.tensors}
+        bound: Bound = {
+            p: self._bind(o, tensors) for p in affected if (o := self.listed[p]).names & set(change.tensors)
+        }
+        variant = Variant(affected, {**self.dense, **bound})
+        for position in affected:
+            op = self.listed[position]
+            weight = op.args[1].text if op.target in LAYERS else ""
+            if weight in change.tweaks:
+                variant.tweaks[position] = change.tweaks[weight]
+            elif op.target in CONVOLUTIONS and self._is_entry(position, reached):
+                self._shorten(variant, position, weight, change)
+        return variant
+
+    def _shorten(self, variant: Variant, position: int, weight: str, change: Change) -> None:
+        """Where the change only drops or zeroes rows of this layer, its output follows from the dense one."""
+        if weight in change.rows:
+            variant.picked[position] = change.rows[weight]
+        elif weight in change.kept and self.listed[position].names >= change.tensors.keys():
+            dense = self.listing.tensors[weight]
+            mask = torch.zeros(len(dense), dtype=dense.dtype, device=dense.device)
+            mask[change.kept[weight]] = 1
+            variant.zeroed[position] = mask.view(1, -1, *[1] * (dense.dim() - 2))
+
+    def outputs(self, branch: Branch, variant: Variant) -> Any:
+        """The network's outputs under this variant."""
+        values = dict(branch.values)
+        self.runner.run(variant.order, values, variant.bound, set(), variant)
+        return self._result(values)
+
+    def finished(self, state: State) -> Any:
+        """The dense network's outputs."""
+        self.advance(state, len(self.listed))
+        return self._result(state.values)
+
+    def _result(self, values: dict[int, Any]) -> Any:
+        leaves = tree_leaves(tree_map_only(Ref, lambda ref: values[ref.index], self.listing.outputs))
+        return tree_unflatten(leaves, self.structure)
+
+    def _bind(self, op: Operator, tensors: Mapping[str, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        args, kwargs = op.args, {k: named(v, tensors) for k, v in op.kwargs.items()}
+        if op.target in CONVOLUTIONS and op.names:
+            weight, bias = absorbed(op, tensors)
+            return (args[0], _laid_out(weight), bias, *args[3:]), kwargs
+        return tuple(named(a, tensors) for a in args), kwargs
+
+
+def _is_ref(leaf: Any) -> bool:
+    return isinstance(leaf, Ref)
+
+
+def _laid_out(tensor: Any) -> Any:
+    """Pictures and 2-d kernels in channels-last order, the faster one on every machine we measured."""
+    if isinstance(tensor, Tensor) and tensor.dim() == 4:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor
+
+
+def _output_structure(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    from torch.utils._pytree import tree_structure
+
+    with torch.no_grad():
+        return tree_structure(tree_map(lambda leaf: leaf, model(*inputs)))
+
+
+__all__ = ["Change", "Program"]
