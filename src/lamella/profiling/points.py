@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ..coarsening import quantizable
 from ..errors import LamellaError
 from ..schema import Graph, Group, Knob
 from .settings import Sweep
@@ -88,9 +87,8 @@ def maskable(graph: Graph) -> dict[str, int]:
     """The convolutions whose filters can be masked, with their number of filters."""
     widths = graph.widths
     kinds = ("conv1d", "conv2d", "conv3d")
-    return {
-        x.name: x.outputs.at(widths) for x in graph.layers if x.kind in kinds and x.weight and x.outputs.at(widths) > 1
-    }
+    plain = [x for x in graph.layers if x.kind in kinds and x.weight == f"{x.name}.weight"]
+    return {x.name: x.outputs.at(widths) for x in plain if x.outputs.at(widths) > 1}
 
 
 def _layer_item(name: str, width: int, ratios: Sequence[float]) -> Item:
@@ -102,7 +100,10 @@ def _bits_items(model: nn.Module, graph: Graph, bits: Sequence[int], sweep: Swee
     bad = [b for b in bits if not 2 <= b <= 16]
     if bad:
         raise LamellaError(f"bits {bad}: whole numbers from 2 to 16 were expected.")
-    layers = quantizable(model, [x.name for x in graph.layers if x.positions and x.weight])
+    held = dict(
+        model.named_parameters(remove_duplicate=False)
+    )  # a weight that is computed anew at every call cannot be rounded
+    layers = [x.name for x in graph.layers if x.positions and x.weight and f"{x.name}.weight" in held]
     levels = tuple(Level(float(b)) for b in sorted(set(bits), reverse=True))
     knobs: tuple[Knob, ...] = ("bits", "bits_both") if sweep.inputs else ("bits",)
     return [Item(name, knob, levels) for knob in knobs for name in layers]

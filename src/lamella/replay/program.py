@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only, tree_unflatten
 
 from .folding import CONVOLUTIONS, LAYERS, absorbed, fold
-from .operators import Operator, Ref, operators
+from .operators import Name, Operator, Ref, operators
 from .running import Bound, Branch, Runner, State, Tweak, Variant, named
 
 
@@ -128,7 +128,7 @@ class Program:
         variant = Variant(affected, {**self.dense, **bound})
         for position in affected:
             op = self.listed[position]
-            weight = op.args[1].text if op.target in LAYERS else ""
+            weight = op.args[1].text if op.target in LAYERS and isinstance(op.args[1], Name) else ""
             if weight in change.tweaks:
                 variant.tweaks[position] = change.tweaks[weight]
             elif op.target in CONVOLUTIONS and self._is_entry(position, reached):
@@ -162,7 +162,7 @@ class Program:
 
     def _bind(self, op: Operator, tensors: Mapping[str, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args, kwargs = op.args, {k: named(v, tensors) for k, v in op.kwargs.items()}
-        if op.target in CONVOLUTIONS and op.names:
+        if op.target in CONVOLUTIONS and all(isinstance(a, Name | None) for a in op.args[1:3]):
             weight, bias = absorbed(op, tensors)
             return (args[0], _laid_out(weight), bias, *args[3:]), kwargs
         return tuple(named(a, tensors) for a in args), kwargs

@@ -1,0 +1,108 @@
+"""A variant run from where it changes gives what the narrowed model gives, over a zoo of awkward networks."""
+
+import pytest
+import torch
+from torch import nn
+from zoo import NAMES, traced
+
+from lamella.profiling.engine import Engine, agree, tensors_of
+from lamella.profiling.points import planned_items
+from lamella.profiling.settings import Sweep
+from lamella.profiling.variants import Subject
+from lamella.replay import Change, Program
+from lamella.training import Task
+from lamella.zoo import make_model
+
+# What cannot be replayed runs as a whole model. Bits of one of two tied modules: the program has one weight for both.
+WHOLE = {"vision_transformer": {"patch:pruning_ratio"}, "tied_modules": {"1:bits"}}
+
+
+def nothing(outputs, targets):
+    return torch.zeros(len(targets))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variant_equals_its_model(name):
+    model, inputs, graph = traced(name)
+    batches = [(inputs, torch.zeros(len(inputs[0])))]
+    task = Task(inputs, train=batches, validation=batches, test=batches, score=nothing)
+    sweep = Sweep(layers=True)
+    engine = Engine(Subject(model, graph, task, sweep))
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    whole = set()
+    with torch.inference_mode():
+        for item in planned_items(model, graph, sweep, (0.25, 0.5), (4,)):
+            runs = engine.prepared(item)
+            for run, outputs in zip(runs, engine.outputs(runs, next(iter(engine.samples))), strict=True):
+                assert agree(tensors_of(outputs), tensors_of(run.whole()(*inputs))), item
+            whole |= {f"{item.target}:{item.knob}"} if runs[0].variant is None else set()
+    assert whole == WHOLE.get(name, set()), engine.notes
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    torch.manual_seed(0)
+    model = make_model("resnet14", widths=(4, 8, 16)).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return model, torch.randn(8, 3, 16, 16)
+
+
+def zeroed(model, layer, rows):
+    weight = model.get_submodule(layer).weight.detach()
+    stays = torch.tensor([r for r in range(len(weight)) if r not in rows])
+    return Change({f"{layer}.weight": torch.zeros_like(weight).index_copy(0, stays, weight[stays])})
+
+
+def test_only_what_the_change_reaches_is_run(resnet):
+    model, x = resnet
+    program = Program(model, (x,))
+    assert sum("batch_norm" in str(op.target) for op in program.listed) == 0
+    early, late = (len(program.affected({f"{name}.weight"})) for name in ("layer1.0.conv1", "layer3.1.conv2"))
+    assert late < 6 < early
+    assert program.affected({"linear.weight"}) == (len(program.listed) - 1,)
+
+
+def test_running_variants_leaves_the_shared_values_alone(resnet):
+    model, x = resnet
+    program = Program(model, (x,))
+    change = zeroed(model, "layer2.0.conv1", (0, 1))
+    with torch.inference_mode():
+        state = program.start((x,))
+        branch = program.branch(state, change.names)
+        kept = {i: v.clone() for i, v in branch.values.items() if isinstance(v, torch.Tensor)}
+        variant = program.prepared(change)
+        first, second = program.outputs(branch, variant), program.outputs(branch, variant)
+        assert torch.equal(first, second)
+        assert all(torch.equal(v, branch.values[i]) for i, v in kept.items())
+        # The walk goes on to the dense outputs as if nothing had branched off.
+        assert torch.allclose(program.finished(state), model(x), atol=1e-5)
+
+
+def test_a_walk_holds_only_what_is_still_needed(resnet):
+    model, x = resnet
+    program = Program(model, (x,))
+    with torch.inference_mode():
+        state = program.start((x,))
+        for position in range(len(program.listed) + 1):
+            program.advance(state, position)
+            assert sum(isinstance(v, torch.Tensor) and v.dim() == 4 for v in state.values.values()) <= 5
+    assert len(state.values) == 1
+
+
+def test_other_batch_sizes_run_on_the_same_program(resnet):
+    model, x = resnet
+    program = Program(model, (x,))
+    assert program.accepts(3)
+    with torch.inference_mode():
+        assert torch.allclose(program.finished(program.start((x[:3],))), model(x[:3]), atol=1e-5)
+
+
+def test_an_unknown_parameter_is_an_error(resnet):
+    model, x = resnet
+    program = Program(model, (x,))
+    with pytest.raises(KeyError, match="no operator reads"):
+        program.branch(program.start((x,)), frozenset({"absent.weight"}))
