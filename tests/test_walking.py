@@ -72,7 +72,7 @@ def test_compress_narrows_in_order_and_leaves_the_model_alone(task, graph, plan)
     assert model.training
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -89,12 +89,12 @@ def test_a_killed_walk_ends_where_it_would_have_ended(task, graph, plan, tmp_pat
             nonlocal count
             count += 1
             if count == after:
-                raise Killed
+                raise KilledError
 
         return original(*args, on_epoch=on_epoch, **kwargs)
 
     monkeypatch.setattr(walking, "fit", dying)
-    with pytest.raises(Killed) if after <= 3 else pytest.MonkeyPatch.context():
+    with pytest.raises(KilledError) if after <= 3 else pytest.MonkeyPatch.context():
         lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
     monkeypatch.setattr(walking, "fit", original)
     small, result = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)

@@ -198,7 +198,7 @@ def profile(
 
     ratios = tuple(_number(part, "--pruning-ratios") for part in pruning_ratios.split(",") if part)
     with _working(run, quiet) as progress:
-        found: Profile = profiled(resume(run), ratios, progress)
+        found: Profile = profiled(resume(run), pruning_ratios=ratios, progress=progress)
     _show(
         profile_view(found),
         {"baseline": to_plain(found.baseline), "points": to_plain(found.points)},
@@ -234,6 +234,7 @@ def plan(
         str | None, typer.Option("--bytes", help="Budget for the ONNX file: a number, or a share.")
     ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of tuning after each step.")] = 1,
+    closing_epochs: Annotated[int, typer.Option(help="Epochs of tuning after the last step.")] = 0,
     bits: Annotated[int | None, typer.Option(help="Bits for every layer in a last step.")] = 8,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -253,7 +254,16 @@ def plan(
     options = {name: value for name, value in own.items() if value is not None}
     with _working(run, quiet):
         session = resume(run)
-        made: Plan = planned(session, budget, planner=planner, order=order, epochs=epochs, bits=bits, **options)
+        made: Plan = planned(
+            session,
+            budget,
+            planner=planner,
+            order=order,
+            epochs=epochs,
+            closing_epochs=closing_epochs,
+            bits=bits,
+            **options,
+        )
         graph = session.read("graph", Graph)
     _show(plan_view(made, graph), to_plain(made), quiet=quiet, as_json=as_json)
 

@@ -19,6 +19,7 @@ from .costs import cost
 from .errors import LamellaError
 from .exporting import OnnxModel, onnx_bytes
 from .planning import reorder
+from .profiling import Sweep
 from .progress import Progress, silent
 from .reporting import write_report
 from .schema import Budget, Graph, Plan, Profile, Result, Row, Table
@@ -33,11 +34,12 @@ from .training import Recipe, evaluate, fit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How much work the demo does: recipes, epochs after each cut, and the threshold factor."""
+    """How much work the demo does: recipes, epochs after each cut and after the last, and the threshold factor."""
 
     training: Recipe
     tuning: Recipe
-    epochs_per_step: int = 2
+    epochs_per_step: int = 1
+    closing_epochs: int = 0
     factor: float = 0.985
     tuning_samples: int | None = None
     scratch_epochs: int | None = None
@@ -48,17 +50,18 @@ class Settings:
 SETTINGS: dict[str, Settings] = {
     "digits": Settings(
         training=Recipe(epochs=20, lr=0.05),
-        tuning=Recipe(epochs=2, lr=0.02),
+        tuning=Recipe(epochs=1, lr=0.05),
+        closing_epochs=20,
         least_dense=0.98,
         options={"model.widths": "32,64,128"},
     ),
     "mnist": Settings(
-        training=Recipe(epochs=3, lr=0.05), tuning=Recipe(epochs=1, lr=0.02), epochs_per_step=1, tuning_samples=10_000
+        training=Recipe(epochs=3, lr=0.05), tuning=Recipe(epochs=1, lr=0.02), closing_epochs=2, tuning_samples=10_000
     ),
     "cifar10": Settings(
         training=Recipe(epochs=30, lr=0.1, warmup=1),
         tuning=Recipe(epochs=1, lr=0.01),
-        epochs_per_step=1,
+        closing_epochs=8,
         tuning_samples=10_000,
     ),
 }
@@ -71,8 +74,11 @@ def demo(session: Session, settings: Settings, progress: Progress = silent) -> T
     dense = train(session, settings.training, progress)
     _check_dense(dense, session, settings)
     opened(session)
-    profiled(session, progress=progress)
-    plan = planned(session, Budget(), factor=settings.factor, epochs=settings.epochs_per_step, bits=8)
+    profiled(session, sweep=Sweep(recalibrate=True), progress=progress)
+    closing = settings.closing_epochs
+    plan = planned(
+        session, Budget(), closing_epochs=closing, factor=settings.factor, epochs=settings.epochs_per_step, bits=8
+    )
     variants = _compressed_variants(session, plan, settings, progress)
     quantized(session)
     scratch = _from_scratch(session, variants["pruned out of order"], settings, progress)

@@ -16,11 +16,11 @@ from torch import nn
 from .compression import compress
 from .exporting import OnnxModel, export_onnx, onnx_bytes
 from .planning import plan as make_plan
-from .profiling import RATIOS, profile
+from .profiling import RATIOS, Sweep, profile
 from .progress import Progress, silent
 from .quantization import int8_file, quantize
 from .records import save_record
-from .schema import Budget, Graph, Plan, Profile, Result
+from .schema import Budget, Graph, Plan, Profile, Result, Step
 from .sessions import Session, weighted
 from .storage import load, save
 from .training import Portion, Recipe, Task, evaluate, fit
@@ -48,13 +48,20 @@ def opened(session: Session) -> Graph:
     return session.graph()
 
 
-def profiled(session: Session, pruning_ratios: tuple[float, ...] = RATIOS, progress: Progress = silent) -> Profile:
+def profiled(
+    session: Session,
+    *,
+    pruning_ratios: tuple[float, ...] = RATIOS,
+    sweep: Sweep = Sweep(),  # noqa: B008 - frozen
+    progress: Progress = silent,
+) -> Profile:
     """The curves, and `profile.json`. Finished points are never measured again."""
     found = profile(
         session.dense(),
         session.task,
         graph=session.graph(),
         pruning_ratios=pruning_ratios,
+        sweep=sweep,
         journal=session.path("profile_journal"),
         progress=progress,
     )
@@ -62,9 +69,13 @@ def profiled(session: Session, pruning_ratios: tuple[float, ...] = RATIOS, progr
     return found
 
 
-def planned(session: Session, budget: Budget, **options: Any) -> Plan:
-    """A plan from the run's curves, and `plan.json`."""
+def planned(session: Session, budget: Budget, *, closing_epochs: int = 0, **options: Any) -> Plan:
+    """A plan from the run's curves, and `plan.json`. `closing_epochs`: a last step of tuning alone, after all cuts."""
     plan = make_plan(session.read("profile", Profile), budget, **options)
+    if closing_epochs:
+        cuts = tuple(step for step in plan.steps if step.widths)
+        rest = tuple(step for step in plan.steps if not step.widths)
+        plan = replace(plan, steps=(*cuts, Step(epochs=closing_epochs), *rest))
     session.write("plan", plan)
     return plan
 

@@ -64,7 +64,7 @@ def walk(
     progress("compress", 0, total)
     yield state
     for number, step in enumerate(steps, 1):
-        with with_context(f"step {number} of {total} ({', '.join(step.widths) or 'no widths'})"):
+        with with_context(f"step {number} of {total} ({', '.join(step.widths) or 'tuning'})"):
             done = record.restored(state, number, step) if record else None
             if done is None:
                 done = _take(state, number, step, task, replace(recipe, epochs=step.epochs), seed, record)
