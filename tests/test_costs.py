@@ -29,7 +29,9 @@ def counted_macs(model, inputs):
     with FlopCounterMode(display=False) as counter:
         model(*inputs)
     ops = counter.get_flop_counts()["Global"]
-    wanted = {aten.convolution, aten.mm, aten.addmm} | ({aten.bmm} if "matrix" in dict(model.named_parameters()) else set())
+    wanted = {aten.convolution, aten.mm, aten.addmm} | (
+        {aten.bmm} if "matrix" in dict(model.named_parameters()) else set()
+    )
     return sum(n for op, n in ops.items() if op in wanted) // 2 // len(inputs[0])
 
 
@@ -66,7 +68,7 @@ def test_bytes_fall_with_bits_and_widths():
     assert int8.bytes < 0.4 * dense.bytes
     assert half.bytes < 0.4 * dense.bytes
     assert half.memory < dense.memory
-    assert cost(graph, bits={n: 32 for n in bits}) == dense
+    assert cost(graph, bits=dict.fromkeys(bits, 32)) == dense
     assert sum(layer_cost(graph, layer.name, bits=bits).bytes for layer in graph.layers) + FILE_OVERHEAD == int8.bytes
 
 

@@ -45,7 +45,9 @@ def test_full_width_is_the_identity_bit_for_bit(name):
     model, inputs, graph = zoo.traced(name)
     same = narrow(model, graph, graph.widths)
     for (n, a), (m, b) in zip(model.state_dict().items(), same.state_dict().items(), strict=True):
-        assert n == m and torch.equal(a, b) and a.data_ptr() != b.data_ptr()
+        assert n == m
+        assert torch.equal(a, b)
+        assert a.data_ptr() != b.data_ptr()
     assert_equal_outputs(zoo.outputs(same, inputs), zoo.outputs(model, inputs))
 
 
@@ -66,7 +68,9 @@ def test_any_subset_of_groups_at_any_width_equals_masked(name, seed, data):
     model, inputs = zoo.widened(model, inputs)
     shares = {g.name: data.draw(st.sampled_from([0.0, 0.2, 0.5, 0.8, 1.0])) for g in graph.free}
     kept = {n: random_channels(graph, seed, share)[n] for n, share in shares.items()}
-    assert_equal_outputs(zoo.outputs(narrow(model, graph, kept), inputs), zoo.outputs(masked(model, graph, kept), inputs), 1e-9)
+    assert_equal_outputs(
+        zoo.outputs(narrow(model, graph, kept), inputs), zoo.outputs(masked(model, graph, kept), inputs), 1e-9
+    )
 
 
 @every_net
@@ -149,7 +153,11 @@ def test_the_best_channels_stay():
         ("chain", {"2.2": 3}, r"\['2.2'\]: the group is frozen at 5: model output"),
         ("chain", {"0.0": []}, r"\['0.0'\]: 0 channels asked"),
         ("grouped", {"1.0": 6}, r"\['1.0'\]: 6 is not a multiple of 4, the balanced parts"),
-        ("grouped", {"1.0": [0, 1, 2, 3]}, r"\['1.0'\]: unbalanced: \[4, 0, 0, 0\] channels in the parts where \[1, 1, 1, 1\]"),
+        (
+            "grouped",
+            {"1.0": [0, 1, 2, 3]},
+            r"\['1.0'\]: unbalanced: \[4, 0, 0, 0\] channels in the parts where \[1, 1, 1, 1\]",
+        ),
         ("shuffle_units", {"0.0": 7}, r"\['0.0'\]: 7 is not one of the widths at which its parts balance"),
     ],
 )

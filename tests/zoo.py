@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -95,24 +95,32 @@ def chain(w):
 
 @net(0.5)
 def flattened(w):
-    return nn.Sequential(cbr(3, w), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(4 * w, 2 * w), nn.ReLU(), nn.Linear(2 * w, 3)), picture()
+    return nn.Sequential(
+        cbr(3, w), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(4 * w, 2 * w), nn.ReLU(), nn.Linear(2 * w, 3)
+    ), picture()
 
 
 @net(0.5)
 def conv1d(w):
     c = nn.Conv1d
-    return nn.Sequential(c(2, w, 3), nn.BatchNorm1d(w), nn.ELU(), c(w, w, 3), nn.AvgPool1d(2), nn.Flatten(), nn.Linear(4 * w, 3)), (torch.randn(2, 2, 12),)
+    return nn.Sequential(
+        c(2, w, 3), nn.BatchNorm1d(w), nn.ELU(), c(w, w, 3), nn.AvgPool1d(2), nn.Flatten(), nn.Linear(4 * w, 3)
+    ), (torch.randn(2, 2, 12),)
 
 
 @net(0.5)
 def conv3d(w):
     c = nn.Conv3d
-    return nn.Sequential(c(1, w, 3), nn.BatchNorm3d(w), nn.GELU(), c(w, w, 2), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(w, 3)), (torch.randn(2, 1, 6, 6, 6),)
+    return nn.Sequential(
+        c(1, w, 3), nn.BatchNorm3d(w), nn.GELU(), c(w, w, 2), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(w, 3)
+    ), (torch.randn(2, 1, 6, 6, 6),)
 
 
 @net(0.5)
 def multilayer(w):
-    return nn.Sequential(nn.Linear(7, 2 * w), nn.BatchNorm1d(2 * w), nn.Sigmoid(), nn.Linear(2 * w, w), nn.Tanh(), nn.Linear(w, 1)), (torch.randn(4, 7),)
+    return nn.Sequential(
+        nn.Linear(7, 2 * w), nn.BatchNorm1d(2 * w), nn.Sigmoid(), nn.Linear(2 * w, w), nn.Tanh(), nn.Linear(w, 1)
+    ), (torch.randn(4, 7),)
 
 
 @net(0.4)
@@ -138,7 +146,9 @@ def dropped(w):
         x = s.stem(x)
         return s.out(x + s.drop(s.body(x)))
 
-    return Fn(run, stem=cbr(3, w), body=nn.Sequential(cbr(w, w), nn.Dropout2d(0.5)), drop=StochasticDepth(), out=head(w)), picture()
+    return Fn(
+        run, stem=cbr(3, w), body=nn.Sequential(cbr(w, w), nn.Dropout2d(0.5)), drop=StochasticDepth(), out=head(w)
+    ), picture()
 
 
 # ---- shortcuts
@@ -151,7 +161,14 @@ def residual(w):
         x = F.relu(s.body(x) + x)
         return s.out(F.relu(s.down(x) + s.skip(x)))
 
-    return Fn(run, stem=cbr(3, w), body=cbr(w, w), down=cbr(w, 2 * w, stride=2), skip=nn.Conv2d(w, 2 * w, 1, 2), out=head(2 * w)), picture()
+    return Fn(
+        run,
+        stem=cbr(3, w),
+        body=cbr(w, w),
+        down=cbr(w, 2 * w, stride=2),
+        skip=nn.Conv2d(w, 2 * w, 1, 2),
+        out=head(2 * w),
+    ), picture()
 
 
 @net(0.2, ("channels that cannot leave",))
@@ -161,7 +178,9 @@ def padded_shortcut(w):  # He et al. 2016, option A as a lambda: the padded chan
         shortcut = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, w // 2, w // 2))
         return s.out(F.relu(s.down(x) + shortcut))
 
-    return Fn(run, stem=cbr(3, w), down=nn.Sequential(cbr(w, w), nn.Conv2d(w, 2 * w, 3, 2, 1)), out=head(2 * w)), picture()
+    return Fn(
+        run, stem=cbr(3, w), down=nn.Sequential(cbr(w, w), nn.Conv2d(w, 2 * w, 3, 2, 1)), out=head(2 * w)
+    ), picture()
 
 
 @net(0.5)
@@ -174,7 +193,9 @@ def padded_by_buffers(w):
         return s.out(F.relu(s.down(x) + y))
 
     zeros = torch.zeros(1, w // 2, 1, 1)
-    return Fn(run, stem=cbr(3, w), down=nn.Conv2d(w, 2 * w, 3, 2, 1), before=zeros, after=zeros.clone(), out=head(2 * w)), picture()
+    return Fn(
+        run, stem=cbr(3, w), down=nn.Conv2d(w, 2 * w, 3, 2, 1), before=zeros, after=zeros.clone(), out=head(2 * w)
+    ), picture()
 
 
 @net(0.5)
@@ -183,7 +204,14 @@ def inverted_residual(w):
         x = s.stem(x)
         return s.out(x + s.project(s.deep(s.expand(x))))
 
-    return Fn(run, stem=cbr(3, w), expand=cbr(w, 4 * w, 1), deep=cbr(4 * w, 4 * w, groups=4 * w), project=nn.Conv2d(4 * w, w, 1), out=head(w)), picture()
+    return Fn(
+        run,
+        stem=cbr(3, w),
+        expand=cbr(w, 4 * w, 1),
+        deep=cbr(4 * w, 4 * w, groups=4 * w),
+        project=nn.Conv2d(4 * w, w, 1),
+        out=head(w),
+    ), picture()
 
 
 @net(0.4)
@@ -203,7 +231,14 @@ def u_net(w):
         b = s.b(F.max_pool2d(a, 2))
         return s.out(s.c(torch.cat((a, s.up(b)), 1)))
 
-    return Fn(run, a=cbr(3, w), b=cbr(w, 2 * w), up=nn.ConvTranspose2d(2 * w, w, 2, 2), c=cbr(2 * w, w), out=nn.Conv2d(w, 2, 1)), picture()
+    return Fn(
+        run,
+        a=cbr(3, w),
+        b=cbr(w, 2 * w),
+        up=nn.ConvTranspose2d(2 * w, w, 2, 2),
+        c=cbr(2 * w, w),
+        out=nn.Conv2d(w, 2, 1),
+    ), picture()
 
 
 @net(0.3)
@@ -233,7 +268,9 @@ def grouped(w):
 
 @net(0.4)
 def depthwise_multiplier(w):
-    return nn.Sequential(cbr(3, w), nn.Conv2d(w, 2 * w, 3, groups=w), nn.BatchNorm2d(2 * w), nn.ReLU(), head(2 * w)), picture()
+    return nn.Sequential(
+        cbr(3, w), nn.Conv2d(w, 2 * w, 3, groups=w), nn.BatchNorm2d(2 * w), nn.ReLU(), head(2 * w)
+    ), picture()
 
 
 @net(0.4)
@@ -244,13 +281,17 @@ def transposed(w):
 
 @net(0.4)
 def grouped_transposed(w):
-    return nn.Sequential(cbr(3, 2 * w), nn.ConvTranspose2d(2 * w, 4 * w, 2, 2, groups=2), nn.ReLU(), head(4 * w)), picture()
+    return nn.Sequential(
+        cbr(3, 2 * w), nn.ConvTranspose2d(2 * w, 4 * w, 2, 2, groups=2), nn.ReLU(), head(4 * w)
+    ), picture()
 
 
 @net(0.3)
 def depthwise_transposed(w):
     t = nn.ConvTranspose2d
-    return nn.Sequential(cbr(3, w), t(w, w, 2, 2, groups=w), nn.ReLU(), t(w, 2 * w, 3, groups=w), head(2 * w)), picture()
+    return nn.Sequential(
+        cbr(3, w), t(w, w, 2, 2, groups=w), nn.ReLU(), t(w, 2 * w, 3, groups=w), head(2 * w)
+    ), picture()
 
 
 @net(0.4)
@@ -269,7 +310,9 @@ def shuffle_units(w):  # ShuffleNetV2: halves, concatenation, shuffle, twice; th
     class Unit(nn.Module):
         def __init__(self, c):
             super().__init__()
-            self.body = nn.Sequential(cbr(c // 2, c // 2, 1), nn.Conv2d(c // 2, c // 2, 3, 1, 1, groups=c // 2), cbr(c // 2, c // 2, 1))
+            self.body = nn.Sequential(
+                cbr(c // 2, c // 2, 1), nn.Conv2d(c // 2, c // 2, 3, 1, 1, groups=c // 2), cbr(c // 2, c // 2, 1)
+            )
 
         def forward(self, x):
             a, b = x.chunk(2, dim=1)
@@ -338,7 +381,15 @@ def chunk_gated(w):
 
 @net(0.3)
 def pixel_shuffle(w):
-    return nn.Sequential(cbr(3, w), nn.Conv2d(w, 4 * w, 3), nn.PixelShuffle(2), nn.ReLU(), nn.Conv2d(w, w, 3), nn.PixelUnshuffle(2), head(4 * w)), picture()
+    return nn.Sequential(
+        cbr(3, w),
+        nn.Conv2d(w, 4 * w, 3),
+        nn.PixelShuffle(2),
+        nn.ReLU(),
+        nn.Conv2d(w, w, 3),
+        nn.PixelUnshuffle(2),
+        head(4 * w),
+    ), picture()
 
 
 # ---- sizes
@@ -349,7 +400,9 @@ def hard_coded_view(w):  # the flattened size is a number in forward: what feeds
     def run(s, x):
         return s.out(s.b(s.a(x)).view(-1, 4 * 2 * w))
 
-    return Fn(run, a=cbr(3, 8 * w), b=nn.Sequential(cbr(8 * w, 2 * w), nn.AdaptiveAvgPool2d(2)), out=nn.Linear(8 * w, 3)), picture()
+    return Fn(
+        run, a=cbr(3, 8 * w), b=nn.Sequential(cbr(8 * w, 2 * w), nn.AdaptiveAvgPool2d(2)), out=nn.Linear(8 * w, 3)
+    ), picture()
 
 
 @net(0.5)
@@ -357,12 +410,24 @@ def remembered_view(w):  # the flattened size is an attribute: it follows
     def run(s, x):
         return s.out(s.a(x).view(-1, s.flat))
 
-    return Fn(run, {"flat": 8 * w}, a=nn.Sequential(cbr(3, 2 * w), nn.AdaptiveAvgPool2d(2)), out=nn.Sequential(nn.Linear(8 * w, w), nn.ReLU(), nn.Linear(w, 3))), picture()
+    return Fn(
+        run,
+        {"flat": 8 * w},
+        a=nn.Sequential(cbr(3, 2 * w), nn.AdaptiveAvgPool2d(2)),
+        out=nn.Sequential(nn.Linear(8 * w, w), nn.ReLU(), nn.Linear(w, 3)),
+    ), picture()
 
 
 @net(0.4)
 def decoder(w):  # linear -> unflatten -> transposed convolutions
-    return nn.Sequential(nn.Linear(6, 16 * w), nn.ReLU(), nn.Unflatten(1, (w, 4, 4)), nn.ConvTranspose2d(w, w, 2, 2), nn.ReLU(), nn.ConvTranspose2d(w, 1, 2, 2)), (torch.randn(2, 6),)
+    return nn.Sequential(
+        nn.Linear(6, 16 * w),
+        nn.ReLU(),
+        nn.Unflatten(1, (w, 4, 4)),
+        nn.ConvTranspose2d(w, w, 2, 2),
+        nn.ReLU(),
+        nn.ConvTranspose2d(w, 1, 2, 2),
+    ), (torch.randn(2, 6),)
 
 
 # ---- attention and scales
@@ -389,7 +454,16 @@ def spatial_attention(w):  # CBAM: statistics over channels
 
 @net(0.4)
 def norms(w):
-    return nn.Sequential(nn.Conv2d(3, 2 * w, 3), nn.GroupNorm(4, 2 * w), nn.Conv2d(2 * w, 2 * w, 1), nn.GroupNorm(2 * w, 2 * w), nn.Conv2d(2 * w, w, 1), nn.InstanceNorm2d(w, affine=True), nn.PReLU(w), head(w)), picture()
+    return nn.Sequential(
+        nn.Conv2d(3, 2 * w, 3),
+        nn.GroupNorm(4, 2 * w),
+        nn.Conv2d(2 * w, 2 * w, 1),
+        nn.GroupNorm(2 * w, 2 * w),
+        nn.Conv2d(2 * w, w, 1),
+        nn.InstanceNorm2d(w, affine=True),
+        nn.PReLU(w),
+        head(w),
+    ), picture()
 
 
 @net(0.4)
@@ -401,7 +475,16 @@ def layer_scaled(w):  # a ConvNeXt block
         return s.out(x + y.permute(0, 3, 1, 2))
 
     deep = nn.Conv2d(w, w, 3, padding=1, groups=w)
-    return Fn(run, stem=nn.Conv2d(3, w, 2, 2), deep=deep, norm=nn.LayerNorm(w), one=nn.Linear(w, 4 * w), two=nn.Linear(4 * w, w), gamma=nn.Parameter(torch.full((w,), 1e-6)), out=head(w)), picture()
+    return Fn(
+        run,
+        stem=nn.Conv2d(3, w, 2, 2),
+        deep=deep,
+        norm=nn.LayerNorm(w),
+        one=nn.Linear(w, 4 * w),
+        two=nn.Linear(4 * w, w),
+        gamma=nn.Parameter(torch.full((w,), 1e-6)),
+        out=head(w),
+    ), picture()
 
 
 @net(0.4)
@@ -413,7 +496,9 @@ def heads_by_hand(w):  # whole heads leave: num_heads and the sizes of the views
         return s.out(s.proj(y.transpose(1, 2).flatten(2)).mean(1))
 
     numbers = {"num_heads": 4, "head_dim": w}
-    return Fn(run, numbers, qkv=nn.Linear(6, 12 * w), proj=nn.Linear(4 * w, 2 * w), out=nn.Linear(2 * w, 3)), (torch.randn(2, 5, 6),)
+    return Fn(run, numbers, qkv=nn.Linear(6, 12 * w), proj=nn.Linear(4 * w, 2 * w), out=nn.Linear(2 * w, 3)), (
+        torch.randn(2, 5, 6),
+    )
 
 
 @net(0.1, ("nn.MultiheadAttention",))
@@ -424,7 +509,14 @@ def multihead_module(w):
         return s.out((x + s.mlp(s.norm(x))).mean(1))
 
     mlp = nn.Sequential(nn.Linear(2 * w, 8 * w), nn.GELU(), nn.Linear(8 * w, 2 * w))
-    return Fn(run, embed=nn.Linear(6, 2 * w), attend=nn.MultiheadAttention(2 * w, 2, batch_first=True), norm=nn.LayerNorm(2 * w), mlp=mlp, out=nn.Linear(2 * w, 3)), (torch.randn(2, 5, 6),)
+    return Fn(
+        run,
+        embed=nn.Linear(6, 2 * w),
+        attend=nn.MultiheadAttention(2 * w, 2, batch_first=True),
+        norm=nn.LayerNorm(2 * w),
+        mlp=mlp,
+        out=nn.Linear(2 * w, 3),
+    ), (torch.randn(2, 5, 6),)
 
 
 @net(0.4)
@@ -438,9 +530,23 @@ def vision_transformer(w):
         return s.out((x + s.mlp(x))[:, 0])
 
     d = 2 * w
-    parts = {"patch": nn.Conv2d(3, d, 4, 4), "qkv": nn.Linear(d, 12 * w), "norm": nn.LayerNorm(d), "proj": nn.Linear(4 * w, d)}
-    parts |= {"token": nn.Parameter(torch.randn(1, 1, d)), "position": nn.Parameter(torch.randn(1, 5, d)), "out": nn.Linear(d, 3)}
-    return Fn(run, {"num_heads": 4, "head_dim": w}, mlp=nn.Sequential(nn.Linear(d, 2 * d), nn.GELU(), nn.Linear(2 * d, d)), **parts), picture()
+    parts = {
+        "patch": nn.Conv2d(3, d, 4, 4),
+        "qkv": nn.Linear(d, 12 * w),
+        "norm": nn.LayerNorm(d),
+        "proj": nn.Linear(4 * w, d),
+    }
+    parts |= {
+        "token": nn.Parameter(torch.randn(1, 1, d)),
+        "position": nn.Parameter(torch.randn(1, 5, d)),
+        "out": nn.Linear(d, 3),
+    }
+    return Fn(
+        run,
+        {"num_heads": 4, "head_dim": w},
+        mlp=nn.Sequential(nn.Linear(d, 2 * d), nn.GELU(), nn.Linear(2 * d, d)),
+        **parts,
+    ), picture()
 
 
 # ---- parameters in odd places
@@ -454,7 +560,17 @@ def functional(w):
         return s.out(torch.einsum("bchw,cd->bdhw", F.relu(x), s.matrix))
 
     p = lambda *shape: nn.Parameter(torch.randn(*shape) / 3)
-    return Fn(run, weight=p(2 * w, 3, 3, 3), bias=p(2 * w), mean=torch.randn(2 * w), var=torch.rand(2 * w) + 0.5, scale=p(2 * w), shift=p(2 * w), matrix=p(2 * w, w), out=head(w)), picture()
+    return Fn(
+        run,
+        weight=p(2 * w, 3, 3, 3),
+        bias=p(2 * w),
+        mean=torch.randn(2 * w),
+        var=torch.rand(2 * w) + 0.5,
+        scale=p(2 * w),
+        shift=p(2 * w),
+        matrix=p(2 * w, w),
+        out=head(w),
+    ), picture()
 
 
 @net(0.4)
@@ -490,11 +606,19 @@ def weight_normed(w):
 @net(0.4)
 def standardized(w):  # weight standardization: statistics over the columns
     def run(s, x):
-        weight = F.batch_norm(s.two.weight.reshape(1, len(s.gain), -1), None, None, weight=s.gain.view(-1), training=True)
+        weight = F.batch_norm(
+            s.two.weight.reshape(1, len(s.gain), -1), None, None, weight=s.gain.view(-1), training=True
+        )
         x = F.relu(F.conv2d(F.relu(s.one(x)), weight.reshape_as(s.two.weight), s.two.bias))
         return s.out(x)
 
-    return Fn(run, one=nn.Conv2d(3, w, 3), two=nn.Conv2d(w, 2 * w, 3), gain=nn.Parameter(torch.rand(2 * w, 1, 1, 1) + 0.5), out=head(2 * w)), picture()
+    return Fn(
+        run,
+        one=nn.Conv2d(3, w, 3),
+        two=nn.Conv2d(w, 2 * w, 3),
+        gain=nn.Parameter(torch.rand(2 * w, 1, 1, 1) + 0.5),
+        out=head(2 * w),
+    ), picture()
 
 
 @net(0.3)
@@ -502,7 +626,9 @@ def embedded(w):
     def run(s, words, x):
         return s.out(F.relu(s.mix(torch.cat((s.table(words).mean(1), s.lift(x)), -1))))
 
-    return Fn(run, table=nn.Embedding(11, w), lift=nn.Linear(4, w), mix=nn.Linear(2 * w, 2 * w), out=nn.Linear(2 * w, 2)), (torch.randint(0, 11, (3, 6)), torch.randn(3, 4))
+    return Fn(
+        run, table=nn.Embedding(11, w), lift=nn.Linear(4, w), mix=nn.Linear(2 * w, 2 * w), out=nn.Linear(2 * w, 2)
+    ), (torch.randint(0, 11, (3, 6)), torch.randn(3, 4))
 
 
 # ---- inputs and outputs
@@ -513,7 +639,10 @@ def several_inputs(w):
     def run(s, x, y):
         return s.out(s.a(x) * s.b(y))
 
-    return Fn(run, a=cbr(3, 2 * w), b=cbr(1, 2 * w), out=nn.Sequential(cbr(2 * w, w), head(w))), (*picture(), *picture(1))
+    return Fn(run, a=cbr(3, 2 * w), b=cbr(1, 2 * w), out=nn.Sequential(cbr(2 * w, w), head(w))), (
+        *picture(),
+        *picture(1),
+    )
 
 
 @net(0.4)
@@ -553,9 +682,16 @@ def traced(name: str, width: int = 8) -> tuple[nn.Module, tuple[Any, ...], Graph
 
 def fingerprint(model: nn.Module) -> list[Any]:
     """Everything of a module that a verb must leave alone: tensors bit for bit, flags, plain attributes, hooks."""
-    tensors = [(n, t.data_ptr(), t.requires_grad, t.detach().clone().numpy().tobytes()) for n, t in model.state_dict(keep_vars=True).items()]
+    tensors = [
+        (n, t.data_ptr(), t.requires_grad, t.detach().clone().numpy().tobytes())
+        for n, t in model.state_dict(keep_vars=True).items()
+    ]
     plain = [
-        {k: (tuple(v) if isinstance(v, list) else v) for k, v in vars(m).items() if isinstance(v, bool | int | tuple | list)}
+        {
+            k: (tuple(v) if isinstance(v, list) else v)
+            for k, v in vars(m).items()
+            if isinstance(v, bool | int | tuple | list)
+        }
         for m in model.modules()
     ]
     hooks = [(list(m._forward_hooks), list(m._forward_pre_hooks), "forward" in vars(m)) for m in model.modules()]

@@ -49,7 +49,9 @@ def importance(model: nn.Module, graph: Graph, name: str = "l2") -> dict[str, np
 def _add(scores: dict[str, np.ndarray], norm: Norm, weight: Tensor, dim: int, axis: Axis) -> None:
     rows = weight.detach().double().movedim(dim, 0)
     if axis.blocks > 1:  # the output axis of a grouped transposed convolution: columns block by block
-        rows = torch.cat([weight.detach().double().chunk(axis.blocks, 0)[b].movedim(dim, 0) for b in range(axis.blocks)])
+        rows = torch.cat(
+            [weight.detach().double().chunk(axis.blocks, 0)[b].movedim(dim, 0) for b in range(axis.blocks)]
+        )
     each = norm(rows.flatten(1)).cpu().numpy()
     for group in groups_of(axis):
         channel = channel_positions(axis, group)

@@ -7,6 +7,7 @@ groups are halved until the culprits are found. Parameters that are still consta
 get other values for the proof: behind a scale of zero every mistake looks right.
 """
 
+import re
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ SINGLE_TOLERANCE = 1e-5
 
 def proven(model: nn.Module, inputs: tuple[Any, ...], graph: Graph, suspects: Mapping[str, str]) -> Graph:
     """The graph with every group frozen that does not narrow to the masked dense model's outputs."""
-    proof = _Proof(model, inputs)
+    proof = _Proof(model, inputs, suspects)
     names = [g.name for g in graph.free]
     culprits = proof.culprits(graph, names)
     if culprits and (lean := _without_attributes(graph, [n for n, _ in culprits])) is not graph:
@@ -58,19 +59,38 @@ def frozen(graph: Graph, name: str, reason: str) -> Graph:
 class _Proof:
     """Narrowed against masked, on the same inputs, in float64 where the model can."""
 
-    def __init__(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], suspects: Mapping[str, str]) -> None:
+        self.suspects = suspects
         self.model, self.inputs, self.tolerance = _double(model), _wide(inputs), TOLERANCE
         if not _runs(self.model, self.inputs):
             self.model, self.inputs, self.tolerance = model, inputs, SINGLE_TOLERANCE
 
     def culprits(self, graph: Graph, names: Sequence[str]) -> list[tuple[str, str]]:
-        """The groups that cannot be narrowed, with reasons: halve until single, then check what is left together."""
-        found = self._halve(graph, list(names))
+        """The groups that cannot be narrowed, with reasons.
+
+        The suspects go by line of source: what fails at one place fails at the others. The rest is halved until single. What
+        is left must pass together.
+        """
+        if self.failure(graph, names) is None:
+            return []
+        lines: dict[str, list[str]] = {}
+        for name in names:
+            lines.setdefault(re.sub(r"\d+(?=[.'])", "*", self.suspects.get(name, "")), []).append(name)
+        found = self._halve(graph, lines.pop("", []))
+        for alike in lines.values():
+            found += self._alike(graph, alike)
         left = [n for n in names if n not in {f for f, _ in found}]
         while found and left and (reason := self.failure(graph, left)) is not None:
             found.append((left[-1], f"only together with others: {reason}"))
             left.pop()
         return found
+
+    def _alike(self, graph: Graph, names: list[str]) -> list[tuple[str, str]]:
+        if self.failure(graph, names) is None:
+            return []
+        several = len({self.suspects.get(name) for name in names}) > 1  # modules of one class, at one line of source
+        reason = self.failure(graph, names[:1]) if several else None
+        return self._halve(graph, names) if reason is None else [(name, reason) for name in names]
 
     def _halve(self, graph: Graph, names: list[str]) -> list[tuple[str, str]]:
         if not names:

@@ -141,9 +141,9 @@ def copied(model: M, changed: Mapping[str, Tensor], *, share: bool = False) -> M
         elif name in changed or id(old) not in memo:
             data: Tensor = changed[name] if name in changed else old.detach().clone()
             memo[id(old)] = nn.Parameter(data, requires_grad=old.requires_grad)
-    for name, old in model.named_buffers(remove_duplicate=False):
-        if name in changed or id(old) not in memo:
-            memo[id(old)] = changed[name] if name in changed else old.detach().clone()
+    for name, buffer in model.named_buffers(remove_duplicate=False):
+        if name in changed or id(buffer) not in memo:
+            memo[id(buffer)] = changed[name] if name in changed else buffer.detach().clone()
     # Weights that a hook computes (old-style weight norm) cannot be copied as they stand.
     for module in model.modules():
         for value in vars(module).values():

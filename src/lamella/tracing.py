@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from .channels import Flow, Walk, rule_of
 from .costs import cost
-from .errors import TraceError
+from .errors import TraceError, unknown_name
 from .grouping import Built, build_graph
 from .proof import line_of, proven
 from .schema import Graph, Group
@@ -38,7 +38,7 @@ def aligned(width: int) -> int:
 
 def trace(
     model: nn.Module,
-    example_inputs: Sequence[Any],
+    example_inputs: Sequence[Any] | Tensor,
     *,
     ignored_layers: Iterable[str] = (),
     round_to: RoundTo = aligned,
@@ -52,8 +52,9 @@ def trace(
     inputs, or has nothing to narrow.
     """
     subject = _subject(model)
-    inputs = tuple(example_inputs)
+    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     limits = round_to, floor, tuple(ignored_layers)
+    _check_runs(subject, inputs)
     program = _export(subject, inputs)
     graph, doubts = _attempt(subject, inputs, program, limits, prove)
     if doubts:  # where a view cuts channels and its last piece cannot shrink, whole pieces may
@@ -76,6 +77,10 @@ def _attempt(
     """The graph, proven, and the views at which groups failed."""
     built = _build(model, program, whole)
     graph = replace(built.graph, groups=tuple(_with_limits(g, *limits) for g in built.graph.groups))
+    for pattern in limits[2]:
+        if not any(fnmatch.fnmatchcase(layer.name, pattern) for layer in graph.layers):
+            known = [layer.name for layer in graph.layers]
+            raise TraceError(f"ignored_layers: {unknown_name('layer', pattern, known)}")
     if not prove:
         return graph, frozenset()
     before = {g.name for g in graph.free}
@@ -167,20 +172,25 @@ def _export(model: nn.Module, inputs: tuple[Any, ...]) -> torch.export.ExportedP
         with _quiet(), torch.no_grad():
             return torch.export.export(model, inputs, strict=False)
     except Exception as error:
-        raise TraceError(_refusal(model, inputs, error)) from error
+        raise TraceError(_refusal(model, error)) from error
 
 
-def _refusal(model: nn.Module, inputs: tuple[Any, ...], error: Exception) -> str:
-    """Whether the model itself fails on the inputs, or only its export; where, and what usually helps."""
+def _check_runs(model: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """The model itself must run on the inputs. (On a copy: some models keep what they compute on their first call.)"""
     try:
-        with torch.no_grad():
-            model(*inputs)
+        with torch.no_grad(), _quiet():
+            copied(model, {}, share=True)(*inputs)
     except Exception as own:
         shapes = ", ".join(str(tuple(t.shape)) for t in tree_leaves(inputs) if isinstance(t, Tensor))
-        return (
-            f"{type(model).__name__} fails on the example inputs (shapes {shapes}): {line_of(own)}. "
+        shapes = f"shapes {shapes}" if shapes else "no tensors"
+        raise TraceError(
+            f"{type(model).__name__} fails on the example inputs ({shapes}): {line_of(own)}. "
             "Pass a tuple of inputs as its forward takes them, on the model's device and in its dtype."
-        )
+        ) from own
+
+
+def _refusal(model: nn.Module, error: Exception) -> str:
+    """Where the export stopped, and what usually helps."""
     return (
         f"{type(model).__name__} cannot be exported: {line_of(error)}. torch.export follows one path through the model: a branch on "
         "tensor values, `.item()` or a loop of data-dependent length stops it. Write it with torch.where, or move it out of forward."
@@ -188,13 +198,11 @@ def _refusal(model: nn.Module, inputs: tuple[Any, ...], error: Exception) -> str
 
 
 def _with_limits(group: Group, round_to: RoundTo, floor: int, ignored: Sequence[str]) -> Group:
-    hit = next((layer for layer in group.layers for p in ignored if fnmatch.fnmatchcase(layer, p)), None)
-    frozen = group.frozen or (f"{hit} is among the ignored layers" if hit else None)
-    if isinstance(round_to, Mapping):
-        step = round_to.get(group.name, 1)
-    else:
-        step = round_to(group.width) if callable(round_to) else round_to
+    hit = next(((layer, p) for layer in group.layers for p in ignored if fnmatch.fnmatchcase(layer, p)), None)
+    frozen = group.frozen or (f"{hit[0]} is among the ignored layers ({hit[1]!r})" if hit else None)
+    step = round_to.get(group.name, 1) if isinstance(round_to, Mapping) else round_to
+    step = step(group.width) if callable(step) else step
     if frozen is None and group.width == group.part_count:
         parts = f" in each of its {group.width} parts" if group.width > 1 else ""
-        frozen = f"it has a single channel{parts}, and none can leave"
+        frozen = f"it has a single channel{parts}, and none can leave ('{group.name}')"
     return replace(group, frozen=frozen, round_to=step, floor=min(floor, group.width))

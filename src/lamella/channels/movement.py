@@ -245,7 +245,8 @@ def cut_out(walk: Walk, node: Node) -> Any:
 def _note_bounds(walk: Walk, node: Node, array: np.ndarray, axis: int, start: int, end: int) -> bool:
     """Whether the inner ends of a slice are numbers of the module."""
     inner = [b for b in (start, end) if 0 < b < array.shape[axis]]
-    return all([walk.literal(node, b, np.take(array, range(b), axis), axis) for b in inner])
+    found = [walk.literal(node, b, np.take(array, range(b), axis), axis) for b in inner]
+    return all(found)
 
 
 def select(walk: Walk, node: Node) -> Any:

@@ -33,7 +33,8 @@ _FAMILIES: dict[Rule, str] = {
     movement.index: "index index_select",
     movement.pad: "pad constant_pad_nd",
     movement.glu: "glu",
-    movement.constant: "zeros ones full empty zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty scalar_tensor",
+    movement.constant: "zeros ones full empty zeros_like ones_like full_like empty_like "
+    "new_zeros new_ones new_full new_empty scalar_tensor",
     movement.item: "getitem",
     mixing.spatial: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
     "adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d "
@@ -41,7 +42,8 @@ _FAMILIES: dict[Rule, str] = {
     "upsample_bilinear2d upsample_linear1d upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
     "_upsample_nearest_exact2d _upsample_nearest_exact1d grid_sampler grid_sampler_2d reflection_pad1d reflection_pad2d "
     "reflection_pad3d replication_pad1d replication_pad2d replication_pad3d lp_pool2d lp_pool1d",
-    mixing.reduce: "mean sum amax amin max min prod var std var_mean std_mean logsumexp norm linalg_vector_norm any all nansum argmax argmin",
+    mixing.reduce: "mean sum amax amin max min prod var std var_mean std_mean "
+    "logsumexp norm linalg_vector_norm any all nansum argmax argmin",
     mixing.along_axis: "softmax _softmax log_softmax _log_softmax cumsum sort argsort topk",
     mixing.batch_norm: "batch_norm instance_norm _native_batch_norm_legit_no_training cudnn_batch_norm native_batch_norm",
     mixing.layer_norm: "layer_norm native_layer_norm rms_norm",

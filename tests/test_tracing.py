@@ -1,0 +1,254 @@
+"""Tracing: what is found, what is refused and in which words, and that the proof finds what is wrong."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+import zoo
+from torch import nn
+
+from lamella.costs import cost
+from lamella.errors import TraceError
+from lamella.proof import proven
+from lamella.reach import reach
+from lamella.records import dumps, loads
+from lamella.schema import Axis, Graph, Run
+from lamella.surgery import narrow
+from lamella.tracing import aligned, trace
+
+every_net = pytest.mark.parametrize("name", zoo.NAMES)
+PICTURE = (torch.randn(1, 3, 8, 8),)
+
+
+def chain():
+    return zoo.BY_NAME["chain"].make()[0]
+
+
+@every_net
+def test_halving_reaches_what_it_should_and_gives_the_reasons(name):
+    _, _, graph = zoo.traced(name)
+    entry = zoo.BY_NAME[name]
+    half = cost(graph, {g.name: g.legal(g.width / 2) for g in graph.free})
+    assert 1 - half.params / cost(graph).params >= entry.reach
+    reasons = " ".join(g.frozen or "" for g in graph.groups)
+    assert all(words in reasons for words in entry.frozen)
+
+
+@every_net
+def test_every_frozen_group_says_where(name):
+    _, _, graph = zoo.traced(name)
+    for group in graph.groups:
+        if group.frozen:
+            assert any(words in group.frozen for words in (" in '", ".py:", "('")), group.frozen
+
+
+@every_net
+def test_a_graph_survives_its_file(name):
+    _, _, graph = zoo.traced(name)
+    again = loads(dumps(graph), Graph)
+    assert again == graph
+    assert again.structure == graph.structure
+
+
+@every_net
+def test_reach_adds_up(name):
+    _, _, graph = zoo.traced(name)
+    found = reach(graph)
+    assert found.dense_params == cost(graph).params
+    assert 0 < found.params < 1
+    assert all((row.frozen is None) == (row.lowest < row.width) for row in found.groups)
+    assert all((row.frozen is None) == (row.params > 0) for row in found.groups)
+    assert {name for row in found.layers for name in row.makes} <= set(graph.widths)
+
+
+def test_balanced_groups_know_their_parts():
+    _, _, graph = zoo.traced("grouped")
+    group = graph.group_of["1.0"]
+    assert group.part_count == 4
+    assert group.legal(7) == 8
+    ladder = zoo.traced("shuffle_units")[2].group_of["0.0"].ladder
+    assert len(ladder) > 2
+    assert [sum(rung) for rung in ladder] == sorted({sum(rung) for rung in ladder})
+    assert all(a <= b for low, high in pairwise(ladder) for a, b in zip(low, high, strict=True))
+
+
+def test_norms_over_channels_say_what_changes():
+    assert (
+        "layer norm takes its statistics over the channels that are left"
+        in zoo.traced("layer_scaled")[2].group_of["stem"].changes
+    )
+    assert "weight standardization" in zoo.traced("standardized")[2].group_of["one"].changes
+    assert "group norm" in zoo.traced("norms")[2].group_of["0"].changes
+    assert all(g.changes is None for g in zoo.traced("residual")[2].groups)
+
+
+def test_numbers_that_repeat_a_size_follow_it():
+    model, _, graph = zoo.traced("heads_by_hand")
+    small = narrow(model, graph, {g.name: g.legal(g.width / 2) for g in graph.free})
+    assert (small.num_heads, small.head_dim) == (2, 8)
+    assert (model.num_heads, model.head_dim) == (4, 8)
+    model, _, graph = zoo.traced("uneven_split")
+    small = narrow(model, graph, {g.name: g.legal(g.width / 2) for g in graph.free})
+    assert (small.kept, small.grown) == (4, 8)
+
+
+# ---- options
+
+
+def test_ignored_layers_by_name_and_glob():
+    graph = trace(chain(), PICTURE, ignored_layers=("0.*",), prove=False)
+    assert graph.group_of["0.0"].frozen == "0.0 is among the ignored layers ('0.*')"
+    assert graph.group_of["1.0"].frozen is None
+    with pytest.raises(TraceError, match=r"ignored_layers: unknown layer 'nope'"):
+        trace(chain(), PICTURE, ignored_layers=("nope",), prove=False)
+
+
+def test_widths_are_rounded_and_have_a_floor():
+    graph = trace(chain(), PICTURE, round_to=4, floor=6, prove=False)
+    assert [graph.group_of["1.0"].legal(w) for w in (0, 7, 11, 16)] == [8, 8, 12, 16]
+    graph = trace(chain(), PICTURE, round_to={"1.0": 3}, prove=False)
+    assert (graph.group_of["0.0"].round_to, graph.group_of["1.0"].round_to) == (1, 3)
+    assert [aligned(w) for w in (8, 32, 64)] == [4, 8, 16]
+
+
+# ---- bad input
+
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x):
+        y = self.conv(x)
+        if y.sum() > 0:  # a branch on values
+            y = y * 2
+        return y.mean((1, 2, 3))
+
+
+class Noisy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        return self.out(F.dropout(self.conv(x), 0.5, training=True))
+
+
+class Unknown(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 8), nn.Linear(8, 8)
+        self.out = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.two(self.one(x)))
+        return self.out(torch.fft.fft(x).real)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "words"),
+    [
+        (
+            chain,
+            (torch.randn(1, 4, 8, 8),),
+            r"Sequential fails on the example inputs \(shapes \(1, 4, 8, 8\)\): .*expected.*3 channels.*Pass a tuple",
+        ),
+        (chain, (), r"fails on the example inputs \(no tensors\)"),
+        (
+            chain,
+            (torch.randn(1, 3, 8, 8).half(),),
+            r"fails on the example inputs .*Pass a tuple of inputs .* in its dtype",
+        ),
+        (chain, (torch.randn(1, 3, 8, 8, device="meta"),), r"fails on the example inputs .*on the model's device"),
+        (Branching, PICTURE, r"Branching cannot be exported: .*test_tracing.py:\d+\).*torch.where"),
+        (Noisy, PICTURE, r"Noisy gives other outputs each time .*F.dropout"),
+        (lambda: nn.Conv2d(3, 8, 3), PICTURE, r"nothing in Conv2d can be narrowed:\n.*model output"),
+        (lambda: nn.ReLU(), PICTURE, r"nothing in ReLU can be narrowed:\n  no layer makes channels"),
+        (lambda: torch.jit.script(chain()), PICTURE, r"ScriptModule.*Pass the nn.Module it was scripted from"),
+        (lambda: print, PICTURE, r"builtin_function_or_method is not an nn.Module"),
+    ],
+    ids=[
+        "shape",
+        "no inputs",
+        "half inputs",
+        "device",
+        "branch",
+        "noise",
+        "one layer",
+        "no layer",
+        "scripted",
+        "no module",
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_bad_input_is_answered_in_words(model, inputs, words):
+    with pytest.raises(TraceError, match="(?s)" + words):
+        trace(model(), inputs)
+
+
+def test_a_tensor_alone_is_taken_as_the_only_input():
+    assert trace(chain(), PICTURE[0], prove=False) == trace(chain(), PICTURE, prove=False)
+
+
+def test_an_unknown_operator_freezes_what_it_touches():
+    graph = trace(Unknown(), (torch.randn(2, 4),))
+    assert "one that Lamella can follow" in graph.group_of["two"].frozen
+    assert graph.group_of["one"].frozen is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_half_frozen_and_training_models_give_the_same_graph():
+    plain = trace(chain(), PICTURE)
+    assert trace(torch.compile(chain()), PICTURE) == plain
+    assert trace(chain().requires_grad_(False), PICTURE) == plain
+    assert trace(chain().train(), PICTURE) == plain
+    half = trace(chain().bfloat16(), (PICTURE[0].bfloat16(),))
+    assert half.structure == replace(half, groups=plain.groups).structure
+
+
+def test_weight_norm_by_the_old_hook_is_named():
+    with pytest.warns(FutureWarning):
+        layer = torch.nn.utils.weight_norm(nn.Conv2d(8, 8, 3, padding=1))
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), layer, nn.ReLU(), nn.Conv2d(8, 2, 1)).eval()
+    graph = trace(model, PICTURE)
+    assert "weight norm" in graph.group_of["0"].frozen
+    small = narrow(model, graph, {"1": 4})
+    assert small[1].out_channels == 4
+    assert small(*PICTURE).shape == model(*PICTURE).shape
+
+
+# ---- the proof
+
+
+def test_the_proof_finds_a_wrong_index_map():
+    model, inputs, graph = zoo.traced("dense_concat")
+    axis = graph.parameter_of["out.2.weight"].axes[1]
+    runs = (axis.runs[1], axis.runs[0], *axis.runs[2:])  # two blocks of columns exchanged
+    wrong = replace(
+        graph.parameter_of["out.2.weight"], axes=(graph.parameter_of["out.2.weight"].axes[0], replace(axis, runs=runs))
+    )
+    broken = replace(graph, parameters=tuple(wrong if p.name == wrong.name else p for p in graph.parameters))
+    found = proven(model, inputs, broken, {})
+    assert {g.name for g in found.groups if g.frozen and not graph.group_of[g.name].frozen} <= {"stem.0", "one.0"}
+    assert any("differ from the masked dense ones" in (g.frozen or "") for g in found.groups)
+
+
+def test_the_proof_sees_behind_a_scale_of_zero():
+    model, inputs, graph = zoo.traced("residual")
+    with torch.no_grad():
+        model.body[1].weight.zero_()
+    weight = graph.parameter_of["body.0.weight"]
+    missing = replace(weight, axes=(Axis(role="fixed", runs=(Run(group=None, count=8),)), *weight.axes[1:]))
+    broken = replace(graph, parameters=tuple(missing if p.name == weight.name else p for p in graph.parameters))
+    assert proven(model, inputs, broken, {}).group_of["stem.0"].frozen
+    zoo.traced.cache_clear()
+
+
+def test_reach_and_costs_load_no_torch():
+    code = "import sys, lamella.reach, lamella.costs, lamella.axes; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
