@@ -2,12 +2,14 @@
 
     score_interval(correct)                # Score(value=0.9173, low=0.9117, high=0.9225, n=10000)
     paired_difference(dense, narrowed)     # (0.0012, -0.0008, 0.0032): mean(a - b) and its 95 % interval
+    race = Race(sizes, floor, error)       # draw samples until it is known whether a mean lies above a floor
 
 Scores are per sample, shape (N,). Right-or-wrong scores get score intervals for proportions, which hold near 0 and 1
 and with few disagreements; any other scores get Student's t.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -18,6 +20,7 @@ from scipy.stats import norm, t
 from .errors import DataError
 from .schema import Score
 
+Floats = NDArray[np.float64]
 Z = float(norm.ppf(0.975))  # two-sided 95 %
 
 
@@ -111,3 +114,98 @@ def _tango_excess(difference: float, *, won: int, lost: int, n: int) -> float:
     likeliest = (root - linear) / (4 * n)
     variance = n * (2 * likeliest + difference * (1 - difference))
     return won - lost - n * difference + Z * math.sqrt(max(0.0, variance))
+
+
+STRATA = 10  # by rising margin of the dense network: nearly all flips lie at the smallest
+LEAST, FIRST, GROWTH = (
+    16,
+    200,
+    1.35,
+)  # samples of a stratum, of the first look, and how many times more each further look has
+PRIOR, CARRY = 8.0, 0.25  # a stratum counts as PRIOR samples more, with CARRY times the spread of the stratum before
+
+
+def strata_of(margins: ArrayLike | None, n: int) -> list[NDArray[np.int64]]:
+    """Sample numbers in strata by rising margin; one stratum where there are no margins."""
+    if margins is None:
+        return [np.arange(n)]
+    order = np.argsort(np.asarray(margins, dtype=np.float64), kind="stable")
+    return [part for part in np.array_split(order, STRATA) if part.size]
+
+
+class Race:
+    """Is the mean of N differences (variant minus dense, on the same samples) at or above `floor`? Drawn until that is known.
+
+    Samples come without replacement, stratum by stratum (`sizes` of each); the estimate is sum(W_h mean_h), its variance
+    sum(W_h^2 (1 - n_h / N_h) v_h / n_h), exact when all are drawn. There are at most `looks` looks, each at error / (2 looks) on
+    either side, so `error` bounds the chance of a wrong answer (Bonferroni); the last look sees all samples. Within
+    `indifference` of the floor either answer counts as right: a half-width below it ends the race at the estimate.
+    """
+
+    def __init__(self, sizes: Sequence[int], floor: float, error: float, indifference: float = 0.0) -> None:
+        self.sizes = np.asarray(sizes, dtype=np.float64)
+        self.floor, self.indifference = floor, indifference
+        self.counts, self.sums, self.squares = (np.zeros(len(sizes)) for _ in range(3))
+        total = float(self.sizes.sum())
+        self.looks = 1 + max(0, math.ceil(math.log(max(1.0, total / FIRST), GROWTH)))
+        self.z = float(norm.isf(error / self.looks))
+
+    def wanted(self, look: int) -> list[int]:
+        """How many samples each stratum should have given by this look (0 is the first)."""
+        total = FIRST * GROWTH**look
+        if look >= self.looks - 1 or total >= self.sizes.sum():
+            return [int(n) for n in self.sizes]
+        need = self.sizes * np.sqrt(self._spreads(self.sums / np.maximum(self.counts, 1)))
+        wanted = np.minimum(np.maximum(self.counts, LEAST), self.sizes)
+        for _ in range(len(need)):  # a stratum that is used up leaves its share to the others
+            open_ = wanted < self.sizes
+            spare = total - wanted[~open_].sum()
+            share = np.where(open_, spare * need / max(need[open_].sum(), 1e-12), 0.0) if open_.any() else 0.0
+            wanted = np.minimum(np.maximum(wanted, np.ceil(share)), self.sizes)
+        return [int(n) for n in wanted]
+
+    def add(self, stratum: int, differences: ArrayLike) -> None:
+        """Count in drawn samples of one stratum."""
+        d_n = np.asarray(differences, dtype=np.float64)
+        self.counts[stratum] += d_n.size
+        self.sums[stratum] += d_n.sum()
+        self.squares[stratum] += np.square(d_n).sum()
+
+    def estimate(self) -> tuple[float, float]:
+        """The mean difference, and its standard error."""
+        weights = self.sizes / self.sizes.sum()
+        means = self.sums / np.maximum(self.counts, 1)
+        left = 1 - self.counts / self.sizes
+        variance = float((weights**2 * left * self._spreads(means) / np.maximum(self.counts, 1)).sum())
+        return float((weights * means).sum()), math.sqrt(max(0.0, variance))
+
+    def _spreads(self, means: Floats) -> Floats:
+        """Variance within each stratum. Few samples may show no flip where there are some: each leans on the stratum before."""
+        spreads, before = np.zeros(len(self.sizes)), 0.25 / CARRY
+        for h, (n, square, mean) in enumerate(zip(self.counts, self.squares, means, strict=True)):
+            own = max(0.0, square - n * mean * mean)
+            prior = PRIOR if h else 1.0
+            before = spreads[h] = (own + prior * CARRY * before) / (n + prior)
+        return spreads
+
+    def verdict(self) -> bool | None:
+        """True: at or above the floor; False: below; None: not known yet."""
+        mean, error = self.estimate()
+        if (self.counts >= self.sizes).all():
+            return mean >= self.floor - 1e-12
+        if abs(mean - self.floor) > self.z * error or self.z * error < self.indifference:
+            return mean >= self.floor
+        return None
+
+
+def climb(levels: int, holds: Callable[[int], bool], start: int | None = None) -> int:
+    """The highest level (0 is the mildest) that holds, -1 for none, if holding once implies holding at every milder level.
+
+    Bisection from `start`: about log2(levels) questions.
+    """
+    low, high = -1, levels
+    ask = levels // 2 if start is None else min(max(start, 0), levels - 1)
+    while high - low > 1:
+        low, high = (ask, high) if holds(ask) else (low, ask)
+        ask = (low + high) // 2
+    return low

@@ -10,29 +10,30 @@ gives the counts of the plain loop; `race` stops a point when its answer is know
 Ratios that come to the same legal width are one point; `level` is the ratio that was really removed.
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..digests import weights_digest
+from ..executors import execute, portable
 from ..progress import Progress, silent
 from ..records import digest, from_plain, to_plain
 from ..runs import Journal
 from ..schema import Graph, Point, Profile
-from ..statistics import score_interval
 from ..tracing import trace
 from ..training import Task
-from .engine import Engine
+from .estimating import rank_agreement
+from .facts import Forecast, forecast, layer_facts
 from .keeping import keeping, merge
-from .points import BITS, Item, Level, planned_items, planned_points, split
+from .points import BITS, Item, planned_items, planned_points, split
 from .settings import METHODS, RATIOS, Sweep, check_method
 from .variants import Subject
-
-Work = Callable[[Item], list[Point]]
+from .working import Report, Work, make_work
 
 
 def profile(
@@ -55,67 +56,127 @@ def profile(
     check_method(method, sweep)
     graph = graph or trace(model, task.example_inputs)
     items = planned_items(model, graph, sweep, pruning_ratios, bits)
-    engine = Engine(Subject(model, graph, task, sweep))
-    identity = _identity(model, graph, engine, method, sweep)
-    with keeping(journal, identity) if journal else nullcontext(None) as kept:
-        progress("profile", 0, sum(len(i.levels) for i in items) + 1, "baseline")
-        baseline = _baseline(engine, kept)
-        points = _measured(items, _exact(engine), kept, progress)
-    return Profile(graph=graph, baseline=baseline.score, points=points, method=method, notes=tuple(engine.notes))
+    work = Work(Subject(model, graph, task, sweep), method)
+    total = 1 + sum(len(item.levels) for item in items)
+    with keeping(journal, _identity(work)) if journal else nullcontext(None) as kept:
+        progress("profile", 0, total, "baseline")
+        baseline = work.baseline
+        done = _kept_points(items, kept)
+        left = items_left(items, done, method)
+        progress("profile", total - sum(len(item.levels) for item in left), total, forecast(work, left).text)
+        for item, report in _reports(work, left):
+            done[item.target, item.knob] = _together(done.get((item.target, item.knob), ()), report.points)
+            if kept is not None:
+                _keep(kept, item, report, method)
+            remaining = sum(len(i.levels) for i in items_left(items, done, method))
+            progress("profile", total - remaining, total, _told(report))
+    points = tuple(point for item in items for point in done.get((item.target, item.knob), ()))
+    facts = layer_facts(model, graph, work.engine.program)
+    notes = (*NOTES[method], *dict.fromkeys(work.engine.notes))
+    return Profile(graph=graph, baseline=baseline, points=points, method=method, notes=notes, facts=facts)
 
 
-def _identity(model: nn.Module, graph: Graph, engine: Engine, method: str, sweep: Sweep) -> dict[str, str]:
-    """What a journal belongs to. Options that no point depends on (chunk, executor ...) are left out."""
-    identity = {"structure": graph.structure, "weights": weights_digest(model), "data": engine.samples.digest}
-    if sweep.changes_models:
-        options = (sweep.recalibrate, sweep.tune_epochs, sweep.tune_samples, sweep.lr, sweep.seed)
-        identity["options"] = digest(options)
+Done = dict[tuple[str, str], tuple[Point, ...]]
+
+NOTES: dict[str, tuple[str, ...]] = {
+    "exact": (),
+    "race": (
+        "raced: points were drawn until it was known whether they hold; a level milder than one that holds was not measured, and "
+        "nor was one harsher than one that fails",
+    ),
+    "estimate": ("estimated from gradients, not measured: for ranking, not for thresholds",),
+}
+
+
+def items_left(items: Sequence[Item], done: Done, method: str) -> list[Item]:
+    """What is still to be measured. A raced item is done as a whole: it does not measure every level."""
     if method == "race":
-        identity["method"] = f"race at {sweep.factor:g}, error {sweep.error:g}, seed {sweep.seed}"
+        return [item for item in items if (item.target, item.knob) not in done]
+    keys = [item.key(level) for item in items for level in item.levels if level.value in _levels(done, item)]
+    return split(items, keys)
+
+
+def _levels(done: Done, item: Item) -> set[float]:
+    return {point.level for point in done.get((item.target, item.knob), ())}
+
+
+def _together(before: Sequence[Point], new: Sequence[Point]) -> tuple[Point, ...]:
+    return tuple(sorted((*before, *new), key=lambda p: p.level if p.knob.endswith("ratio") else -p.level))
+
+
+def _identity(work: Work) -> dict[str, str]:
+    """What a journal belongs to. Options that no point depends on (chunk, executor ...) are left out."""
+    subject = work.engine.subject
+    sweep = subject.sweep
+    identity = {
+        "structure": subject.graph.structure,
+        "weights": weights_digest(subject.model),
+        "data": work.engine.samples.digest,
+    }
+    if sweep.changes_models:
+        identity["options"] = digest((sweep.recalibrate, sweep.tune_epochs, sweep.tune_samples, sweep.lr, sweep.seed))
+    if work.method == "race":
+        identity["method"] = (
+            f"race: factor {sweep.factor:g}, error {sweep.error:g}, indifference {sweep.indifference:g}, seed {sweep.seed}"
+        )
+    elif work.method != "exact":
+        identity["method"] = work.method
     return identity
 
 
-def _baseline(engine: Engine, kept: Journal | None) -> Point:
-    started = time.perf_counter()
-    dense_N = engine.dense()
-    score = score_interval(dense_N)
-    point = Point(target="", knob="pruning_ratio", level=0.0, score=score, seconds=time.perf_counter() - started)
-    if kept is not None and "baseline" not in kept.entries:
-        kept.append("baseline", to_plain(point))
-    return point
+def _kept_points(items: Sequence[Item], kept: Journal | None) -> Done:
+    """The points on disk that these items ask for."""
+    entries: dict[str, Any] = dict(kept.entries) if kept is not None else {}
+    done: Done = {}
+    for item in items:
+        rows = entries.get(_raced_key(item)) or [entries[k] for v in item.levels if (k := item.key(v)) in entries]
+        if rows:
+            done[item.target, item.knob] = tuple(from_plain(row, Point) for row in rows)
+    return done
 
 
-def _exact(engine: Engine) -> Work:
-    def measure(item: Item) -> list[Point]:
-        started = time.perf_counter()
-        found = engine.curve(item)
-        seconds = (time.perf_counter() - started) / len(found)
-        return [_point(item, level, scores_N, seconds) for level, scores_N in found]
-
-    return measure
+def _raced_key(item: Item) -> str:
+    return f"race {item.target}:{item.knob}"
 
 
-def _point(item: Item, level: Level, scores_N: Any, seconds: float) -> Point:
-    score = score_interval(scores_N)
-    return Point(target=item.target, knob=item.knob, level=level.value, width=level.width, score=score, seconds=seconds)
+def _keep(kept: Journal, item: Item, report: Report, method: str) -> None:
+    """A line per point, or one for all that a race asked of a target."""
+    if method == "race":
+        kept.append(_raced_key(item), to_plain(report.points))
+        return
+    for level, point in zip(item.levels, report.points, strict=True):
+        kept.append(item.key(level), to_plain(point))
 
 
-def _measured(items: Sequence[Item], work: Work, kept: Journal | None, progress: Progress) -> tuple[Point, ...]:
-    """All points in planned order: those on disk are read, the others measured and written, item by item."""
-    done: dict[str, Any] = dict(kept.entries) if kept else {}
-    found = {
-        item.key(v): from_plain(done[item.key(v)], Point) for item in items for v in item.levels if item.key(v) in done
-    }
-    total = sum(len(item.levels) for item in items) + 1
-    progress("profile", 1 + len(found), total)
-    for item in split(items, found):
-        for level, point in zip(item.levels, work(item), strict=True):
-            found[item.key(level)] = point
-            if kept is not None:
-                kept.append(item.key(level), to_plain(point))
-            note = f"{item.target} at {level.value:.2f}: {100 * point.score.value:.1f} %"
-            progress("profile", 1 + len(found), total, note)
-    return tuple(found[item.key(level)] for item in items for level in item.levels)
+def _told(report: Report) -> str:
+    last = report.points[-1]
+    return f"{last.target} at {last.level:.2f}: {100 * last.score.value:.1f} %"
 
 
-__all__ = ["BITS", "METHODS", "RATIOS", "Sweep", "merge", "planned_points", "profile"]
+def _reports(work: Work, items: Sequence[Item]) -> Any:
+    """Every item with its report, as they are finished."""
+    sweep = work.engine.subject.sweep
+    setup = partial(make_work, work.engine.subject, work.method)
+    if sweep.executor != "serial" and (reason := portable(setup)) is not None:
+        work.engine.notes.append(f"ran in this process: the model or the task cannot be sent to another one ({reason})")
+        sweep = replace(sweep, executor="serial")
+    if sweep.executor == "serial":
+        setup = lambda: work  # type: ignore[assignment]
+    for index, report in execute(items, setup, executor=sweep.executor, workers=sweep.workers, address=sweep.address):
+        if sweep.executor != "serial":
+            work.engine.notes.extend(report.notes)
+        yield items[index], report
+
+
+__all__ = [
+    "BITS",
+    "METHODS",
+    "RATIOS",
+    "Forecast",
+    "Sweep",
+    "layer_facts",
+    "merge",
+    "planned_points",
+    "profile",
+    "rank_agreement",
+]

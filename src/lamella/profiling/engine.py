@@ -10,7 +10,7 @@ the models themselves are run, as the plain loop would. States of the dense walk
 """
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..errors import DataError, LamellaError, with_context
-from ..replay import Change, Program, State, Variant
+from ..replay import Branch, Change, Program, State, Variant
 from ..surgery import copied
 from ..training import call, device_of
 from .points import Item, Level
@@ -43,6 +43,8 @@ class Engine:
         self.binary = False
         self.margins: NDArray[np.float64] | None = None
         self._states: dict[int, State] = {}
+        self._sizes: dict[int, int] = {}
+        self._held = 0
         self._probe = next(iter(self.samples))
         self._program: Program | None = None
         self._built = False
@@ -112,7 +114,7 @@ class Engine:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or self.samples.chunk == 1:
                     raise
-            self._states.clear()
+            self.forget()
             gc.collect()
             self.samples.chunk = max(1, self.samples.chunk // 2)
             self.notes.append(f"out of memory at {item.target}: went on with {self.samples.chunk} samples at a time")
@@ -127,60 +129,81 @@ class Engine:
         return [(level, np.concatenate(part)) for level, part in zip(item.levels, parts, strict=True)]
 
     def prepared(self, item: Item) -> list["Run"]:
-        """Every level ready to run, and proven."""
-        settings = [self.subject.setting(item, level) for level in item.levels]
-        if self.subject.sweep.changes_models:
-            return [Run(setting, None, self.subject.mended(setting.model())) for setting in settings]
-        if self.program is not None:
-            for changes in self._ways(settings):
-                if (variants := self._proven(changes, settings[-1])) is not None:
-                    return [Run(s, v, None, c.names) for s, v, c in zip(settings, variants, changes, strict=True)]
+        """Every level ready to run."""
+        make = self.maker(item)
+        return [make(level) for level in item.levels]
+
+    @staticmethod
+    def weights_of(program: Program) -> dict[str, float]:
+        """Per parameter, the share of the network's operators that lie behind it, by the elements they make."""
+        total = max(1, sum(op.elements for op in program.listed))
+        names = {name for op in program.listed for name in op.names}
+        return {n: sum(program.listed[p].elements for p in program.affected({n})) / total for n in names}
+
+    def maker(self, item: Item) -> "Callable[[Level], Run]":
+        """How to make a level of this item ready; proven on the last one, which changes most."""
+        subject, program = self.subject, self.program
+        if subject.sweep.changes_models:
+            return lambda level: Run(s := subject.setting(item, level), None, subject.mended(s.model()))
+        if program is not None:
+            last = subject.setting(item, item.levels[-1])
+            for way in (_as_it_is, _with_masks):
+                change = way(last)
+                if change is not None and self._proven(program, change, last):
+                    return lambda level: _replayed(program, s := subject.setting(item, level), _sure(way(s)))
             self.notes.append(
                 f"{item.target}: every point ran the whole network, because its program differs from the model"
             )
-        return [Run(setting, None) for setting in settings]
+        return lambda level: Run(subject.setting(item, level), None)
 
-    def _ways(self, settings: Sequence[Setting]) -> Iterator[list[Change]]:
-        yield [setting.change for setting in settings]
-        if all(setting.masked for setting in settings):
-            yield [setting.masked() for setting in settings if setting.masked]
-
-    def _proven(self, changes: Sequence[Change], setting: Setting) -> list[Variant] | None:
-        """The variants, if the last one gives what its model gives on a few samples."""
-        program = self.program
-        assert program is not None
+    def _proven(self, program: Program, change: Change, setting: Setting) -> bool:
+        """Whether the replayed change gives what its model gives on a few samples."""
         try:
-            variants = [program.prepared(change) for change in changes]
-            branch = program.branch(program.start(self._probe.inputs), changes[-1].names)
-            outputs = tensors_of(program.outputs(branch, variants[-1]))
+            branch = program.branch(program.start(self._probe.inputs), change.names)
+            outputs = tensors_of(program.outputs(branch, program.prepared(change)))
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
             if is_out_of_memory(error):
                 raise
-            return None
-        return variants if agree(outputs, tensors_of(call(setting.model().eval(), self._probe.inputs))) else None
+            return False
+        return agree(outputs, tensors_of(call(setting.model().eval(), self._probe.inputs)))
 
     def outputs(self, runs: Sequence["Run"], chunk: Chunk) -> Iterator[Any]:
-        """The outputs of every run on this chunk; those that share a change share a branch."""
-        program = self.program
-        if program is None or not program.accepts(len(chunk)) or any(run.variant is None for run in runs):
-            for run in runs:
-                yield call(run.whole(), chunk.inputs)
-            return
-        branch = program.branch(self._state(program, chunk, runs[0].names), runs[0].names)
+        """The outputs of every run of one item on this chunk."""
+        branch = self.branch(runs[0], chunk)
         for run in runs:
-            assert run.variant is not None
-            yield program.outputs(branch, run.variant)
+            yield self.output(run, chunk, branch)
+
+    def branch(self, run: "Run", chunk: Chunk) -> Branch | None:
+        """What the runs of this item share on this chunk; None where they run as whole models."""
+        program = self.program
+        if program is None or run.variant is None or not program.accepts(len(chunk)):
+            return None
+        return program.branch(self._state(program, chunk, run.names), run.names)
+
+    def output(self, run: "Run", chunk: Chunk, branch: Branch | None) -> Any:
+        """The outputs of one run."""
+        if branch is None or run.variant is None or self.program is None:
+            return call(run.whole(), chunk.inputs)
+        return self.program.outputs(branch, run.variant)
 
     def _state(self, program: Program, chunk: Chunk, names: frozenset[str]) -> State:
         """The chunk's walk, at or before the change."""
-        state = self._states.get(chunk.number)
+        state = self._states.pop(chunk.number, None)
+        self._held -= self._sizes.pop(chunk.number, 0)
         if state is None or state.position > program.first(names):
             state = program.start(chunk.inputs)
         program.advance(state, program.first(names))
-        self._states.pop(chunk.number, None)
-        if sum(map(size_of, self._states.values())) + size_of(state) <= self.subject.sweep.memory:
-            self._states[chunk.number] = state
+        size = size_of(state)
+        if self._held + size <= self.subject.sweep.memory:
+            self._states[chunk.number], self._sizes[chunk.number] = state, size
+            self._held += size
         return state
+
+    def forget(self) -> None:
+        """Let go of every walk: the samples are about to be cut otherwise."""
+        self._states.clear()
+        self._sizes.clear()
+        self._held = 0
 
     def scored(self, outputs: Any, chunk: Chunk) -> Scores:
         """The task's score of every sample of the chunk. DataError for what is not one finite number per sample."""
@@ -227,6 +250,23 @@ class Run:
         if self._model is None:
             self._model = self.setting.model().eval()
         return self._model
+
+
+def _as_it_is(setting: Setting) -> Change | None:
+    return setting.change
+
+
+def _with_masks(setting: Setting) -> Change | None:
+    return setting.masked() if setting.masked else None
+
+
+def _sure(change: Change | None) -> Change:
+    assert change is not None
+    return change
+
+
+def _replayed(program: Program, setting: Setting, change: Change) -> Run:
+    return Run(setting, program.prepared(change), None, change.names)
 
 
 def size_of(state: State) -> int:

@@ -44,6 +44,7 @@ class Program:
         self.listing, self.listed = listing, listing.operators
         self.runner = Runner(self.listed, listing.outputs)
         self.size = next(len(x) for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim())
+        self._sides = tuple(int(x.shape[-1]) for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() > 2)
         self.structure = _output_structure(model, inputs)
         self._plans: dict[frozenset[str], tuple[tuple[int, ...], list[int]]] = {}
         self.dense = {p: self._bind(op, listing.tensors) for p, op in enumerate(self.listed)}
@@ -52,6 +53,28 @@ class Program:
     def elements(self) -> int:
         """Elements per sample of all values together: an upper bound of what a walk ever holds."""
         return sum(op.elements for op in self.listed)
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The last extent of every input that is a picture or a sequence."""
+        return self._sides
+
+    def window(self, op: Operator) -> tuple[int, int]:
+        """Kernel and stride along the last axis of a convolution or a pool; (1, 1) for anything else."""
+        name = getattr(getattr(op.target, "overloadpacket", None), "__name__", "")
+        if self.kernel_name(op):
+            return _last_of(self.listing.tensors[op.args[1].text].shape, 1), _last_of(
+                op.args[3] if len(op.args) > 3 else 1, 1
+            )
+        if "pool" in name and "adaptive" not in name:
+            kernel = _last_of(op.args[1], 1)
+            return kernel, _last_of(op.args[2] if len(op.args) > 2 else kernel, kernel)
+        return 1, 1
+
+    @staticmethod
+    def kernel_name(op: Operator) -> str | None:
+        """The name of a convolution's weight."""
+        return op.args[1].text if op.target in CONVOLUTIONS and isinstance(op.args[1], Name) else None
 
     def accepts(self, size: int) -> bool:
         """Whether a batch of this many samples can be run."""
@@ -166,6 +189,11 @@ class Program:
             weight, bias = absorbed(op, tensors)
             return (args[0], _laid_out(weight), bias, *args[3:]), kwargs
         return tuple(named(a, tensors) for a in args), kwargs
+
+
+def _last_of(value: Any, otherwise: int) -> int:
+    items = list(value) if isinstance(value, list | tuple) else [value]
+    return int(items[-1]) if items else otherwise
 
 
 def _is_ref(leaf: Any) -> bool:
