@@ -10,7 +10,6 @@ published shapes, with weights that were never trained.
 """
 
 import argparse
-import copy
 import datetime
 import json
 import platform
@@ -195,19 +194,18 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(2)
-    rows = {}
-    for name in options.names:
-        rows[name] = measure(name, options.repeats)
-        print(name, json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in rows[name].items()}))
-    record = {
-        "command": "python benchmarks/trace.py " + " ".join(options.names),
+    record: dict[str, Any] = {
+        "command": " ".join(["python benchmarks/trace.py", *options.names, f"--repeats {options.repeats}"]),
         "commit": output_of("git", "rev-parse", "--short", "HEAD"),
         "machine": f"{platform.machine()}, 2 threads, torch {torch.__version__}",
         "seeds": [0],
-        "networks": copy.deepcopy(rows),
+        "networks": {},
     }
     path = options.out or Path(__file__).parent / "results" / f"trace-{datetime.date.today().isoformat()}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    for name in options.names:
+        row = record["networks"][name] = measure(name, options.repeats)
+        print(name, json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

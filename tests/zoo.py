@@ -574,6 +574,17 @@ def functional(w):
 
 
 @net(0.4)
+def blurred(w):  # a fixed filter per channel, as a buffer, and the number of channels beside it
+    def run(s, x):
+        x = s.a(x)
+        return s.out(F.conv2d(x, s.blur, stride=2, groups=s.channels))
+
+    return Fn(
+        run, {"channels": 2 * w}, a=cbr(3, 2 * w), blur=torch.full((2 * w, 1, 2, 2), 0.25), out=head(2 * w)
+    ), picture()
+
+
+@net(0.4)
 def shared(w):  # one layer, called twice
     def run(s, x):
         x = s.stem(x)

@@ -146,7 +146,8 @@ class _Holders:
     """The integers of the user's modules, by module path and value."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.modules = dict(model.named_modules())
+        convolution = nn.modules.conv._ConvNd  # whose numbers `narrow` sets from the weight
+        self.modules = {n: m for n, m in model.named_modules() if not isinstance(m, convolution)}
 
     def __call__(self, path: str, number: int) -> list[tuple[str, int | None]]:
         found: list[tuple[str, int | None]] = []

@@ -61,6 +61,7 @@ def _conv_weight(walk: Walk, node: Node, weight: Value, arriving: np.ndarray, gr
         walk.flow.tie(columns, arriving, where)
         return Use(rows, columns), rows
     if groups == len(arriving):  # depthwise: every channel keeps its own filters
+        walk.literal(node, groups, arriving, 0)
         walk.flow.tie(rows, np.repeat(arriving, len(rows) // groups), where)
         return Use(rows, columns[:0]), rows
     _in_blocks(walk, arriving, groups, where)
@@ -78,6 +79,7 @@ def _transposed_weight(
     if groups == 1:
         return Use(outputs, inputs), outputs
     if groups == len(arriving):
+        walk.literal(node, groups, arriving, 0)
         return Use(inputs, inputs[:0]), np.repeat(arriving, len(outputs))
     made = walk.flow.fresh(groups * len(outputs))
     _in_blocks(walk, arriving, groups, where)
