@@ -80,7 +80,7 @@ def result_view(result: Result) -> Stack:
 
 def table_view(table: Table, files: Mapping[str, str]) -> Stack:
     """The closing table of a run, its notes, and where its files lie."""
-    grid = _grid("", "validation", "test", "below dense [95 %]", "params", "MACs", "bytes", "latency")
+    grid = _grid("", "valid. %", "test %", "below dense [95 %]", "params", "MACs", "bytes", "smaller", "latency")
     for row in table.rows:
         grid.add_row(*_row_cells(row, table.rows[0]))
     notes = Text(
@@ -97,9 +97,21 @@ def _row_cells(row: Row, dense: Row) -> list[str]:
     if row.drop is not None and row.drop_low is not None and row.drop_high is not None:
         drop = f"{100 * row.drop:+.2f} [{100 * row.drop_low:+.2f}, {100 * row.drop_high:+.2f}]"
     latency = "" if row.latency_ratio is None else f"{row.latency_ratio:.2f}x"
-    size = f"{row.bytes:,} ({dense.bytes / row.bytes:.1f}x)"
-    scores = (_percent(row.validation_accuracy), _percent(row.test_accuracy))
-    return [row.name, *scores, drop, f"{row.params:,}", f"{row.macs:,}", size, latency]
+    scores = (f"{100 * row.validation_accuracy:.2f}", f"{100 * row.test_accuracy:.2f}")
+    sizes = (short(row.params), short(row.macs), short(row.bytes), f"{dense.bytes / row.bytes:.1f}x")
+    return [row.name, *scores, drop, *sizes, latency]
+
+
+def short(number: int) -> str:
+    """A count in at most four digits.
+
+    >>> short(685418), short(6507776), short(980)
+    ('685 k', '6.51 M', '980')
+    """
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)
 
 
 def files_view(facts: Mapping[str, Any]) -> Stack:

@@ -82,7 +82,7 @@ def _take(
     kept = resolve(state.model, state.graph, step.widths)
     model = narrow(state.model, state.graph, kept)
     if kept:
-        recalibrate_bn(model, task.calibration or task.train)
+        recalibrate_bn(model, task.train)  # as training saw it: its augmentation shapes the statistics
     before = measured(model, task).value
     if recipe.epochs:
         fit(model, task, recipe, seed=mixed(seed, number), checkpoint=record.tuning(number) if record else None)

