@@ -45,7 +45,8 @@ def layer_cost(
     """One layer's params, MACs and bytes; `memory` is that of its output per sample."""
     full = graph.completed(widths or {})
     layer = graph.layer_of[name]
-    params = sum(numel(graph.parameter_of[p], full) for p in (layer.weight, layer.bias) if p)
+    own = [graph.parameter_of[p] for p in (layer.weight, layer.bias) if p]
+    params = sum(numel(p, full) for p in own if p.trained)
     macs = numel(graph.parameter_of[layer.weight], full) * layer.positions if layer.weight else 0
     positions = max(1, layer.positions // max(1, layer.calls))
     memory = 4 * layer.outputs.at(full) * positions
