@@ -2,10 +2,12 @@
 
     plan(profile, planner="threshold", factor=0.985)                 every group's largest rate that holds, best score first
     plan(profile, Budget(params="25%"), planner="uniform")           one ratio for all, the smallest that keeps the budget
+    plan(profile, Budget(bytes="10%"), planner="knapsack")           widths and bits of every layer weighed together, with proof
     reorder(plan, profile, "in_order")                               the same steps, first layer first
+    compare(a, b), pareto(profile, "bytes"), significance(profile)   what differs; the front; what each layer is worth
 
-`PLANNERS` maps a name to a function (profile, budget, **options) -> choices, one per group that gives something up; `ORDERS` maps
-a name to the key choices are sorted by. Planning is arithmetic on records: no torch, no data.
+`PLANNERS` maps a name to a function (Ask, **options) -> Draft; `ORDERS` maps a name to the key choices are sorted by. Planning
+is arithmetic on records: no torch, no data. What must be measured (a candidate's score, a layer's latency) is handed in.
 """
 
 import inspect
@@ -14,15 +16,23 @@ from dataclasses import replace
 from typing import Any
 
 from ..costs import cost
-from ..errors import BudgetError, LamellaError, unknown_name
-from ..schema import Budget, Cost, Graph, Plan, Profile, Step
+from ..errors import LamellaError, unknown_name
+from ..schema import Budget, Graph, Plan, Profile, Step
+from .asking import Ask, Draft, Predictor
+from .blocking import check_budget
+from .knapsack import knapsack
 from .order import ORDERS, Choice, reorder, sorted_choices
-from .threshold import score_floor, threshold
-from .uniform import uniform
+from .ratios import shares, uniform
+from .threshold import threshold
 
-Planner = Callable[..., list[Choice]]
+Planner = Callable[..., Draft]
 
-PLANNERS: dict[str, Planner] = {"threshold": threshold, "uniform": uniform}
+PLANNERS: dict[str, Planner] = {
+    "knapsack": knapsack,
+    "shares": shares,
+    "threshold": threshold,
+    "uniform": uniform,
+}
 
 
 def plan(
@@ -35,73 +45,69 @@ def plan(
     bits: int | None = None,
     **options: Any,
 ) -> Plan:
-    """The planner's choices in order, one step each, with `epochs` of tuning after each step.
+    """The planner's choices in order, one step each, with `epochs` of tuning after each step, then one step for bits.
 
-    `bits`: a last step that gives every multiplying layer that many. `options` are the planner's own (threshold: `factor`;
-    uniform: `pruning_ratio`). Raises BudgetError when the outcome does not keep the budget, naming the nearest it reaches.
+    `bits`: a number for every multiplying layer, whatever the planner. `latency=`: a predictor, for budgets in latency_ms.
+    `measure=`: a function (widths, bits) -> score, for what measures as it goes. Other `options` are the planner's own
+    (threshold: `factor`; uniform, shares: `pruning_ratio`; shares: `by`; knapsack: see there). Raises BudgetError when the
+    outcome does not keep the budget, naming the nearest it reaches.
     """
-    budget = budget or Budget()
-    choices = _choose(planner, profile, budget, options)
-    ordered = sorted_choices(choices, profile.graph, order)
-    steps = [Step(widths={c.group: c.width}, epochs=epochs, predicted=c.score) for c in ordered]
-    if bits is not None:
-        steps.append(
-            Step(bits={layer.name: bits for layer in profile.graph.layers if layer.positions and layer.weight})
-        )
-    made = _made(profile, f"{planner}, {order}", tuple(steps))
-    made = replace(
-        made, threshold=score_floor(profile, budget, options.get("factor")) if planner == "threshold" else None
-    )
-    check_budget(made, profile.graph, budget)
+    handed = {name: options.pop(name) for name in ("latency", "measure") if name in options}
+    given = settled_bits(profile.graph, bits)
+    ask = Ask(profile=profile, budget=budget or Budget(), bits=given, **handed)
+    draft = _drafted(planner, ask, options)
+    choices = sorted_choices(draft.choices, ask.graph, order, ask.measure)
+    steps = _steps(choices, {**given, **draft.bits}, profile.baseline.value, epochs)
+    made = _made(ask, draft, f"{planner}, {order}", steps)
+    check_budget(made, ask.graph, ask.budget)
     return made
 
 
-def _choose(planner: str, profile: Profile, budget: Budget, options: Mapping[str, Any]) -> list[Choice]:
+def settled_bits(graph: Graph, bits: int | None) -> dict[str, int]:
+    """The same bits for every layer that multiplies."""
+    if bits is None:
+        return {}
+    return {layer.name: bits for layer in graph.layers if layer.positions and layer.weight}
+
+
+def _drafted(planner: str, ask: Ask, options: Mapping[str, Any]) -> Draft:
     if planner not in PLANNERS:
         raise LamellaError(unknown_name("planner", planner, PLANNERS))
-    known = list(inspect.signature(PLANNERS[planner]).parameters)[2:]
+    known = list(inspect.signature(PLANNERS[planner]).parameters)[1:]
     for name in options:
         if name not in known:
             raise LamellaError(unknown_name(f"option of planner {planner!r}", name, known))
-    return PLANNERS[planner](profile, budget, **options)
+    return PLANNERS[planner](ask, **options)
 
 
-def _made(profile: Profile, planner: str, steps: tuple[Step, ...]) -> Plan:
-    graph = profile.graph
-    draft = Plan(structure=graph.structure, planner=planner, steps=steps, predicted=cost(graph), dense=cost(graph))
-    lost = sum(profile.baseline.value - s.predicted for s in steps if s.predicted is not None)
-    return replace(
-        draft,
-        predicted=cost(graph, draft.widths, draft.bits),
-        predicted_score=max(0.0, profile.baseline.value - lost),
-        notes=("predicted_score adds up the drops measured one group at a time, without tuning",),
+def _steps(choices: list[Choice], bits: dict[str, int], baseline: float, epochs: int) -> tuple[Step, ...]:
+    """One step per choice, with the score expected so far: the drops added up, where nothing better was measured."""
+    steps, lost = [], 0.0
+    for c in choices:
+        lost += baseline - c.score if c.score is not None else 0.0
+        expected = max(0.0, baseline - lost) if c.expected is None else c.expected
+        steps.append(Step(widths={c.group: c.width}, epochs=epochs, predicted=c.score, expected=expected))
+    return (*steps, Step(bits=bits)) if bits else tuple(steps)
+
+
+def _made(ask: Ask, draft: Draft, planner: str, steps: tuple[Step, ...]) -> Plan:
+    graph, baseline = ask.graph, ask.profile.baseline.value
+    made = Plan(structure=graph.structure, planner=planner, steps=steps, predicted=cost(graph), dense=cost(graph))
+    lost = sum(baseline - s.predicted for s in steps if s.predicted is not None)
+    drop = lost if draft.drop is None else draft.drop / 100
+    made = replace(
+        made,
+        predicted=cost(graph, made.widths, made.bits),
+        predicted_score=max(0.0, baseline - drop),
+        dense_score=baseline,
+        threshold=draft.threshold,
+        proof=draft.proof,
+        notes=("predicted_score adds up the drops measured one group at a time, without tuning", *draft.notes),
     )
+    if ask.latency is None:
+        return made
+    dense_ms = ask.latency.predict(graph, {}, {})
+    return replace(made, latency_ms=ask.latency.predict(graph, made.widths, made.bits), dense_latency_ms=dense_ms)
 
 
-def check_budget(made: Plan, graph: Graph, budget: Budget) -> None:
-    """BudgetError unless the plan keeps every limit that arithmetic can see (params, macs, bytes, memory)."""
-    over = [
-        (name, limit, getattr(made.predicted, name))
-        for name in ("params", "macs", "bytes", "memory")
-        if (limit := budget.limit(name, getattr(made.dense, name))) is not None
-        and getattr(made.predicted, name) > limit
-    ]
-    if over:
-        raise BudgetError(_unreached(made, graph, over))
-
-
-def _unreached(made: Plan, graph: Graph, over: list[tuple[str, float, int]]) -> str:
-    asked = " and ".join(f"{name} <= {limit:,.0f}" for name, limit, _ in over)
-    nearest = ", ".join(f"{name} {reached:,}" for name, _, reached in over)
-    floors = sum(made.widths.get(g.name, g.width) <= g.legal(0) for g in graph.free)
-    frozen = "; ".join(f"{g.name!r} ({g.frozen})" for g in graph.groups if g.frozen)
-    loosest = ", ".join(f"{name}={reached}" for name, _, reached in over)
-    return (
-        f"no plan by {made.planner!r} reaches {asked} for {graph.model!r}.\n"
-        f"  nearest: {nearest}, with {floors} of {len(graph.free)} groups at their floor.\n"
-        f"  frozen:  {frozen or 'none'}.\n"
-        f"  try:     Budget({loosest}), a smaller factor, a smaller round_to, or bits as well as widths."
-    )
-
-
-__all__ = ["ORDERS", "PLANNERS", "Choice", "Cost", "check_budget", "plan", "reorder"]
+__all__ = ["ORDERS", "PLANNERS", "Ask", "Choice", "Draft", "Predictor", "check_budget", "plan", "reorder"]

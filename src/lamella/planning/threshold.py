@@ -6,18 +6,21 @@ the threshold; a group with no such ratio keeps all its channels.
 
 from ..errors import LamellaError
 from ..schema import Budget, Point, Profile
+from .asking import Ask, Draft
+from .curves import check_curves, width_of
 from .order import Choice
 
 
-def threshold(profile: Profile, budget: Budget, factor: float | None = None) -> list[Choice]:
+def threshold(ask: Ask, *, factor: float | None = None) -> Draft:
     """One choice per group that holds at some ratio. `factor` in (0, 1]; default 0.985, or what `budget.max_drop` says."""
-    floor = score_floor(profile, budget, factor)
+    floor = score_floor(ask.profile, ask.budget, factor)
+    check_curves(ask.profile)
     choices = []
-    for group in profile.graph.free:
-        point = largest_that_holds(profile.curve(group.name), floor)
-        if point is not None and point.width is not None and point.width < group.width:
-            choices.append(Choice(group=group.name, width=point.width, score=point.score.value))
-    return choices
+    for group in ask.graph.free:
+        point = largest_that_holds(ask.profile.curve(group.name), floor)
+        if point is not None and (width := width_of(point, group)) < group.width:
+            choices.append(Choice(group=group.name, width=width, score=point.score.value))
+    return Draft(choices=choices, threshold=floor)
 
 
 def score_floor(profile: Profile, budget: Budget, factor: float | None) -> float:

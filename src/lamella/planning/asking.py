@@ -1,0 +1,101 @@
+"""What a planner is asked, what it answers, and whether the answer keeps the budget.
+
+ask = Ask(profile=profile, budget=Budget(bytes="10%"), bits={"conv1": 8})
+limits(ask)                    # {"bytes": 109034.0}
+costs(ask, widths, bits)       # {"params": ..., "macs": ..., "bytes": ..., "memory": ...} and latency_ms with a predictor
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..costs import cost
+from ..errors import LamellaError
+from ..schema import Budget, Graph, Layer, Profile, Proof
+from .order import Choice
+
+COSTS = ("params", "macs", "bytes", "memory")
+
+Measure = Callable[[Mapping[str, int], Mapping[str, int]], float]  # (widths, bits) -> score
+
+
+class Predictor(Protocol):
+    """Latency as a sum over layers, which is what a program can weigh; `timing.Predictor` is one."""
+
+    def layer_ms(self, layer: Layer, inputs: int, outputs: int, bits: int) -> float:
+        """What one layer with these channels adds."""
+        ...
+
+    def constant_ms(self, graph: Graph) -> float:
+        """What the network takes whatever its widths."""
+        ...
+
+    @property
+    def element_ms(self) -> float:
+        """What one element of an activation adds."""
+        ...
+
+    def predict(self, graph: Graph, widths: Mapping[str, int], bits: Mapping[str, int]) -> float:
+        """The whole network."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """Curves, a budget, the bits every layer gets whatever the planner decides, and what the caller hands in."""
+
+    profile: Profile
+    budget: Budget
+    bits: Mapping[str, int] = field(default_factory=dict)
+    latency: Predictor | None = None
+    measure: Measure | None = None
+
+    @property
+    def graph(self) -> Graph:
+        return self.profile.graph
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A planner's answer. `drop`: its own estimate in points, where it has a better one than the sum of raw drops."""
+
+    choices: list[Choice]
+    bits: dict[str, int] = field(default_factory=dict)
+    drop: float | None = None
+    proof: Proof | None = None
+    threshold: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {c.group: c.width for c in self.choices}
+
+
+def costs(ask: Ask, widths: Mapping[str, int], bits: Mapping[str, int] | None = None) -> dict[str, float]:
+    """Every cost by name, at these widths and bits (those of the ask where none are given)."""
+    bits = ask.bits if bits is None else bits
+    counted = cost(ask.graph, widths, bits)
+    found: dict[str, float] = {name: getattr(counted, name) for name in COSTS}
+    if ask.latency is not None:
+        found["latency_ms"] = ask.latency.predict(ask.graph, widths, bits)
+    return found
+
+
+def limits(ask: Ask) -> dict[str, float]:
+    """The absolute limit of every cost that the budget speaks of."""
+    if ask.budget.latency_ms is not None and ask.latency is None:
+        raise LamellaError(
+            "a budget in latency_ms needs latency=: a predictor made by lamella.timing from a measured table "
+            "(its `fit`), or leave latency_ms out."
+        )
+    dense = costs(ask, {}, {})
+    found = {name: ask.budget.limit(name, value) for name, value in dense.items()}
+    return {name: limit for name, limit in found.items() if limit is not None}
+
+
+def over(
+    ask: Ask, limit_of: Mapping[str, float], widths: Mapping[str, int], bits: Mapping[str, int]
+) -> dict[str, float]:
+    """By how much each broken limit is exceeded, as a share of it."""
+    reached: Any = costs(ask, widths, bits)
+    return {name: reached[name] / limit - 1 for name, limit in limit_of.items() if reached[name] > limit}

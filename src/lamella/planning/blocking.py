@@ -1,0 +1,100 @@
+"""What stands between a budget and the nearest plan, as a BudgetError that says what to do.
+
+BudgetError: no plan by 'knapsack' reaches bytes <= 20,000 for 'resnet20'.
+  nearest: bytes 41,873, a drop of 81.2 points, with 13 of 14 groups at their floor.
+  frozen:  'linear' (model output).
+  try:     Budget(bytes=41873), lower widths or bits in the profile, or a smaller round_to.
+"""
+
+from collections.abc import Mapping
+
+from ..errors import BudgetError
+from ..schema import Budget, Graph, Plan
+
+COSTS = ("params", "macs", "bytes", "memory")
+
+
+def check_budget(made: Plan, graph: Graph, budget: Budget) -> None:
+    """BudgetError unless the plan keeps every limit: costs exactly, latency and drop as predicted.
+
+    A plan that was made by threshold reads `max_drop` as the limit of every single cut, as published, and has kept it.
+    """
+    reached = reached_by(made)
+    asked = limits_for(made, budget)
+    broken = {name: limit for name, limit in asked.items() if reached.get(name, 0.0) > limit * (1 + 1e-12) + 1e-9}
+    if broken:
+        floors = {g.name: g.legal(0) for g in graph.free}
+        raise unreached(made.planner, graph, broken, reached, made.widths, floors)
+
+
+def reached_by(made: Plan) -> dict[str, float]:
+    """Every predicted figure of a plan by the name it has in a Budget."""
+    found: dict[str, float] = {name: getattr(made.predicted, name) for name in COSTS}
+    if made.latency_ms is not None:
+        found["latency_ms"] = made.latency_ms
+    if made.dense_score is not None and made.predicted_score is not None and made.threshold is None:
+        found["max_drop"] = 100 * (made.dense_score - made.predicted_score)
+    return found
+
+
+def limits_for(made: Plan, budget: Budget) -> dict[str, float]:
+    """The absolute limits of a budget, given the plan's dense costs."""
+    dense: dict[str, float] = {name: getattr(made.dense, name) for name in COSTS}
+    if made.dense_latency_ms is not None:
+        dense["latency_ms"] = made.dense_latency_ms
+    found = {name: budget.limit(name, value) for name, value in dense.items()}
+    return {n: x for n, x in {**found, "max_drop": budget.max_drop}.items() if x is not None}
+
+
+def unreached(
+    planner: str,
+    graph: Graph,
+    broken: Mapping[str, float],
+    reached: Mapping[str, float],
+    widths: Mapping[str, int],
+    floors: Mapping[str, int],
+    unmeasured: tuple[str, ...] = (),
+) -> BudgetError:
+    """The error: what was asked, the nearest plan, what blocks it, what to do. `floors`: the lowest width of every free group."""
+    asked = " and ".join(f"{name} <= {_amount(name, limit)}" for name, limit in broken.items())
+    nearest = ", ".join(_figure(name, reached[name]) for name in broken)
+    low = sum(widths.get(name, graph.group_of[name].width) <= floor for name, floor in floors.items())
+    frozen = [f"{g.name!r} ({g.frozen})" for g in graph.groups if g.frozen]
+    lines = [
+        f"no plan by {planner!r} reaches {asked} for {graph.model!r}.",
+        f"  nearest: {nearest}, with {low} of {len(floors)} groups at their floor.",
+        f"  frozen:  {_few(frozen)}.",
+    ]
+    if unmeasured:
+        lines.append(f"  no curve, so left dense: {_few([repr(n) for n in unmeasured])}.")
+    loosest = ", ".join(f"{name}={_rounded_up(name, reached[name])}" for name in broken)
+    return BudgetError("\n".join([*lines, f"  try:     Budget({loosest}), {_advice(planner, broken)}."]))
+
+
+def _advice(planner: str, broken: Mapping[str, float]) -> str:
+    if planner.startswith("threshold"):
+        return "a smaller factor, a smaller round_to, or bits as well as widths"
+    if "max_drop" in broken:
+        return "one budget less, bits as well as widths, or a finer sweep of pruning_ratios"
+    return "lower widths in the profile (pruning_ratios), a smaller round_to, or bits as well as widths"
+
+
+def _few(names: list[str]) -> str:
+    more = f"; and {len(names) - 4} more" if len(names) > 4 else ""
+    return "; ".join(names[:4]) + more or "none"
+
+
+def _amount(name: str, value: float) -> str:
+    return f"{value:,.0f}" if name in COSTS else f"{value:.3g}"
+
+
+def _figure(name: str, value: float) -> str:
+    return f"a drop of {value:.1f} points" if name == "max_drop" else f"{name} {_amount(name, value)}"
+
+
+def _rounded_up(name: str, value: float) -> str:
+    """A figure that, given as a budget, is kept."""
+    if name in COSTS:
+        return f"{value:.0f}"
+    digits = 1 if name == "max_drop" else 3
+    return f"{value + 0.5 * 10**-digits:.{digits}f}"

@@ -1,0 +1,113 @@
+"""Measured curves made ready for arithmetic: what a target may become, and what that costs in points of the score.
+
+    for rung in group_rungs(profile, group): rung.level, rung.drop     # 16, 0.0   12, 0.3   8, 1.1 ...
+    score_at(profile, "conv1", 10)                                     # between two measured widths: on the line between them
+
+Planning works on copies made monotone (giving up more never costs less) by isotonic regression; the profile keeps what was
+measured. Drops are in points: 1.0 is one percentage point of the score.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import LamellaError
+from ..schema import Group, Knob, Point, Profile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """A level that a target may take (a width, or bits), the smoothed drop in points, and the raw score if it was measured."""
+
+    level: int
+    drop: float
+    score: float | None = None
+
+
+def group_rungs(profile: Profile, group: Group) -> tuple[Rung, ...]:
+    """The dense width, then every measured width downwards. A frozen or unmeasured group has the first alone."""
+    dense = Rung(level=group.width, drop=0.0, score=profile.baseline.value)
+    if group.frozen is not None:
+        return (dense,)
+    scores = {w: s for w, s in measured_widths(profile, group).items() if w < group.width}
+    return (dense, *_rungs(profile, scores))
+
+
+def bit_rungs(profile: Profile, layer: str, assumed: dict[int, float]) -> tuple[Rung, ...]:
+    """32 bits, then every measured number of bits downwards; for a layer without a curve, the `assumed` {bits: drop}."""
+    scores: dict[int, list[float]] = defaultdict(list)
+    for point in profile.curve(layer, "bits"):
+        if point.level < 32:
+            scores[int(point.level)].append(point.score.value)
+    dense = Rung(level=32, drop=0.0, score=profile.baseline.value)
+    if scores:
+        return (dense, *_rungs(profile, {b: sum(s) / len(s) for b, s in scores.items()}))
+    levels = sorted((b for b in assumed if b < 32), reverse=True)
+    drops = monotone([assumed[b] for b in levels])
+    return (dense, *(Rung(level=b, drop=d) for b, d in zip(levels, drops, strict=True)))
+
+
+def _rungs(profile: Profile, scores: dict[int, float]) -> list[Rung]:
+    levels = sorted(scores, reverse=True)
+    drops = monotone([100 * (profile.baseline.value - scores[level]) for level in levels])
+    return [Rung(level=n, drop=d, score=scores[n]) for n, d in zip(levels, drops, strict=True)]
+
+
+def monotone(drops: Sequence[float]) -> list[float]:
+    """The nearest sequence (least squares) that never falls, and nothing below 0: pool adjacent violators.
+
+    >>> monotone([-0.2, 0.4, 0.2, 3.0])
+    [0.0, 0.30000000000000004, 0.30000000000000004, 3.0]
+    """
+    pools: list[tuple[float, int]] = []  # mean, count
+    for drop in drops:
+        pools.append((drop, 1))
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (a, n), (b, m) = pools[-2:]
+            pools[-2:] = [((a * n + b * m) / (n + m), n + m)]
+    return [max(0.0, mean) for mean, count in pools for _ in range(count)]
+
+
+def measured_widths(profile: Profile, group: Group) -> dict[int, float]:
+    """Raw score by width; where a width was measured more than once, the mean."""
+    scores: dict[int, list[float]] = defaultdict(list)
+    for point in profile.curve(group.name):
+        scores[width_of(point, group)].append(point.score.value)
+    return {width: sum(s) / len(s) for width, s in scores.items()}
+
+
+def width_of(point: Point, group: Group) -> int:
+    """The width a point was measured at: its own, or the legal one nearest to its pruning ratio."""
+    width = group.legal(group.width * (1 - point.level)) if point.width is None else point.width
+    group.check_width(width)
+    return width
+
+
+def score_at(profile: Profile, name: str, width: int) -> float | None:
+    """The raw score with this group alone at this width: measured, or on the line between its measured neighbours.
+
+    None outside the measured widths (dense counts as measured) and for a group without a curve.
+    """
+    group = profile.graph.group_of[name]
+    scores = measured_widths(profile, group)
+    if not scores:
+        return None
+    scores.setdefault(group.width, profile.baseline.value)
+    below = max((w for w in scores if w <= width), default=None)
+    above = min((w for w in scores if w >= width), default=None)
+    if below is None or above is None:
+        return None
+    share = (width - below) / (above - below) if above > below else 0.0
+    return scores[below] + share * (scores[above] - scores[below])
+
+
+def check_curves(profile: Profile, knob: Knob = "pruning_ratio") -> tuple[str, ...]:
+    """The free groups that have no curve. LamellaError if the profile has no curve of this knob at all."""
+    measured = {p.target for p in profile.points if p.knob == knob}
+    if not measured:
+        knobs = sorted({p.knob for p in profile.points})
+        raise LamellaError(
+            f"the profile holds no {knob} curve (it holds: {', '.join(knobs) or 'no points'}). Measure some first: "
+            "`lamella profile`, or profile(model, task)."
+        )
+    return tuple(g.name for g in profile.graph.free if g.name not in measured) if knob == "pruning_ratio" else ()

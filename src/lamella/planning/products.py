@@ -1,0 +1,232 @@
+"""A network's costs as linear sums over the columns of a program.
+
+    network = Network(program, ask, rungs, bit_rungs)       # a pick of a width per group, of bits per layer
+    network.cost("macs")                                    # Linear; exact at every integer solution
+    network.moments()                                       # live activations, one Linear per moment
+    network.latency()                                       # the sum over layers that a predictor gives
+
+The size of a weight is a product of sums over groups, and its bytes that product times the layer's bits. The axis with most
+groups stays a sum; the others are written out group by group, joined with the bits, and multiply it: with a column for every
+combination while these are few (a tight relaxation), else by `Program.times` (a short one). Both are exact in integers.
+How bytes follow from elements, outputs and bits is read off `costs.layer_cost`, so that the two can never disagree.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from ..costs import cost, layer_cost, numel
+from ..schema import Graph, Layer, Parameter, Size
+from .asking import Ask
+from .curves import Rung
+from .programs import Linear, Pick, Program, weighted
+
+WRITTEN_OUT = 400  # columns that one product may take in the tight form; above, the short one
+
+
+class Network:
+    """The picks, and every cost in terms of them."""
+
+    def __init__(
+        self, program: Program, ask: Ask, widths: Mapping[str, tuple[Rung, ...]], bits: Mapping[str, tuple[Rung, ...]]
+    ) -> None:
+        self.program, self.ask = program, ask
+        self.graph: Graph = ask.graph
+        self.width_rungs, self.bit_rungs = widths, bits
+        self.width = {name: program.pick([r.level for r in rungs]) for name, rungs in widths.items()}
+        self.bits = {name: program.pick([r.level for r in rungs]) for name, rungs in bits.items()}
+        self._totals: dict[Any, Pick] = {}
+        self._products: dict[Any, list[Linear]] = {}
+
+    def drop(self, factors: Mapping[str, float]) -> Linear:
+        """Points of the score lost, as the sum of what every cut costs alone; `factors` weigh groups (1 where absent)."""
+        total = Linear()
+        for name, rungs in self.width_rungs.items():
+            total.add(self.width[name].linear([factors.get(name, 1.0) * r.drop for r in rungs]))
+        for name, rungs in self.bit_rungs.items():
+            total.add(self.bits[name].linear([r.drop for r in rungs]))
+        return total
+
+    def cost(self, name: str) -> Linear:
+        """params, macs or bytes."""
+        if name == "params":
+            return weighted([self.elements(p) for p in self.graph.parameters if p.trained], self._ones())
+        if name == "macs":
+            layers = [x for x in self.graph.layers if x.weight]
+            sizes = [self.elements(self.graph.parameter_of[x.weight or ""]) for x in layers]
+            return weighted(sizes, [x.positions for x in layers])
+        return self._bytes()
+
+    def _ones(self) -> list[float]:
+        return [1.0] * sum(p.trained for p in self.graph.parameters)
+
+    def _bytes(self) -> Linear:
+        total = Linear()
+        rest = float(cost(self.graph).bytes)
+        for layer in self.graph.layers:
+            rest -= layer_cost(self.graph, layer.name).bytes
+            choice = self._bits_of(layer)
+            by_bits = self._elements_by_bits(layer, choice)
+            outputs = self.program.times(choice, self.size(layer.outputs), *self._range(layer.outputs))
+            for i, (taken, bits) in enumerate(zip(choice.each(), choice.options, strict=True)):
+                a, b, c = byte_rule(self.graph, layer, bits)
+                total.add(by_bits[i], a).add(outputs[i], b).add(taken, c)
+        return total.add(Linear(constant=rest))
+
+    def _bits_of(self, layer: Layer) -> Pick:
+        return self.bits.get(layer.name) or Pick((), (self.ask.bits.get(layer.name, 32),))
+
+    def _elements_by_bits(self, layer: Layer, choice: Pick) -> list[Linear]:
+        if layer.weight is None:
+            return [Linear() for _ in choice.options]
+        return self.elements_by(self.graph.parameter_of[layer.weight], choice)
+
+    def elements(self, parameter: Parameter) -> Linear:
+        """How many elements it has."""
+        return self.elements_by(parameter, Pick((), (None,)))[0]
+
+    def elements_by(self, parameter: Parameter, choice: Pick) -> list[Linear]:
+        """Per option of `choice`, the elements of the parameter where that option is taken, else 0."""
+        sizes = [axis.size for axis in parameter.axes]
+        scale = 1.0
+        for axis, size in zip(parameter.axes, sizes, strict=True):
+            scale *= (1 if self._varies(size) else self._range(size)[0]) / axis.blocks
+        varying = sorted((s for s in sizes if self._varies(s)), key=lambda s: len(s.groups))
+        if not varying:
+            return [scale * taken for taken in choice.each()]
+        *written_out, summed = varying
+        total = [Linear() for _ in choice.options]
+        for factors in product(*(self._parts(size) for size in written_out)):
+            for i, part in enumerate(self._term(choice, factors, summed)):
+                total[i].add(part, scale)
+        return total
+
+    def _term(self, choice: Pick, factors: Sequence[tuple[Pick, list[float]]], summed: Size) -> list[Linear]:
+        """Per option of `choice`: the product of the factors and of the sum, where it is taken."""
+        joint, values = choice, np.ones((len(choice.options), 1))
+        for pick, each in factors:
+            joint = self.program.joined(joint, pick)
+            values = (values[..., None] * np.array(each)).reshape(len(choice.options), -1)
+        columns = len(joint.options) * sum(len(self.width[g].options) for g in summed.groups)
+        if columns <= WRITTEN_OUT:
+            parts = self._exactly(joint, summed)
+        else:
+            parts = self.program.times(joint, self.size(summed), *self._range(summed))
+        count = values.shape[1]
+        return [weighted(parts[i * count : (i + 1) * count], values[i].tolist()) for i in range(len(choice.options))]
+
+    def _exactly(self, pick: Pick, size: Size) -> list[Linear]:
+        """Per option of the pick, the size where it is taken: a column per option and width. Tighter than `times`."""
+        if not pick.columns:
+            return [self.size(size)]
+        key = (pick.columns, size.fixed, size.terms, size.shares)
+        if key not in self._products:
+            total = [size.fixed * taken for taken in pick.each()]
+            for group in dict.fromkeys(size.groups):
+                values = self._values(size, group)
+                pair = self.program.joined(pick, self.width[group])
+                for i, part in enumerate(total):
+                    one = not self.width[group].columns
+                    columns = (pick.columns[i],) if one else pair.columns[i * len(values) : (i + 1) * len(values)]
+                    part.add(Linear(dict(zip(columns, values, strict=True))))
+            self._products[key] = total
+        return self._products[key]
+
+    def _parts(self, size: Size) -> list[tuple[Pick, list[float]]]:
+        """A size as a list of factors: what is fixed, then every group with the value of each of its widths."""
+        found = [(self.width[g], self._values(size, g)) for g in dict.fromkeys(size.groups)]
+        return [(Pick((), (None,)), [float(size.fixed)]), *found] if size.fixed else found
+
+    def _values(self, size: Size, group: str) -> list[float]:
+        times = sum(t for g, t in size.terms if g == group)
+        shares = [s for s in size.shares if s.group == group]
+        return [float(times * w + sum(s.at(w) for s in shares)) for w in self.width[group].options]
+
+    def size(self, size: Size) -> Linear:
+        """A size as a sum."""
+        total = Linear(constant=float(size.fixed))
+        for group in dict.fromkeys(size.groups):
+            total.add(self.width[group].linear(self._values(size, group)))
+        return total
+
+    def _varies(self, size: Size) -> bool:
+        return any(self.width[g].columns for g in dict.fromkeys(size.groups))
+
+    def _range(self, size: Size) -> tuple[float, float]:
+        values = [self._values(size, g) for g in dict.fromkeys(size.groups)]
+        return size.fixed + sum(map(min, values)), size.fixed + sum(map(max, values))
+
+    def moments(self) -> list[Linear]:
+        """Bytes of live activations after every operator: tensors made and not yet read for the last time."""
+        tensors = self.graph.tensors
+        live = {
+            tuple(i for i, t in enumerate(tensors) if t.producer <= m <= t.last_reader)
+            for m in {t.producer for t in tensors}
+        }
+        sizes = [self.size(t.size) for t in tensors]
+        return [weighted([sizes[i] for i in each], [4.0] * len(each)) for each in sorted(live)]
+
+    def latency(self) -> Linear:
+        """Milliseconds, as the ask's predictor adds them up."""
+        predictor = self.ask.latency
+        assert predictor is not None
+        total = Linear(constant=predictor.constant_ms(self.graph))
+        for tensor in self.graph.tensors:
+            total.add(self.size(tensor.size), predictor.element_ms)
+        for layer in self.graph.layers:
+            if layer.weight is None or not layer.positions:
+                continue
+            pick = self.program.joined(self.total(layer.inputs), self.total(layer.outputs))
+            pick = self.program.joined(pick, self._bits_of(layer))
+            total.add(pick.linear([predictor.layer_ms(layer, i, o, b) for (i, o), b in pick.options]))
+        return total
+
+    def total(self, size: Size) -> Pick:
+        """A pick of the value a size has: its group's own where it follows one, else a new one tied to the sum."""
+        key = (size.fixed, size.terms, size.shares)
+        if key not in self._totals:
+            self._totals[key] = self._new_total(size)
+        return self._totals[key]
+
+    def _new_total(self, size: Size) -> Pick:
+        varying = [g for g in size.groups if self.width[g].columns]
+        values = [self._values(size, g) for g in dict.fromkeys(size.groups)]
+        if not varying:
+            return Pick((), (int(self._range(size)[0]),))
+        if len(varying) == 1:
+            rest = size.fixed + sum(
+                v[0] for g, v in zip(dict.fromkeys(size.groups), values, strict=True) if g not in varying
+            )
+            return Pick(self.width[varying[0]].columns, tuple(int(rest + v) for v in self._values(size, varying[0])))
+        sums = {size.fixed}
+        for each in values:
+            sums = {int(a + b) for a in sums for b in each}
+        pick = self.program.pick(sorted(sums))
+        self.program.row(pick.linear(pick.options).add(self.size(size), -1.0), 0, 0)
+        return pick
+
+
+def byte_rule(graph: Graph, layer: Layer, bits: int) -> tuple[float, float, float]:
+    """(a, b, c): a layer's bytes are a x elements + b x outputs + c at these bits, up to the rounding of packed integers.
+
+    The rule has that form; its numbers are found from the cost of a few widths, once per graph.
+    """
+    known: dict[tuple[str, int], tuple[float, float, float]] = graph.__dict__.setdefault("_byte_rules", {})
+    if (layer.name, bits) not in known:
+        known[layer.name, bits] = _byte_rule(graph, layer, bits)
+    return known[layer.name, bits]
+
+
+def _byte_rule(graph: Graph, layer: Layer, bits: int) -> tuple[float, float, float]:
+    dense = graph.widths
+    settings = [dense]
+    for size, share in ((layer.outputs, 0.25), (layer.inputs, 0.25), (layer.outputs, 0.5)):
+        settings.append(settings[-1] | {g: graph.group_of[g].legal(dense[g] * share) for g in size.groups})
+    weight = graph.parameter_of[layer.weight] if layer.weight else None
+    rows = np.array([[numel(weight, w) if weight else 0, layer.outputs.at(w), 1] for w in settings], dtype=float)
+    seen = [layer_cost(graph, layer.name, w, {layer.name: bits} if bits < 32 else {}).bytes for w in settings]
+    scale = np.maximum(np.abs(rows).max(axis=0), 1.0)
+    found = np.linalg.lstsq(rows / scale, np.array(seen, dtype=float), rcond=None)[0] / scale
+    return float(found[0]), float(found[1]), float(found[2])

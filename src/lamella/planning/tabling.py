@@ -1,0 +1,223 @@
+"""Every cost of a network as a sum of small tables over the widths that it depends on.
+
+    tables = CostTables(ask, widths, bits, factors)
+    tables.terms      # conv2: over (conv1, conv2) and the layer's bits, arrays for params, macs, bytes, points ...
+    tables.ties       # conv1 + layer2.0.conv2 = sum0: a size over several groups becomes a variable, tied to its parts
+
+Names of costs are those of a Budget; `max_drop` is what a planner minimizes (weighed by its factors), `points` the drop itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..costs import cost, layer_cost
+from ..schema import Layer, Parameter, Size
+from .asking import Ask
+from .curves import Rung
+from .elimination import IMPOSSIBLE, LARGEST, Floats, Table, TooWideError
+from .products import byte_rule
+
+MOMENTS = 8  # of peak memory that get a price of their own
+
+
+@dataclass(slots=True)
+class Term:
+    """Several costs over a few variables and, along the last axis, over the bits of one layer (None: no choice of bits)."""
+
+    names: tuple[str, ...]
+    layer: str | None
+    costs: dict[str, Floats] = field(default_factory=dict)
+
+    def add(self, name: str, values: Floats) -> None:
+        self.costs[name] = self.costs[name] + values if name in self.costs else values
+
+    def weighed(self, weights: Mapping[str, float]) -> Floats:
+        """The weighted sum of the costs that have a weight."""
+        found = [weights[n] * values for n, values in self.costs.items() if weights.get(n)]
+        like = next(iter(self.costs.values()))
+        return np.asarray(sum(found, np.zeros(like.shape)))
+
+
+class CostTables:
+    """Variables (groups, and sums of groups), terms, ties, and what is constant."""
+
+    def __init__(
+        self,
+        ask: Ask,
+        widths: Mapping[str, Sequence[Rung]],
+        bits: Mapping[str, Sequence[Rung]],
+        factors: Mapping[str, float],
+    ) -> None:
+        self.ask, self.graph, self.bits, self.factors = ask, ask.graph, bits, factors
+        self.widths = {name: rungs for name, rungs in widths.items() if len(rungs) > 1}
+        self.level = {name: np.array([r.level for r in rungs]) for name, rungs in widths.items()}
+        self.sizes = {name: len(rungs) for name, rungs in self.widths.items()}
+        self.constant: dict[str, float] = {}
+        self.ties: list[Table] = []
+        self._sums: dict[Any, tuple[str, Floats]] = {}
+        self._by_names: dict[Any, Term] = {}
+        self._build()
+
+    @property
+    def terms(self) -> list[Term]:
+        return list(self._by_names.values())
+
+    def span(self, goal: str) -> float:
+        """How far the goal can range."""
+        spread = sum(float(t.costs[goal].max() - t.costs[goal].min()) for t in self.terms if goal in t.costs)
+        return spread + abs(self.constant.get(goal, 0.0)) * 1e-3
+
+    def reached(self, choice: Mapping[str, int], weighed: Sequence[tuple[Term, Floats]]) -> dict[str, float]:
+        """Every cost at this choice, the bits being those of least weight."""
+        total = dict(self.constant)
+        for term, weights in weighed:
+            index = tuple(choice[n] for n in term.names)
+            best = int(np.argmin(weights[index]))
+            for name, values in term.costs.items():
+                total[name] = total.get(name, 0.0) + float(values[(*index, best)])
+        return total
+
+    def bits_chosen(self, choice: Mapping[str, int], weighed: Sequence[tuple[Term, Floats]]) -> dict[str, int]:
+        """Per layer that has a choice of bits, the index of least weight."""
+        found = [(t.layer, w[tuple(choice[n] for n in t.names)]) for t, w in weighed if t.layer is not None]
+        return {layer: int(np.argmin(each)) for layer, each in found}
+
+    def with_moments(self, limits: Mapping[str, float]) -> dict[str, float]:
+        """The limits, `memory` replaced by one per moment at which dense activations exceed it (the largest few)."""
+        found = {name: limit for name, limit in limits.items() if name != "memory"}
+        if "memory" not in limits:
+            return found
+        tensors, dense = self.graph.tensors, self.graph.widths
+        moments = {tuple(t for t in tensors if t.producer <= m <= t.last_reader) for m in {t.producer for t in tensors}}
+        sized = sorted(
+            ((4 * sum(t.size.at(dense) for t in live), i, live) for i, live in enumerate(moments)), reverse=True
+        )
+        for peak, i, live in sized[:MOMENTS]:
+            if peak > limits["memory"]:
+                found[f"memory{i}"] = limits["memory"]
+                for tensor in live:
+                    self._spread(tensor.size, {f"memory{i}": 4.0})
+        return found
+
+    def _build(self) -> None:
+        for name, rungs in self.widths.items():
+            drop = np.array([r.drop for r in rungs])[:, None]
+            self._term((name,)).add("max_drop", self.factors.get(name, 1.0) * drop)
+            self._term((name,)).add("points", drop)
+        weights = {x.weight: x for x in self.graph.layers if x.weight and x.positions}
+        for parameter in self.graph.parameters:
+            if parameter.trained and parameter.name not in weights:
+                self._parameter(parameter)
+        self.constant["bytes"] = float(cost(self.graph).bytes)
+        for layer in self.graph.layers:
+            self.constant["bytes"] -= layer_cost(self.graph, layer.name).bytes
+            self._layer(layer, first=layer.weight is not None and weights.get(layer.weight) is layer)
+        if self.ask.latency is not None:
+            self.constant["latency_ms"] = self.ask.latency.constant_ms(self.graph)
+            for tensor in self.graph.tensors:
+                self._spread(tensor.size, {"latency_ms": self.ask.latency.element_ms})
+
+    def _term(self, names: tuple[str, ...], layer: str | None = None) -> Term:
+        return self._by_names.setdefault((names, layer), Term(names, layer))
+
+    def _parameter(self, parameter: Parameter) -> None:
+        names, sizes = self._grid([axis.size for axis in parameter.axes])
+        product = np.ones([self.sizes[n] for n in names])
+        for axis, size in zip(parameter.axes, sizes, strict=True):
+            product = product * size / axis.blocks
+        self._put(names, None, "params", product[..., None])
+
+    def _put(self, names: tuple[str, ...], layer: str | None, name: str, values: Floats) -> None:
+        if names or layer:
+            self._term(names, layer).add(name, values)
+        else:
+            self.constant[name] = self.constant.get(name, 0.0) + float(values.sum())
+
+    def _layer(self, layer: Layer, first: bool) -> None:
+        """`first`: this layer is the one that its weight's parameters are counted for."""
+        rungs = self.bits.get(layer.name, ())
+        levels = [r.level for r in rungs] or [self.ask.bits.get(layer.name, 32)]
+        weight = self.graph.parameter_of[layer.weight] if layer.weight else None
+        axes = weight.axes if weight else ()
+        timed = [layer.inputs] if self.ask.latency is not None and weight and layer.positions else []
+        names, sizes = self._grid([*(axis.size for axis in axes), layer.outputs, *timed])
+        shape = [self.sizes[n] for n in names]
+        elements = np.ones(shape) if weight else np.zeros(shape)
+        for axis, size in zip(axes, sizes, strict=False):
+            elements = elements * size / axis.blocks
+        outputs = np.broadcast_to(sizes[len(axes)], shape)
+        name = layer.name if rungs else None
+        rules = [byte_rule(self.graph, layer, b) for b in levels]
+        self._put(names, name, "bytes", np.stack([a * elements + b * outputs + c for a, b, c in rules], -1))
+        if weight:
+            same = np.repeat(elements[..., None], len(levels), -1)
+            self._put(names, name, "macs", same * layer.positions)
+            if weight.trained and (first or not layer.positions):
+                self._put(names, name, "params", same)
+        if rungs:
+            drop = np.broadcast_to(np.array([r.drop for r in rungs]), [*shape, len(levels)])
+            self._put(names, name, "max_drop", drop)
+            self._put(names, name, "points", drop)
+        if timed:
+            inputs = np.broadcast_to(sizes[-1], shape)
+            self._put(names, name, "latency_ms", self._milliseconds(layer, inputs, outputs, levels))
+
+    def _milliseconds(self, layer: Layer, inputs: Floats, outputs: Floats, levels: Sequence[int]) -> Floats:
+        predictor = self.ask.latency
+        assert predictor is not None
+        flat = [
+            [predictor.layer_ms(layer, int(i), int(o), b) for b in levels]
+            for i, o in zip(inputs.ravel(), outputs.ravel(), strict=True)
+        ]
+        return np.array(flat).reshape([*inputs.shape, len(levels)])
+
+    def _spread(self, size: Size, factors: Mapping[str, float]) -> None:
+        """A cost in proportion to a size, group by group."""
+        for name, factor in factors.items():
+            self.constant[name] = self.constant.get(name, 0.0) + factor * size.fixed
+            for group in dict.fromkeys(size.groups):
+                self._put(
+                    (group,) if group in self.widths else (), None, name, factor * self._values(size, group)[:, None]
+                )
+
+    def _values(self, size: Size, group: str) -> Floats:
+        """What a group adds to a size at each of its widths."""
+        times = sum(t for g, t in size.terms if g == group)
+        shares = [s for s in size.shares if s.group == group]
+        return np.array([float(times * w + sum(s.at(int(w)) for s in shares)) for w in self.level[group]])
+
+    def _grid(self, sizes: Sequence[Size]) -> tuple[tuple[str, ...], list[Floats]]:
+        """The variables that these sizes follow, and each size as an array over them."""
+        found = [self._variable(size) for size in sizes]
+        names = tuple(dict.fromkeys(name for name, _ in found if name is not None))
+        if np.prod([float(self.sizes[n]) for n in names]) > LARGEST:
+            raise TooWideError
+        return names, [v.reshape([len(v) if n == name else 1 for n in names]) for name, v in found]
+
+    def _variable(self, size: Size) -> tuple[str | None, Floats]:
+        """The variable that tells a size, and the size at each of its values."""
+        moving = [g for g in self.widths if g in size.groups]
+        base = size.fixed + sum(float(self._values(size, g)[0]) for g in size.groups if g not in self.widths)
+        if not moving:
+            return None, np.array([base])
+        name, values = moving[0], self._values(size, moving[0])
+        for group in moving[1:]:
+            name, values = self._sum(name, values, group, self._values(size, group))
+        return name, values + base
+
+    def _sum(self, first: str, values: Floats, group: str, added: Floats) -> tuple[str, Floats]:
+        """The variable that is the sum of two."""
+        key = (first, tuple(values), group, tuple(added))
+        if key not in self._sums:
+            sums = np.add.outer(values, added)
+            distinct = np.unique(sums)
+            if sums.size * len(distinct) > LARGEST:
+                raise TooWideError
+            name = f"sum {len(self._sums)}"
+            self.sizes[name] = len(distinct)
+            self.ties.append(Table((first, group, name), np.where(sums[..., None] == distinct, 0.0, IMPOSSIBLE)))
+            self._sums[key] = (name, distinct)
+        return self._sums[key]

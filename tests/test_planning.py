@@ -1,0 +1,394 @@
+"""Planners and orders: every row of both tables keeps one contract; exact planners are held against every plan there is."""
+
+import itertools
+import random
+import re
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reporting_records import chain, resnet, score
+
+from lamella.costs import cost
+from lamella.errors import BudgetError, LamellaError, RecordError
+from lamella.planning import ORDERS, PLANNERS, plan, reorder
+from lamella.planning.curves import bit_rungs, group_rungs, monotone, score_at
+from lamella.planning.elimination import Table, TooWideError, aligned, eliminate
+from lamella.records import dumps, from_plain, loads, to_plain
+from lamella.schema import Budget, Plan, Point, Profile
+
+BASE = 0.92
+BITS = ((8, 0.0005), (4, 0.004), (2, 0.08))
+
+
+def measured(graph, seed=0, bits=BITS, widths=9):
+    """A profile with curves of many steepnesses, the same for the same seed."""
+    rng, points = random.Random(seed), []
+    for group in graph.free:
+        steep = rng.uniform(0.01, 0.12)
+        for i in range(widths, 0, -1):
+            width = max(1, round(group.width * i / (widths + 1)))
+            value = BASE - steep * (1 - width / group.width) ** 2 * rng.uniform(0.9, 1.1)
+            level = 1 - width / group.width
+            points.append(Point(target=group.name, knob="pruning_ratio", level=level, width=width, score=score(value)))
+    for layer in graph.layers if bits else ():
+        harm = rng.uniform(0.1, 1)
+        for level, drop in bits:
+            points.append(Point(target=layer.name, knob="bits", level=level, score=score(BASE - harm * drop)))
+    return Profile(graph=graph, baseline=score(BASE), points=tuple(points))
+
+
+@pytest.fixture(scope="module")
+def option_a():
+    """A ResNet with padded shortcuts, whose layers' widths are sums over several groups."""
+    import torch
+
+    from lamella.tracing import trace
+    from lamella.zoo import make_model
+
+    model = make_model("resnet", depth=8, widths=(8, 16, 32)).eval()
+    return trace(model, (torch.zeros(1, 3, 16, 16),))
+
+
+GRAPHS = {"chain": chain((6, 16, 120, 84, 10)), "resnet": resnet(1, (8, 16, 32))}
+OPTIONS = {
+    "knapsack": [Budget(bytes="30%"), Budget(macs="50%", params="40%"), Budget(memory="75%"), Budget(max_drop=1.5)],
+    "shares": [Budget(params="60%"), Budget(macs="70%"), Budget(max_drop=2.0)],
+    "threshold": [Budget(), Budget(max_drop=1.5), Budget(params="97%")],
+    "uniform": [Budget(bytes="50%"), Budget(macs="50%", params="40%"), Budget(max_drop=2.0)],
+}
+
+
+def test_every_planner_is_under_contract():
+    assert set(OPTIONS) == {name for name in PLANNERS if name != "search"}
+
+
+def cases():
+    return [(p, g, b) for p, budgets in OPTIONS.items() for g in GRAPHS for b in budgets]
+
+
+@pytest.mark.parametrize(("planner", "name", "budget"), cases())
+def test_a_plan_keeps_its_budget_or_says_why_not(planner, name, budget):
+    profile = measured(GRAPHS[name])
+    graph = profile.graph
+    try:
+        made = plan(profile, budget, planner=planner)
+    except BudgetError as error:
+        assert re.search(r"no plan by '.*' reaches .* for ", str(error))
+        assert "nearest: " in str(error)
+        assert "try:     Budget(" in str(error)
+        return
+    made.check_fits(graph)
+    assert made.predicted == cost(graph, made.widths, made.bits)
+    for each in ("params", "macs", "bytes", "memory"):
+        limit = budget.limit(each, getattr(made.dense, each))
+        assert limit is None or getattr(made.predicted, each) <= limit
+    if budget.max_drop is not None and planner != "threshold":
+        assert 100 * (BASE - made.predicted_score) <= budget.max_drop + 1e-6
+    assert plan(profile, budget, planner=planner) == made
+    assert loads(dumps(made), Plan) == made
+
+
+@pytest.mark.parametrize("order", sorted(ORDERS))
+def test_every_order_makes_the_same_cuts(order):
+    profile = measured(GRAPHS["chain"])
+    asked = []
+
+    def measure(widths, bits):
+        asked.append(dict(widths))
+        return BASE - 0.001 * sum(100 / w for w in widths.values())
+
+    made = plan(profile, Budget(params="40%"), planner="uniform", order=order, measure=measure)
+    first = plan(profile, Budget(params="40%"), planner="uniform")
+    assert made.widths == first.widths
+    assert made.predicted == first.predicted
+    assert bool(asked) == (order == "greedy")
+    assert reorder(first, profile, order, measure).widths == first.widths
+    if order == "greedy":
+        assert made.steps[-1].expected == pytest.approx(measure(made.widths, {}))
+
+
+def test_orders_sort_as_they_say():
+    profile = measured(GRAPHS["chain"])
+    names = {
+        o: [*plan(profile, Budget(params="40%"), planner="uniform", order=o).widths] for o in ("in_order", "reverse")
+    }
+    assert names["in_order"] == [g.name for g in profile.graph.free]
+    assert names["reverse"] == names["in_order"][::-1]
+    scores = [s.predicted for s in plan(profile, Budget(params="40%"), planner="uniform").steps]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_expected_scores_add_up_the_drops():
+    made = plan(measured(GRAPHS["chain"]), planner="threshold")
+    lost = np.cumsum([BASE - s.predicted for s in made.steps])
+    assert [s.expected for s in made.steps] == pytest.approx([BASE - x for x in lost])
+
+
+def brute_force(profile, limits, max_drop=None):
+    """The least drop over every plan there is."""
+    graph = profile.graph
+    widths = {g.name: group_rungs(profile, g) for g in graph.free}
+    bits = {x.name: bit_rungs(profile, x.name, {}) for x in graph.layers if x.weight and x.positions}
+    bits = {name: rungs for name, rungs in bits.items() if len(rungs) > 1}
+    best = np.inf
+    for rungs in itertools.product(*widths.values(), *bits.values()):
+        drop = sum(r.drop for r in rungs)
+        if drop < best:
+            levels = [r.level for r in rungs]
+            reached = cost(
+                graph, dict(zip(widths, levels, strict=False)), dict(zip(bits, levels[len(widths) :], strict=True))
+            )
+            if all(getattr(reached, n) <= limit for n, limit in limits.items()):
+                best = drop
+    return best
+
+
+def thinned(profile, widths, bits):
+    """Only so many widths per group, and bits for these layers."""
+    kept = []
+    for group in profile.graph.free:
+        curve = profile.curve(group.name)
+        kept += [curve[len(curve) * (i + 1) // (widths + 1)] for i in range(widths)]
+    kept += [p for p in profile.points if p.knob == "bits" and p.target in bits and p.level in (8, 2)]
+    return Profile(graph=profile.graph, baseline=profile.baseline, points=tuple(kept))
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        Budget(bytes="45%"),
+        Budget(params="60%", macs="55%"),
+        Budget(memory="70%", bytes="70%"),
+        Budget(macs="65%", bytes="50%", params="80%"),
+    ],
+)
+def test_knapsack_is_the_best_of_all_plans(option_a, budget):
+    profile = thinned(measured(option_a, seed=3), 1, ("layer3.0.conv1", "layer3.0.conv2", "layer1.0.conv2"))
+    dense = cost(option_a)
+    names = [n for n in ("bytes", "params", "macs", "memory") if getattr(budget, n)]
+    best = brute_force(profile, {n: budget.limit(n, getattr(dense, n)) for n in names})
+    made = plan(profile, budget, planner="knapsack")
+    assert made.proof.value == pytest.approx(best, rel=1e-3, abs=1e-9)
+    assert made.proof.bound <= best + 1e-9
+    assert made.proof.gap <= 1e-3
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 99), tight=st.integers(12, 60), more=st.integers(1, 30))
+def test_a_looser_budget_never_predicts_worse(seed, tight, more):
+    profile = measured(GRAPHS["resnet"], seed)
+    a = plan(profile, Budget(bytes=f"{tight}%"), planner="knapsack").proof
+    b = plan(profile, Budget(bytes=f"{tight + more}%"), planner="knapsack").proof
+    assert b.value <= a.value / (1 - 1e-3) + 1e-9
+    assert a.status == b.status == "optimal"
+
+
+def test_a_plan_within_a_drop_is_the_dual(option_a):
+    profile = measured(option_a)
+    within = plan(profile, Budget(max_drop=3.0), planner="knapsack")
+    assert within.proof.objective == "bytes"
+    back = plan(profile, Budget(bytes=within.predicted.bytes), planner="knapsack")
+    assert back.proof.value <= 3.0 + 1e-6
+    assert 100 * (BASE - back.predicted_score) == pytest.approx(back.proof.value)
+
+
+def test_fixed_bits_are_kept_and_counted(option_a):
+    profile = measured(option_a, bits=())
+    made = plan(profile, Budget(bytes="20%"), planner="knapsack", bits=8)
+    assert set(made.bits.values()) == {8}
+    assert len(made.bits) == sum(bool(x.weight and x.positions) for x in option_a.layers)
+    free = plan(profile, Budget(bytes="60%"), planner="knapsack")
+    assert free.bits == {}
+    assumed = plan(profile, Budget(bytes="25%"), planner="knapsack", bit_drops={8: 0.01, 4: 0.2})
+    assert set(assumed.bits.values()) <= {8, 4}
+    assert assumed.bits
+
+
+def test_alignment_is_of_what_layers_see(option_a):
+    made = plan(measured(option_a), Budget(macs="55%"), planner="knapsack", align=4)
+    full = option_a.completed(made.widths)
+    for layer in option_a.layers:
+        for size in (layer.outputs, layer.inputs) if layer.weight else ():
+            assert size.at(full) % 4 == 0 or size.at(full) == size.at(option_a.widths)
+
+
+def test_depth_prior_spares_early_layers():
+    profile = measured(GRAPHS["chain"], bits=())
+    plain, prior = (
+        plan(profile, Budget(params="40%"), planner="knapsack", depth_prior=p).predicted_score for p in (0.0, 50.0)
+    )
+    assert prior <= plain + 1e-9
+    with pytest.raises(LamellaError, match=r"depth_prior -1 is negative; 0 switches it off"):
+        plan(profile, Budget(params="40%"), planner="knapsack", depth_prior=-1)
+
+
+def test_out_of_time_gives_the_best_so_far(monkeypatch, option_a):
+    from lamella.planning import solving
+
+    profile = measured(option_a)
+    monkeypatch.setattr(solving, "best_bound", lambda *_: None)
+    monkeypatch.setattr(solving.Program, "minimize", lambda *_, **__: solving.Solution(None, True, np.inf, 0.5, True))
+    made = plan(profile, Budget(bytes="30%"), planner="knapsack", time_limit=0.01)
+    assert made.proof.status == "time limit"
+    assert 0 < made.proof.gap <= 1
+    assert made.predicted.bytes <= 0.3 * made.dense.bytes
+
+
+def test_fifty_groups_are_solved_quickly():
+    profile = measured(chain((64,) + (128, 64, 256) * 18, [f"c{i}" for i in range(55)]))
+    started = time.process_time()
+    made = plan(profile, Budget(bytes="15%", macs="50%"), planner="knapsack", time_limit=30)
+    assert made.proof.gap <= 1e-3
+    assert time.process_time() - started < 20
+
+
+# -- shares -----------------------------------------------------------------------------------------------------
+
+
+def test_shares_follow_the_share():
+    graph = GRAPHS["chain"]
+    made = plan(measured(graph), planner="shares", by="params", pruning_ratio=0.2)
+    removed = {g.name: 1 - made.widths.get(g.name, g.width) / g.width for g in graph.free}
+    params = {"fc0": 6 * 3, "fc1": 16 * 6, "fc2": 120 * 16, "fc3": 84 * 120}
+    assert sorted(removed, key=removed.get) == sorted(params, key=params.get)
+    with pytest.raises(LamellaError, match="unknown share 'flops'"):
+        plan(measured(graph), planner="shares", by="flops", pruning_ratio=0.2)
+
+
+# -- bad input ------------------------------------------------------------------------------------------------------------
+
+
+def test_impossible_budgets_name_the_nearest_plan(option_a):
+    with pytest.raises(BudgetError) as caught:
+        plan(measured(option_a, bits=()), Budget(bytes=2000), planner="knapsack")
+    text = str(caught.value)
+    assert re.match(r"no plan by 'knapsack' reaches bytes <= 2,000 for ", text)
+    assert re.search(r"nearest: bytes [\d,]+, with \d of 8 groups at their floor\.", text)
+    assert "frozen:  'linear' (model output" in text
+    reachable = int(re.search(r"Budget\(bytes=(\d+)\)", text)[1])
+    plan(measured(option_a, bits=()), Budget(bytes=reachable), planner="knapsack")
+
+
+def test_contradictory_budgets_name_both(option_a):
+    with pytest.raises(BudgetError, match=r"one budget less, bits as well as widths") as caught:
+        plan(measured(option_a), Budget(bytes="12%", max_drop=0.01), planner="knapsack")
+    assert "max_drop <= 0.01" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"planner": "knapsac"}, "unknown planner 'knapsac'; did you mean 'knapsack'?"),
+        ({"planner": "knapsack", "order": "greedly"}, "unknown order 'greedly'; did you mean 'greedy'?"),
+        ({"planner": "uniform", "order": "greedy"}, "order 'greedy' measures as it goes and needs measure="),
+        ({"planner": "knapsack", "factor": 0.9}, "unknown option of planner 'knapsack' 'factor'"),
+        ({"planner": "knapsack", "minimize": "flops"}, "minimize='flops': one of max_drop, params"),
+        ({"planner": "knapsack", "align": 0}, "align 0 is below 1"),
+        ({"planner": "uniform", "pruning_ratio": 50}, "pruning_ratio 50 is not in [0, 1)"),
+        ({"planner": "threshold", "factor": 1.5}, "factor 1.5 is not in (0, 1]"),
+    ],
+)
+def test_bad_options_are_refused_with_their_words(options, words):
+    with pytest.raises(LamellaError, match=re.escape(words)):
+        plan(measured(GRAPHS["chain"]), Budget(params="50%"), **options)
+
+
+def test_budgets_that_say_nothing_or_nonsense():
+    profile = measured(GRAPHS["chain"])
+    with pytest.raises(LamellaError, match=r"knapsack weighs groups against a budget, and it is empty"):
+        plan(profile, planner="knapsack")
+    with pytest.raises(LamellaError, match=r"uniform needs a pruning_ratio, or a budget"):
+        plan(profile, planner="uniform")
+    with pytest.raises(LamellaError, match=r"a budget in latency_ms needs latency="):
+        plan(profile, Budget(latency_ms=1.0), planner="knapsack")
+    with pytest.raises(RecordError, match=r"bytes: '120%' is not a share of the dense model"):
+        Budget(bytes="120%")
+    with pytest.raises(RecordError, match=r"max_drop: -1 is negative"):
+        Budget(max_drop=-1)
+
+
+def test_a_profile_without_the_asked_knob():
+    full = measured(GRAPHS["chain"])
+    only_bits = Profile(
+        graph=full.graph, baseline=full.baseline, points=tuple(p for p in full.points if p.knob == "bits")
+    )
+    for planner in ("knapsack", "threshold"):
+        with pytest.raises(LamellaError, match=r"holds no pruning_ratio curve \(it holds: bits\). Measure some first"):
+            plan(only_bits, Budget(params="50%"), planner=planner)
+
+
+def test_curves_with_holes():
+    full = measured(GRAPHS["chain"], bits=())
+    points = [p for p in full.points if p.target != "fc2" and not (p.target == "fc1" and 0.3 < p.level < 0.8)]
+    holed = Profile(graph=full.graph, baseline=full.baseline, points=tuple(points))
+    made = plan(holed, Budget(params="70%"), planner="knapsack")
+    assert "fc2" not in made.widths
+    assert "no curve, so left dense: fc2" in made.notes
+    assert made.widths.get("fc1", 16) in {16, *(p.width for p in points if p.target == "fc1")}
+    assert plan(holed, planner="uniform", pruning_ratio=0.5).widths["fc2"] == 60
+    with pytest.raises(BudgetError, match=r"no curve, so left dense: 'fc2'"):
+        plan(holed, Budget(params="5%"), planner="knapsack")
+
+
+def test_a_plan_edited_into_nonsense():
+    made = plan(measured(GRAPHS["chain"]), planner="threshold")
+    plain = to_plain(made)
+    plain["steps"][0]["widths"] = {"fc1": 0}
+    with pytest.raises(RecordError, match=r"steps\[0\]\.widths\['fc1'\]: 0 channels asked, 16 exist"):
+        from_plain(plain, Plan).check_fits(GRAPHS["chain"])
+
+
+# -- the pieces -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(-5, 50), max_size=12))
+def test_monotone_never_falls_and_keeps_what_is_monotone(drops):
+    smooth = monotone(drops)
+    assert all(a <= b + 1e-9 for a, b in itertools.pairwise(smooth))
+    assert all(x >= 0 for x in smooth)
+    rising = sorted(abs(x) for x in drops)
+    assert monotone(rising) == pytest.approx(rising)
+
+
+def test_scores_between_measured_widths():
+    profile = measured(GRAPHS["chain"])
+    widths = [p.width for p in profile.curve("fc2")]
+    a, b = (p.score.value for p in profile.curve("fc2")[:2])
+    assert score_at(profile, "fc2", (widths[0] + widths[1]) // 2) == pytest.approx((a + b) / 2, abs=1e-3)
+    assert score_at(profile, "fc2", 120) == BASE
+    assert score_at(profile, "fc2", 1) is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_elimination_equals_trying_everything(seed):
+    rng = np.random.default_rng(seed)
+    sizes = {c: int(rng.integers(1, 5)) for c in "abcdef"}
+    scopes = [tuple(map(str, rng.choice(list("abcdef"), int(rng.integers(1, 4)), replace=False))) for _ in range(6)]
+    tables = [Table(s, rng.random([sizes[n] for n in s])) for s in scopes]
+    found = eliminate(sizes, tables)
+    total = sum((aligned(t, "abcdef") for t in tables), np.zeros(list(sizes.values())))
+    assert found.value == pytest.approx(total.min())
+    assert total[tuple(found.choice[c] for c in "abcdef")] == pytest.approx(found.value)
+    for scope in (*scopes, ("c",)):
+        names = [c for c in "abcdef" if c in scope]
+        others = tuple(i for i, c in enumerate("abcdef") if c not in scope)
+        assert found.within(names) == pytest.approx(total.min(axis=others))
+
+
+def test_elimination_refuses_what_is_too_wide():
+    names = [f"v{i}" for i in range(9)]
+    pairs = [Table((a, b), np.zeros((10, 10))) for a, b in itertools.combinations(names, 2)]
+    with pytest.raises(TooWideError):
+        eliminate(dict.fromkeys(names, 10), pairs)
+
+
+def test_ten_thousand_costs_a_second(option_a):
+    names = [g.name for g in option_a.free]
+    started = time.process_time()
+    for i in range(1000):
+        cost(option_a, {names[i % len(names)]: 4})
+    assert time.process_time() - started < 1.0  # ten times as long as on an idle machine
