@@ -122,6 +122,11 @@ def test_tables_are_printed_for_people(nets):
         (("trace", "r", "--model", "nets:number", "--task", "digits"), "returned a int; an nn.Module was expected"),
         (("trace", "r", "--model", "nets:branchy", "--task", "digits"), r"cannot be exported.*nets.py:17"),
         (("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit"), "NAME=VALUE was expected"),
+        (
+            ("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=few"),
+            "limit=few: a whole number",
+        ),
+        (("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limits=5"), "did you mean 'limit'"),
         (("profile", "nowhere"), "no run directory"),
         (("profile", "r", "--pruning-ratios", "half"), "'half' is not a number"),
         (("report", "nowhere"), "nowhere"),

@@ -21,20 +21,21 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from .errors import LamellaError, MismatchError, RunError
+from .errors import LamellaError, MismatchError, RunError, unknown_name
 from .records import load_record, save_record
 from .runs import read_text
 from .schema import FILES, Graph, RunInfo
 from .storage import load_tensors, save_tensors
 from .surgery import refitted
 from .tasks import TASKS, make_task
-from .tracing import trace
+from .tracing import aligned, trace
 from .training import Task
 from .version import __version__
 from .zoo import load_weights, make_model
 
 R = TypeVar("R")
 
+OPTIONS = ("floor", "ignored_layers", "limit", "round_to", "validation")  # and model.*, the zoo's own
 BOUND = ("model", "task", "data", "weights", "seed", "options")  # what must not change within a run directory
 
 
@@ -85,15 +86,21 @@ class Session:
         return self.read("graph", Graph)
 
     def traced(self) -> Graph:
-        options = self.info.options
-        limits = {"round_to": int(options["round_to"])} if options.get("round_to") else {}
-        ignored = tuple(str(options["ignored_layers"]).split(",")) if options.get("ignored_layers") else ()
-        graph = trace(self.dense(), self.task.example_inputs, ignored_layers=ignored, **limits)
+        """The dense network traced, with the run's own `ignored_layers` (comma separated), `round_to` and `floor`."""
+        options = {name: str(value) for name, value in self.info.options.items() if value is not None}
+        graph = trace(
+            self.dense(),
+            self.task.example_inputs,
+            ignored_layers=tuple(filter(None, options.get("ignored_layers", "").split(","))),
+            round_to=whole_option(self.info, "round_to") or aligned,
+            floor=whole_option(self.info, "floor") or 1,
+        )
         return replace(graph, model=self.info.model)
 
 
 def start(directory: str | Path, info: RunInfo) -> Session:
     """Open a run directory for this model and task. MismatchError where it already belongs to another."""
+    check_options(info)
     directory = Path(directory)
     path = directory / FILES["run"][0]
     if path.exists():
@@ -161,10 +168,25 @@ def open_task(info: RunInfo) -> Task:
             raise LamellaError(f"{info.task} returned a {type(task).__name__}; a lamella.Task was expected.")
         return task
     validation = str(info.options.get("validation") or ("test_even" if info.weights else "heldout"))
-    limit = info.options.get("limit")
-    return make_task(
-        info.task, info.data, seed=info.seed, validation=validation, limit=int(limit) if limit is not None else None
-    )
+    limit = whole_option(info, "limit")
+    return make_task(info.task, info.data, seed=info.seed, validation=validation, limit=limit)
+
+
+def whole_option(info: RunInfo, name: str) -> int | None:
+    """A run's option that counts something, None where it is not given."""
+    value = info.options.get(name)
+    if value is None:
+        return None
+    if not str(value).isdigit() or int(str(value)) < 1:
+        raise LamellaError(f"option {name}={value}: a whole number from 1 on was expected.")
+    return int(str(value))
+
+
+def check_options(info: RunInfo) -> None:
+    """LamellaError for an option that nothing reads."""
+    for name in info.options:
+        if name not in OPTIONS and not name.startswith("model."):
+            raise LamellaError(unknown_name("option", name, (*OPTIONS, "model.NAME")))
 
 
 def build_model(info: RunInfo) -> nn.Module:

@@ -1,0 +1,133 @@
+"""The demo's table over seeds, and the README's copy of seed 0: `python benchmarks/demo.py --seeds 3 --readme`.
+
+Writes `results/demo-<date>.json` (rows per seed, seconds, provenance); with `--readme` also the table between the README's markers
+and the picture `docs/images/ribbon.svg`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lamella.records import load_record
+from lamella.reporting import ribbon_marks, svg
+from lamella.schema import Graph, Result
+from lamella.sessions import machine, versions
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+MARKERS = ("<!-- demo table -->", "<!-- end of demo table -->")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--readme", action="store_true")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = [run(Path(scratch) / f"seed{seed}", seed) for seed in range(asked.seeds)]
+        if asked.readme:
+            picture(Path(scratch) / "seed0")
+    outcome = {
+        "command": "python benchmarks/demo.py " + " ".join(sys.argv[1:]),
+        "commit": commit(),
+        "machine": machine(),
+        "versions": versions(),
+        "seeds": list(range(asked.seeds)),
+        "n": {"validation": 360, "test": 360},
+        "seconds": [seconds for _, seconds in runs],
+        "rows": [rows for rows, _ in runs],
+        **figures([rows for rows, _ in runs]),
+    }
+    path = RESULTS / f"demo-{datetime.now(UTC).date()}.json"
+    path.write_text(json.dumps(outcome, indent=1) + "\n")
+    if asked.readme:
+        readme(outcome)
+    print(f"wrote {path}")
+
+
+def run(directory: Path, seed: int) -> tuple[list[dict], float]:
+    """The demo's rows, and the seconds it took from nothing."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "lamella", "demo", "--run", str(directory), "--seed", str(seed), "--json"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(output)["rows"], round(time.perf_counter() - started, 1)
+
+
+def figures(runs: list[list[dict]]) -> dict[str, float]:
+    """The last compressed row against dense, over seeds: the worst of each."""
+    dense = [rows[0] for rows in runs]
+    last = [rows[3] for rows in runs]
+    return {
+        "worst_bytes_ratio": min(d["bytes"] / r["bytes"] for d, r in zip(dense, last, strict=True)),
+        "worst_test_drop_points": max(100 * r["drop"] for r in last),
+        "worst_latency_ratio": max(r["latency_ratio"] for r in last),
+        "least_dense_validation": min(d["validation_accuracy"] for d in dense),
+    }
+
+
+def commit() -> str:
+    dirty = subprocess.run(
+        ["git", "status", "--porcelain", "src"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    name = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return name.stdout.strip() + (" with changes" if dirty else "")
+
+
+def readme(outcome: dict) -> None:
+    """Put the table of seed 0 between the README's markers."""
+    path = ROOT / "README.md"
+    before, _, rest = path.read_text().partition(MARKERS[0])
+    _, _, after = rest.partition(MARKERS[1])
+    path.write_text(f"{before}{MARKERS[0]}\n{table(outcome)}\n{MARKERS[1]}{after}")
+
+
+def table(outcome: dict) -> str:
+    """Seed 0 as Markdown, and the line that says where it comes from."""
+    rows = outcome["rows"][0]
+    head = "| | validation | test | below dense [95 %] | params | MACs | bytes | smaller | latency |"
+    lines = [head, "|---|---|---|---|---|---|---|---|---|", *(line(row, rows[0]) for row in rows)]
+    source = (
+        f"`make demo` at commit {outcome['commit']}, seed 0, n = 360 validation and 360 test digits, "
+        f"{outcome['seconds'][0]:.0f} s on {outcome['machine']}."
+    )
+    if len(outcome["rows"]) > 1:
+        source += (
+            f" Worst of {len(outcome['rows'])} seeds for the int8 row: {outcome['worst_bytes_ratio']:.1f}x smaller, "
+            f"{outcome['worst_test_drop_points']:.2f} points below dense, {outcome['worst_latency_ratio']:.2f} of its latency."
+        )
+    return "\n".join([*lines, "", source])
+
+
+def line(row: dict, dense: dict) -> str:
+    drop = ""
+    if row["drop"] is not None:
+        drop = f"{100 * row['drop']:+.2f} [{100 * row['drop_low']:+.2f}, {100 * row['drop_high']:+.2f}]"
+    cells = [
+        row["name"],
+        f"{100 * row['validation_accuracy']:.2f} %",
+        f"{100 * row['test_accuracy']:.2f} %",
+        drop,
+        f"{row['params']:,}",
+        f"{row['macs']:,}",
+        f"{row['bytes']:,}",
+        f"{dense['bytes'] / row['bytes']:.1f}x",
+        f"{row['latency_ratio']:.2f}x",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def picture(directory: Path) -> None:
+    """The ribbon of a finished run, for the README."""
+    graph, result = load_record(directory / "graph.json", Graph), load_record(directory / "result.json", Result)
+    target = ROOT / "docs" / "images" / "ribbon.svg"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(svg(ribbon_marks(graph, result), label="Architecture ribbon of the demo's ResNet-14"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Documentation is executed or generated: the README's program runs, its table is the benchmark's, every public name is told."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import lamella
+from lamella.cli import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_readme_program_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+    assert "Cost(params=" in capsys.readouterr().out
+    assert (tmp_path / "small.onnx").exists()
+
+
+def test_the_readme_table_is_the_latest_result():
+    spec = importlib.util.spec_from_file_location("demo_benchmark", ROOT / "benchmarks" / "demo.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    latest = sorted((ROOT / "benchmarks" / "results").glob("demo-*.json"))[-1]
+    assert benchmark.table(json.loads(latest.read_text())) in README
+
+
+def test_names_are_sorted_public_and_documented():
+    assert lamella.__all__ == sorted(lamella.__all__)
+    assert set(lamella.__all__) - {"__version__"} == set(lamella._HOMES)
+    for name in set(lamella.__all__) - {"__version__"}:
+        assert getattr(lamella, name).__doc__, f"{name} has no docstring"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = lamella.nonsense
+
+
+@pytest.mark.parametrize("command", [c.callback.__name__ for c in app.registered_commands])
+def test_every_command_is_in_the_readme_or_the_changelog(command):
+    told = README + (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(rf"\b{command}\b", told)
+
+
+def test_nothing_names_a_path_of_a_machine():
+    paths = [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "src").rglob("*.py"),
+        *(ROOT / "benchmarks").rglob("*"),
+    ]
+    for path in paths:
+        if path.is_file():
+            assert not re.search(r"(?<![\w.])/(root|home|tmp)/\w", path.read_text()), path
