@@ -116,13 +116,13 @@ def _tango_excess(difference: float, *, won: int, lost: int, n: int) -> float:
     return won - lost - n * difference + Z * math.sqrt(max(0.0, variance))
 
 
-STRATA = 10  # by rising margin of the dense network: nearly all flips lie at the smallest
+STRATA = 5  # by rising margin of the dense network: nearly all flips lie at the smallest
 LEAST, FIRST, GROWTH = (
     16,
     200,
     1.35,
 )  # samples of a stratum, of the first look, and how many times more each further look has
-PRIOR, CARRY = 8.0, 0.25  # a stratum counts as PRIOR samples more, with CARRY times the spread of the stratum before
+PRIOR, CARRY = 8.0, 0.5  # a stratum counts as PRIOR samples more, with CARRY times the spread of the stratum before
 
 
 def strata_of(margins: ArrayLike | None, n: int) -> list[NDArray[np.int64]]:

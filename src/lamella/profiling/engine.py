@@ -120,8 +120,9 @@ class Engine:
             self.notes.append(f"out of memory at {item.target}: went on with {self.samples.chunk} samples at a time")
 
     def _curve(self, item: Item) -> list[tuple[Level, Scores]]:
+        with with_context(f"{item.target} ({item.knob})"):
+            runs = self.prepared(item)  # outside inference mode: this may tune
         with with_context(f"{item.target} ({item.knob})"), torch.inference_mode():
-            runs = self.prepared(item)
             parts: list[list[Scores]] = [[] for _ in runs]
             for chunk in self.samples:
                 for part, outputs in zip(parts, self.outputs(runs, chunk), strict=True):
@@ -159,13 +160,15 @@ class Engine:
     def _proven(self, program: Program, change: Change, setting: Setting) -> bool:
         """Whether the replayed change gives what its model gives on a few samples."""
         try:
-            branch = program.branch(program.start(self._probe.inputs), change.names)
-            outputs = tensors_of(program.outputs(branch, program.prepared(change)))
+            with torch.inference_mode():
+                branch = program.branch(program.start(self._probe.inputs), change.names)
+                outputs = tensors_of(program.outputs(branch, program.prepared(change)))
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
             if is_out_of_memory(error):
                 raise
             return False
-        return agree(outputs, tensors_of(call(setting.model().eval(), self._probe.inputs)))
+        with torch.inference_mode():
+            return agree(outputs, tensors_of(call(setting.model().eval(), self._probe.inputs)))
 
     def outputs(self, runs: Sequence["Run"], chunk: Chunk) -> Iterator[Any]:
         """The outputs of every run of one item on this chunk."""

@@ -28,7 +28,7 @@ class Sweep:
     lr: float = 0.01
     factor: float = 0.985
     error: float = 0.05
-    indifference: float = 0.002
+    indifference: float = 0.001
     executor: str = "serial"
     workers: int = 2
     address: str | None = None

@@ -1,0 +1,118 @@
+"""The same results from every executor; a worker that is killed costs only its item."""
+
+import importlib.util
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from lamella.errors import LamellaError, MissingExtra, RunError
+from lamella.executors import execute, portable
+
+HAS_RAY = importlib.util.find_spec("ray") is not None
+
+
+def squares():
+    return square
+
+
+def square(item):
+    return item * item
+
+
+def fragile(folder):
+    """A worker that is killed at item 3, the first time."""
+    return partial(_fragile, Path(folder))
+
+
+def _fragile(folder, item):
+    (folder / f"{item}-{time.monotonic_ns()}").touch()
+    if item == 3 and not (folder / "killed").exists():
+        (folder / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item * item
+
+
+def deadly():
+    return partial(os.kill, os.getpid())
+
+
+def broken():
+    return _broken
+
+
+def _broken(item):
+    raise LamellaError(f"item {item} is bad.")
+
+
+class Unsendable(Exception):  # noqa: N818
+    def __init__(self, a, b):
+        super().__init__(a)
+
+
+def strange():
+    return _strange
+
+
+def _strange(item):
+    raise Unsendable(1, 2)
+
+
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+def test_same_results_from_every_executor(executor):
+    found = dict(execute(list(range(7)), squares, executor=executor, workers=2))
+    assert found == {i: i * i for i in range(7)}
+    assert dict(execute([], squares, executor=executor)) == {}
+
+
+def test_a_killed_process_costs_only_its_item(tmp_path):
+    found = dict(execute(list(range(6)), partial(fragile, str(tmp_path)), executor="processes", workers=2))
+    assert found == {i: i * i for i in range(6)}
+    tries = [p.name.split("-")[0] for p in tmp_path.iterdir() if p.name != "killed"]
+    assert sorted(tries) == ["0", "1", "2", "3", "3", "4", "5"]
+
+
+def test_an_item_that_kills_every_worker_is_named():
+    with pytest.raises(RunError, match=r"9: its worker died 3 times .*Use fewer workers"):
+        list(execute([9], deadly, executor="processes", workers=1))
+
+
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+def test_an_error_of_an_item_is_raised_here(executor):
+    with pytest.raises(LamellaError, match="item 0 is bad"):
+        list(execute([0], broken, executor=executor, workers=1))
+
+
+def test_an_error_that_cannot_travel_keeps_its_words():
+    with pytest.raises(LamellaError, match="Unsendable: 1"):
+        list(execute([0], strange, executor="processes", workers=1))
+
+
+def test_an_unknown_executor_is_refused():
+    with pytest.raises(LamellaError, match="unknown executor 'procesess'; did you mean 'processes'"):
+        execute([1], squares, executor="procesess")
+
+
+def test_what_cannot_be_sent_says_so():
+    assert portable(squares) is None
+    assert "pickle" in (portable(lambda: square) or "").lower()
+
+
+@pytest.mark.skipif(HAS_RAY, reason="ray is installed")
+def test_without_ray_the_extra_is_named():
+    with pytest.raises(MissingExtra, match=r"pip install 'lamella\[ray\]'"):
+        list(execute([1], squares, executor="ray"))
+
+
+@pytest.mark.skipif(not HAS_RAY, reason="ray is not installed: pip install 'lamella[ray]'")
+@pytest.mark.filterwarnings("ignore")
+def test_a_ray_cluster_of_two_workers_survives_a_kill(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    found = dict(execute(list(range(6)), partial(fragile, str(tmp_path)), executor="ray", workers=2))
+    assert found == {i: i * i for i in range(6)}
+    tries = [p.name.split("-")[0] for p in tmp_path.iterdir() if p.name != "killed"]
+    assert sorted(tries) == ["0", "1", "2", "3", "3", "4", "5"]

@@ -1,0 +1,357 @@
+"""Profiles: exact counts, journals that survive a kill, races, estimates, executors, and bad input with its words."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import lamella as lm
+from lamella.errors import DataError, LamellaError, MismatchError, RunError
+from lamella.profiling import Forecast, Sweep, merge, planned_points, profile, rank_agreement
+from lamella.profiling.engine import Engine, is_out_of_memory
+from lamella.profiling.facts import receptive_fields
+from lamella.profiling.keeping import keeping
+from lamella.profiling.points import Item, Level, planned_items
+from lamella.profiling.variants import Subject
+from lamella.records import to_plain
+from lamella.replay import Program
+from lamella.training import Batches, Recipe, Task, correct, evaluate, fit
+from lamella.zoo import make_model
+
+RATIOS = (0.3, 0.6)
+
+
+def make_net():
+    torch.manual_seed(0)
+    return make_model("resnet", depth=8, widths=(8, 8, 16), in_channels=1, num_classes=4)
+
+
+@pytest.fixture(scope="module")
+def task():
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.randint(4, (400,), generator=generator)
+    patterns = torch.randn(4, 1, 8, 8, generator=generator)
+    inputs = patterns[classes] + 0.9 * torch.randn(400, 1, 8, 8, generator=generator)
+    train, held = Batches(inputs[:200], classes[:200], 32, shuffle=True), Batches(inputs[200:], classes[200:], 75)
+    return Task((inputs[:1],), train=train, validation=held, test=held)
+
+
+@pytest.fixture(scope="module")
+def model(task):
+    return fit(make_net(), task, Recipe(epochs=3, lr=0.05), seed=0).eval()
+
+
+@pytest.fixture(scope="module")
+def graph(model, task):
+    return lm.trace(model, task.example_inputs, round_to=1)
+
+
+@pytest.fixture(scope="module")
+def exact(model, task, graph):
+    return profile(
+        model, task, graph=graph, pruning_ratios=RATIOS, bits=(8, 2), sweep=Sweep(layers=True, inputs=True, chunk=16)
+    )
+
+
+def plain(points):
+    """Points without their times."""
+    return [to_plain(replace(p, seconds=0.0)) for p in points]
+
+
+def test_counts_are_those_of_the_plain_loop(model, task, graph, exact):
+    sweep = Sweep(layers=True, inputs=True)
+    subject = Subject(model, graph, task, sweep)
+    dense = evaluate(model, task.validation).sum()
+    assert round(exact.baseline.value * exact.baseline.n) == dense
+    items = planned_items(model, graph, sweep, RATIOS, (8, 2))
+    found = {(p.target, p.knob, p.level): round(p.score.value * p.score.n) for p in exact.points}
+    assert len(found) == sum(len(item.levels) for item in items)
+    for item in items:
+        for level in item.levels:
+            count = int(evaluate(subject.setting(item, level).model(), task.validation).sum())
+            assert found[item.target, item.knob, level.value] == count, (item, level)
+    assert exact.notes == ()
+
+
+def test_curves_of_groups_and_of_layers_are_kept_apart(exact, graph):
+    names = {g.name for g in graph.free}
+    assert {p.target for p in exact.points if p.knob == "pruning_ratio"} == names
+    layers = {p.target for p in exact.points if p.knob == "masked_ratio"}
+    assert "layer1.0.conv2" in layers
+    assert "linear" not in layers
+    both = "layer1.0.conv1"
+    assert both in names & layers
+    assert len(exact.curve(both)) == len(exact.curve(both, "masked_ratio")) == 2
+    assert [p.level for p in exact.curve("linear", "bits")] == [8.0, 2.0]
+    assert {p.knob for p in exact.points} == {"pruning_ratio", "masked_ratio", "bits", "bits_both"}
+
+
+def test_the_model_is_left_as_it_was(model, task, graph):
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    model.train()
+    profile(model, task, graph=graph, pruning_ratios=(0.5,), sweep=Sweep(recalibrate=True, points=("conv1",)))
+    assert all(module.training for module in model.modules())
+    model.eval()
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+class Interrupted(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.parametrize("method", ["exact", "race"])
+def test_interrupted_anywhere_and_resumed_equals_uninterrupted(model, task, graph, tmp_path, method):
+    options = {"graph": graph, "pruning_ratios": RATIOS, "method": method}
+    whole = profile(model, task, **options)
+    for stop in (3, 6) if method == "exact" else (4,):
+        journal, calls = tmp_path / f"{stop}.jsonl", []
+
+        def stopping(stage, done, total, note="", calls=calls, stop=stop):
+            calls.append(done)
+            if len(calls) == stop:
+                raise Interrupted
+
+        with pytest.raises(Interrupted):
+            profile(model, task, journal=journal, progress=stopping, **options)
+        before = journal.read_text().splitlines()
+        journal.write_text(journal.read_text() + '{"key": "cut sho')  # a kill within a line
+        resumed = profile(model, task, journal=journal, **options)
+        lines = journal.read_text().splitlines()
+        assert lines[: len(before)] == before
+        keys = [json.loads(line)["key"] for line in lines[1:]]
+        assert len(keys) == len(set(keys))
+        assert plain(resumed.points) == plain(whole.points)
+        assert resumed.baseline == whole.baseline
+
+
+def test_points_choose_targets(model, task, graph):
+    found = profile(model, task, graph=graph, pruning_ratios=(0.5,), sweep=Sweep(points=("layer3.*",)))
+    assert {p.target for p in found.points} == {g.name for g in graph.free if g.name.startswith("layer3")}
+    with pytest.raises(LamellaError, match=r"match no target. Known: conv1"):
+        profile(model, task, graph=graph, sweep=Sweep(points=("nowhere",)))
+
+
+def test_journals_of_several_machines_are_merged(model, task, graph, tmp_path, exact):
+    parts = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for path, points in zip(parts, [("conv1",), ("layer*",)], strict=True):
+        profile(model, task, graph=graph, pruning_ratios=RATIOS, sweep=Sweep(points=points), journal=path)
+    both = tmp_path / "all.jsonl"
+    assert merge(parts, both) == sum(len(p.read_text().splitlines()) - 1 for p in parts)
+    assert merge(parts, both) == 0
+
+    def none_left(stage, done, total, note=""):
+        assert done in (0, total)
+
+    merged = profile(model, task, graph=graph, pruning_ratios=RATIOS, journal=both, progress=none_left)
+    assert plain(merged.points) == plain(p for p in exact.points if p.knob == "pruning_ratio")
+
+
+def test_a_race_decides_as_exact_does(model, task, graph, exact):
+    for factor in (0.95, 0.8):
+        raced = profile(
+            model, task, graph=graph, pruning_ratios=RATIOS, method="race", sweep=Sweep(factor=factor, chunk=16)
+        )
+        floor = factor * exact.baseline.value
+        for group in graph.free:
+            holding = [p.level for p in exact.curve(group.name) if p.score.value >= floor]
+            found = [p.level for p in raced.curve(group.name) if p.score.value >= floor]
+            monotone = holding == [p.level for p in exact.curve(group.name)][: len(holding)]
+            assert not monotone or max(found, default=0) == max(holding, default=0)
+        assert raced.method == "race"
+        assert "a level milder than one that holds was not measured" in raced.notes[0]
+
+
+def test_an_estimate_ranks_and_says_what_it_is(model, task, graph, exact):
+    found = profile(model, task, graph=graph, pruning_ratios=RATIOS, method="estimate", sweep=Sweep(layers=True))
+    assert len(found.points) == sum(p.knob.endswith("ratio") for p in exact.points)
+    assert rank_agreement(found, exact) > 0.3
+    assert "not measured" in found.notes[0]
+    with pytest.raises(LamellaError, match="not of bits"):
+        profile(model, task, graph=graph, pruning_ratios=(), bits=(4,), method="estimate")
+    with pytest.raises(LamellaError, match="share 0 points"):
+        rank_agreement(replace(found, points=()), exact)
+
+
+def test_processes_give_the_same_profile(model, task, graph, exact):
+    found = profile(model, task, graph=graph, pruning_ratios=RATIOS, sweep=Sweep(executor="processes", workers=2))
+    assert plain(found.points) == plain(p for p in exact.points if p.knob == "pruning_ratio")
+
+
+def test_a_task_that_cannot_travel_runs_here_and_says_so(model, task, graph):
+    own = replace(task, score=lambda outputs, targets: correct(outputs, targets))
+    found = profile(
+        model, own, graph=graph, pruning_ratios=(0.5,), sweep=Sweep(executor="processes", points=("conv1",))
+    )
+    assert any(note.startswith("ran in this process") for note in found.notes)
+
+
+def test_tuned_points_are_tuned(model, task, graph):
+    sweep = Sweep(points=("conv1",), tune_epochs=2, tune_samples=128, lr=0.02)
+    tuned = profile(model, task, graph=graph, pruning_ratios=(0.6,), sweep=sweep)
+    again = profile(model, task, graph=graph, pruning_ratios=(0.6,), sweep=sweep)
+    bare = profile(model, task, graph=graph, pruning_ratios=(0.6,), sweep=Sweep(points=("conv1",)))
+    assert tuned.points[0].score.value > bare.points[0].score.value
+    assert plain(tuned.points) == plain(again.points)
+    with pytest.raises(LamellaError, match="need method='exact'"):
+        profile(model, task, graph=graph, method="race", sweep=sweep)
+
+
+def test_facts_stand_beside_the_curves(exact, graph):
+    facts = exact.facts["layer1.0.conv1"]
+    assert facts["receptive_field"] == 5
+    assert facts["params"] == 8 * 8 * 9
+    assert 0 < facts["effective_rank"] <= 1
+    assert exact.facts["layer3.0.conv2"]["input_field_exceeds_picture"] == 1
+    assert exact.facts["conv1"]["input_field_exceeds_picture"] == 0
+    assert list(exact.facts) == [layer.name for layer in graph.layers]
+
+
+def test_receptive_fields_as_published():
+    model = make_model("vgg16", head=(8, 8)).eval()
+    fields = receptive_fields(Program(model, (torch.zeros(2, 3, 32, 32),)))
+    assert [after for _, after, _ in fields.values()] == [3, 5, 10, 14, 24, 32, 40, 60, 76, 92, 132, 164, 196]
+
+
+def test_the_cost_is_told_before_the_start(model, task, graph):
+    told = []
+    profile(model, task, graph=graph, pruning_ratios=RATIOS, progress=lambda s, d, t, note="": told.append(note))
+    assert told[0] == "baseline"
+    assert "points, about" in told[1]
+    assert Forecast(171, 160.0).text == "171 points, about 2 min 40 s here"
+    assert Forecast(9, 7300.0).text == "9 points, about 2 h 1 min here"
+
+
+# ---- bad input
+
+
+def test_scores_that_are_not_numbers(model, task, graph):
+    broken = replace(task, score=lambda outputs, targets: outputs[:, 0] * torch.nan)
+    with pytest.raises(DataError, match=r"not finite .*Look for NaN"):
+        profile(model, broken, graph=graph)
+
+
+def test_scores_outside_their_range(model, task, graph):
+    dense = evaluate(model, task.validation)
+
+    def odd(outputs, targets):
+        right = correct(outputs, targets)
+        return right if torch.is_inference_mode_enabled() and odd.calls < 0 else right * (1 if odd.dense else 2)
+
+    odd.calls, odd.dense = 0, True
+    engine = Engine(Subject(model, graph, replace(task, score=odd), Sweep()))
+    assert engine.dense().sum() == dense.sum()
+    odd.dense = False
+    with pytest.raises(DataError, match=r"a score of 2.0 .* outside the range"):
+        engine.curve(Item("conv1", "pruning_ratio", (Level(0.5, 4),)))
+
+
+def test_scores_of_another_form(model, task, graph):
+    with pytest.raises(DataError, match="one number per sample"):
+        profile(model, replace(task, score=lambda outputs, targets: outputs.sum()), graph=graph)
+
+
+class Changing:
+    """A loader that gives other samples, or fewer, when it is walked again."""
+
+    def __init__(self, batches, change):
+        self.batches, self.change, self.walks = list(batches), change, 0
+
+    def __iter__(self):
+        self.walks += 1
+        yield from self.change(self.batches) if self.walks > 1 else self.batches
+
+
+def test_a_loader_of_changing_order_or_length(model, task, graph):
+    shuffled = replace(task, validation=Changing(task.validation, lambda b: b[::-1]))
+    with pytest.raises(DataError, match=r"in another order.*Turn shuffling"):
+        profile(model, shuffled, graph=graph)
+    shorter = replace(task, validation=Changing(task.validation, lambda b: b[:-1]))
+    with pytest.raises(DataError, match="gave 200 samples and then 150"):
+        profile(model, shorter, graph=graph)
+
+
+class Noisy(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x) + 0.01 * torch.rand(1)
+
+
+def test_a_model_that_is_not_deterministic(model, task):
+    noisy = Noisy(model)
+    found = profile(
+        noisy, task, graph=lm.trace(noisy, task.example_inputs, round_to=1, prove=False), pruning_ratios=(0.5,)
+    )
+    assert any("not deterministic" in note and "differ by up to" in note for note in found.notes)
+
+
+def test_out_of_memory_goes_on_with_fewer_samples(model, task, graph, exact):
+    whole = correct
+
+    def hungry(outputs, targets):
+        if len(targets) > 20 and hungry.armed:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes.")
+        return whole(outputs, targets)
+
+    hungry.armed = False
+    engine = Engine(Subject(model, graph, replace(task, score=hungry), Sweep()))
+    engine.dense()
+    hungry.armed = True
+    item = planned_items(model, graph, Sweep(), RATIOS, ())[0]
+    found = engine.curve(item)
+    assert [scores.mean() for _, scores in found] == [p.score.value for p in exact.curve(item.target)]
+    assert [n for n in engine.notes if "out of memory" in n][-1].endswith("16 samples at a time")
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+def test_two_processes_on_one_journal(model, task, graph, tmp_path):
+    journal = tmp_path / "profile.jsonl"
+    profile(model, task, graph=graph, pruning_ratios=(0.5,), journal=journal, sweep=Sweep(points=("conv1",)))
+    identity = json.loads(journal.read_text().splitlines()[0])["identity"]
+    with keeping(journal, identity), pytest.raises(RunError, match="another process is writing this profile"):
+        profile(model, task, graph=graph, pruning_ratios=(0.5,), journal=journal)
+
+
+def test_journals_of_other_models_and_data(model, task, graph, tmp_path):
+    journal, other = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    few = Sweep(points=("conv1",))
+    profile(model, task, graph=graph, pruning_ratios=(0.5,), journal=journal, sweep=few)
+    changed = make_net().eval()
+    with pytest.raises(MismatchError, match="belongs to another run: weights was"):
+        profile(changed, task, graph=graph, pruning_ratios=(0.5,), journal=journal, sweep=few)
+    less = replace(task, validation=list(task.validation)[:1])
+    with pytest.raises(MismatchError, match="data was"):
+        profile(model, less, graph=graph, pruning_ratios=(0.5,), journal=journal, sweep=few)
+    profile(changed, task, graph=graph, pruning_ratios=(0.5,), journal=other, sweep=few)
+    with pytest.raises(MismatchError, match="weights was"):
+        merge([journal, other], tmp_path / "all.jsonl")
+    with pytest.raises(RunError, match="no journal can be read"):
+        merge([tmp_path / "absent.jsonl"], tmp_path / "all.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"pruning_ratios": (50,)}, r"fractions removed, in \[0, 1\)"),
+        ({"pruning_ratios": ()}, "fractions removed"),
+        ({"bits": (1,)}, "from 2 to 16"),
+        ({"method": "exat"}, "did you mean 'exact'"),
+    ],
+)
+def test_options_that_make_no_sense(model, task, graph, options, words):
+    with pytest.raises(LamellaError, match=words):
+        profile(model, task, graph=graph, **options)
+    with pytest.raises(LamellaError, match=r"factor 1\.5"):
+        Sweep(factor=1.5)
+
+
+def test_planned_points_are_legal_and_distinct(graph):
+    points = planned_points(graph, (0.1, 0.11, 0.5))
+    assert len({(g.name, w) for g, w in points}) == len(points)
+    assert all(w == g.legal(w) < g.width for g, w in points)
+    assert np.all([w >= 1 for _, w in points])
