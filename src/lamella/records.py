@@ -6,8 +6,8 @@
     plan  = load_record("plan.json", Plan)
 
 A record class is any `@dataclass(frozen=True, slots=True, kw_only=True)` whose fields are annotated with plain types: str,
-int, float, bool, None, Literal, tuples, dicts with string keys, other records, and unions of those. `__post_init__` rejects nonsense through
-`check`. Reading never runs code from the file.
+int, float, bool, None, Literal, tuples, dicts with string keys, other records, and unions of those. `__post_init__` rejects
+nonsense through `check`. Reading never runs code from the file.
 """
 
 import dataclasses

@@ -143,7 +143,7 @@ class Parameter:
 class Layer:
     """A layer that multiplies or normalizes, by module path, in the order of its first call.
 
-    `positions`: MACs per weight element and sample, all calls together (output positions of a convolution; 1 for a linear layer on a vector).
+    `positions`: MACs per weight element and sample, all calls together (1 for a linear layer on a vector).
     `sources`: the layers whose outputs reach it with no other layer in between. `outputs`, `inputs`: channels out and in.
     """
 

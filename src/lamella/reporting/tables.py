@@ -93,6 +93,8 @@ def _changes(step: Step, now: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
     for bits in sorted(set(step.bits.values())):
         names = [layer for layer, b in step.bits.items() if b == bits]
         what.append((names[0] if len(names) == 1 else counted(len(names), "layer"), f"→ {bits} bits"))
+    if not what and step.epochs:
+        what.append(("tuning", counted(step.epochs, "epoch")))
     return tuple(what)
 
 
