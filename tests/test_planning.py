@@ -69,16 +69,22 @@ def cases():
     return [(p, g, b) for p, budgets in OPTIONS.items() for g in GRAPHS for b in budgets]
 
 
+def attempt(profile, budget, planner):
+    """(plan, None), or (None, the words of the BudgetError)."""
+    try:
+        return plan(profile, budget, planner=planner), None
+    except BudgetError as error:
+        return None, str(error)
+
+
 @pytest.mark.parametrize(("planner", "name", "budget"), cases())
 def test_a_plan_keeps_its_budget_or_says_why_not(planner, name, budget):
     profile = measured(GRAPHS[name])
     graph = profile.graph
-    try:
-        made = plan(profile, budget, planner=planner)
-    except BudgetError as error:
-        assert re.search(r"no plan by '.*' reaches .* for ", str(error))
-        assert "nearest: " in str(error)
-        assert "try:     Budget(" in str(error)
+    made, error = attempt(profile, budget, planner)
+    if error:
+        assert re.search(r"no plan by '.*' reaches .* for ", error)
+        assert re.search(r"nearest: [\s\S]*try:     Budget\(", error)
         return
     made.check_fits(graph)
     assert made.predicted == cost(graph, made.widths, made.bits)

@@ -20,10 +20,13 @@ from ..errors import LamellaError, unknown_name
 from ..schema import Budget, Graph, Plan, Profile, Step
 from .asking import Ask, Draft, Predictor
 from .blocking import check_budget
+from .editing import editable, edited, replan
+from .fronts import compare, front_csv, pareto
 from .knapsack import knapsack
 from .order import ORDERS, Choice, reorder, sorted_choices
 from .ratios import shares, uniform
 from .threshold import threshold
+from .worth import depth_test, sensitivity, significance
 
 Planner = Callable[..., Draft]
 
@@ -110,4 +113,23 @@ def _made(ask: Ask, draft: Draft, planner: str, steps: tuple[Step, ...]) -> Plan
     return replace(made, latency_ms=ask.latency.predict(graph, made.widths, made.bits), dense_latency_ms=dense_ms)
 
 
-__all__ = ["ORDERS", "PLANNERS", "Ask", "Choice", "Draft", "Predictor", "check_budget", "plan", "reorder"]
+__all__ = [
+    "ORDERS",
+    "PLANNERS",
+    "Ask",
+    "Choice",
+    "Draft",
+    "Predictor",
+    "check_budget",
+    "compare",
+    "depth_test",
+    "editable",
+    "edited",
+    "front_csv",
+    "pareto",
+    "plan",
+    "reorder",
+    "replan",
+    "sensitivity",
+    "significance",
+]

@@ -1,0 +1,154 @@
+"""A plan as a short text that a person edits, and back; a plan made again after some of its steps were taken.
+
+    text = editable(made, graph)                   # JSON: a line per step, and what every group and layer could be
+    made = edited(text, profile, budget)           # checked; costs and predictions worked out anew
+    rest = replan(made, 3, fresh, budget)          # three steps taken, then `fresh` curves of what they left
+
+Unknown fields, names and impossible widths are refused with their path: `steps[2].widths['conv1']: 40 channels asked, 16 exist`.
+"""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from ..costs import cost
+from ..errors import LamellaError, MismatchError, RecordError, unknown_name, with_context
+from ..records import check
+from ..schema import Budget, Graph, Plan, Profile, Step
+from .asking import Predictor
+from .blocking import check_budget
+from .curves import score_at
+
+FIELDS = ("widths", "bits", "epochs")
+LEVELS = (2, 3, 4, 5, 6, 7, 8, 32)
+
+
+def editable(made: Plan, graph: Graph) -> str:
+    """The plan's steps as JSON, one line each. `groups` lists dense widths for reference and is not read back."""
+    steps = [{k: getattr(s, k) for k in FIELDS if getattr(s, k) or k == "epochs"} for s in made.steps]
+    lines = ",\n  ".join(json.dumps(s, ensure_ascii=False) for s in steps)
+    groups = json.dumps({g.name: g.width for g in graph.free}, ensure_ascii=False)
+    head = f'{{\n "structure": {json.dumps(made.structure)},\n "planner": {json.dumps(made.planner)},\n'
+    return f'{head} "groups": {groups},\n "steps": [\n  {lines}\n ]\n}}\n'
+
+
+def edited(text: str, profile: Profile, budget: Budget | None = None, latency: Predictor | None = None) -> Plan:
+    """The plan that an edited text describes, with costs and predictions for what it now says.
+
+    RecordError names line or path of what is wrong, MismatchError another model's plan, BudgetError a plan over the budget.
+    """
+    graph = profile.graph
+    steps, planner = _read(text, graph)
+    base = profile.baseline.value
+    found, lost = [], 0.0
+    for step in steps:
+        known = {n: score_at(profile, n, w) for n, w in step.widths.items()}
+        alone = next(iter(known.values())) if len(known) == 1 else None
+        lost += sum(base - s for s in known.values() if s is not None)
+        found.append(replace(step, predicted=alone, expected=max(0.0, base - lost) if step.widths else None))
+    made = Plan(
+        structure=graph.structure,
+        planner=planner if planner.endswith(", edited") else f"{planner}, edited",
+        steps=tuple(found),
+        predicted=cost(graph),
+        dense=cost(graph),
+        predicted_score=max(0.0, base - lost),
+        dense_score=base,
+        notes=("edited by hand; predicted_score adds up the drops of widths measured one group at a time",),
+    )
+    made = replace(made, predicted=cost(graph, made.widths, made.bits))
+    if latency is not None:
+        ms, dense_ms = latency.predict(graph, made.widths, made.bits), latency.predict(graph, {}, {})
+        made = replace(made, latency_ms=ms, dense_latency_ms=dense_ms)
+    check_budget(made, graph, budget or Budget())
+    return made
+
+
+def _read(text: str, graph: Graph) -> tuple[list[Step], str]:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecordError(f"line {error.lineno}, column {error.colno}", f"not JSON: {error.msg}") from None
+    check(isinstance(data, dict) and isinstance(data.get("steps"), list), "steps", "a list of steps was expected")
+    extra = [key for key in data if key not in ("structure", "planner", "groups", "steps")]
+    check(not extra, extra[0] if extra else "", "not a field of an editable plan")
+    if data.get("structure", graph.structure) != graph.structure:
+        raise MismatchError(f"the plan is for structure {data['structure']}, and this model has {graph.structure}.")
+    steps = []
+    for index, step in enumerate(data["steps"]):
+        with with_context(f"steps[{index}]"):
+            steps.append(_step(step, graph))
+    _check_narrowing(steps)
+    return steps, str(data.get("planner", "by hand"))
+
+
+def _step(data: Any, graph: Graph) -> Step:
+    check(isinstance(data, dict), "", "an object with widths, bits and epochs was expected")
+    for key in data:
+        check(key in FIELDS, str(key), f"not a field of a step: {', '.join(FIELDS)}")
+    for field in ("widths", "bits"):
+        check(isinstance(data.get(field, {}), dict), field, "an object of names and numbers was expected")
+        for name, value in data.get(field, {}).items():
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            check(whole, f"{field}[{name!r}]", f"{value!r} where a whole number was expected")
+    epochs = data.get("epochs", 0)
+    check(isinstance(epochs, int) and not isinstance(epochs, bool), "epochs", f"{epochs!r} is not a whole number")
+    widths, bits = data.get("widths", {}), data.get("bits", {})
+    for name in widths:
+        known = name in graph.group_of
+        check(known, f"widths[{name!r}]", "" if known else unknown_name("group", name, graph.group_of))
+    with with_context("widths"):
+        graph.check_widths(widths)
+    for name, level in bits.items():
+        known = name in graph.layer_of
+        check(known, f"bits[{name!r}]", "" if known else unknown_name("layer", name, graph.layer_of))
+        check(level in LEVELS, f"bits[{name!r}]", f"{level} bits: 2 to 8, or 32 for none, were expected")
+    return Step(widths=widths, bits=bits, epochs=epochs)
+
+
+def _check_narrowing(steps: list[Step]) -> None:
+    """A later step cannot give channels back."""
+    seen: dict[str, int] = {}
+    for index, step in enumerate(steps):
+        for name, width in step.widths.items():
+            before = seen.get(name, width)
+            check(width <= before, f"steps[{index}].widths[{name!r}]", f"{width} channels after a step left {before}")
+            seen[name] = width
+
+
+def replan(made: Plan, taken: int, fresh: Profile, budget: Budget | None = None, **options: Any) -> Plan:
+    """The first `taken` steps of a plan, and new ones after them from curves measured on the network they left.
+
+    `fresh`: a profile of the narrowed (and tuned) network. Shares in the budget are of the original dense model. `options` are
+    those of `plan`.
+    """
+    from . import plan
+
+    if not 0 <= taken <= len(made.steps):
+        raise LamellaError(f"{taken} steps taken: the plan has {len(made.steps)}.")
+    done = made.steps[:taken]
+    now = {name: width for step in done for name, width in step.widths.items()}
+    for name, width in now.items():
+        seen = fresh.graph.group_of[name].width if name in fresh.graph.group_of else None
+        if seen != width:
+            raise MismatchError(
+                f"the fresh profile is of another network: group {name!r} has {seen or 'no'} channels there and {width} "
+                f"after step {taken}. Profile the network as those steps left it."
+            )
+    rest = plan(fresh, _absolute(budget or Budget(), made), **options)
+    return replace(
+        rest,
+        structure=made.structure,
+        planner=f"{rest.planner}, after {taken} steps",
+        steps=(*done, *rest.steps),
+        dense=made.dense,
+        dense_latency_ms=made.dense_latency_ms,
+    )
+
+
+def _absolute(budget: Budget, made: Plan) -> Budget:
+    names = ("bytes", "params", "macs", "memory")
+    found: dict[str, Any] = {n: budget.limit(n, getattr(made.dense, n)) for n in names}
+    if made.dense_latency_ms is not None:
+        found["latency_ms"] = budget.limit("latency_ms", made.dense_latency_ms)
+    return replace(budget, **found)

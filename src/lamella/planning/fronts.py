@@ -1,0 +1,145 @@
+"""The front of one budget: what each of its levels costs in score. And two plans side by side.
+
+front = pareto(profile, "bytes", points=8)            # a knapsack plan at each of 8 limits
+front_csv(front)                                      # limit,bytes,...,predicted_score,gap
+compare(a, b).text                                    # what differs, group by group
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ..errors import BudgetError, LamellaError, MismatchError
+from ..schema import Budget, Plan, Profile
+
+SHARES = ("90%", "75%", "60%", "50%", "40%", "30%", "25%", "20%", "15%", "10%", "7%", "5%")
+AXES = ("bytes", "params", "macs", "memory", "latency_ms", "max_drop")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontPoint:
+    """One limit and the plan that keeps it."""
+
+    limit: float | str
+    plan: Plan
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Plain figures, one name each."""
+        made = self.plan
+        score = {
+            "predicted_score": made.predicted_score,
+            "drop": 100 * ((made.dense_score or 0) - (made.predicted_score or 0)),
+        }
+        latency = {} if made.latency_ms is None else {"latency_ms": made.latency_ms}
+        gap = None if made.proof is None else made.proof.gap
+        return {"limit": self.limit, **asdict(made.predicted), **latency, **score, "gap": gap}
+
+
+def pareto(
+    profile: Profile,
+    axis: str = "bytes",
+    limits: Sequence[float | str] = SHARES,
+    *,
+    budget: Budget | None = None,
+    planner: str = "knapsack",
+    **options: Any,
+) -> tuple[FrontPoint, ...]:
+    """A plan per limit of one budget, from loose to tight; the rest of `budget` holds for all. Unreachable limits are left out.
+
+    A point that is no better than a tighter one is left out too, so that the rest is a front. BudgetError where no limit can be
+    reached.
+    """
+    from . import plan
+
+    if axis not in AXES:
+        raise LamellaError(f"axis {axis!r}: one of {', '.join(AXES)} was expected.")
+    found, last = [], None
+    for limit in limits:
+        try:
+            limited: dict[str, Any] = {axis: limit}
+            made = plan(profile, replace(budget or Budget(), **limited), planner=planner, **options)
+        except BudgetError as error:
+            last = error
+            continue
+        found.append(FrontPoint(limit=limit, plan=made))
+    if not found and last is not None:
+        raise last
+    return _undominated(found, axis)
+
+
+def _undominated(points: list[FrontPoint], axis: str) -> tuple[FrontPoint, ...]:
+    def keys(point: FrontPoint) -> tuple[float, float]:
+        spent = point.row["bytes" if axis == "max_drop" else axis]
+        return spent, -(point.plan.predicted_score or 0.0)
+
+    kept: list[FrontPoint] = []
+    for point in sorted(points, key=keys):
+        if not kept or keys(point)[1] < keys(kept[-1])[1]:
+            kept.append(point)
+    return tuple(kept[::-1])
+
+
+def front_csv(front: Sequence[FrontPoint]) -> str:
+    """The front as CSV, a line per point under a header."""
+    if not front:
+        return ""
+    names = list(front[0].row)
+    lines = [",".join("" if p.row[n] is None else str(p.row[n]) for n in names) for p in front]
+    return "\n".join([",".join(names), *lines]) + "\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One group or layer that two plans treat differently; None where a plan leaves it as it is."""
+
+    target: str
+    knob: str
+    a: int | None
+    b: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two plans for one network: where they differ, and what each predicts."""
+
+    differences: tuple[Difference, ...]
+    figures: dict[str, tuple[float | None, float | None]]
+    same_order: bool
+
+    @property
+    def text(self) -> str:
+        """A few lines for a person."""
+        lines = [f"{n:<16} {_shown(a):>14} {_shown(b):>14}" for n, (a, b) in self.figures.items()]
+        lines += [f"{d.target} ({d.knob}): {_shown(d.a)} against {_shown(d.b)}" for d in self.differences]
+        order = "the same order" if self.same_order else "another order"
+        return "\n".join([*lines, f"{len(self.differences)} differences, {order}."])
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def compare(a: Plan, b: Plan) -> Comparison:
+    """What sets two plans apart. MismatchError unless they are for one structure."""
+    if a.structure != b.structure:
+        raise MismatchError(f"the plans are for two networks: structures {a.structure} and {b.structure}.")
+    pairs = (("width", a.widths, b.widths), ("bits", a.bits, b.bits))
+    differences = tuple(
+        Difference(target=name, knob=knob, a=x.get(name), b=y.get(name))
+        for knob, x, y in pairs
+        for name in dict.fromkeys([*x, *y])
+        if x.get(name) != y.get(name)
+    )
+    figures: dict[str, tuple[float | None, float | None]] = {
+        name: (getattr(a.predicted, name), getattr(b.predicted, name)) for name in ("bytes", "params", "macs", "memory")
+    }
+    figures["predicted_score"] = (a.predicted_score, b.predicted_score)
+    if a.latency_ms is not None or b.latency_ms is not None:
+        figures["latency_ms"] = (a.latency_ms, b.latency_ms)
+    common = [name for name in a.widths if name in b.widths]
+    return Comparison(
+        differences=differences, figures=figures, same_order=common == [n for n in b.widths if n in a.widths]
+    )

@@ -1,0 +1,100 @@
+"""What each group and layer is worth, from measured curves; and whether early layers are worth more.
+
+    for each in significance(profile): each.target, each.value          # highest first
+    depth_test(profile)                                                 # DepthTest(rho=-0.31, p=0.27, n=14)
+
+**Significance** of a target = points of the score lost / percent of the network's cost given up, both added up over the levels
+of its measured curve:
+
+    S = sum_i drop_i / sum_i saved_i,   saved_i = 100 (cost(dense) - cost(level i)) / cost(dense)
+
+with drops made monotone (`curves.monotone`) and the cost in bytes or MACs. A layer of high S should be spared; one of low S
+gives much for little.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ..costs import cost
+from ..errors import LamellaError
+from ..schema import Profile
+from .curves import Rung, bit_rungs, check_curves, group_rungs
+
+By = Literal["bytes", "macs", "params", "memory"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Significance:
+    """Points lost per percent of the cost given up. `value` is infinite where points are lost and nothing is saved."""
+
+    target: str
+    knob: Literal["pruning_ratio", "bits"]
+    value: float
+    rank: int  # 1: the most significant of its knob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthTest:
+    """Spearman's rank correlation of depth and sensitivity over n groups. Below 0: early groups are the sensitive ones."""
+
+    rho: float
+    p: float
+    n: int
+
+    @property
+    def text(self) -> str:
+        """One line for a person."""
+        if self.p >= 0.05:
+            verdict = "depth does not tell sensitivity here"
+        else:
+            verdict = "early groups are more sensitive" if self.rho < 0 else "late groups are more sensitive"
+        return f"depth against sensitivity: rank correlation {self.rho:+.2f} (p = {self.p:.2g}, {self.n} groups): {verdict}"
+
+
+def significance(profile: Profile, by: By = "bytes") -> tuple[Significance, ...]:
+    """Every measured group's (and for bits every layer's) significance, highest first within its knob."""
+    if by not in ("bytes", "macs", "params", "memory"):
+        raise LamellaError(f"by={by!r}: bytes, macs, params or memory was expected.")
+    graph, dense = profile.graph, getattr(cost(profile.graph), by)
+    share = lambda widths, bits: 1 - float(getattr(cost(graph, widths, bits), by)) / dense
+    groups, layers = dict[str, float | None](), dict[str, float | None]()
+    for group in graph.free:
+        rungs = group_rungs(profile, group)[1:]
+        groups[group.name] = _ratio(rungs, [share({group.name: r.level}, {}) for r in rungs])
+    for layer in graph.layers:
+        rungs = bit_rungs(profile, layer.name, {})[1:]
+        layers[layer.name] = _ratio(rungs, [share({}, {layer.name: r.level}) for r in rungs])
+    return (*_ranked(groups, "pruning_ratio"), *_ranked(layers, "bits"))
+
+
+def _ratio(rungs: tuple[Rung, ...], saved: list[float]) -> float | None:
+    if not rungs:
+        return None
+    lost, given = sum(r.drop for r in rungs), 100 * sum(saved)
+    if given <= 0:
+        return math.inf if lost > 0 else 0.0
+    return lost / given
+
+
+def _ranked(values: dict[str, float | None], knob: Literal["pruning_ratio", "bits"]) -> list[Significance]:
+    known = sorted(((v, n) for n, v in values.items() if v is not None), key=lambda each: -each[0])
+    return [Significance(target=n, knob=knob, value=v, rank=i) for i, (v, n) in enumerate(known, 1)]
+
+
+def sensitivity(profile: Profile) -> dict[str, float]:
+    """Per measured group, in network order: the mean smoothed drop over its levels, in points."""
+    found = {g.name: group_rungs(profile, g)[1:] for g in profile.graph.free}
+    return {name: sum(r.drop for r in rungs) / len(rungs) for name, rungs in found.items() if rungs}
+
+
+def depth_test(profile: Profile) -> DepthTest:
+    """Is the premise "early layers matter most" true of these curves? Needs three groups of unequal sensitivity."""
+    from scipy.stats import spearmanr
+
+    check_curves(profile)
+    values = list(sensitivity(profile).values())
+    if len(values) < 3 or len(set(values)) == 1:
+        return DepthTest(rho=0.0, p=1.0, n=len(values))
+    found = spearmanr(range(len(values)), values)
+    return DepthTest(rho=float(found.statistic), p=float(found.pvalue), n=len(values))
