@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .errors import LamellaError
+from .reach import reach
 from .schema import FILES, Budget, Graph, Plan, Profile, Result, Table
 from .version import __version__
 from .views import graph_view, plan_view, profile_view, result_view, table_view
@@ -179,7 +180,8 @@ def trace(
     with _working(run, quiet):
         session = start(run, _info(model or "", task or "", data, weights, seed, option)) if fresh else resume(run)
         graph = opened(session)
-    _show(graph_view(graph), to_plain(graph), quiet=quiet, as_json=as_json)
+    found = reach(graph)
+    _show(graph_view(found), to_plain(found), quiet=quiet, as_json=as_json)
 
 
 @app.command()

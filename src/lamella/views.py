@@ -1,6 +1,6 @@
 """Records as tables for the terminal. Plain functions from a record to something `rich` prints; no torch.
 
-graph_view(graph), profile_view(profile), plan_view(plan, graph), result_view(result), table_view(table, files)
+graph_view(reach(graph)), profile_view(profile), plan_view(plan, graph), result_view(result), table_view(table, files)
 """
 
 from collections.abc import Mapping
@@ -11,27 +11,49 @@ from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
 
-from .costs import cost
+from .reach import GroupRow, Reach
 from .schema import Graph, Plan, Profile, Result, Row, Table
 
 
-def graph_view(graph: Graph) -> Stack:
-    """Groups with their widths and layers, and why the frozen ones stay."""
-    grid = _grid("group", "channels", "step", "made by", "free")
-    for group in graph.groups:
-        made_by = ", ".join(group.layers[:3]) + (f" and {len(group.layers) - 3} more" if len(group.layers) > 3 else "")
-        parts = f" in {group.part_count} parts" if group.parts else ""
-        free = "yes" if group.frozen is None else f"no: {group.frozen}"
-        grid.add_row(escape(group.name), f"{group.width}{parts}", str(group.round_to), escape(made_by), escape(free))
-    return Stack(grid, Text(_reach(graph)))
+def graph_view(found: Reach) -> Stack:
+    """Layers, groups with what leaves with each, and why the frozen ones stay."""
+    layers = _grid("layer", "kind", "channels", "params", "MACs", "makes")
+    for layer in found.layers:
+        if layer.params and not layer.kind.endswith("norm"):
+            channels = f"{layer.inputs} to {layer.outputs}"
+            layers.add_row(
+                escape(layer.name),
+                layer.kind,
+                channels,
+                short(layer.params),
+                short(layer.macs),
+                escape(", ".join(layer.makes)),
+            )
+    groups = _grid("group", "channels", "made by", "params %", "MACs %", "free")
+    for row in found.groups:
+        made_by = ", ".join(row.layers[:3]) + (f" and {len(row.layers) - 3} more" if len(row.layers) > 3 else "")
+        shares = (f"{100 * row.params:.1f}", f"{100 * row.macs:.1f}")
+        groups.add_row(escape(row.name), _widths(row), escape(made_by), *shares, escape(_freedom(row)))
+    return Stack(layers, Text(), groups, Text(_reach_line(found)))
 
 
-def _reach(graph: Graph) -> str:
-    dense, least = cost(graph), cost(graph, {g.name: g.legal(0) for g in graph.free})
+def _widths(row: GroupRow) -> str:
+    parts = f" in {row.parts} parts" if row.parts > 1 else ""
+    return f"{row.width}{parts}" if row.frozen else f"{row.width} to {row.lowest} by {row.step}{parts}"
+
+
+def _freedom(row: GroupRow) -> str:
+    if row.frozen:
+        return f"no: {row.frozen}"
+    return f"yes, but {row.changes}" if row.changes else "yes"
+
+
+def _reach_line(found: Reach) -> str:
+    free = sum(row.frozen is None for row in found.groups)
     return (
-        f"{graph.model}: {len(graph.layers)} layers, {len(graph.free)} of {len(graph.groups)} groups free; "
-        f"{dense.params:,} params and {dense.macs:,} MACs, of which {_percent(1 - least.params / dense.params)} and "
-        f"{_percent(1 - least.macs / max(1, dense.macs))} are within reach. Proven on the example inputs."
+        f"{found.model}: {len(found.layers)} layers, {free} of {len(found.groups)} groups free; {found.dense_params:,} params and "
+        f"{found.dense_macs:,} MACs, of which {_percent(found.params)} and {_percent(found.macs)} are within reach. "
+        "Proven on the example inputs."
     )
 
 
