@@ -57,7 +57,10 @@ def significance(profile: Profile, by: By = "bytes") -> tuple[Significance, ...]
     if by not in ("bytes", "macs", "params", "memory"):
         raise LamellaError(f"by={by!r}: bytes, macs, params or memory was expected.")
     graph, dense = profile.graph, getattr(cost(profile.graph), by)
-    share = lambda widths, bits: 1 - float(getattr(cost(graph, widths, bits), by)) / dense
+
+    def share(widths: dict[str, int], bits: dict[str, int]) -> float:
+        return 1.0 - float(getattr(cost(graph, widths, bits), by)) / float(dense)
+
     groups, layers = dict[str, float | None](), dict[str, float | None]()
     for group in graph.free:
         rungs = group_rungs(profile, group)[1:]

@@ -4,10 +4,11 @@
     times["int8"].ratio         # 0.31: of the first file's time, from slots measured side by side
     times["int8"].latency_ms    # the fastest call seen; milliseconds belong to the machine, ratios travel
 
-The runtime is ONNX Runtime on the CPU, at the batch size of `inputs`. A slot runs one file for `seconds`; a round gives
-every file a slot, each round starting with another file, so that a falling clock meets all alike. With one thread, time
-is that thread's CPU time: a call longer than a time slice is hardly ever left alone on a busy machine, and a clock on the
-wall would charge it, and not the short calls, for its neighbours (seen: a ratio of 0.18 instead of 0.29).
+The runtime is ONNX Runtime on the CPU, at the batch size of `inputs`. A slot runs one file for `seconds`; a round
+gives every file a slot, each round starting with another file, so that a falling clock meets all alike. With one
+thread, time is that thread's CPU time: a call longer than a time slice is hardly ever left alone on a busy machine,
+and a clock on the wall would charge it, and not the short calls, for its neighbours (seen: a ratio of 0.18 instead of
+0.29).
 """
 
 import math
@@ -22,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import LamellaError, MissingExtra
-from .records import check
+from ..errors import LamellaError, MissingExtra
+from ..records import check
 
 Array = NDArray[Any]
 
@@ -34,8 +35,9 @@ BUNCH_SECONDS = 5e-4  # calls are timed in bunches of this length: reading the c
 class Latency:
     """One file's time per call, in milliseconds at the batch measured, and its ratio to the first file of the same run.
 
-    `latency_ms` is the fastest of `n` calls (very short ones averaged over half a millisecond), `median_ms` their median.
-    `ratio` is the median over rounds of this file's fastest call over the first file's in the same round; 1 for the first.
+    `latency_ms` is the fastest of `n` calls (very short ones averaged over half a millisecond), `median_ms` their
+    median. `ratio` is the median over rounds of this file's fastest call over the first file's in the same round; 1
+    for the first.
     """
 
     latency_ms: float
@@ -68,18 +70,18 @@ def latency(
     check(slots >= 1, "slots", f"{slots} rounds measure nothing")
     check(seconds > 0, "seconds", f"{seconds} is not a positive time")
 
-    calls = {name: _Call(path, inputs, threads) for name, path in paths.items()}
-    rounds: list[dict[str, _Slot]] = [_round(calls, first, seconds) for first in range(slots)]
+    calls = {name: Call(path, inputs, threads) for name, path in paths.items()}
+    rounds: list[dict[str, Slot]] = [_round(calls, first, seconds) for first in range(slots)]
     return {name: _summary(name, next(iter(calls)), rounds) for name in calls}
 
 
-def _round(calls: "Mapping[str, _Call]", first: int, seconds: float) -> "dict[str, _Slot]":
+def _round(calls: "Mapping[str, Call]", first: int, seconds: float) -> "dict[str, Slot]":
     names = list(calls)
     start = first % len(names)
     return {name: calls[name].run(seconds) for name in names[start:] + names[:start]}
 
 
-def _summary(name: str, reference: str, rounds: "Sequence[Mapping[str, _Slot]]") -> Latency:
+def _summary(name: str, reference: str, rounds: "Sequence[Mapping[str, Slot]]") -> Latency:
     times = [t for each in rounds for t in each[name].times]
     return Latency(
         latency_ms=min(times) * 1e3,
@@ -90,12 +92,12 @@ def _summary(name: str, reference: str, rounds: "Sequence[Mapping[str, _Slot]]")
 
 
 @dataclass(frozen=True, slots=True)
-class _Slot:
+class Slot:
     times: list[float]  # seconds per call, one per bunch
     n: int
 
 
-class _Call:
+class Call:
     """A session and its inputs, ready to run over and over."""
 
     def __init__(self, path: str | Path, inputs: Tensor | Sequence[Tensor], threads: int) -> None:
@@ -106,13 +108,13 @@ class _Call:
         self._timed(3)  # the first calls allocate
         self.bunch = max(1, round(BUNCH_SECONDS / max(self._timed(3), 1e-9)))
 
-    def run(self, seconds: float) -> _Slot:
+    def run(self, seconds: float) -> Slot:
         """Consecutive calls, a bunch at a time, until `seconds` have passed."""
         end = time.perf_counter() + seconds
         times = [self._timed(self.bunch)]
         while time.perf_counter() < end:
             times.append(self._timed(self.bunch))
-        return _Slot(times, len(times) * self.bunch)
+        return Slot(times, len(times) * self.bunch)
 
     def _timed(self, calls: int) -> float:
         """Seconds per call."""

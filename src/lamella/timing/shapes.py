@@ -1,0 +1,141 @@
+"""One layer alone as an ONNX file: what a latency table measures.
+
+    shape = layer_shape(graph, graph.layer_of["conv1"], 3, 16, "int8")
+    shape.key                              # "conv 3>16 k3x3 s1x1 g1 32x32 int8"
+    write_layer(shape, "layer.onnx")       # int8: a QLinearConv with uint8 in and out, as in a fused QDQ file
+
+The picture is taken to be square, padded so that stride 1 keeps its size: a Layer records how many positions there are, not how
+they lie.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import MissingExtra
+from ..records import check
+from ..schema import Graph, Layer
+
+Precision = Literal["fp32", "int8"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerShape:
+    """All that decides how long a layer takes alone: `sides` is the extent of its output, () for a linear layer."""
+
+    inputs: int
+    outputs: int
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    sides: tuple[int, ...] = ()
+    blocks: int = 1
+    rows: int = 1
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        check(min(self.inputs, self.outputs, self.blocks, self.rows) >= 1, "inputs", "channels are counted from 1")
+
+    @property
+    def key(self) -> str:
+        """A name that is stable over runs."""
+        if not self.kernel:
+            return f"linear {self.inputs}>{self.outputs} r{self.rows} {self.precision}"
+        parts = ("x".join(map(str, each)) for each in (self.kernel, self.stride, self.sides))
+        k, s, sides = parts
+        return f"conv {self.inputs}>{self.outputs} k{k} s{s} g{self.blocks} {sides} {self.precision}"
+
+
+def layer_shape(graph: Graph, layer: Layer, inputs: int, outputs: int, precision: Precision) -> LayerShape:
+    """The shape of one call of this layer when `inputs` and `outputs` channels are left."""
+    positions = max(1, layer.positions // max(1, layer.calls))
+    if not layer.kernel:
+        return LayerShape(inputs=inputs, outputs=outputs, rows=positions, precision=precision)
+    weight = graph.parameter_of[layer.weight or ""]
+    blocks = max(axis.blocks for axis in weight.axes)
+    depthwise = blocks > 1 and blocks == layer.outputs.at(graph.widths)
+    return LayerShape(
+        inputs=inputs,
+        outputs=outputs,
+        kernel=layer.kernel,
+        stride=layer.stride or (1,) * len(layer.kernel),
+        sides=_sides(positions, len(layer.kernel)),
+        blocks=inputs if depthwise else blocks,
+        precision=precision,
+    )
+
+
+def _sides(positions: int, axes: int) -> tuple[int, ...]:
+    """As near to a square (or cube) as whole numbers come."""
+    if axes == 1:
+        return (positions,)
+    side = round(positions ** (1 / axes))
+    side = next(s for s in range(side, 0, -1) if positions % s == 0)
+    return (side, *_sides(positions // side, axes - 1))
+
+
+def write_layer(shape: LayerShape, path: str | Path) -> None:
+    """The layer with constant weights, as one file. MissingExtra without onnx."""
+    try:
+        import onnx
+        from onnx import TensorProto, helper
+    except ImportError:
+        raise MissingExtra("onnx", "onnx", "a latency table") from None
+    number = TensorProto.UINT8 if shape.precision == "int8" else TensorProto.FLOAT
+    node, constants = _node(shape)
+    ends = [
+        helper.make_tensor_value_info(name, number, sizes)
+        for name, sizes in (("x", input_sizes(shape)), ("y", _output_sizes(shape)))
+    ]
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph([node], "layer", ends[:1], ends[1:], tensors)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), str(path))
+
+
+def input_sizes(shape: LayerShape) -> list[int]:
+    """The extent of the input, batch first."""
+    if not shape.kernel:
+        return [shape.rows, shape.inputs]
+    return [1, shape.inputs, *(n * s for n, s in zip(shape.sides, shape.stride, strict=True))]
+
+
+def _output_sizes(shape: LayerShape) -> list[int]:
+    return [1, shape.outputs, *shape.sides] if shape.kernel else [shape.rows, shape.outputs]
+
+
+def _node(shape: LayerShape) -> tuple[Any, dict[str, Any]]:
+    from onnx import helper
+
+    rng = np.random.default_rng(0)
+    sizes = (
+        (shape.outputs, shape.inputs // shape.blocks, *shape.kernel) if shape.kernel else (shape.inputs, shape.outputs)
+    )
+    weight = rng.standard_normal(sizes).astype(np.float32) / math.sqrt(np.prod(sizes))
+    how: dict[str, Any] = {}
+    if shape.kernel:
+        padding = [k // 2 for k in shape.kernel]
+        # an even input and stride 2 need one row less at the end
+        after = [k - p - s for k, p, s in zip(shape.kernel, padding, shape.stride, strict=True)]
+        pads = [*padding, *(max(0, a) for a in after)]
+        how = {"kernel_shape": shape.kernel, "strides": shape.stride, "group": shape.blocks, "pads": pads}
+    if shape.precision == "fp32":
+        constants = {"w": weight, "b": np.zeros(shape.outputs, np.float32)}
+        return helper.make_node("Conv" if shape.kernel else "Gemm", ["x", "w", "b"], ["y"], **how), constants
+    return _integer_node(shape, weight, how)
+
+
+def _integer_node(shape: LayerShape, weight: Any, how: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    from onnx import helper
+
+    one, zero = np.array(0.02, np.float32), np.array(128, np.uint8)
+    constants: dict[str, Any] = {"xs": one, "xz": zero, "ys": one, "yz": zero}
+    constants["w"] = np.clip(np.rint(weight / np.abs(weight).max() * 60), -60, 60).astype(np.int8)
+    constants["ws"] = np.full(shape.outputs, 0.01, np.float32)
+    constants["wz"] = np.zeros(shape.outputs, np.int8)
+    names = ["x", "xs", "xz", "w", "ws", "wz", "ys", "yz"]
+    if not shape.kernel:
+        return helper.make_node("QLinearMatMul", names, ["y"]), constants
+    constants["b"] = np.zeros(shape.outputs, np.int32)
+    return helper.make_node("QLinearConv", [*names, "b"], ["y"], **how), constants

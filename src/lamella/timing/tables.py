@@ -1,0 +1,133 @@
+"""What single layers take on this machine, measured once and kept.
+
+    table = LatencyTable("runs/latency", precision="int8")
+    table.measure(shapes)                   # those not known yet, side by side; kept on disk
+    table.ms(shape)                         # measured now if it is not there
+    free_step(table, shape)                 # 16: rounding up to a multiple of 16 channels costs nothing here
+
+A file holds one runtime, version, CPU and precision: figures of another machine are never read. The least time over slots that
+take turns is the figure (other programs only ever add to it).
+"""
+
+import json
+import platform
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from ..errors import RecordError, unknown_name
+from ..progress import Progress, silent
+from ..records import check
+from ..runs import write_atomically
+from .files import Call, onnxruntime
+from .shapes import LayerShape, Precision, input_sizes, write_layer
+
+TOGETHER = 24  # shapes that take turns
+STEPS = (1, 2, 4, 8, 16, 32)
+
+
+class LatencyTable:
+    """Milliseconds per layer shape. `directory` None: nothing is kept."""
+
+    def __init__(
+        self,
+        directory: str | Path | None = None,
+        *,
+        precision: Precision = "fp32",
+        slots: int = 8,
+        seconds: float = 0.004,
+    ) -> None:
+        if precision not in ("fp32", "int8"):
+            raise RecordError("precision", unknown_name("precision", precision, ("fp32", "int8")))
+        check(slots >= 1 and seconds > 0, "slots", "at least one slot of some length")
+        self.precision, self.slots, self.seconds = precision, slots, seconds
+        self.path = None if directory is None else Path(directory) / f"{machine()}-{precision}.json"
+        self.known: dict[str, float] = _read(self.path) if self.path and self.path.exists() else {}
+
+    def ms(self, shape: LayerShape) -> float:
+        """Milliseconds of one call."""
+        if shape.key not in self.known:
+            self.measure([shape])
+        return self.known[shape.key]
+
+    def measure(self, shapes: Iterable[LayerShape], progress: Progress = silent) -> None:
+        """Measure those that are not in the table yet; a kill loses at most the last few."""
+        new = list({s.key: s for s in shapes if s.key not in self.known}.values())
+        for start in range(0, len(new), TOGETHER):
+            progress("latency table", start, len(new))
+            batch = new[start : start + TOGETHER]
+            self.known |= dict(zip((s.key for s in batch), self._timed(batch), strict=True))
+            self._keep()
+        progress("latency table", len(new), len(new))
+
+    def _timed(self, shapes: Sequence[LayerShape]) -> list[float]:
+        with tempfile.TemporaryDirectory(prefix="lamella.") as scratch:
+            calls = [self._call(shape, Path(scratch) / f"{i}.onnx") for i, shape in enumerate(shapes)]
+            rounds = [[min(call.run(self.seconds).times) for call in calls] for _ in range(self.slots)]
+        return [1e3 * min(times) for times in zip(*rounds, strict=True)]
+
+    def _call(self, shape: LayerShape, path: Path) -> Call:
+        write_layer(shape, path)
+        rng = np.random.default_rng(0)
+        drawn = (
+            rng.integers(0, 256, input_sizes(shape)) if shape.precision == "int8" else rng.random(input_sizes(shape))
+        )
+        kind = torch.uint8 if shape.precision == "int8" else torch.float32
+        return Call(path, torch.as_tensor(drawn).to(kind), 1)
+
+    def _keep(self) -> None:
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, json.dumps({"ms": self.known}, indent=0, sort_keys=True) + "\n")
+
+
+def _read(path: Path) -> dict[str, float]:
+    try:
+        known = json.loads(path.read_text())["ms"]
+        good = all(isinstance(v, float) and v > 0 for v in known.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        good = False
+    check(good, str(path), "not a latency table; delete it and it is measured anew")
+    return dict(known)
+
+
+def machine() -> str:
+    """Runtime, its version and the CPU, as part of a file name."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line.partition(":")[2].strip() for line in info.read_text().splitlines()]
+        named = [
+            x for x, line in zip(lines, info.read_text().splitlines(), strict=True) if line.startswith("model name")
+        ]
+        name = next(iter(named), name)
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return f"onnxruntime-{onnxruntime('a latency table').__version__}-{slug}"
+
+
+def free_step(table: LatencyTable, shape: LayerShape, tolerance: float = 0.02) -> int:
+    """The largest step to which outputs can be rounded up at no cost: what `round_to` should be for such a layer.
+
+    Widths just above multiples of half a step are measured against the next multiple; free means that the median of the ratios
+    exceeds 1 by no more than `tolerance`.
+    """
+    from dataclasses import replace
+
+    best = 1
+    for step in STEPS[1:]:
+        if step > shape.outputs:
+            break
+        tops = range(step, shape.outputs + 1, max(step, shape.outputs // 4 // step * step))
+        pairs = [(replace(shape, outputs=top - step // 2), replace(shape, outputs=top)) for top in tops]
+        table.measure(s for pair in pairs for s in pair)
+        if median(table.ms(high) / table.ms(low) for low, high in pairs) <= 1 + tolerance:
+            best = step
+    return best
+
+
+__all__ = ["LatencyTable", "free_step", "machine"]
