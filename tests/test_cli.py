@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from lamella import __version__
 from lamella.cli import app
 from lamella.errors import LamellaError
+from lamella.runs import locked
 
 NETS = """
 import torch
@@ -44,6 +45,15 @@ class Broken(nn.Sequential):
 
 def broken():
     return Broken(*good())
+
+def empty():
+    import lamella
+    return lamella.Task((torch.zeros(1, 1, 8, 8),), train=[], validation=[], test=[])
+
+def images():
+    import lamella
+    batches = [(torch.zeros(4, 1, 28, 28), torch.zeros(4, dtype=torch.int64))]
+    return lamella.Task((torch.zeros(1, 1, 28, 28),), train=batches, validation=batches, test=batches)
 """
 
 
@@ -150,6 +160,28 @@ def test_scores_that_are_not_numbers_are_refused(nets):
     text = (nets / "r" / "run.json").read_text().replace("nets:good", "nets:broken")
     (nets / "r" / "run.json").write_text(text)
     assert "not finite" in refused("profile", "r")
+
+
+def test_an_empty_loader_is_refused(nets):
+    assert run("trace", "r", "--model", "nets:good", "--task", "nets:empty", "--quiet").exit_code == 0
+    assert "the loader gave no batch; at least one (inputs, targets) was expected" in refused("profile", "r")
+
+
+def test_a_run_directory_in_use_is_refused(nets):
+    with locked(nets / "r"):
+        words = refused("trace", "r", "--model", "nets:good", "--task", "digits")
+    assert f"in use by another process (pid {os.getpid()}). Wait for it, or name another run directory." in words
+
+
+def test_a_plan_of_another_model_is_refused(nets):
+    for name, model in (("a", "nets:good"), ("b", "lenet5")):
+        size = ["--option", "model.image_size=28"] if model == "lenet5" else []
+        task = "nets:images" if model == "lenet5" else "digits"
+        assert run("trace", name, "--model", model, "--task", task, *size, "--quiet").exit_code == 0
+    run("profile", "a", "--pruning-ratios", "0.5", "--quiet")
+    run("plan", "a", "--planner", "uniform", "--pruning-ratio", "0.5", "--quiet")
+    (nets / "b" / "plan.json").write_bytes((nets / "a" / "plan.json").read_bytes())
+    assert "the plan was made for another model: group" in refused("compress", "b")
 
 
 def test_a_run_directory_keeps_to_its_first_model(nets):
