@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+import zoo
 from torch import nn
 
 import lamella as lm
 from lamella.errors import MismatchError, RecordError
 from lamella.schema import Cost, Plan, Step
 from lamella.storage import load, load_tensors, save, save_tensors
+from lamella.surgery import integers_of, narrow, refitted, resolve
 from lamella.training import Batches, Recipe, Task
 from lamella.walking import composed
 
@@ -161,6 +163,19 @@ def test_tensors_survive_with_buffers_that_are_not_persistent(tmp_path):
     model = lm.make_model("resnet14", widths=(4, 8, 8), in_channels=1)
     save_tensors(tmp_path / "m.safetensors", model)
     assert load_tensors(tmp_path / "m.safetensors").keys() == tensors(model).keys()
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_every_narrowed_network_is_read_back_bit_for_bit(name, tmp_path):
+    model, inputs, graph = zoo.traced(name)
+    kept = resolve(model, graph, {g.name: g.legal(g.width / 2) for g in graph.free})
+    small = narrow(model, graph, kept)
+    save_tensors(tmp_path / "m.safetensors", small)
+    torch.manual_seed(1)
+    fresh, _ = zoo.BY_NAME[name].make()
+    again = refitted(fresh, load_tensors(tmp_path / "m.safetensors"), integers_of(graph, kept)).eval()
+    for a, b in zip(zoo.outputs(again, inputs), zoo.outputs(small, inputs), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_kept_channels_are_counted_in_the_dense_network():

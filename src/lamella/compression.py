@@ -12,6 +12,7 @@ from torch import nn
 
 from .progress import Progress, silent
 from .schema import Graph, Plan, Result
+from .surgery import integers_of
 from .tracing import trace
 from .training import Recipe, Task
 from .walking import start, walk
@@ -41,4 +42,5 @@ def compress(
     states = walk(start(model, graph, task), steps, task, recipe, seed=seed, directory=directory, progress=progress)
     *_, state = states
     kept = {group.name: tuple(state.kept.get(group.name, range(group.width))) for group in graph.groups}
-    return state.model, Result(plan=plan, kept=kept, history=state.measures, seed=seed)
+    integers = integers_of(graph, state.kept)
+    return state.model, Result(plan=plan, kept=kept, history=state.measures, integers=integers, seed=seed)

@@ -256,6 +256,16 @@ class Attribute:
     blocks: int = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Integer:
+    """The value an `Attribute` got: what a saved model needs beside its tensors."""
+
+    module: str
+    name: str
+    index: int | None = None
+    value: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Graph:
     """What can be narrowed in a model, and everything its costs follow from."""
@@ -537,7 +547,7 @@ class Measure:
 class Result:
     """What a plan did to a model: the channels each group kept (dense numbering) and the measured history.
 
-    After `quantize` also the bits of every quantized layer and the range (low, high) of its input.
+    `integers` of modules that narrowing set. After `quantize` also the bits of every layer and the range (low, high) of its input.
     """
 
     plan: Plan
@@ -545,6 +555,7 @@ class Result:
     history: tuple[Measure, ...]
     bits: dict[str, int] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    integers: tuple[Integer, ...] = ()
     seed: int = 0
 
     @property

@@ -37,7 +37,7 @@ def load(directory: str | Path, make_model: Callable[[], nn.Module]) -> tuple[nn
     directory = Path(directory)
     result = load_record(directory / FILES["result"][0], Result)
     tensors = load_tensors(directory / FILES["model"][0])
-    return refitted(make_model(), tensors).eval(), result
+    return refitted(make_model(), tensors, result.integers).eval(), result
 
 
 def save_tensors(path: str | Path, model: nn.Module) -> None:

@@ -9,7 +9,7 @@ tied and nothing is allocated at full size. `torch` attributes that repeat a sha
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from .errors import LamellaError, MismatchError, RecordError, TraceError
 from .importance import importance
 from .keptstatistics import KeptStatistics
 from .records import check
-from .schema import Axis, Graph, Group, Parameter
+from .schema import Axis, Graph, Group, Integer, Parameter
 
 Keep = Mapping[str, int | Sequence[int]]
 M = TypeVar("M", bound=nn.Module)
@@ -44,7 +44,7 @@ def cut(model: M, graph: Graph, kept: Kept, *, share: bool = False) -> M:
     small = copied(model, {name: _cut(p, t, kept) for p, name, t in _pairs(model, graph, kept)}, share=share)
     for module in small.modules():
         _agree(module)
-    _set_attributes(small, graph, kept)
+    _set_integers(small, integers_of(graph, kept))
     return small
 
 
@@ -199,18 +199,25 @@ def _zeroed(parameter: Parameter, tensor: Tensor, kept: Kept) -> Tensor:
     return tensor
 
 
-def _set_attributes(small: nn.Module, graph: Graph, kept: Kept) -> None:
-    """The integers of modules that repeat a size."""
-    touched = [a for a in graph.attributes if any(group in kept for group in a.size.groups)]
+def integers_of(graph: Graph, kept: Kept) -> tuple[Integer, ...]:
+    """The integers of modules that repeat a size, as they must be when the groups keep these channels."""
     widths = {**graph.widths, **{name: len(channels) for name, channels in kept.items()}}
-    for attribute in touched:
-        module = small.get_submodule(attribute.module)
-        value: Any = attribute.size.at(widths) // attribute.blocks
-        if attribute.index is not None:
-            items = list(getattr(module, attribute.name))
-            items[attribute.index] = value
-            value = type(getattr(module, attribute.name))(items)
-        setattr(module, attribute.name, value)
+    return tuple(
+        Integer(module=a.module, name=a.name, index=a.index, value=a.size.at(widths) // a.blocks)
+        for a in graph.attributes
+        if any(group in kept and widths[group] < graph.widths[group] for group in a.size.groups)
+    )
+
+
+def _set_integers(small: nn.Module, integers: Iterable[Integer]) -> None:
+    for integer in integers:
+        module = small.get_submodule(integer.module)
+        value: Any = integer.value
+        if integer.index is not None:
+            items = list(getattr(module, integer.name))
+            items[integer.index] = value
+            value = type(getattr(module, integer.name))(items)
+        setattr(module, integer.name, value)
 
 
 def _agree(module: nn.Module) -> None:
@@ -253,11 +260,11 @@ def _agree_convolution(module: nn.modules.conv._ConvNd, weight: Tensor) -> None:
         module.out_channels, module.in_channels = rows, columns * module.groups
 
 
-def refitted(model: M, tensors: Mapping[str, Tensor], *, graph: Graph | None = None, kept: Kept | None = None) -> M:
+def refitted(model: M, tensors: Mapping[str, Tensor], integers: Iterable[Integer] = ()) -> M:
     """A copy that holds exactly these parameters and buffers, whatever their widths: how a saved model is replayed.
 
-    `tensors` name every parameter and buffer of the model (tied ones once). Raises MismatchError with the first
-    differences. `graph` and `kept` set the integers of modules that repeat a size (a number of heads, a split), where there are any.
+    `tensors` name every parameter and buffer of the model (tied ones once); `integers` are those of modules that repeat a
+    size (a number of heads, a split). Raises MismatchError with the first differences.
     """
     own = dict(model.named_parameters()) | dict(model.named_buffers())
     problems = [f"{n} is missing" for n in own if n not in tensors] + [
@@ -273,6 +280,5 @@ def refitted(model: M, tensors: Mapping[str, Tensor], *, graph: Graph | None = N
     small = copied(model, {name: tensor.clone() for name, tensor in tensors.items()})
     for module in small.modules():
         _agree(module)
-    if graph is not None and kept is not None:
-        _set_attributes(small, graph, kept)
+    _set_integers(small, integers)
     return small

@@ -25,6 +25,7 @@ from .fronts import compare, front_csv, pareto
 from .knapsack import knapsack
 from .order import ORDERS, Choice, reorder, sorted_choices
 from .ratios import shares, uniform
+from .searching import search
 from .threshold import threshold
 from .worth import depth_test, sensitivity, significance
 
@@ -32,6 +33,7 @@ Planner = Callable[..., Draft]
 
 PLANNERS: dict[str, Planner] = {
     "knapsack": knapsack,
+    "search": search,
     "shares": shares,
     "threshold": threshold,
     "uniform": uniform,
