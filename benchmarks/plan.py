@@ -1,0 +1,270 @@
+"""How good, how quick and how well proved plans are; how well latency is predicted.
+
+    python benchmarks/plan.py solver                                              # synthetic curves, 3 budgets, CPU seconds and gaps
+    python benchmarks/plan.py quality --data data --weights weights               # exact curves, ResNet-20 and -56, CIFAR-10
+    python benchmarks/plan.py latency --cache .latency                            # 20 random ResNet-20 plans not used for fitting
+
+Each part is written into `results/plan-<date>.json` under its own name, beside what other parts left there. Drops are in points of
+validation accuracy, measured without any tuning or recalibration, on the test images at even index. Seconds are CPU seconds of this
+process with one thread.
+"""
+
+# ruff: noqa: E402
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+# A file beside this one has the name of a standard module, which torch imports: this directory must not be searched.
+sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+
+import torch
+
+from lamella.coarsening import coarsen
+from lamella.costs import cost
+from lamella.errors import BudgetError
+from lamella.exporting import export_onnx, quantize_onnx
+from lamella.planning import depth_test, plan
+from lamella.profiling import profile
+from lamella.schema import Budget, Graph, Plan, Point, Profile, Score
+from lamella.sessions import machine, versions
+from lamella.surgery import narrow
+from lamella.tasks import make_task
+from lamella.timing import LatencyTable, accuracy, fit, free_step, latency
+from lamella.timing.predicting import shapes_of
+from lamella.tracing import trace
+from lamella.training import Task, evaluate
+from lamella.zoo import load_weights, make_model
+
+RESULTS = Path(__file__).parent / "results"
+IMAGE = (torch.zeros(1, 3, 32, 32),)
+SHARES = ("50%", "35%", "25%", "18%")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["solver", "quality", "latency"])
+    parser.add_argument("--data")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--networks", default="resnet20,resnet56,vgg16_bn")
+    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--plans", type=int, default=20)
+    parser.add_argument("--cache")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    found = {"solver": solver, "quality": quality, "latency": latencies}[asked.part](asked)
+    write(asked.part, found, asked.seed)
+
+
+def write(part: str, found: dict[str, Any], seed: int) -> None:
+    path = RESULTS / f"plan-{datetime.now(UTC).date()}.json"
+    whole = json.loads(path.read_text()) if path.exists() else {}
+    command = [a if not a.startswith("/") else Path(a).name for a in sys.argv[1:]]
+    whole[part] = {
+        "command": f"python benchmarks/plan.py {' '.join(command)}",
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        ).stdout.strip(),
+        "machine": machine(),
+        "versions": versions(),
+        "seeds": [seed],
+        **found,
+    }
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(whole, indent=1) + "\n")
+    print(f"wrote {path.name}: {part}")
+
+
+# -- solver -----------------------------------------------------------------------------------------------------------------
+
+
+def solver(asked: argparse.Namespace) -> dict[str, Any]:
+    """53 groups x 10 widths x 4 bits, and ResNet-56 as traced, each under three budgets."""
+    graphs = {"chain_53_groups": chain_graph(asked.seed), "resnet56": trace(make_model("resnet56").eval(), IMAGE)}
+    budgets = {
+        "bytes_macs_params": Budget(bytes="15%", macs="50%", params="50%"),
+        "bytes_macs_memory": Budget(bytes="15%", macs="50%", memory="80%"),
+        "bytes": Budget(bytes="10%"),
+        "drop": Budget(max_drop=3.0),
+    }
+    rows = []
+    for name, graph in graphs.items():
+        curves = synthetic(graph, asked.seed)
+        for which, budget in budgets.items():
+            started = time.process_time()
+            made = plan(curves, budget, planner="knapsack", time_limit=60)
+            seconds = time.process_time() - started
+            rows.append({"graph": name, "groups": len(graph.free), "budget": which, "cpu_seconds": round(seconds, 2)})
+            rows[-1] |= {"gap": made.proof.gap, "value": made.proof.value, "status": made.proof.status}
+            print(rows[-1], flush=True)
+    graph = graphs["resnet56"]
+    group = graph.free[0].name
+    started = time.process_time()
+    for i in range(5000):
+        cost(graph, {group: 1 + i % 16}, {"linear": 8})
+    return {"solver_rows": rows, "costs_per_second": round(5000 / (time.process_time() - started))}
+
+
+def chain_graph(seed: int) -> Graph:
+    """53 convolutions of 64, 128 or 256 channels in a row, and a head."""
+    rng = random.Random(seed)
+    layers, before = [], 3
+    for _ in range(53):
+        width = rng.choice((64, 128, 256))
+        layers += [torch.nn.Conv2d(before, width, 3, padding=1), torch.nn.ReLU()]
+        before = width
+    model = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(before, 10))
+    return trace(model.eval(), (torch.zeros(1, 3, 8, 8),))
+
+
+def synthetic(graph: Graph, seed: int) -> Profile:
+    """Ten widths per group (dense among them) and 8, 4 and 2 bits per layer, of many steepnesses."""
+    rng, points, base = random.Random(seed), [], 0.92
+    score = lambda value: Score(value=max(0.1, value), low=0.0, high=1.0, n=5000)
+    for group in graph.free:
+        steep = rng.uniform(0.01, 0.12)
+        for width in sorted({max(1, round(group.width * i / 10)) for i in range(1, 10)} - {group.width}):
+            ratio = 1 - width / group.width
+            value = base - steep * ratio**2 * rng.uniform(0.9, 1.1)
+            points.append(Point(target=group.name, knob="pruning_ratio", level=ratio, width=width, score=score(value)))
+    for layer in graph.layers:
+        harm = rng.uniform(0.1, 1)
+        if layer.weight and layer.positions:
+            pairs = ((8, 0.0005), (4, 0.004), (2, 0.08))
+            points += [Point(target=layer.name, knob="bits", level=b, score=score(base - harm * d)) for b, d in pairs]
+    return Profile(graph=graph, baseline=score(base), points=tuple(points))
+
+
+# -- quality ----------------------------------------------------------------------------------------------------------------
+
+
+def quality(asked: argparse.Namespace) -> dict[str, Any]:
+    """Measured drop before tuning of every planner at equal predicted bytes."""
+    found: dict[str, Any] = {"n": asked.samples, "quality_rows": [], "depth": {}, "missing": []}
+    for name in asked.networks.split(","):
+        weights = asked.weights / f"cifar10_{name}.safetensors"
+        if not weights.exists():
+            found["missing"].append(f"{name}: no trained weights")
+            continue
+        model = load_weights(make_model(name), weights).eval()
+        task = make_task("cifar10", asked.data, seed=asked.seed, validation="test_even", limit=asked.samples)
+        started = time.process_time()
+        curves = profile(model, task, bits=(8, 4, 3, 2))
+        found["depth"][name] = depth_test(curves).text
+        print(name, f"profiled in {time.process_time() - started:.0f} CPU s;", found["depth"][name], flush=True)
+        for share in SHARES:
+            found["quality_rows"] += [
+                {"network": name, "bytes": share, **row} for row in contest(curves, model, task, share)
+            ]
+    found |= verdict(found["quality_rows"])
+    return found
+
+
+def contest(curves: Profile, model: torch.nn.Module, task: Task, share: str) -> list[dict[str, Any]]:
+    budget = Budget(bytes=share)
+    entries = {
+        "knapsack": {"planner": "knapsack"},
+        "knapsack_8_bits": {"planner": "knapsack", "bits": 8},
+        "uniform": {"planner": "uniform", "bits": 8},
+        "shares_params": {"planner": "shares", "by": "params", "bits": 8},
+        "shares_macs": {"planner": "shares", "by": "macs", "bits": 8},
+        "shares_memory": {"planner": "shares", "by": "memory", "bits": 8},
+        "threshold": None,
+    }
+    rows = []
+    for name, options in entries.items():
+        made = threshold_at(curves, budget) if options is None else attempt(curves, budget, options)
+        row: dict[str, Any] = {"planner": name, "measured_drop": None}
+        if made is not None:
+            now = measured(model, curves.graph, made, task)
+            row = {"planner": name, "measured_drop": round(100 * (curves.baseline.value - now), 2)}
+            row |= {"predicted_drop": round(100 * (made.dense_score - made.predicted_score), 2)}
+            row |= {"predicted_bytes": made.predicted.bytes, "dense_bytes": made.dense.bytes}
+        rows.append(row)
+        print(share, row, flush=True)
+    return rows
+
+
+def attempt(curves: Profile, budget: Budget, options: dict[str, Any]) -> Plan | None:
+    try:
+        return plan(curves, budget, **options)
+    except BudgetError:
+        return None
+
+
+def threshold_at(curves: Profile, budget: Budget) -> Plan | None:
+    """The mildest threshold plan (8 bits) that keeps the bytes."""
+    for i in range(1, 200):
+        found = attempt(curves, budget, {"planner": "threshold", "factor": 1 - i / 200, "bits": 8})
+        if found is not None:
+            return found
+    return None
+
+
+def measured(model: torch.nn.Module, graph: Graph, made: Plan, task: Task) -> float:
+    """The score of the narrowed network with its weights rounded."""
+    small = coarsen(narrow(model, graph, made.widths), {n: b for n, b in made.bits.items() if b < 32})
+    return float(evaluate(small.eval(), task.validation, task.score).mean())
+
+
+def verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """At how many (network, bytes) knapsack's measured drop is below every other planner's."""
+    won, played = 0, 0
+    for network, share in dict.fromkeys((r["network"], r["bytes"]) for r in rows):
+        drops = {r["planner"]: r["measured_drop"] for r in rows if (r["network"], r["bytes"]) == (network, share)}
+        others = [d for p, d in drops.items() if not p.startswith("knapsack") and d is not None]
+        if drops["knapsack"] is not None and others:
+            played += 1
+            won += drops["knapsack"] < min(others)
+    return {"knapsack_won": won, "knapsack_played": played}
+
+
+# -- latency ----------------------------------------------------------------------------------------------------------------
+
+
+def latencies(asked: argparse.Namespace) -> dict[str, Any]:
+    """Predicted against measured latency of random ResNet-20 plans, fp32 and int8; half as many other plans fit the predictor."""
+    rng = random.Random(asked.seed)
+    model = make_model("resnet20").eval()
+    graph = trace(model, IMAGE)
+    count = asked.plans + max(10, asked.plans // 2)
+    plans = [{g.name: g.legal(g.width * rng.uniform(0.25, 1.0)) for g in graph.free} for _ in range(count)]
+    found: dict[str, Any] = {"held_out_plans": asked.plans, "fitted_plans": count - asked.plans}
+    with tempfile.TemporaryDirectory() as scratch:
+        files = exported(model, graph, plans, Path(scratch))
+        for precision in ("fp32", "int8"):
+            times = latency(
+                {str(i): files[precision][i] for i in range(count)}, torch.zeros(1, 3, 32, 32), slots=8, seconds=0.02
+            )
+            ms = [times[str(i)].latency_ms for i in range(count)]
+            table = LatencyTable(asked.cache, precision=precision)
+            predictor = fit(table, graph, plans[asked.plans :], ms[asked.plans :])
+            seen = accuracy(predictor, graph, plans[: asked.plans], ms[: asked.plans])
+            print(precision, seen.text, flush=True)
+            found |= {f"{precision}_median_error": seen.median_error, f"{precision}_worst_error": seen.worst_error}
+            found |= {f"{precision}_rank_correlation": seen.rank_correlation}
+            found[f"{precision}_coefficients"] = [predictor.scale, predictor.per_layer, predictor.per_element]
+            found[f"{precision}_free_step"] = {s.key: free_step(table, s) for s in shapes_of(table, graph, {})[1:-1:6]}
+    return found
+
+
+def exported(model: torch.nn.Module, graph: Graph, plans: list[dict[str, int]], folder: Path) -> dict[str, list[Path]]:
+    images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    files: dict[str, list[Path]] = {"fp32": [], "int8": []}
+    for i, widths in enumerate(plans):
+        files["fp32"].append(export_onnx(narrow(model, graph, widths), IMAGE, folder / f"{i}.onnx"))
+        files["int8"].append(quantize_onnx(files["fp32"][-1], folder / f"{i}.int8.onnx", [images]))
+        print(f"exported {i + 1} of {len(plans)}", end="\r", flush=True)
+    return files
+
+
+if __name__ == "__main__":
+    main()

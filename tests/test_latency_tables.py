@@ -1,0 +1,148 @@
+"""Latency tables: one layer as a file, kept figures, the fit, and a knapsack under a latency budget."""
+
+import json
+
+import numpy as np
+import pytest
+from reporting_records import resnet
+from test_planning import measured
+
+from lamella.errors import BudgetError, LamellaError, RecordError
+from lamella.planning import plan
+from lamella.schema import Budget
+from lamella.timing import (
+    LatencyPredictor,
+    LatencyTable,
+    LayerShape,
+    accuracy,
+    fit,
+    free_step,
+    layer_shape,
+    open_session,
+)
+from lamella.timing.predicting import shapes_of
+from lamella.timing.shapes import input_sizes, write_layer
+from lamella.timing.tables import machine
+
+pytest.importorskip("onnxruntime")
+
+SHAPES = [
+    LayerShape(inputs=4, outputs=8, kernel=(3, 3), stride=(1, 1), sides=(8, 8)),
+    LayerShape(inputs=4, outputs=8, kernel=(3, 3), stride=(2, 2), sides=(4, 4)),
+    LayerShape(inputs=8, outputs=8, kernel=(3, 3), stride=(1, 1), sides=(8, 8), blocks=8),
+    LayerShape(inputs=8, outputs=4, kernel=(1, 1), stride=(2, 2), sides=(4, 4)),
+    LayerShape(inputs=8, outputs=4, kernel=(5,), stride=(1,), sides=(16,)),
+    LayerShape(inputs=12, outputs=5, rows=3),
+]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.key)
+def test_every_shape_is_a_file_that_runs(shape, precision, tmp_path):
+    from dataclasses import replace
+
+    shape = replace(shape, precision=precision)
+    write_layer(shape, tmp_path / "layer.onnx")
+    session = open_session(tmp_path / "layer.onnx")
+    kind = np.uint8 if precision == "int8" else np.float32
+    (out,) = session.run(None, {"x": np.ones(input_sizes(shape), kind)})
+    assert out.dtype == kind
+    expected = (1, shape.outputs, *shape.sides) if shape.kernel else (shape.rows, shape.outputs)
+    assert out.shape == expected
+
+
+class Scripted(LatencyTable):
+    """A table whose layers take what a formula says: rounding up to a multiple of 8 is free."""
+
+    def __init__(self, directory=None):
+        super().__init__(directory)
+        self.timed = 0
+
+    def _timed(self, shapes):
+        self.timed += len(shapes)
+        area = lambda s: float(np.prod(s.sides)) if s.kernel else 1.0
+        return [1e-6 * area(s) * s.inputs * (-(-s.outputs // 8) * 8) + 1e-4 for s in shapes]
+
+
+def test_a_table_is_kept_and_never_measured_twice(tmp_path):
+    table = Scripted(tmp_path)
+    table.measure([*SHAPES, SHAPES[0]])
+    assert table.timed == len(SHAPES)
+    again = Scripted(tmp_path)
+    assert [again.ms(s) for s in SHAPES] == [table.ms(s) for s in SHAPES]
+    assert again.timed == 0
+    assert table.path.name == f"{machine()}-fp32.json"
+    table.path.write_text(json.dumps({"ms": {"conv": "fast"}}))
+    with pytest.raises(RecordError, match="not a latency table; delete it and it is measured anew"):
+        Scripted(tmp_path)
+    with pytest.raises(RecordError, match=r"precision: unknown precision 'int4'"):
+        LatencyTable(precision="int4")
+
+
+def test_a_real_measurement_is_a_small_positive_time():
+    table = LatencyTable(slots=2, seconds=0.001)
+    table.measure(SHAPES[:2])
+    assert all(0 < table.ms(s) < 50 for s in SHAPES[:2])
+
+
+def test_the_free_step_is_that_of_the_table():
+    shape = LayerShape(inputs=16, outputs=64, kernel=(3, 3), stride=(1, 1), sides=(8, 8))
+    assert free_step(Scripted(), shape) == 8
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return resnet(1, (8, 16, 32))
+
+
+def random_plans(graph, count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [{g.name: int(rng.integers(1, g.width + 1)) for g in graph.free} for _ in range(count)]
+
+
+def test_a_fit_finds_the_coefficients_and_says_how_good_it_is(graph):
+    table = Scripted()
+    truth = LatencyPredictor(table, graph, scale=1.3, per_layer=0.002, per_element=1e-6)
+    plans, others = random_plans(graph, 12), random_plans(graph, 6, 1)
+    found = fit(table, graph, plans, [truth.predict(graph, p, {}) for p in plans])
+    assert (found.scale, found.per_layer, found.per_element) == pytest.approx((1.3, 0.002, 1e-6), rel=1e-3)
+    seen = accuracy(found, graph, others, [truth.predict(graph, p, {}) for p in others])
+    assert seen.worst_error < 1e-3
+    assert "rank correlation 1.00 on 6 plans" in seen.text
+    with pytest.raises(LamellaError, match="2 plans and 2 measurements: at least three pairs"):
+        fit(table, graph, plans[:2], [1.0, 2.0])
+
+
+def test_a_prediction_is_the_sum_over_layers(graph):
+    table = Scripted()
+    predictor = LatencyPredictor(table, graph, scale=1.3, per_layer=0.002, per_element=1e-6)
+    widths = random_plans(graph, 1)[0]
+    full = graph.completed(widths)
+    layers = sum(predictor.layer_ms(x, x.inputs.at(full), x.outputs.at(full), 32) for x in graph.layers)
+    elements = predictor.element_ms * sum(t.size.at(full) for t in graph.tensors)
+    assert predictor.predict(graph, widths, {}) == pytest.approx(layers + elements)
+    assert len(shapes_of(table, graph, widths)) == len(graph.layers)
+
+
+def test_a_shape_follows_the_layer(graph):
+    layer = graph.layer_of["layer2.0.conv1"]
+    shape = layer_shape(graph, layer, 5, 7, "fp32")
+    assert (shape.inputs, shape.outputs, shape.kernel, shape.blocks) == (5, 7, (3, 3), 1)
+    assert np.prod(shape.sides) == layer.positions
+
+
+def test_knapsack_keeps_a_latency_budget(graph):
+    predictor = LatencyPredictor(Scripted(), graph, scale=1.1, per_layer=0.001, per_element=1e-7)
+    profile = measured(graph, bits=())
+    made = plan(profile, Budget(latency_ms="60%"), planner="knapsack", latency=predictor)
+    assert made.latency_ms == pytest.approx(predictor.predict(graph, made.widths, {}))
+    assert made.latency_ms <= 0.6 * made.dense_latency_ms
+    assert made.proof.gap <= 1e-3
+    quickest = plan(profile, Budget(max_drop=2.0), planner="knapsack", latency=predictor, minimize="latency_ms")
+    assert quickest.latency_ms < quickest.dense_latency_ms
+    assert (
+        plan(profile, Budget(latency_ms="80%"), planner="uniform", latency=predictor).latency_ms
+        <= 0.8 * made.dense_latency_ms
+    )
+    with pytest.raises(BudgetError, match=r"reaches latency_ms <= 0\.0001"):
+        plan(profile, Budget(latency_ms=0.0001), planner="knapsack", latency=predictor)

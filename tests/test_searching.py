@@ -1,0 +1,97 @@
+"""Search: starts at the knapsack plan, measures what the budget allows, resumes, drops losers, reports honestly."""
+
+import sys
+
+import pytest
+from reporting_records import resnet
+from test_planning import measured
+
+from lamella.errors import LamellaError, MissingExtra
+from lamella.planning import plan
+from lamella.planning.searching import final_score
+from lamella.schema import Budget
+
+pytest.importorskip("optuna")
+
+BUDGET = Budget(bytes="35%")
+
+
+@pytest.fixture(scope="module")
+def profile():
+    return measured(resnet(1, (8, 16, 32)))
+
+
+class Meter:
+    """A score that punishes one group more than its curve says, and counts calls."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, widths, bits):
+        self.seen.append((dict(widths), dict(bits)))
+        lost = sum(0.02 * (1 - w / 32) for w in widths.values()) + 0.3 * (widths["conv1"] < 8)
+        return 0.92 - lost - sum(0.02 for b in bits.values() if b < 4)
+
+
+def searched(profile, meter, **options):
+    return plan(profile, BUDGET, planner="search", measure=meter, **options)
+
+
+def test_search_starts_at_the_knapsack_plan_and_never_ends_below_it(profile):
+    meter = Meter()
+    start = plan(profile, BUDGET, planner="knapsack")
+    made = searched(profile, meter, trials=12, control=True)
+    widths, bits = meter.seen[0]
+    assert {n: w for n, w in widths.items() if w < profile.graph.group_of[n].width} == start.widths
+    assert {n: b for n, b in bits.items() if b < 32} == start.bits
+    assert made.predicted.bytes <= 0.35 * made.dense.bytes
+    full = profile.graph.completed(start.widths)
+    first = Meter()(full, start.bits)
+    assert made.predicted_score >= first
+    assert len(meter.seen) == 24
+    assert any("its knapsack start" in note for note in made.notes)
+    assert any("12 knapsack plans from jittered curves" in note for note in made.notes)
+
+
+def test_search_goes_on_where_it_stopped(profile, tmp_path):
+    storage = tmp_path / "search.journal"
+    first, second = Meter(), Meter()
+    searched(profile, first, trials=4, storage=storage)
+    made = searched(profile, second, trials=7, storage=storage)
+    assert (len(first.seen), len(second.seen)) == (4, 3)
+    assert made == searched(profile, Meter(), trials=7, storage=storage)
+
+
+def test_the_same_seed_gives_the_same_plan(profile):
+    assert searched(profile, Meter(), trials=6, seed=3) == searched(profile, Meter(), trials=6, seed=3)
+
+
+def test_two_objectives_list_their_front(profile):
+    made = searched(profile, Meter(), trials=6, trade="bytes")
+    assert any(note.startswith("front (score, cost): (") for note in made.notes)
+
+
+def test_losers_are_dropped_before_all_samples_are_seen():
+    seen = []
+
+    def stream(widths, bits):
+        for share in (0.25, 0.5, 0.75, 1.0):
+            seen.append(share)
+            yield 0.2, share
+
+    assert final_score(stream, {}, {}, best=0.6) is None
+    assert seen == [0.25, 0.5, 0.75][: len(seen)]
+    assert len(seen) < 4
+    assert final_score(stream, {}, {}, best=0.1) == 0.2
+
+
+def test_what_search_needs(profile, monkeypatch):
+    with pytest.raises(LamellaError, match=r"planner 'search' measures candidates and needs measure="):
+        plan(profile, BUDGET, planner="search")
+    with pytest.raises(LamellaError, match=r"trials 0: at least one measurement"):
+        searched(profile, Meter(), trials=0)
+    with pytest.raises(LamellaError, match=r"trade='flops': one of params"):
+        searched(profile, Meter(), trials=2, trade="flops")
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MissingExtra, match=r"planner 'search' needs optuna.*pip install 'lamella\[search\]'"):
+        searched(profile, Meter(), trials=2)
