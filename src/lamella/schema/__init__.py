@@ -1,0 +1,66 @@
+"""Every value that crosses from one stage to another, and the names of the files they lie in.
+
+    Graph      what can be narrowed: layers in call order, parameters with their axes, tensors, groups
+    Profile    the Graph, a baseline, and points: what a target scores at a level of a knob
+    Budget     what a plan must keep
+    Plan       steps in order; each gives widths to groups and bits to layers
+    Result     what a plan did: kept channels, measured history
+    Level      a named width setting of an elastic network
+
+A *width* is the number of channels a group keeps. Every size in a network is a `Size`: fixed + sum(times x width(group)).
+All records are frozen, keyword-only and checked at birth; `records` writes and reads them.
+"""
+
+from .curves import Knob, Point, Profile, Score
+from .graphs import Attribute, Graph, Group, Integer, Layer, Parameter, Tensor
+from .plans import Amount, Budget, Cost, Plan, Proof, Step, check_amount
+from .results import Level, Measure, Result, Row, RunInfo, Table
+from .sizes import Axis, Run, Share, Size
+
+FILES = {  # what lies in a run directory, and the verb that makes it
+    "run": ("run.json", "lamella trace"),
+    "weights": ("dense.safetensors", "lamella trace"),
+    "graph": ("graph.json", "lamella trace"),
+    "profile": ("profile.json", "lamella profile"),
+    "profile_journal": ("profile.jsonl", "lamella profile"),
+    "plan": ("plan.json", "lamella plan"),
+    "result": ("result.json", "lamella compress"),
+    "model": ("model.safetensors", "lamella compress"),
+    "dense_onnx": ("dense.onnx", "lamella export"),
+    "onnx": ("model.onnx", "lamella export"),
+    "int8_onnx": ("model.int8.onnx", "lamella quantize"),
+    "table": ("table.json", "lamella demo"),
+    "report": ("report.html", "lamella report"),
+}
+
+__all__ = [
+    "FILES",
+    "Amount",
+    "Attribute",
+    "Axis",
+    "Budget",
+    "Cost",
+    "Graph",
+    "Group",
+    "Integer",
+    "Knob",
+    "Layer",
+    "Level",
+    "Measure",
+    "Parameter",
+    "Plan",
+    "Point",
+    "Profile",
+    "Proof",
+    "Result",
+    "Row",
+    "Run",
+    "RunInfo",
+    "Score",
+    "Share",
+    "Size",
+    "Step",
+    "Table",
+    "Tensor",
+    "check_amount",
+]

@@ -1,0 +1,68 @@
+"""What was measured of a network, one target at a time: scores with intervals, points, and the Profile that holds them."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..records import check
+from .graphs import Graph
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A mean score over n samples with its 95 % interval. Scores are fractions: 0.98 is 98 %."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __post_init__(self) -> None:
+        check(self.n > 0, "n", "a score over no samples")
+        check(self.low <= self.value <= self.high, "value", f"{self.value} lies outside [{self.low}, {self.high}]")
+
+
+# pruning_ratio: channels of a group leave. masked_ratio: the filters of one layer give zero, as in the published sweeps; a plan cannot
+# remove those alone. bits: a layer's weights are rounded. bits_both: its weights and its inputs.
+
+
+Knob = Literal["pruning_ratio", "masked_ratio", "bits", "bits_both"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """What the network scores when one target (a group, or a layer for bits) is set to a level of one knob."""
+
+    target: str
+    knob: Knob
+    level: float
+    width: int | None = None
+    score: Score
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        ratio = not self.knob.endswith("ratio") or 0 <= self.level < 1
+        check(ratio, "level", f"{self.level} is not in [0, 1): a pruning_ratio is the fraction removed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Measured curves: what every target costs the network at every level, one target at a time.
+
+    `method`: exact, race or estimate; `notes` say what a reader of the figures must know. `facts`: per layer, numbers beside the curves.
+    """
+
+    graph: Graph
+    baseline: Score
+    points: tuple[Point, ...]
+    method: str = "exact"
+    notes: tuple[str, ...] = ()
+    facts: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def structure(self) -> str:
+        return self.graph.structure
+
+    def curve(self, target: str, knob: Knob = "pruning_ratio") -> tuple[Point, ...]:
+        """The points of one target by rising level (for bits: falling)."""
+        points = (p for p in self.points if p.target == target and p.knob == knob)
+        return tuple(sorted(points, key=lambda p: p.level if knob.endswith("ratio") else -p.level))

@@ -1,0 +1,159 @@
+"""Budgets, costs, and the Plan: steps in order, with what they are expected to cost and keep."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from ..errors import MismatchError, with_context
+from ..records import check
+from .graphs import Graph
+
+Amount = float | str | None  # a number is absolute, "10%" is a share of the dense model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a plan must keep. `max_drop` in points of the score (1.0 = one percentage point); the rest absolute, or "10%" of dense."""
+
+    max_drop: float | None = None
+    bytes: Amount = None
+    params: Amount = None
+    macs: Amount = None
+    latency_ms: Amount = None
+    memory: Amount = None
+
+    def __post_init__(self) -> None:
+        for name in ("bytes", "params", "macs", "latency_ms", "memory"):
+            check_amount(getattr(self, name), name)
+        check(self.max_drop is None or self.max_drop >= 0, "max_drop", f"{self.max_drop} is negative")
+
+    def limit(self, name: str, dense: float) -> float | None:
+        """The absolute limit for one cost, given the dense model's cost; None where the budget does not speak of it."""
+        amount: Amount = getattr(self, name)
+        return dense * float(amount[:-1]) / 100 if isinstance(amount, str) else amount
+
+
+def check_amount(amount: Amount, name: str) -> None:
+    """RecordError unless `amount` is None, a positive number, or a share from "0%" (exclusive) to "100%"."""
+    if isinstance(amount, str):
+        number = amount[:-1] if amount.endswith("%") else ""
+        check(_is_number(number), name, f"{amount!r} is neither a number nor a share such as '10%'")
+        check(
+            0 < float(number) <= 100, name, f"{amount!r} is not a share of the dense model (above 0% and at most 100%)"
+        )
+    elif amount is not None:
+        check(amount > 0 and math.isfinite(amount), name, f"{amount} is not a positive amount")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """params, MACs per sample, predicted bytes of the ONNX file, and peak activation memory in bytes per sample."""
+
+    params: int
+    macs: int
+    bytes: int
+    memory: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One move: groups to new widths, layers to bits, then `epochs` of tuning.
+
+    `predicted` is the score measured with this move alone, before any tuning; None where nothing was measured. `expected` is
+    that after this move and all before it, untuned: the drops added up, or measured where the order was measured (greedy).
+    """
+
+    widths: dict[str, int] = field(default_factory=dict)
+    bits: dict[str, int] = field(default_factory=dict)
+    epochs: int = 0
+    predicted: float | None = None
+    expected: float | None = None
+
+    def __post_init__(self) -> None:
+        check(self.epochs >= 0, "epochs", f"{self.epochs} is negative")
+        for layer, bits in self.bits.items():
+            check(2 <= bits <= 32, f"bits[{layer!r}]", f"{bits} bits: from 2 to 8, or 32 for none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What an exact planner can say of its plan: no plan does better than `bound` in `objective`; this one has `value`.
+
+    `gap` is |value - bound| / |value| (0 where both are 0). `objective`: max_drop (points of the score) or a cost.
+    """
+
+    objective: str
+    value: float
+    bound: float
+    gap: float
+    status: Literal["optimal", "time limit"] = "optimal"
+
+    def __post_init__(self) -> None:
+        check(self.gap >= 0, "gap", f"{self.gap} is negative")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """An ordered tuple of steps for the model of one structure, which planner made it, and what it expects.
+
+    `threshold` is the lowest score that the planner let a single cut have, where it had such a limit; `proof` what an
+    exact planner proved. Latencies are there when the planner was given a predictor.
+    """
+
+    structure: str
+    planner: str
+    steps: tuple[Step, ...]
+    predicted: Cost
+    dense: Cost
+    predicted_score: float | None = None
+    threshold: float | None = None
+    notes: tuple[str, ...] = ()
+    dense_score: float | None = None
+    latency_ms: float | None = None
+    dense_latency_ms: float | None = None
+    proof: Proof | None = None
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The widths after the last step."""
+        return _merged(step.widths for step in self.steps)
+
+    @property
+    def bits(self) -> dict[str, int]:
+        """The bits after the last step."""
+        return _merged(step.bits for step in self.steps)
+
+    def reordered(self, order: Iterable[int], planner: str) -> "Plan":
+        """The same steps in another order. Predictions per step are dropped: they were made for the old order."""
+        steps = tuple(replace(self.steps[i], predicted=None, expected=None) for i in order)
+        return replace(self, steps=steps, planner=planner)
+
+    def check_fits(self, graph: Graph) -> None:
+        """MismatchError, with the first differences, unless the plan was made for this structure; RecordError on impossible widths."""
+        if self.structure != graph.structure:
+            raise MismatchError(f"the plan was made for another model: {_differences(self, graph)}")
+        for index, step in enumerate(self.steps):
+            with with_context(f"steps[{index}].widths"):
+                graph.check_widths(step.widths)
+
+
+def _merged(maps: Iterable[dict[str, int]]) -> dict[str, int]:
+    return {name: value for each in maps for name, value in each.items()}
+
+
+def _differences(plan: Plan, graph: Graph) -> str:
+    unknown = [name for name in plan.widths if name not in graph.group_of][:3]
+    wider = [n for n, w in plan.widths.items() if n in graph.group_of and w > graph.group_of[n].width][:3]
+    facts = [f"group {name!r} is not in this one" for name in unknown]
+    facts += [f"group {n!r} gets {plan.widths[n]} channels and has {graph.group_of[n].width}" for n in wider]
+    if not facts:
+        facts = [f"structure {plan.structure} against {graph.structure}, equal group names but other shapes or layers"]
+    return "; ".join(facts) + ". Make a plan for this model (lamella plan), or load the model that the plan names"

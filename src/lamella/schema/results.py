@@ -1,0 +1,96 @@
+"""What was done and measured: the Result of a plan, levels of elastic networks, the closing table, and what a run is about."""
+
+from dataclasses import dataclass, field
+
+from .curves import Score
+from .graphs import Integer
+from .plans import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """What was measured after a step (or of the dense model: step 0), and `before_tuning`. `predicted` is that of the step."""
+
+    name: str
+    step: int
+    validation: Score
+    params: int
+    macs: int
+    predicted: float | None = None
+    before_tuning: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a plan did to a model: the channels each group kept (dense numbering) and the measured history.
+
+    `integers` of modules that narrowing set. After `quantize` also the bits of every layer and the range (low, high) of its input.
+    """
+
+    plan: Plan
+    kept: dict[str, tuple[int, ...]]
+    history: tuple[Measure, ...]
+    bits: dict[str, int] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    integers: tuple[Integer, ...] = ()
+    seed: int = 0
+
+    @property
+    def structure(self) -> str:
+        return self.plan.structure
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {name: len(channels) for name, channels in self.kept.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """A named width setting of an elastic network."""
+
+    name: str
+    widths: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A line of the closing table. Accuracies are fractions; `drop` is test accuracy below dense, paired, with its interval."""
+
+    name: str
+    validation_accuracy: float
+    test_accuracy: float
+    drop: float | None = None
+    drop_low: float | None = None
+    drop_high: float | None = None
+    params: int
+    macs: int
+    bytes: int
+    latency_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """The closing table of a run: what each variant scores, weighs and takes, measured on `n_validation` and `n_test` samples."""
+
+    rows: tuple[Row, ...]
+    n_validation: int
+    n_test: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """`run.json`: what later verbs need to go on from the directory alone, and the provenance the report prints."""
+
+    model: str
+    task: str
+    data: str | None = None
+    weights: str | None = None
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    options: dict[str, str | int | float | bool | None] = field(default_factory=dict)
+    command: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: str = ""
+    started: str = ""
