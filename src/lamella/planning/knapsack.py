@@ -17,7 +17,8 @@ from ..errors import LamellaError
 from ..schema import Group
 from .asking import COSTS, Ask, Draft, limits
 from .curves import Rung, bit_rungs, check_curves, group_rungs
-from .solving import Setting, solved
+from .modelling import Setting
+from .solving import solved
 
 OBJECTIVES = ("max_drop", *COSTS, "latency_ms")
 

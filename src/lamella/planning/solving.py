@@ -11,40 +11,27 @@ Where the network of groups is too wide for the bound, all levels go to the inte
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
 from ..errors import BudgetError, LamellaError
-from ..schema import Layer, Proof
+from ..schema import Proof
 from .asking import Ask, Draft, costs, over
 from .blocking import unreached
 from .curves import Rung, check_curves
 from .elimination import TooWideError
+from .modelling import Rungs, Setting, modelled
 from .order import Choice
 from .products import Network
-from .programs import Linear, Program, Solution
+from .programs import Solution
 from .relaxing import Bound, best_bound
 from .tabling import CostTables
 
 TOLERANCE = 2e-6  # by which the solver may break a row, as a share of the limit
 FIRST_LEVELS = 1.25  # levels per group and layer, on average, in the first window: small programs are solved at once
 GROWTH = 1.4  # levels of the next window
-
-Rungs = Mapping[str, tuple[Rung, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What a group and a layer may become, and how the search is run."""
-
-    widths: Rungs
-    bits: Rungs
-    factors: Mapping[str, float]
-    align: int
-    seconds: float
-    gap: float
 
 
 def solved(ask: Ask, setting: Setting, goal: str, limit_of: Mapping[str, float]) -> Draft:
@@ -144,7 +131,7 @@ def _attempt(ask: Ask, setting: Setting, goal: str, limit_of: Mapping[str, float
     """Solve; where packed bytes were rounded up over a limit (or the solver's tolerance was), tighten it and solve again."""
     tight, excess = dict(limit_of), dict[str, float]()
     for attempt in range(1, 5):
-        program, network, objective = _modelled(ask, setting, goal, tight)
+        program, network, objective = modelled(ask, setting, goal, tight)
         solution = program.minimize(objective, seconds=setting.seconds, gap=setting.gap / 2)
         if solution.values is None:
             return solution, None
@@ -155,55 +142,6 @@ def _attempt(ask: Ask, setting: Setting, goal: str, limit_of: Mapping[str, float
         rounding = {"bytes": attempt * len(setting.bits)}
         tight = {name: tight[name] * (1 - attempt * TOLERANCE) - rounding.get(name, 0) for name in tight}
     raise LamellaError(f"the solver does not keep {', '.join(excess)}; please report it.")
-
-
-def _modelled(
-    ask: Ask, setting: Setting, goal: str, limit_of: Mapping[str, float], slack: bool = False
-) -> tuple[Program, Network, Linear]:
-    """The program, and what it minimizes. With `slack`, the largest share by which a limit is broken instead of the goal."""
-    program = Program()
-    network = Network(program, ask, setting.widths, setting.bits)
-    drop = network.drop(setting.factors)
-    excess = Linear({program.column(upper=1e6): 1.0}) if slack else Linear()
-    for name, limit in limit_of.items():
-        for sum_ in _sums(network, name):
-            program.at_most((1 / limit) * sum_ + (-1.0) * excess, 1.0)
-    if ask.budget.max_drop is not None:
-        program.at_most(network.drop({}) + (-max(1.0, ask.budget.max_drop)) * excess, max(ask.budget.max_drop, 1e-6))
-    if setting.align > 1:
-        _aligned(program, network, ask.graph.layers, setting.align)
-    if slack:
-        return program, network, excess
-    return program, network, drop if goal == "max_drop" else _peak(program, network, goal)
-
-
-def _sums(network: Network, name: str) -> list[Linear]:
-    if name == "memory":
-        return network.moments()
-    return [network.latency() if name == "latency_ms" else network.cost(name)]
-
-
-def _peak(program: Program, network: Network, name: str) -> Linear:
-    """A cost as one sum: memory is the largest of several."""
-    sums = _sums(network, name)
-    if len(sums) == 1:
-        return sums[0]
-    dense = network.ask.graph
-    top = max(1.0, float(sum(t.size.at(dense.widths) for t in dense.tensors)) * 4)
-    peak = Linear({program.column(upper=1.0): top})
-    for sum_ in sums:
-        program.at_most((1 / top) * sum_ + (-1 / top) * peak + Linear(constant=1.0), 1.0)
-    return peak
-
-
-def _aligned(program: Program, network: Network, layers: tuple[Layer, ...], step: int) -> None:
-    """Every total that layers see is a multiple of the step, or dense (where the dense one is none)."""
-    for size in dict.fromkeys(s for layer in layers if layer.weight for s in (layer.inputs, layer.outputs)):
-        total = network.total(size)
-        dense = size.at(network.graph.widths)
-        for taken, value in zip(total.each(), total.options, strict=True):
-            if value % step and value != dense:
-                program.row(taken, 0, 0)
 
 
 def _read(ask: Ask, network: Network, solution: Solution, goal: str) -> Draft:
@@ -250,7 +188,7 @@ def _proof(goal: str, draft: Draft, bound: float, timed_out: bool) -> Proof:
 
 def _unreachable(ask: Ask, setting: Setting, limit_of: Mapping[str, float]) -> BudgetError:
     """The error that names the nearest plan: the one by which the limits are broken by the smallest share."""
-    program, network, excess = _modelled(ask, setting, "max_drop", limit_of, slack=True)
+    program, network, excess = modelled(ask, setting, "max_drop", limit_of, slack=True)
     solution = program.minimize(excess, seconds=setting.seconds, gap=1e-2)
     if solution.values is not None:
         nearest = _read(ask, network, solution, "max_drop")
