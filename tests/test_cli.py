@@ -106,6 +106,8 @@ def test_the_verbs_work_over_one_run_directory(nets):
     compressed = run("compress", "r", "--json")
     assert compressed.exit_code == 0, compressed.exception
     assert [len(c) for c in json.loads(compressed.stdout)["kept"].values()] == [4, 4, 10]
+    exported = run("export", "r", "--json")
+    assert json.loads(exported.stdout)["files"] == [os.path.join("r", name) for name in ("dense.onnx", "model.onnx")]
     quantized = run("quantize", "r", "--json")
     assert quantized.exit_code == 0, quantized.exception
     sizes = [fact["bytes"] for fact in json.loads(quantized.stdout)["files"]]

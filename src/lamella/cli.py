@@ -23,7 +23,7 @@ from .errors import LamellaError
 from .reach import reach
 from .schema import FILES, Budget, Graph, Plan, Profile, Result, Table
 from .version import __version__
-from .views import graph_view, plan_view, profile_view, result_view, table_view
+from .views import files_view, graph_view, plan_view, profile_view, result_view, table_view
 
 app = typer.Typer(
     name="lamella",
@@ -293,16 +293,24 @@ def compress(
 def quantize(run: Run, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Export the compressed network and its int8 twin as ONNX files, and measure both."""
     from .sessions import resume
-    from .stages import quantized
-    from .views import files_view
+    from .stages import file_facts, quantized
 
     with _working(run, quiet):
         session = resume(run)
         _, result = quantized(session)
-        from .stages import file_facts
-
         facts = file_facts(session, result)
     _show(files_view(facts), facts, quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def export(run: Run, quiet: Quiet = False, as_json: AsJson = False) -> None:
+    """Write the dense and the compressed network as float ONNX files, checked against torch."""
+    from .sessions import resume
+    from .stages import exported
+
+    with _working(run, quiet):
+        paths = [str(path) for path in exported(resume(run))]
+    _show("wrote " + " and ".join(paths), {"files": paths}, quiet=quiet, as_json=as_json)
 
 
 @app.command()
