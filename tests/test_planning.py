@@ -16,6 +16,7 @@ from lamella.errors import BudgetError, LamellaError, RecordError
 from lamella.planning import ORDERS, PLANNERS, plan, reorder
 from lamella.planning.curves import bit_rungs, group_rungs, monotone, score_at
 from lamella.planning.elimination import Table, TooWideError, aligned, eliminate
+from lamella.planning.programs import Program, Solution
 from lamella.records import dumps, from_plain, loads, to_plain
 from lamella.schema import Budget, Plan, Point, Profile
 
@@ -236,7 +237,7 @@ def test_out_of_time_gives_the_best_so_far(monkeypatch, option_a):
 
     profile = measured(option_a)
     monkeypatch.setattr(solving, "best_bound", lambda *_: None)
-    monkeypatch.setattr(solving.Program, "minimize", lambda *_, **__: solving.Solution(None, True, np.inf, 0.5, True))
+    monkeypatch.setattr(Program, "minimize", lambda *_, **__: Solution(None, True, np.inf, 0.5, True))
     made = plan(profile, Budget(bytes="30%"), planner="knapsack", time_limit=0.01)
     assert made.proof.status == "time limit"
     assert 0 < made.proof.gap <= 1
