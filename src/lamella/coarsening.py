@@ -43,7 +43,8 @@ def rounded_weight(weight: Tensor, bits: int, axis: int = 0) -> Tensor:
     steps = 2 ** (bits - 1) - 1
     others = [d for d in range(weight.dim()) if d != axis]
     scale = weight.abs().amax(others, keepdim=True).clamp_min(1e-12) / steps
-    return (weight / scale).round().clamp(-steps, steps) * scale
+    rounded: Tensor = (weight / scale).round().clamp(-steps, steps) * scale
+    return rounded
 
 
 class InputGrid:
@@ -58,7 +59,8 @@ class InputGrid:
     def rounded(self, x: Tensor) -> Tensor:
         scale = max(self.high - self.low, 1e-12) / self.steps
         zero = round(-self.low / scale)
-        return (((x / scale).round() + zero).clamp(0, self.steps) - zero) * scale
+        rounded: Tensor = (((x / scale).round() + zero).clamp(0, self.steps) - zero) * scale
+        return rounded
 
 
 def observe_ranges(
