@@ -19,6 +19,7 @@ from lamella.planning import (
     plan,
     replan,
     significance,
+    with_residue,
 )
 from lamella.schema import Budget, Profile
 
@@ -168,3 +169,15 @@ def test_planning_again_after_some_steps(profile):
         replan(made, 2, profile, Budget(bytes="40%"), planner="knapsack")
     with pytest.raises(LamellaError, match="99 steps taken: the plan has"):
         replan(made, 99, profile)
+
+
+def test_a_file_over_its_budget_is_planned_again_with_the_residue(profile):
+    budget = Budget(bytes="40%")
+    made = plan(profile, budget, planner="knapsack")
+    heavy = made.predicted.bytes + 2000
+    tighter = with_residue(budget, made, heavy)
+    again = plan(profile, tighter, planner="knapsack")
+    assert again.predicted.bytes + 2000 <= 0.4 * made.dense.bytes
+    assert with_residue(budget, made, made.predicted.bytes) == budget
+    with pytest.raises(LamellaError, match="more than predicted, and only"):
+        with_residue(budget, made, 10**9)

@@ -20,7 +20,7 @@ from ..errors import LamellaError, unknown_name
 from ..schema import Budget, Graph, Plan, Profile, Step
 from .asking import Ask, Draft, Predictor
 from .blocking import check_budget
-from .editing import editable, edited, replan
+from .editing import editable, edited, replan, with_residue
 from .fronts import compare, front_csv, pareto
 from .knapsack import knapsack
 from .order import ORDERS, Choice, reorder, sorted_choices
@@ -134,4 +134,5 @@ __all__ = [
     "replan",
     "sensitivity",
     "significance",
+    "with_residue",
 ]

@@ -3,6 +3,7 @@
     text = editable(made, graph)                   # JSON: a line per step, and what every group and layer could be
     made = edited(text, profile, budget)           # checked; costs and predictions worked out anew
     rest = replan(made, 3, fresh, budget)          # three steps taken, then `fresh` curves of what they left
+    budget = with_residue(budget, made, 120_400)   # the file weighed more than predicted: ask for so much less next time
 
 Unknown fields, names and impossible widths are refused with their path: `steps[2].widths['conv1']: 40 channels asked, 16 exist`.
 """
@@ -144,6 +145,20 @@ def replan(made: Plan, taken: int, fresh: Profile, budget: Budget | None = None,
         dense=made.dense,
         dense_latency_ms=made.dense_latency_ms,
     )
+
+
+def with_residue(budget: Budget, made: Plan, file_bytes: int) -> Budget:
+    """The budget with its bytes lowered by what the plan's file weighs beyond its prediction; as it is where the file fits."""
+    limit = budget.limit("bytes", made.dense.bytes)
+    if limit is None or file_bytes <= limit:
+        return budget
+    residue = file_bytes - made.predicted.bytes
+    if residue >= limit:
+        raise LamellaError(
+            f"the file weighs {file_bytes:,} bytes, {residue:,} more than predicted, and only {limit:,.0f} are allowed: what is "
+            "not in layers alone is over the budget. Raise it, or check what the exporter wrote."
+        )
+    return replace(budget, bytes=limit - residue)
 
 
 def _absolute(budget: Budget, made: Plan) -> Budget:
