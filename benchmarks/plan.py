@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--networks", default="resnet20,resnet56,vgg16_bn")
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--plans", type=int, default=20)
-    parser.add_argument("--cache")
+    parser.add_argument("--cache", help="a directory that keeps curves and latency tables")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -157,7 +157,8 @@ def quality(asked: argparse.Namespace) -> dict[str, Any]:
         model = load_weights(make_model(name), weights).eval()
         task = make_task("cifar10", asked.data, seed=asked.seed, validation="test_even", limit=asked.samples)
         started = time.process_time()
-        curves = profile(model, task, bits=(8, 4, 3, 2))
+        journal = f"{asked.cache}/{name}-{asked.samples}.jsonl" if asked.cache else None
+        curves = profile(model, task, bits=(8, 4, 3, 2), journal=journal)
         found["depth"][name] = depth_test(curves).text
         print(name, f"profiled in {time.process_time() - started:.0f} CPU s;", found["depth"][name], flush=True)
         for share in SHARES:
@@ -231,21 +232,21 @@ def verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def latencies(asked: argparse.Namespace) -> dict[str, Any]:
-    """Predicted against measured latency of random ResNet-20 plans, fp32 and int8; half as many other plans fit the predictor."""
+    """Predicted against measured latency of random ResNet-20 plans, fp32 and int8; as many other plans fit the predictor."""
     rng = random.Random(asked.seed)
     model = make_model("resnet20").eval()
     graph = trace(model, IMAGE)
-    count = asked.plans + max(10, asked.plans // 2)
+    count = 2 * asked.plans
     plans = [{g.name: g.legal(g.width * rng.uniform(0.25, 1.0)) for g in graph.free} for _ in range(count)]
     found: dict[str, Any] = {"held_out_plans": asked.plans, "fitted_plans": count - asked.plans}
     with tempfile.TemporaryDirectory() as scratch:
-        files = exported(model, graph, plans, Path(scratch))
+        files = exported(model, graph, plans, Path(asked.cache or scratch))
         for precision in ("fp32", "int8"):
             times = latency(
                 {str(i): files[precision][i] for i in range(count)}, torch.zeros(1, 3, 32, 32), slots=8, seconds=0.02
             )
             ms = [times[str(i)].latency_ms for i in range(count)]
-            table = LatencyTable(asked.cache, precision=precision)
+            table = LatencyTable(asked.cache, precision=precision, slots=16)
             predictor = fit(table, graph, plans[asked.plans :], ms[asked.plans :])
             seen = accuracy(predictor, graph, plans[: asked.plans], ms[: asked.plans])
             print(precision, seen.text, flush=True)
@@ -260,8 +261,11 @@ def exported(model: torch.nn.Module, graph: Graph, plans: list[dict[str, int]], 
     images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     files: dict[str, list[Path]] = {"fp32": [], "int8": []}
     for i, widths in enumerate(plans):
-        files["fp32"].append(export_onnx(narrow(model, graph, widths), IMAGE, folder / f"{i}.onnx"))
-        files["int8"].append(quantize_onnx(files["fp32"][-1], folder / f"{i}.int8.onnx", [images]))
+        fp32, int8 = folder / f"{i}.onnx", folder / f"{i}.int8.onnx"
+        if not int8.exists():
+            quantize_onnx(export_onnx(narrow(model, graph, widths), IMAGE, fp32), int8, [images])
+        files["fp32"].append(fp32)
+        files["int8"].append(int8)
         print(f"exported {i + 1} of {len(plans)}", end="\r", flush=True)
     return files
 

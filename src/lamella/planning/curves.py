@@ -14,14 +14,21 @@ from dataclasses import dataclass
 from ..errors import LamellaError
 from ..schema import Group, Knob, Point, Profile
 
+DOUBT = 10.0  # points x samples: a tenth of a sample
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """A level that a target may take (a width, or bits), the smoothed drop in points, and the raw score if it was measured."""
+    """A level that a target may take (a width, or bits), the smoothed drop in points, and the raw score if it was measured.
+
+    `doubt`: points by which an exact planner prefers less, where drops are equal: a tenth of a sample at the most that could be
+    given up. Curves of n samples show many drops of nothing, and not all of them are nothing.
+    """
 
     level: int
     drop: float
     score: float | None = None
+    doubt: float = 0.0
 
 
 def group_rungs(profile: Profile, group: Group) -> tuple[Rung, ...]:
@@ -30,7 +37,8 @@ def group_rungs(profile: Profile, group: Group) -> tuple[Rung, ...]:
     if group.frozen is not None:
         return (dense,)
     scores = {w: s for w, s in measured_widths(profile, group).items() if w < group.width}
-    return (dense, *_rungs(profile, scores))
+    doubts = {w: DOUBT / profile.baseline.n * (1 - w / group.width) for w in scores}
+    return (dense, *_rungs(profile, scores, doubts))
 
 
 def bit_rungs(profile: Profile, layer: str, assumed: dict[int, float]) -> tuple[Rung, ...]:
@@ -41,16 +49,24 @@ def bit_rungs(profile: Profile, layer: str, assumed: dict[int, float]) -> tuple[
             scores[int(point.level)].append(point.score.value)
     dense = Rung(level=32, drop=0.0, score=profile.baseline.value)
     if scores:
-        return (dense, *_rungs(profile, {b: sum(s) / len(s) for b, s in scores.items()}))
+        return (
+            dense,
+            *_rungs(profile, {b: sum(s) / len(s) for b, s in scores.items()}, {b: _doubt(profile, b) for b in scores}),
+        )
     levels = sorted((b for b in assumed if b < 32), reverse=True)
     drops = monotone([assumed[b] for b in levels])
-    return (dense, *(Rung(level=b, drop=d) for b, d in zip(levels, drops, strict=True)))
+    return (dense, *(Rung(level=b, drop=d, doubt=_doubt(profile, b)) for b, d in zip(levels, drops, strict=True)))
 
 
-def _rungs(profile: Profile, scores: dict[int, float]) -> list[Rung]:
+def _doubt(profile: Profile, bits: int) -> float:
+    """In proportion to the noise power of rounding, 4^-bits."""
+    return DOUBT / profile.baseline.n * 4.0 ** (2 - bits)
+
+
+def _rungs(profile: Profile, scores: dict[int, float], doubts: dict[int, float]) -> list[Rung]:
     levels = sorted(scores, reverse=True)
     drops = monotone([100 * (profile.baseline.value - scores[level]) for level in levels])
-    return [Rung(level=n, drop=d, score=scores[n]) for n, d in zip(levels, drops, strict=True)]
+    return [Rung(level=n, drop=d, score=scores[n], doubt=doubts[n]) for n, d in zip(levels, drops, strict=True)]
 
 
 def monotone(drops: Sequence[float]) -> list[float]:

@@ -35,13 +35,13 @@ def modelled(
     """The program, and what it minimizes. With `slack`, the largest share by which a limit is broken instead of the goal."""
     program = Program()
     network = Network(program, ask, setting.widths, setting.bits)
-    drop = network.drop(setting.factors)
+    drop = network.goal(setting.factors)
     excess = Linear({program.column(upper=1e6): 1.0}) if slack else Linear()
     for name, limit in limit_of.items():
         for sum_ in _sums(network, name):
             program.at_most((1 / limit) * sum_ + (-1.0) * excess, 1.0)
     if ask.budget.max_drop is not None:
-        program.at_most(network.drop({}) + (-max(1.0, ask.budget.max_drop)) * excess, max(ask.budget.max_drop, 1e-6))
+        program.at_most(network.drop() + (-max(1.0, ask.budget.max_drop)) * excess, max(ask.budget.max_drop, 1e-6))
     if setting.align > 1:
         _aligned(program, network, ask.graph.layers, setting.align)
     if slack:

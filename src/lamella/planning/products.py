@@ -11,7 +11,7 @@ combination while these are few (a tight relaxation), else by `Program.times` (a
 How bytes follow from elements, outputs and bits is read off `costs.layer_cost`, so that the two can never disagree.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -40,13 +40,20 @@ class Network:
         self._totals: dict[Any, Pick] = {}
         self._products: dict[Any, list[Linear]] = {}
 
-    def drop(self, factors: Mapping[str, float]) -> Linear:
-        """Points of the score lost, as the sum of what every cut costs alone; `factors` weigh groups (1 where absent)."""
+    def drop(self) -> Linear:
+        """Points of the score lost, as the sum of what every cut costs alone."""
+        return self._points(lambda rung, _: rung.drop)
+
+    def goal(self, factors: Mapping[str, float]) -> Linear:
+        """What is minimized: the drop, groups weighed by `factors` (1 where absent), and the doubt."""
+        return self._points(lambda rung, name: factors.get(name, 1.0) * rung.drop + rung.doubt)
+
+    def _points(self, value: Callable[[Rung, str], float]) -> Linear:
         total = Linear()
         for name, rungs in self.width_rungs.items():
-            total.add(self.width[name].linear([factors.get(name, 1.0) * r.drop for r in rungs]))
+            total.add(self.width[name].linear([value(r, name) for r in rungs]))
         for name, rungs in self.bit_rungs.items():
-            total.add(self.bits[name].linear([r.drop for r in rungs]))
+            total.add(self.bits[name].linear([value(r, "") for r in rungs]))
         return total
 
     def cost(self, name: str) -> Linear:

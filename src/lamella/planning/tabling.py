@@ -4,7 +4,7 @@
     tables.terms      # conv2: over (conv1, conv2) and the layer's bits, arrays for params, macs, bytes, points ...
     tables.ties       # conv1 + layer2.0.conv2 = sum0: a size over several groups becomes a variable, tied to its parts
 
-Names of costs are those of a Budget; `max_drop` is what a planner minimizes (weighed by its factors), `points` the drop itself.
+Names of costs are those of a Budget; `max_drop` is what a planner minimizes (factors and doubt in it), `points` the drop.
 """
 
 from collections.abc import Mapping, Sequence
@@ -105,7 +105,8 @@ class CostTables:
     def _build(self) -> None:
         for name, rungs in self.widths.items():
             drop = np.array([r.drop for r in rungs])[:, None]
-            self._term((name,)).add("max_drop", self.factors.get(name, 1.0) * drop)
+            doubt = np.array([r.doubt for r in rungs])[:, None]
+            self._term((name,)).add("max_drop", self.factors.get(name, 1.0) * drop + doubt)
             self._term((name,)).add("points", drop)
         weights = {x.weight: x for x in self.graph.layers if x.weight and x.positions}
         for parameter in self.graph.parameters:
@@ -159,7 +160,8 @@ class CostTables:
                 self._put(names, name, "params", same)
         if rungs:
             drop = np.broadcast_to(np.array([r.drop for r in rungs]), [*shape, len(levels)])
-            self._put(names, name, "max_drop", drop)
+            doubt = np.broadcast_to(np.array([r.doubt for r in rungs]), drop.shape)
+            self._put(names, name, "max_drop", drop + doubt)
             self._put(names, name, "points", drop)
         if timed:
             inputs = np.broadcast_to(sizes[-1], shape)
