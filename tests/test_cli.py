@@ -12,6 +12,7 @@ from lamella import __version__
 from lamella.cli import app
 from lamella.errors import LamellaError
 from lamella.runs import locked
+from lamella.schema import FILES
 
 NETS = """
 import torch
@@ -38,6 +39,9 @@ def branchy():
 
 def number():
     return 7
+
+def raising():
+    raise FileNotFoundError("weights.pt")
 
 class Broken(nn.Sequential):
     def forward(self, x):
@@ -184,6 +188,54 @@ def test_a_plan_of_another_model_is_refused(nets):
     run("plan", "a", "--planner", "uniform", "--pruning-ratio", "0.5", "--quiet")
     (nets / "b" / "plan.json").write_bytes((nets / "a" / "plan.json").read_bytes())
     assert "the plan was made for another model: group" in refused("compress", "b")
+
+
+def test_planning_again_never_mixes_two_plans(nets):
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
+    run("profile", "r", "--pruning-ratios", "0.5", "--quiet")
+    run("plan", "r", "--planner", "uniform", "--pruning-ratio", "0.5", "--quiet")
+    first = json.loads(run("compress", "r", "--json").stdout)
+    assert json.loads(run("compress", "r", "--json").stdout) == first
+    assert json.loads(run("compress", "r", "--lr", "0.1", "--json").stdout) != first
+    run("plan", "r", "--planner", "uniform", "--pruning-ratio", "0.5", "--bits", "4", "--epochs", "2", "--quiet")
+    assert "was made after the compressed model. Run `lamella compress r` first" in refused("quantize", "r")
+    again = run("compress", "r", "--json")
+    assert again.exit_code == 0, again.exception
+    notes = json.loads(run("quantize", "r", "--json").stdout)["notes"]
+    assert "other bits than 8" in notes[0]
+
+
+def test_a_typo_does_not_spoil_the_directory(nets):
+    assert "unknown model" in refused("trace", "r", "--model", "resnt14", "--task", "digits")
+    assert run("trace", "r", "--model", "nets:good", "--task", "digits", "--quiet").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("trace", "r", "--seed", "7"), "belong to a new run"),
+        (("trace", "q", "--model", "nets:good", "--task", "digits", "--option", "model.widths=4"), "ready-made"),
+        (("trace", "q", "--model", "nets:good", "--task", "nets:images", "--data", "x"), "ready-made"),
+        (("trace", "q", "--model", "nets:raising", "--task", "digits"), r"failed: FileNotFoundError: .*nets\.py"),
+        (("compress", "nosuch"), "no run directory"),
+    ],
+)
+def test_nothing_asked_is_ignored(nets, arguments, words):
+    import re
+
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
+    assert re.search(words, refused(*arguments), re.DOTALL)
+    assert not (nets / "nosuch").exists()
+
+
+def test_fresh_weights_are_told(nets):
+    result = run("trace", "r", "--model", "resnet14", "--task", "digits", "--option", "model.widths=4,4,8", "--quiet")
+    assert "note: these weights are fresh ones" in result.stderr
+
+
+def test_every_file_of_a_run_names_a_verb_that_is_there():
+    verbs = {command.callback.__name__ for command in app.registered_commands}
+    assert {verb.removeprefix("lamella ") for _, verb in FILES.values()} <= verbs
 
 
 def test_a_run_directory_keeps_to_its_first_model(nets):

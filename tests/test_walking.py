@@ -104,6 +104,43 @@ def test_a_killed_walk_ends_where_it_would_have_ended(task, graph, plan, tmp_pat
     assert result == expected
 
 
+def test_a_loader_that_draws_from_torch_is_walked_the_same_after_a_kill(task, graph, plan, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from torch.utils.data import DataLoader, TensorDataset
+
+    shuffled = DataLoader(TensorDataset(task.train.inputs, task.train.targets), batch_size=16, shuffle=True)
+    task = replace(task, train=shuffled, calibration=shuffled)
+    torch.manual_seed(3)
+    whole, expected = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph)
+    import lamella.walking as walking
+
+    original, calls = walking.fit, []
+
+    def dying(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KilledError
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(walking, "fit", dying)
+    with pytest.raises(KilledError):
+        lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
+    torch.manual_seed(4)
+    small, result = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
+    assert same(small, whole)
+    assert result == expected
+
+
+def test_other_training_data_are_refused(task, graph, plan, tmp_path):
+    from dataclasses import replace
+
+    lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
+    fewer = replace(task, train=Batches(task.train.inputs[:64], task.train.targets[:64], 16, shuffle=True))
+    with pytest.raises(MismatchError, match="training data was '96 samples"):
+        lm.compress(make_net(), plan, fewer, recipe=RECIPE, graph=graph, directory=tmp_path)
+
+
 def test_finished_steps_are_not_taken_again(task, graph, plan, tmp_path, monkeypatch):
     small, result = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
 

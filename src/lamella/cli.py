@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from .errors import LamellaError
+from .errors import LamellaError, RunError
 from .reach import reach
 from .schema import FILES, Budget, Graph, Plan, Profile, Result, Table
 from .version import __version__
@@ -79,11 +79,13 @@ def _root(
 
 
 @contextmanager
-def _working(directory: Path, quiet: bool) -> Iterator[Any]:
-    """Hold the run directory and show progress on standard error."""
+def _working(directory: Path, quiet: bool, *, fresh: bool = False) -> Iterator[Any]:
+    """Hold the run directory, which must be there unless `fresh`, and show progress on standard error."""
     from .runs import locked
     from .screens import bars
 
+    if not fresh and not directory.is_dir():
+        raise RunError(f"{directory}: no run directory. Start one with `{FILES['run'][1]}`.")
     try:
         with locked(directory), bars(quiet) as progress:
             yield progress
@@ -127,7 +129,7 @@ def demo(
     run: Annotated[
         Path | None, typer.Option(help="The run directory [default: runs/TASK-MODEL-SEED].", metavar="RUN")
     ] = None,
-    task: TaskName = "digits",
+    task: Annotated[str, typer.Option("--task", help="digits, mnist or cifar10.")] = "digits",
     model: Model = "resnet14",
     data: Data = None,
     weights: Weights = None,
@@ -147,7 +149,7 @@ def demo(
     pairs = [f"{k}={v}" for k, v in settings.options.items() if model == "resnet14"] + (option or [])
     info = _info(model, task, data, weights, seed, pairs)
     directory = run or Path("runs") / f"{task}-{model.rpartition(':')[2]}-{seed}"
-    with _working(directory, quiet) as progress:
+    with _working(directory, quiet, fresh=True) as progress:
         table = demo(start(directory, info), settings, progress)
     rows = [{name: getattr(row, name) for name in row.__dataclass_fields__} for row in table.rows]
     files = {name: str(directory / FILES[name][0]) for name in ("dense_onnx", "onnx", "int8_onnx", "report")}
@@ -164,22 +166,30 @@ def trace(
     ] = None,
     data: Data = None,
     weights: Weights = None,
-    seed: Seed = 0,
+    seed: Annotated[int | None, typer.Option(help="What all random draws follow from [default: 0].")] = None,
     option: Option = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Start a run: find the groups of channels that can leave together, prove them, and say why not where not."""
     from .records import to_plain
-    from .sessions import resume, start
+    from .sessions import resume, start, untrained
     from .stages import opened
 
     fresh = model is not None or task is not None
     if fresh and (model is None or task is None):
         raise LamellaError("a new run needs both --model and --task.")
-    with _working(run, quiet):
-        session = start(run, _info(model or "", task or "", data, weights, seed, option)) if fresh else resume(run)
+    if not fresh and (data or weights or option or seed is not None):
+        raise LamellaError(
+            "--data, --weights, --seed and --option belong to a new run: name its --model and --task too."
+        )
+    with _working(run, quiet, fresh=fresh):
+        session = start(run, _info(model or "", task or "", data, weights, seed or 0, option)) if fresh else resume(run)
         graph = opened(session)
+        if untrained(session):
+            _complain(
+                "note: these weights are fresh ones, so every score will be an untrained network's. Pass --weights FILE."
+            )
     found = reach(graph)
     _show(graph_view(found), to_plain(found), quiet=quiet, as_json=as_json)
 
@@ -274,7 +284,7 @@ def plan(
 def compress(
     run: Run,
     lr: Annotated[float, typer.Option(help="Learning rate of the tuning.")] = 0.02,
-    tuning_samples: Annotated[int | None, typer.Option(help="Samples per tuning epoch [default: all].")] = None,
+    tuning_samples: Annotated[int | None, typer.Option(min=1, help="Samples per tuning epoch [default: all].")] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import LamellaError
-from .training import call, device_of, on_device
+from .training import call, device_of, modes_kept, on_device
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -70,7 +70,8 @@ def observe_ranges(
     seen: dict[str, tuple[float, float]] = {}
     hooks = [_layer(model, name).register_forward_pre_hook(_observer(seen, name)) for name in layers]
     try:
-        with torch.inference_mode():
+        with modes_kept(model), torch.inference_mode():
+            model.eval()
             for batch in islice(loader, count):
                 call(model, on_device(batch, device_of(model))[0])
     finally:

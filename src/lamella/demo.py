@@ -6,13 +6,11 @@ Rows are paired: every network is scored on the same test samples, bytes are tho
 one interleaved run in ONNX Runtime. The last row keeps it honest: a network of the final widths that never saw the dense one.
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from .costs import cost
@@ -21,13 +19,14 @@ from .exporting import OnnxModel, onnx_bytes
 from .planning import reorder
 from .profiling import Sweep
 from .progress import Progress, silent
+from .records import digest
 from .reporting import write_report
 from .schema import Budget, Graph, Plan, Profile, Result, Row, Table
-from .sessions import Session
+from .sessions import Session, build_model
 from .stages import compressed_as, export_once, opened, planned, profiled, quantized, train, tuning_task
 from .statistics import paired_difference
 from .storage import load_tensors, save_tensors
-from .surgery import refitted
+from .surgery import narrow, refitted
 from .timing import latency
 from .training import Recipe, evaluate, fit
 
@@ -81,7 +80,7 @@ def demo(session: Session, settings: Settings, progress: Progress = silent) -> T
     )
     variants = _compressed_variants(session, plan, settings, progress)
     quantized(session)
-    scratch = _from_scratch(session, variants["pruned out of order"], settings, progress)
+    scratch = _from_scratch(session, settings, progress)
     table = _table(session, {"dense": dense, **variants}, scratch, settings, progress)
     session.write("table", table)
     progress("report", 0, 1)
@@ -95,7 +94,7 @@ def _check_dense(dense: nn.Module, session: Session, settings: Settings) -> None
     if reached < settings.least_dense:
         raise LamellaError(
             f"the dense network reached {100 * reached:.2f} % on validation, and {100 * settings.least_dense:.0f} % was expected "
-            f"of it. Train it longer (--epochs) or with another --seed; {session.directory} can be deleted."
+            f"of it. Use another --seed, which gets a directory of its own, and delete {session.directory}."
         )
 
 
@@ -116,10 +115,10 @@ def _named(progress: Progress, name: str) -> Progress:
     return lambda stage, done, total, note="": progress(name, done, total, note)
 
 
-def _from_scratch(session: Session, small: nn.Module, settings: Settings, progress: Progress) -> nn.Module:
+def _from_scratch(session: Session, settings: Settings, progress: Progress) -> nn.Module:
     """A network of the final widths with fresh weights, trained as many epochs as the compressed one had in all."""
-    path = session.directory / "scratch.safetensors"
-    model = _reinitialized(small, session.info.seed + 1)
+    model = _drawn_anew(session)
+    path = scratch_weights(session, settings)
     if path.exists():
         return refitted(model, load_tensors(path)).eval()
     epochs = scratch_epochs(session, settings)
@@ -144,15 +143,17 @@ def scratch_epochs(session: Session, settings: Settings) -> int:
     return tuned + (0 if session.info.weights else settings.training.epochs)
 
 
-def _reinitialized(model: nn.Module, seed: int) -> nn.Module:
-    fresh = copy.deepcopy(model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for module in fresh.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
-    return fresh
+def scratch_weights(session: Session, settings: Settings) -> Path:
+    """Where the control's weights lie: named after the widths and the training they belong to."""
+    facts = (session.read("result", Result).widths, settings.training, scratch_epochs(session, settings))
+    return session.directory / f"scratch-{digest(facts)}.safetensors"
+
+
+def _drawn_anew(session: Session) -> nn.Module:
+    """The compressed network's widths with weights drawn as the dense network's were, from the next seed."""
+    fresh = build_model(replace(session.info, seed=session.info.seed + 1))
+    graph, result = session.graph(), session.read("result", Result)
+    return narrow(fresh, graph, {g.name: result.kept[g.name] for g in graph.free})
 
 
 # ---- the table
@@ -171,7 +172,7 @@ def _table(
     session: Session, models: dict[str, nn.Module], scratch: nn.Module, settings: Settings, progress: Progress
 ) -> Table:
     """Score and time every network on the same samples and in one run."""
-    entries = _entries(session, models, scratch)
+    entries = _entries(session, models, scratch, settings)
     example = session.task.example_inputs
     progress("measure", 0, len(entries) + 1, "accuracy")
     scores = {}
@@ -183,10 +184,13 @@ def _table(
     progress("measure", len(entries) + 1, len(entries) + 1, "latency")
     rows = tuple(_row(e, scores, scores["dense"][1], times[e.name].ratio) for e in entries)
     validation, test = scores["dense"]
-    return Table(rows=rows, n_validation=len(validation), n_test=len(test), notes=_notes(session, settings))
+    made_by = digest(session.read("plan", Plan))
+    return Table(
+        plan=made_by, rows=rows, n_validation=len(validation), n_test=len(test), notes=_notes(session, settings)
+    )
 
 
-def _entries(session: Session, models: dict[str, nn.Module], scratch: nn.Module) -> list[_Entry]:
+def _entries(session: Session, models: dict[str, nn.Module], scratch: nn.Module, settings: Settings) -> list[_Entry]:
     graph = session.graph()
     widths = session.read("result", Result).widths
     files = {
@@ -199,7 +203,7 @@ def _entries(session: Session, models: dict[str, nn.Module], scratch: nn.Module)
     entries = [_Entry(n, m, files[n], *_counts(graph, None if n == "dense" else widths)) for n, m in models.items()]
     quantized_model = OnnxModel(session.path("int8_onnx"))
     entries.append(_Entry("out of order + int8", quantized_model, session.path("int8_onnx"), *_counts(graph, widths)))
-    weights = session.directory / "scratch.safetensors"
+    weights = scratch_weights(session, settings)
     file = export_once(session, weights, session.directory / "scratch.onnx", lambda: scratch)
     entries.append(_Entry("small from scratch", scratch, file, *_counts(graph, widths)))
     return entries

@@ -63,7 +63,7 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     "unknown planner 'treshold'; did you mean 'threshold'? Known: threshold, uniform."
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=2, cutoff=0.6)
     hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else "."
     return f"unknown {what} {name!r}{hint} Known: {', '.join(names)}."
 
@@ -74,7 +74,8 @@ def with_context(place: str) -> Iterator[None]:
     try:
         yield
     except RecordError as error:
-        raise error.within(place) from error
+        is_file = error.path.startswith(("/", ".")) or "/" in error.path
+        raise (RecordError(f"{place}: {error.path}", error.problem) if is_file else error.within(place)) from error
     except LamellaError as error:
         error.args = (f"{place}: {error}",)
         raise

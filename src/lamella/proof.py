@@ -122,6 +122,11 @@ class _Proof:
     def check_repeatable(self, graph: Graph) -> None:
         """A model that draws random numbers in evaluation mode cannot be proven."""
         first, second = self._outputs(self.model), self._outputs(self.model)
+        if not any(t.is_floating_point() and t.numel() for t in first):
+            raise TraceError(
+                f"{graph.model} returns no floating-point tensor on the example inputs, so nothing can be proven. Return the logits "
+                "and take their argmax outside."
+            )
         if any(not torch.equal(a, b) and bool((a == a).all()) for a, b in zip(first, second, strict=True)):
             raise TraceError(
                 f"{graph.model} gives other outputs each time it runs on the same inputs, although it is in evaluation mode, so "

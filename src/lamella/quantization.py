@@ -10,13 +10,14 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from .coarsening import coarsen, observe_ranges, quantizable
 from .errors import LamellaError
 from .exporting import quantize_onnx
 from .schema import Measure, Result
-from .training import Task
+from .training import Task, device_of, seeded
 from .walking import measured
 
 CALIBRATION_BATCHES = 8
@@ -30,7 +31,8 @@ def quantize(small: nn.Module, result: Result, task: Task) -> tuple[nn.Module, R
         raise LamellaError(
             f"the plan gives bits to {sorted(unknown)[:3]}, which are not layers with a weight of this model."
         )
-    ranges = observe_ranges(small, bits, task.calibration or task.train, CALIBRATION_BATCHES)
+    with seeded(result.seed, 0, device_of(small)):
+        ranges = observe_ranges(small, bits, task.calibration, CALIBRATION_BATCHES)
     coarse = coarsen(small, bits, ranges).eval()
     last = result.history[-1]
     name = f"{min(bits.values())} bits" if len(set(bits.values())) == 1 else "mixed bits"
@@ -47,6 +49,6 @@ def multiplying_layers(model: nn.Module) -> list[str]:
 
 
 def int8_file(source: str | Path, target: str | Path, task: Task) -> Path:
-    """Write the int8 twin of an exported ONNX file, calibrated on the task's calibration data."""
-    loader = task.calibration or task.train
-    return quantize_onnx(source, target, (batch[0] for batch in islice(loader, CALIBRATION_BATCHES)))
+    """Write the int8 twin of an exported ONNX file (every layer at 8 bits), calibrated on the task's calibration data."""
+    with seeded(0, 0, torch.device("cpu")):
+        return quantize_onnx(source, target, (batch[0] for batch in islice(task.calibration, CALIBRATION_BATCHES)))

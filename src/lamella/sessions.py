@@ -4,8 +4,8 @@
     session = resume("runs/r20")
     session.dense(), session.task, session.graph()
 
-A model is a name of the zoo or `package.module:function` (called without arguments, or with the run's options); a task is a
-ready-made name or `package.module:function` that returns a Task.
+A model is a name of the zoo or `package.module:function`; a task is a ready-made name or `package.module:function` that returns
+a Task. The functions are called without arguments.
 """
 
 import importlib
@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from .errors import LamellaError, MismatchError, RunError, unknown_name
+from .proof import line_of
 from .records import load_record, save_record
 from .runs import read_text
 from .schema import FILES, Graph, RunInfo
@@ -71,9 +72,9 @@ class Session:
         return build_model(self.info)
 
     def dense(self) -> nn.Module:
-        """The dense network with the run's weights."""
+        """The dense network with the run's weights; before any are there, those the run names (or fresh ones)."""
         if not self.has("weights"):
-            raise RunError(f"{self.path('weights')}: not there. Run `{FILES['weights'][1]} {self.directory}` first.")
+            return weighted(self.info).eval()
         return refitted(self.fresh(), load_tensors(self.path("weights"))).eval()
 
     def keep_dense(self, model: nn.Module) -> None:
@@ -99,11 +100,12 @@ class Session:
 
 
 def start(directory: str | Path, info: RunInfo) -> Session:
-    """Open a run directory for this model and task. MismatchError where it already belongs to another."""
+    """Open a run directory for this model and task. MismatchError where work on another has begun there."""
     check_options(info)
     directory = Path(directory)
     path = directory / FILES["run"][0]
-    if path.exists():
+    bound = any((directory / FILES[name][0]).exists() for name in ("weights", "graph"))
+    if path.exists() and bound:
         before = load_record(path, RunInfo)
         differing = [k for k in BOUND if getattr(before, k) != getattr(info, k)]
         if differing:
@@ -163,7 +165,7 @@ def machine() -> str:
 def open_task(info: RunInfo) -> Task:
     """The task a run names."""
     if ":" in info.task:
-        task = resolve(info.task, "task")()
+        task = _called(info.task, "task")
         if not isinstance(task, Task):
             raise LamellaError(f"{info.task} returned a {type(task).__name__}; a lamella.Task was expected.")
         return task
@@ -187,6 +189,30 @@ def check_options(info: RunInfo) -> None:
     for name in info.options:
         if name not in OPTIONS and not name.startswith("model."):
             raise LamellaError(unknown_name("option", name, (*OPTIONS, "model.NAME")))
+    own = [f"--option {name}" for name in info.options if name.startswith("model.")] if ":" in info.model else []
+    if ":" in info.task:
+        own += ["--data"] * (info.data is not None)
+        own += [f"--option {name}" for name in info.options if name in ("limit", "validation")]
+    if own:
+        raise LamellaError(
+            f"{own[0]} is for the ready-made models and tasks; a function of your own decides that itself."
+        )
+
+
+def untrained(session: Session) -> bool:
+    """Whether the run's weights are fresh ones of the zoo."""
+    return ":" not in session.info.model and session.info.weights is None and not session.has("weights")
+
+
+def _called(reference: str, what: str) -> Any:
+    """What the user's function returns; whatever it raises becomes one sentence with its line."""
+    function = resolve(reference, what)
+    try:
+        return function()
+    except LamellaError:
+        raise
+    except Exception as error:
+        raise LamellaError(f"{what} {reference!r} failed: {type(error).__name__}: {line_of(error)}") from error
 
 
 def build_model(info: RunInfo) -> nn.Module:
@@ -196,7 +222,7 @@ def build_model(info: RunInfo) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(info.seed)
         if ":" in info.model:
-            model = resolve(info.model, "model")()
+            model = _called(info.model, "model")
             if not isinstance(model, nn.Module):
                 raise LamellaError(f"{info.model} returned a {type(model).__name__}; an nn.Module was expected.")
             return model
@@ -237,7 +263,8 @@ def parsed(text: str) -> Any:
 def resolve(reference: str, what: str) -> Callable[[], Any]:
     """The function behind 'package.module:function'."""
     module_name, _, name = reference.partition(":")
-    sys.path.insert(0, "") if "" not in sys.path else None
+    if "" not in sys.path:
+        sys.path.insert(0, "")
     try:
         module = importlib.import_module(module_name)
     except Exception as error:

@@ -14,16 +14,17 @@ from typing import Any
 from torch import nn
 
 from .compression import compress
+from .errors import LamellaError, MismatchError
 from .exporting import OnnxModel, export_onnx, onnx_bytes
 from .planning import plan as make_plan
 from .profiling import RATIOS, Sweep, profile
 from .progress import Progress, silent
 from .quantization import int8_file, quantize
-from .records import save_record
+from .records import digest, save_record
 from .schema import Budget, Graph, Plan, Profile, Result, Step
-from .sessions import Session, weighted
+from .sessions import Session, untrained, weighted
 from .storage import load, save
-from .training import Portion, Recipe, Task, evaluate, fit
+from .training import Batches, Portion, Recipe, Task, evaluate, fit
 
 
 def train(session: Session, recipe: Recipe, progress: Progress = silent) -> nn.Module:
@@ -35,15 +36,14 @@ def train(session: Session, recipe: Recipe, progress: Progress = silent) -> nn.M
             progress("train", 0, recipe.epochs)
             note = lambda epoch, loss: progress("train", epoch, recipe.epochs, f"loss {loss:.3f}")
             fit(model, session.task, recipe, seed=session.info.seed, checkpoint=checkpoint, on_epoch=note)
-            session.keep_dense(model)
-            checkpoint.unlink(missing_ok=True)
         session.keep_dense(model)
+        (session.directory / "training.pt").unlink(missing_ok=True)
     return session.dense()
 
 
 def opened(session: Session) -> Graph:
-    """Weights (as given, or fresh) and Graph on disk: what `lamella trace` makes."""
-    if not session.has("weights"):
+    """The Graph, and the weights where they are not fresh ones, on disk: what `lamella trace` makes."""
+    if not session.has("weights") and not untrained(session):
         session.keep_dense(weighted(session.info))
     return session.graph()
 
@@ -95,11 +95,7 @@ def compressed_as(
     tuning_samples: int | None = None,
     progress: Progress = silent,
 ) -> tuple[nn.Module, Result]:
-    """Walk this plan into a directory of its own, unless it lies finished there."""
-    if (directory / "result.json").exists() and (directory / "model.safetensors").exists():
-        small, result = load(directory, session.fresh)
-        if result.plan == plan and result.seed == session.info.seed:
-            return small, result
+    """Walk this plan into `directory`. Every way of walking has a folder of its own, so that going back to one resumes it."""
     small, result = compress(
         session.dense(),
         plan,
@@ -107,7 +103,7 @@ def compressed_as(
         recipe=recipe,
         graph=session.graph(),
         seed=session.info.seed,
-        directory=directory / "steps",
+        directory=directory / "steps" / digest((plan.steps, recipe, tuning_samples)),
         progress=progress,
     )
     save(directory, small, result)
@@ -116,12 +112,22 @@ def compressed_as(
 
 def tuning_task(task: Task, samples: int | None) -> Task:
     """The task with an epoch of so many samples, drawn anew each epoch; the task itself where that is None."""
-    return task if samples is None else replace(task, train=Portion(task.train, samples))  # type: ignore[arg-type]
+    if samples is None:
+        return task
+    if not isinstance(task.train, Batches):
+        raise LamellaError(
+            "tuning_samples needs a task whose training data are lamella.Batches; this one has its own loader."
+        )
+    return replace(task, train=Portion(task.train, samples))
 
 
 def quantized(session: Session) -> tuple[nn.Module, Result]:
     """The plan's bits: `model.onnx`, its int8 twin, and `result.json` with bits and ranges."""
     small, result = load(session.directory, session.fresh)
+    if session.has("plan") and session.read("plan", Plan) != result.plan:
+        raise MismatchError(
+            f"{session.path('plan')}: was made after the compressed model. Run `lamella compress {session.directory}` first."
+        )
     if result.bits:
         result = replace(result, history=result.history[:-1], bits={}, ranges={})
     coarse, result = quantize(small, result, session.task)
@@ -160,7 +166,12 @@ def file_facts(session: Session, result: Result) -> dict[str, Any]:
         path = session.path(name)
         right = evaluate(OnnxModel(path), session.task.validation, session.task.score)
         facts.append({"path": str(path), "bytes": onnx_bytes(path), "validation_accuracy": float(right.mean())})
-    return {"files": facts, "simulated_validation_accuracy": result.history[-1].validation.value}
+    notes = []
+    if set(result.bits.values()) != {8}:
+        notes.append(
+            "the plan asks for other bits than 8; the file holds 8 bits in every layer, the simulated score is the plan's."
+        )
+    return {"files": facts, "simulated_validation_accuracy": result.history[-1].validation.value, "notes": notes}
 
 
 __all__ = [

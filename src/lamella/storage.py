@@ -22,8 +22,9 @@ from .surgery import refitted
 
 
 def save(directory: str | Path, model: nn.Module, result: Result) -> None:
-    """Write model and result into the directory, each file atomically."""
+    """Write model and result into the directory, each file atomically; a kill between leaves none, never two that disagree."""
     directory = Path(directory)
+    (directory / FILES["result"][0]).unlink(missing_ok=True)
     save_tensors(directory / FILES["model"][0], model)
     save_record(directory / FILES["result"][0], result)
 

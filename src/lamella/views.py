@@ -45,11 +45,13 @@ def _widths(row: GroupRow) -> str:
 def _freedom(row: GroupRow) -> str:
     if row.frozen:
         return f"no: {row.frozen}"
+    if row.lowest == row.width:
+        return f"no: at its lowest width in steps of {row.step}"
     return f"yes, but {row.changes}" if row.changes else "yes"
 
 
 def _reach_line(found: Reach) -> str:
-    free = sum(row.frozen is None for row in found.groups)
+    free = sum(row.frozen is None and row.lowest < row.width for row in found.groups)
     return (
         f"{found.model}: {len(found.layers)} layers, {free} of {len(found.groups)} groups free; {found.dense_params:,} params and "
         f"{found.dense_macs:,} MACs, of which {_percent(found.params)} and {_percent(found.macs)} are within reach. "
@@ -141,13 +143,13 @@ def files_view(facts: Mapping[str, Any]) -> Stack:
     grid = _grid("file", "bytes", "validation")
     for fact in facts["files"]:
         grid.add_row(escape(fact["path"]), f"{fact['bytes']:,}", _percent(fact["validation_accuracy"]))
-    return Stack(grid)
+    return Stack(grid, *(Text(f"- {note}") for note in facts["notes"]))
 
 
 def _grid(*columns: str) -> Grid:
     grid = Grid(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        grid.add_column(column, overflow="fold")
+    for index, column in enumerate(columns):
+        grid.add_column(column, overflow="fold", no_wrap=index == 0)
     return grid
 
 

@@ -24,7 +24,7 @@ from .schema import Graph, Measure, Score, Step
 from .statistics import score_interval
 from .storage import load_tensors, save_tensors
 from .surgery import narrow, refitted, resolve, retraced
-from .training import Recipe, Task, evaluate, fit, mixed, recalibrate_bn
+from .training import Batches, Loader, Portion, Recipe, Task, device_of, evaluate, fit, mixed, recalibrate_bn, seeded
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,8 @@ def _take(
     kept = resolve(state.model, state.graph, step.widths)
     model = narrow(state.model, state.graph, kept)
     if kept:
-        recalibrate_bn(model, task.train)  # as training saw it: its augmentation shapes the statistics
+        with seeded(seed, number, device_of(model)):
+            recalibrate_bn(model, task.train)  # as training saw it: its augmentation shapes the statistics
     before = measured(model, task).value
     if recipe.epochs:
         fit(model, task, recipe, seed=mixed(seed, number), checkpoint=record.tuning(number) if record else None)
@@ -120,6 +121,15 @@ def _counts(graph: Graph) -> dict[str, int]:
     return {"params": now.params, "macs": now.macs}
 
 
+def training_data(loader: Loader) -> str:
+    """What can be said of training data without drawing from it: the targets and how many samples an epoch takes."""
+    if isinstance(loader, Portion):
+        return f"{loader.samples} of {training_data(loader.batches)}"
+    if not isinstance(loader, Batches):
+        return type(loader).__name__
+    return f"{loader.samples} samples, targets {data_digest([loader.targets])}"
+
+
 class _Record:
     """A walk on disk: a journal of finished steps, the model after the last one, and the tuning in progress."""
 
@@ -131,6 +141,7 @@ class _Record:
             "structure": state.graph.structure,
             "weights": weights_digest(state.model),
             "data": data_digest(task.validation),
+            "training data": training_data(task.train),
             "steps": digest(list(steps)),
             "recipe": digest(recipe),
             "seed": seed,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import MismatchError, RunError
-from ..records import load_record
+from ..records import digest, load_record
 from ..schema import FILES, Graph, Plan, Point, Profile, Result, RunInfo, Table
 
 R = TypeVar("R")
@@ -34,15 +34,8 @@ class Stages:
 
     @property
     def threshold(self) -> float | None:
-        """The lowest score the run set out to accept: the plan's, or what its options say; None where neither does."""
-        named = getattr(self.plan, "threshold", None)
-        options = self.run.options if self.run else {}
-        if named is not None or not self.profile:
-            return named
-        factor, drop = options.get("factor"), options.get("max_drop")
-        if isinstance(factor, int | float):
-            return float(factor) * self.profile.baseline.value
-        return self.profile.baseline.value - float(drop) / 100 if isinstance(drop, int | float) else None
+        """The lowest score the plan let a single cut have; None where it had no such limit."""
+        return self.plan.threshold if self.plan else None
 
 
 def read_stages(directory: str | Path) -> Stages:
@@ -57,6 +50,9 @@ def read_stages(directory: str | Path) -> Stages:
             f"{directory}: no {name} here, so there is nothing to report. It is made by `{verb}`; run that first."
         )
     _check_together(graph, (profile, plan, result))
+    plan = result.plan if result else plan  # what was measured is shown beside the plan it was measured for
+    if table and result and table.plan not in ("", digest(result.plan)):
+        table = None  # of an earlier plan
     files = _texts(directory, ("run", "graph", "profile", "plan", "result", "table"))
     return Stages(graph=graph, profile=profile, plan=plan, result=result, table=table, run=run, files=files)
 

@@ -70,11 +70,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """The closing table of a run: what each variant scores, weighs and takes, measured on `n_validation` and `n_test` samples."""
+    """The closing table of a run: what each variant scores, weighs and takes, measured on `n_validation` and `n_test` samples.
+
+    `plan` is the digest of the plan the compressed rows follow.
+    """
 
     rows: tuple[Row, ...]
     n_validation: int
     n_test: int
+    plan: str = ""
     notes: tuple[str, ...] = ()
 
 

@@ -10,7 +10,7 @@ training that was not, bit for bit. Shapes: N samples, C classes or channels, H 
 """
 
 from .evaluation import evaluate, modes_kept, recalibrate_bn
-from .fitting import fit
+from .fitting import fit, seeded
 from .loaders import (
     Batches,
     Loader,
@@ -51,4 +51,5 @@ __all__ = [
     "on_device",
     "rate_at",
     "recalibrate_bn",
+    "seeded",
 ]

@@ -40,7 +40,7 @@ def fit(
     done = resume(checkpoint, identity, model, optimizer) if checkpoint else 0
     for epoch in range(done, recipe.epochs):
         batches, rates = _one_epoch(task.train, seed, epoch), _rates(task.train, recipe, epoch)
-        with with_context(f"fit, epoch {epoch + 1}"), _training_mode(model), _seeded(seed, epoch, device_of(model)):
+        with with_context(f"fit, epoch {epoch + 1}"), _training_mode(model), seeded(seed, epoch, device_of(model)):
             mean_loss = _train_epoch(model, batches, loss, optimizer, rates)
         if checkpoint:
             save(checkpoint, identity, model, optimizer, epoch + 1)
@@ -111,7 +111,7 @@ def _training_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _seeded(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
     """Inside, what torch draws follows from (seed, epoch); outside, it is as if nothing had been drawn."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(mixed(seed, epoch))

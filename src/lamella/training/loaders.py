@@ -127,6 +127,8 @@ class Portion:
     """A loader whose epoch is only so many samples of another's, drawn anew each epoch: for tuning where an epoch is dear."""
 
     def __init__(self, batches: Batches, samples: int) -> None:
+        if samples < 1:
+            raise DataError(f"Portion: {samples} samples an epoch; at least 1 was expected.")
         self.batches, self.samples = batches, min(samples, batches.samples)
 
     def __len__(self) -> int:
@@ -137,8 +139,11 @@ class Portion:
         return self.epoch(self.batches.seed, 0)
 
     def epoch(self, seed: int, epoch: int) -> Iterator[tuple[Any, Any]]:
-        """The first batches of the other loader's epoch, which shuffles."""
-        return islice(self.batches.epoch(seed, epoch), len(self))
+        """The first samples of the other loader's epoch, which shuffles; the last batch is cut."""
+        left = self.samples
+        for inputs, targets in islice(self.batches.epoch(seed, epoch), len(self)):
+            yield tree_map_only(Tensor, lambda leaf: leaf[:left], (inputs, targets))  # noqa: B023
+            left -= self.batches.batch_size
 
 
 def mixed(*numbers: int) -> int:
