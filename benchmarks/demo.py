@@ -98,9 +98,17 @@ def table(outcome: dict) -> str:
     if len(outcome["rows"]) > 1:
         source += (
             f" Worst of {len(outcome['rows'])} seeds for the int8 row: {outcome['worst_bytes_ratio']:.1f}x smaller, "
-            f"{outcome['worst_test_drop_points']:.2f} points below dense, {outcome['worst_latency_ratio']:.2f} of its latency."
+            f"{outcome['worst_test_drop_points']:.2f} points below dense, {outcome['worst_latency_ratio']:.2f} of its latency. "
+            f"Mean points below dense over the seeds: {means(outcome)}."
         )
     return "\n".join([*lines, "", source])
+
+
+def means(outcome: dict) -> str:
+    """Mean drop of every compressed row and of the control, over the seeds."""
+    names = [row["name"] for row in outcome["rows"][0][1:]]
+    drops = [sum(100 * rows[i]["drop"] for rows in outcome["rows"]) / len(outcome["rows"]) for i in range(1, 5)]
+    return ", ".join(f"{name} {drop:+.2f}" for name, drop in zip(names, drops, strict=True))
 
 
 def line(row: dict, dense: dict) -> str:

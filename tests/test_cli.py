@@ -102,9 +102,11 @@ def test_the_verbs_work_over_one_run_directory(nets):
     traced = run("trace", "r", "--model", "nets:good", "--task", "digits", "--json", "--option", "limit=64")
     assert traced.exit_code == 0, traced.output
     assert [g["name"] for g in json.loads(traced.output)["groups"]] == ["0", "2", "5"]
-    profiled = run("profile", "r", "--pruning-ratios", "0.5", "--json")
+    profiled = run(
+        "profile", "r", "--pruning-ratios", "0.5", "--bits", "8,4", "--points", "[02]", "--sweep", "chunk=16", "--json"
+    )
     assert profiled.exit_code == 0, profiled.exception
-    assert len(json.loads(profiled.stdout)["points"]) == 2
+    assert len(json.loads(profiled.stdout)["points"]) == 6
     planned = run("plan", "r", "--planner", "uniform", "--pruning-ratio", "0.5", "--epochs", "1", "--json")
     assert planned.exit_code == 0, planned.exception
     compressed = run("compress", "r", "--json")
@@ -143,6 +145,9 @@ def test_tables_are_printed_for_people(nets):
             "limit=few: a whole number",
         ),
         (("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limits=5"), "did you mean 'limit'"),
+        (("profile", "r", "--sweep", "recalibrat=1"), "did you mean 'recalibrate'"),
+        (("profile", "r", "--sweep", "chunk=few"), "chunk: 'few' where int was expected"),
+        (("profile", "r", "--method", "guess"), "unknown method 'guess'"),
         (("profile", "nowhere"), "no run directory"),
         (("profile", "r", "--pruning-ratios", "half"), "'half' is not a number"),
         (("report", "nowhere"), "nowhere"),
@@ -152,6 +157,8 @@ def test_tables_are_printed_for_people(nets):
 def test_bad_input_is_one_paragraph(nets, arguments, words):
     import re
 
+    if arguments[:2] == ("profile", "r"):
+        run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
     assert re.search(words, refused(*arguments), re.DOTALL)
 
 

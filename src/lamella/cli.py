@@ -199,24 +199,44 @@ def profile(
     run: Run,
     pruning_ratios: Annotated[
         str, typer.Option(help="Fractions removed, comma separated.")
-    ] = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
+    ] = ".1,.2,.3,.4,.5,.6,.7,.8,.9",
+    bits: Annotated[str, typer.Option(help="Bit widths, comma separated, such as 8,4 [default: none].")] = "",
+    method: Annotated[str, typer.Option(help="exact, race or estimate.")] = "exact",
+    points: Annotated[list[str] | None, typer.Option(help="Only targets that match this glob. Repeatable.")] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE of the sweep: recalibrate=1, layers=1, inputs=1, factor=0.99, executor=ray ... Repeatable."
+        ),
+    ] = None,
+    merge: Annotated[
+        list[Path] | None, typer.Option(help="Take in the journal of another machine. Repeatable.")
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what every group costs the network at every pruning ratio. Resumes where it was."""
+    """Measure what every group (and, with --bits, every layer) costs the network at every level. Resumes where it was."""
+    from .profiling import merge as merged
     from .records import to_plain
-    from .sessions import resume
+    from .sessions import resume, sweep_of
     from .stages import profiled
 
-    ratios = tuple(_number(part, "--pruning-ratios") for part in pruning_ratios.split(",") if part)
+    ratios = tuple(_numbers(pruning_ratios, "--pruning-ratios"))
+    widths = tuple(int(number) for number in _numbers(bits, "--bits"))
     with _working(run, quiet) as progress:
-        found: Profile = profiled(resume(run), pruning_ratios=ratios, progress=progress)
-    _show(
-        profile_view(found),
-        {"baseline": to_plain(found.baseline), "points": to_plain(found.points)},
-        quiet=quiet,
-        as_json=as_json,
-    )
+        session = resume(run)
+        if merge:
+            merged(merge, session.path("profile_journal"))
+        chosen = sweep_of(sweep or [], tuple(points or ("*",)))
+        found: Profile = profiled(
+            session, pruning_ratios=ratios, bits=widths, method=method, sweep=chosen, progress=progress
+        )
+    plain = {"baseline": to_plain(found.baseline), "points": to_plain(found.points), "notes": found.notes}
+    _show(profile_view(found), plain, quiet=quiet, as_json=as_json)
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    return [_number(part, option) for part in text.split(",") if part]
 
 
 def _number(text: str, option: str) -> float:

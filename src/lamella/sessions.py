@@ -12,8 +12,8 @@ import importlib
 import inspect
 import platform
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -22,8 +22,9 @@ from typing import Any, TypeVar
 from torch import nn
 
 from .errors import LamellaError, MismatchError, RunError, unknown_name
+from .profiling import Sweep
 from .proof import line_of
-from .records import load_record, save_record
+from .records import from_plain, load_record, save_record
 from .runs import read_text
 from .schema import FILES, Graph, RunInfo
 from .storage import load_tensors, save_tensors
@@ -242,6 +243,19 @@ def _model_options(info: RunInfo) -> dict[str, Any]:
         implied = {"in_channels": TASKS[info.task].in_channels, "num_classes": TASKS[info.task].num_classes}
     own = {k.removeprefix("model."): parsed(str(v)) for k, v in info.options.items() if k.startswith("model.")}
     return {**implied, **own}
+
+
+def sweep_of(pairs: Iterable[str], points: tuple[str, ...]) -> Sweep:
+    """The sweep that NAME=VALUE pairs describe. LamellaError for a name it does not have, RecordError for a value that does not fit."""
+    kinds = {f.name: f.type for f in fields(Sweep)}
+    values: dict[str, Any] = {"points": points}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        if name not in kinds or name == "points":
+            raise LamellaError(unknown_name("option of the sweep", name, set(kinds) - {"points"}))
+        value = parsed(text)
+        values[name] = bool(value) if kinds[name] in (bool, "bool") and value in (0, 1) else value
+    return from_plain(values, Sweep)
 
 
 def parsed(text: str) -> Any:

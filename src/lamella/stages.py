@@ -52,6 +52,8 @@ def profiled(
     session: Session,
     *,
     pruning_ratios: tuple[float, ...] = RATIOS,
+    bits: tuple[int, ...] = (),
+    method: str = "exact",
     sweep: Sweep = Sweep(),  # noqa: B008 - frozen
     progress: Progress = silent,
 ) -> Profile:
@@ -61,6 +63,8 @@ def profiled(
         session.task,
         graph=session.graph(),
         pruning_ratios=pruning_ratios,
+        bits=bits,
+        method=method,
         sweep=sweep,
         journal=session.path("profile_journal"),
         progress=progress,
