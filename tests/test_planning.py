@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reporting_records import chain, resnet, score
@@ -15,9 +16,12 @@ from reporting_records import chain, resnet, score
 from lamella.costs import cost
 from lamella.errors import BudgetError, LamellaError, RecordError
 from lamella.planning import ORDERS, PLANNERS, plan, reorder
-from lamella.planning.curves import bit_rungs, group_rungs, monotone, score_at
+from lamella.planning.asking import Ask
+from lamella.planning.curves import Rung, bit_rungs, group_rungs, monotone, score_at
 from lamella.planning.elimination import Table, TooWideError, aligned, eliminate
-from lamella.planning.programs import Program, Solution
+from lamella.planning.products import Network
+from lamella.planning.programs import Linear, Program, Solution
+from lamella.planning.tabling import CostTables
 from lamella.records import dumps, from_plain, loads, to_plain
 from lamella.schema import Budget, Plan, Point, Profile
 
@@ -405,6 +409,68 @@ def test_elimination_refuses_what_is_too_wide():
     pairs = [Table((a, b), np.zeros((10, 10))) for a, b in itertools.combinations(names, 2)]
     with pytest.raises(TooWideError):
         eliminate(dict.fromkeys(names, 10), pairs)
+
+
+AWKWARD = (
+    *("chain", "padded_shortcut", "dense_concat", "u_net", "grouped", "depthwise_multiplier", "shuffle_units"),
+    *("squeeze_excite", "multihead_module", "tied_modules", "shared", "transposed", "hard_coded_view"),
+)
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_programs_and_tables_count_as_costs_do(name):
+    from lamella.tracing import trace
+
+    rng = random.Random(0)
+    graph = trace(*zoo.BY_NAME[name].make(8))
+    widths = {
+        g.name: tuple(Rung(level=w, drop=0.1) for w in sorted({g.width, *(g.legal(g.width * f) for f in (0.75, 0.5))}))
+        for g in graph.groups
+    }
+    bits = {
+        x.name: (Rung(level=32, drop=0.0), Rung(level=4, drop=0.2)) for x in graph.layers if x.weight and x.positions
+    }
+    ask = Ask(profile=Profile(graph=graph, baseline=score(BASE), points=()), budget=Budget())
+    tables = CostTables(ask, widths, bits, {})
+    for _ in range(3):
+        w, b = ({n: rng.randrange(len(r)) for n, r in each.items()} for each in (widths, bits))
+        levels = [{n: r[i[n]].level for n, r in each.items()} for each, i in ((widths, w), (bits, b))]
+        true = cost(graph, *levels)
+        summed, fixed = total_of(tables, w, b), forced(ask, widths, bits, w, b)
+        for each in ("params", "macs", "bytes"):
+            slack = len(bits) if each == "bytes" else 1e-3  # packed bytes are rounded up, layer by layer
+            assert summed[each] == pytest.approx(getattr(true, each), abs=slack)
+            assert fixed[each] == pytest.approx(getattr(true, each), abs=slack)
+
+
+def total_of(tables, widths, bits):
+    """Every cost in the tables at one choice."""
+    choice, found = dict(widths), dict(tables.constant)
+    for tie in tables.ties:
+        first, group, sum_ = tie.names
+        choice[sum_] = int(np.argmin(tie.values[choice[first], choice[group]]))
+    for term in tables.terms:
+        index = (*(choice[n] for n in term.names), bits[term.layer] if term.layer else 0)
+        for name, values in term.costs.items():
+            found[name] = found.get(name, 0.0) + float(values[index])
+    return found
+
+
+def forced(ask, widths, bits, w, b):
+    """Every cost in the program when its picks are forced to one choice."""
+    found = {}
+    for name in ("params", "macs", "bytes"):
+        program = Program()
+        network = Network(program, ask, widths, bits)
+        cost_ = network.cost(name)
+        for picks, index in ((network.width, w), (network.bits, b)):
+            for each, pick in picks.items():
+                if pick.columns:
+                    program.row(Linear({pick.columns[index[each]]: 1.0}), 1, 1)
+        low, high = (sign * program.minimize(sign * cost_, seconds=10, gap=1e-9).value for sign in (1.0, -1.0))
+        assert low == pytest.approx(high)
+        found[name] = low
+    return found
 
 
 def test_ten_thousand_costs_a_second(option_a):

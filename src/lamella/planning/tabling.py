@@ -156,7 +156,7 @@ class CostTables:
         if weight:
             same = np.repeat(elements[..., None], len(levels), -1)
             self._put(names, name, "macs", same * layer.positions)
-            if weight.trained and (first or not layer.positions):
+            if weight.trained and first:
                 self._put(names, name, "params", same)
         if rungs:
             drop = np.broadcast_to(np.array([r.drop for r in rungs]), [*shape, len(levels)])
