@@ -107,8 +107,18 @@ def test_the_verbs_work_over_one_run_directory(nets):
     )
     assert profiled.exit_code == 0, profiled.exception
     assert len(json.loads(profiled.stdout)["points"]) == 6
-    planned = run("plan", "r", "--planner", "uniform", "--pruning-ratio", "0.5", "--epochs", "1", "--json")
+    planned = run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--epochs", "1", "--json")
     assert planned.exit_code == 0, planned.exception
+    front = run("plan", "r", "--pareto", "params", "--json")
+    assert front.exit_code == 0, front.exception
+    assert json.loads(front.stdout)[0]["params"] > 0
+    assert (nets / "r" / "pareto.csv").read_text().startswith("limit,")
+    text = run("plan", "r", "--text").stdout
+    (nets / "edited.json").write_text(text.replace('"epochs": 1', '"epochs": 2'))
+    assert json.loads(run("plan", "r", "--edit", "edited.json", "--json").stdout)["steps"][0]["epochs"] == 2
+    (nets / "edited.json").write_text(text.replace('"0": 4', '"0": 40'))
+    assert "40 channels asked" in refused("plan", "r", "--edit", "edited.json")
+    assert "same" in run("plan", "r", "--compare", "r/plan.json").stdout
     compressed = run("compress", "r", "--json")
     assert compressed.exit_code == 0, compressed.exception
     assert [len(c) for c in json.loads(compressed.stdout)["kept"].values()] == [4, 4, 10]
@@ -145,6 +155,11 @@ def test_tables_are_printed_for_people(nets):
             "limit=few: a whole number",
         ),
         (("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limits=5"), "did you mean 'limit'"),
+        (("plan", "r", "--planner", "treshold"), "unknown planner 'treshold'; did you mean 'threshold'"),
+        (("plan", "r", "--order", "by_scor"), "unknown order 'by_scor'; did you mean 'by_score'"),
+        (("plan", "r", "--budget", "byte=5"), "did you mean 'bytes'"),
+        (("plan", "r", "--budget", "bytes=1%"), r"reaches .*bytes.*nearest:.*frozen:.*try:"),
+        (("plan", "r", "--option", "factr=1"), "did you mean 'factor'"),
         (("profile", "r", "--sweep", "recalibrat=1"), "did you mean 'recalibrate'"),
         (("profile", "r", "--sweep", "chunk=few"), "chunk: 'few' where int was expected"),
         (("profile", "r", "--method", "guess"), "unknown method 'guess'"),
@@ -157,8 +172,10 @@ def test_tables_are_printed_for_people(nets):
 def test_bad_input_is_one_paragraph(nets, arguments, words):
     import re
 
-    if arguments[:2] == ("profile", "r"):
+    if arguments[:2] in (("profile", "r"), ("plan", "r")):
         run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
+    if arguments[0] == "plan":
+        run("profile", "r", "--pruning-ratios", "0.5", "--quiet")
     assert re.search(words, refused(*arguments), re.DOTALL)
 
 
@@ -192,7 +209,7 @@ def test_a_plan_of_another_model_is_refused(nets):
         task = "nets:images" if model == "lenet5" else "digits"
         assert run("trace", name, "--model", model, "--task", task, *size, "--quiet").exit_code == 0
     run("profile", "a", "--pruning-ratios", "0.5", "--quiet")
-    run("plan", "a", "--planner", "uniform", "--pruning-ratio", "0.5", "--quiet")
+    run("plan", "a", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--quiet")
     (nets / "b" / "plan.json").write_bytes((nets / "a" / "plan.json").read_bytes())
     assert "the plan was made for another model: group" in refused("compress", "b")
 
@@ -200,11 +217,11 @@ def test_a_plan_of_another_model_is_refused(nets):
 def test_planning_again_never_mixes_two_plans(nets):
     run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
     run("profile", "r", "--pruning-ratios", "0.5", "--quiet")
-    run("plan", "r", "--planner", "uniform", "--pruning-ratio", "0.5", "--quiet")
+    run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--quiet")
     first = json.loads(run("compress", "r", "--json").stdout)
     assert json.loads(run("compress", "r", "--json").stdout) == first
     assert json.loads(run("compress", "r", "--lr", "0.1", "--json").stdout) != first
-    run("plan", "r", "--planner", "uniform", "--pruning-ratio", "0.5", "--bits", "4", "--epochs", "2", "--quiet")
+    run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--bits", "4", "--epochs", "2", "--quiet")
     assert "was made after the compressed model. Run `lamella compress r` first" in refused("quantize", "r")
     again = run("compress", "r", "--json")
     assert again.exit_code == 0, again.exception

@@ -33,7 +33,7 @@ FLOORS = (
     ("costs", "statistics", "axes"),
     ("schema",),
     ("records",),
-    ("runs", "executors", "progress"),
+    ("runs", "executors", "progress", "texts"),
     ("errors",),
     ("version",),
 )

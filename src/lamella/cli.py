@@ -2,7 +2,7 @@
 
     lamella demo                                            the main job on digits, end to end
     lamella trace runs/r20 --model resnet20 --task cifar10 --data cifar --weights r20.safetensors
-    lamella profile runs/r20; lamella plan runs/r20 --factor 0.985; lamella compress runs/r20; lamella quantize runs/r20
+    lamella profile runs/r20; lamella plan runs/r20 --option factor=0.985; lamella compress runs/r20; lamella quantize runs/r20
     lamella report runs/r20
 
 Results go to standard output (`--json`: as JSON), progress to standard error. Bad input prints one paragraph and exits 2.
@@ -20,10 +20,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from .errors import LamellaError, RunError
+from .planning import ORDERS, PLANNERS, editable
+from .planning import compare as compare_plans
 from .reach import reach
+from .records import load_record, to_plain
 from .schema import FILES, Budget, Graph, Plan, Profile, Result, Table
+from .texts import parsed
 from .version import __version__
-from .views import files_view, graph_view, plan_view, profile_view, result_view, table_view
+from .views import files_view, front_view, graph_view, plan_view, profile_view, result_view, table_view
+
+BUDGETS = ("max_drop", "bytes", "params", "macs", "memory")
 
 app = typer.Typer(
     name="lamella",
@@ -172,7 +178,6 @@ def trace(
     as_json: AsJson = False,
 ) -> None:
     """Start a run: find the groups of channels that can leave together, prove them, and say why not where not."""
-    from .records import to_plain
     from .sessions import resume, start, untrained
     from .stages import opened
 
@@ -217,7 +222,6 @@ def profile(
 ) -> None:
     """Measure what every group (and, with --bits, every layer) costs the network at every level. Resumes where it was."""
     from .profiling import merge as merged
-    from .records import to_plain
     from .sessions import resume, sweep_of
     from .stages import profiled
 
@@ -246,58 +250,65 @@ def _number(text: str, option: str) -> float:
         raise LamellaError(f"{option}: {text!r} is not a number.") from None
 
 
-def _amount(text: str | None, option: str) -> float | str | None:
-    return text if text is None or text.endswith("%") else _number(text, option)
-
-
 @app.command()
 def plan(
     run: Run,
-    planner: Annotated[str, typer.Option(help="threshold or uniform.")] = "threshold",
-    order: Annotated[str, typer.Option(help="by_score, in_order, reverse or by_cost.")] = "by_score",
-    factor: Annotated[
-        float | None, typer.Option(help="threshold: the share of the baseline score that must remain.")
+    planner: Annotated[str, typer.Option(help=", ".join(PLANNERS))] = "threshold",
+    order: Annotated[str, typer.Option(help=", ".join(ORDERS))] = "by_score",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE of the planner: factor=0.985, pruning_ratio=0.5, by=macs, align=8 ... Repeatable."
+        ),
     ] = None,
-    pruning_ratio: Annotated[float | None, typer.Option(help="uniform: the fraction removed from every group.")] = None,
-    max_drop: Annotated[float | None, typer.Option(help="Points of the score that may be lost.")] = None,
-    params: Annotated[str | None, typer.Option(help="Budget: a number, or a share such as 25%.")] = None,
-    macs: Annotated[str | None, typer.Option(help="Budget: a number, or a share such as 25%.")] = None,
-    bytes_: Annotated[
-        str | None, typer.Option("--bytes", help="Budget for the ONNX file: a number, or a share.")
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=LIMIT: max_drop=1.0 (points), bytes=10%, params, macs, memory. Repeatable."),
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Epochs of tuning after each step.")] = 1,
-    closing_epochs: Annotated[int, typer.Option(help="Epochs of tuning after the last step.")] = 0,
-    bits: Annotated[int | None, typer.Option(help="Bits for every layer in a last step.")] = 8,
+    epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after each step.")] = 1,
+    closing_epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after the last step.")] = 0,
+    bits: Annotated[int, typer.Option(help="Bits for every layer in a last step; 32 for none.")] = 8,
+    pareto: Annotated[
+        str | None, typer.Option(help="Print the front over this budget instead of a plan; writes pareto.csv.")
+    ] = None,
+    compare: Annotated[Path | None, typer.Option(help="Print how the run's plan differs from this plan.json.")] = None,
+    edit: Annotated[Path | None, typer.Option(help="Take the plan from this edited text (see --text).")] = None,
+    text: Annotated[bool, typer.Option("--text", help="Print the run's plan as text to edit.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Decide which group gives up how many channels, and in which order."""
-    from .records import to_plain
-    from .sessions import resume
-    from .stages import planned
+    from .sessions import named_values, resume
+    from .stages import fronted, planned, taken
 
-    budget = Budget(
-        max_drop=max_drop,
-        params=_amount(params, "--params"),
-        macs=_amount(macs, "--macs"),
-        bytes=_amount(bytes_, "--bytes"),
-    )
-    own = {"factor": factor, "pruning_ratio": pruning_ratio}
-    options = {name: value for name, value in own.items() if value is not None}
+    limits = Budget(**{name: parsed(value) for name, value in named_values(budget or [], "--budget", BUDGETS)})
+    own = {name: parsed(value) for name, value in named_values(option or [], "--option")}
     with _working(run, quiet):
         session = resume(run)
-        made: Plan = planned(
-            session,
-            budget,
-            planner=planner,
-            order=order,
-            epochs=epochs,
-            closing_epochs=closing_epochs,
-            bits=bits,
-            **options,
-        )
+        if text or compare:
+            _about_plan(session.read("plan", Plan), session.read("graph", Graph), compare, quiet=quiet, as_json=as_json)
+            return
+        if pareto:
+            front = fronted(session, pareto, limits, **own)
+            _show(front_view(front), [point.row for point in front], quiet=quiet, as_json=as_json)
+            return
+        if edit:
+            made = taken(session, edit, limits)
+        else:
+            width = None if bits >= 32 else bits
+            own = {"planner": planner, "order": order, "epochs": epochs, "bits": width, **own}
+            made = planned(session, limits, closing_epochs=closing_epochs, **own)
         graph = session.read("graph", Graph)
     _show(plan_view(made, graph), to_plain(made), quiet=quiet, as_json=as_json)
+
+
+def _about_plan(made: Plan, graph: Graph, other: Path | None, *, quiet: bool, as_json: bool) -> None:
+    """The plan as text to edit, or beside another."""
+    if other is None:
+        typer.echo(editable(made, graph), nl=False)
+        return
+    found = compare_plans(made, load_record(other, Plan))
+    _show(found.text, to_plain(found), quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -309,7 +320,6 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     """Walk the plan: narrow, tune, measure, step by step. Resumes where it was."""
-    from .records import to_plain
     from .sessions import resume
     from .stages import compressed
     from .training import Recipe

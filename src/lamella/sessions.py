@@ -12,7 +12,7 @@ import importlib
 import inspect
 import platform
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from importlib import metadata
@@ -30,6 +30,7 @@ from .schema import FILES, Graph, RunInfo
 from .storage import load_tensors, save_tensors
 from .surgery import refitted
 from .tasks import TASKS, make_task
+from .texts import parsed
 from .tracing import aligned, trace
 from .training import Task
 from .version import __version__
@@ -258,20 +259,17 @@ def sweep_of(pairs: Iterable[str], points: tuple[str, ...]) -> Sweep:
     return from_plain(values, Sweep)
 
 
-def parsed(text: str) -> Any:
-    """An option's text as an int, a float, a tuple of them ('32,64,128'), or itself.
-
-    >>> parsed("32,64,128"), parsed("0.5"), parsed("B")
-    ((32, 64, 128), 0.5, 'B')
-    """
-    if "," in text:
-        return tuple(parsed(part) for part in text.split(",") if part)
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def named_values(pairs: Iterable[str], option: str, known: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """NAME=VALUE texts as pairs; `known`, where given, are the names there are."""
+    found = []
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign or not name:
+            raise LamellaError(f"{option} {pair!r}: NAME=VALUE was expected.")
+        if known and name not in known:
+            raise LamellaError(unknown_name(f"{option} name", name, known))
+        found.append((name, value))
+    return found
 
 
 def resolve(reference: str, what: str) -> Callable[[], Any]:

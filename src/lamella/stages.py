@@ -16,11 +16,13 @@ from torch import nn
 from .compression import compress
 from .errors import LamellaError, MismatchError
 from .exporting import OnnxModel, export_onnx, onnx_bytes
+from .planning import FrontPoint, edited, front_csv, pareto
 from .planning import plan as make_plan
 from .profiling import RATIOS, Sweep, profile
 from .progress import Progress, silent
 from .quantization import int8_file, quantize
 from .records import digest, save_record
+from .runs import read_text, write_atomically
 from .schema import Budget, Graph, Plan, Profile, Result, Step
 from .sessions import Session, untrained, weighted
 from .storage import load, save
@@ -82,6 +84,20 @@ def planned(session: Session, budget: Budget, *, closing_epochs: int = 0, **opti
         plan = replace(plan, steps=(*cuts, Step(epochs=closing_epochs), *rest))
     session.write("plan", plan)
     return plan
+
+
+def fronted(session: Session, axis: str, budget: Budget, **options: Any) -> tuple[FrontPoint, ...]:
+    """The front over one budget, and `pareto.csv`."""
+    front = pareto(session.read("profile", Profile), axis, budget=budget, **options)
+    write_atomically(session.directory / "pareto.csv", front_csv(front))
+    return front
+
+
+def taken(session: Session, path: Path, budget: Budget) -> Plan:
+    """The plan that an edited text describes, and `plan.json`."""
+    made = edited(read_text(path, "lamella plan RUN --text"), session.read("profile", Profile), budget)
+    session.write("plan", made)
+    return made
 
 
 def compressed(

@@ -3,7 +3,7 @@
 graph_view(reach(graph)), profile_view(profile), plan_view(plan, graph), result_view(result), table_view(table, files)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group as Stack
@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
 
+from .planning import FrontPoint, depth_test
 from .reach import GroupRow, Reach
 from .schema import Graph, Plan, Profile, Result, Row, Table
 
@@ -67,7 +68,20 @@ def profile_view(profile: Profile) -> Stack:
         grid.add_row(escape(group.name), curve)
     base = profile.baseline
     line = f"baseline {_percent(base.value)} [{_percent(base.low)}, {_percent(base.high)}], n = {base.n}; {len(profile.points)} points"
-    return Stack(grid, Text(line))
+    lines = [line, depth_test(profile).text, *profile.notes] if len(profile.points) > 2 else [line, *profile.notes]
+    return Stack(grid, *map(Text, lines))
+
+
+def front_view(front: Sequence[FrontPoint]) -> Stack:
+    """One line per limit: what the plan that keeps it costs and is expected to score."""
+    grid = _grid("limit", "bytes", "params", "MACs", "predicted score", "below dense, points", "gap")
+    for point in front:
+        row = point.row
+        score = "" if row["predicted_score"] is None else _percent(row["predicted_score"])
+        gap = "" if row["gap"] is None else _percent(row["gap"])
+        sizes = (short(row["bytes"]), short(row["params"]), short(row["macs"]))
+        grid.add_row(str(row["limit"]), *sizes, score, f"{row['drop']:.2f}", gap)
+    return Stack(grid, Text("Predicted from curves measured one target at a time, without tuning."))
 
 
 def plan_view(plan: Plan, graph: Graph) -> Stack:
