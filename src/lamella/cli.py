@@ -29,6 +29,7 @@ from .texts import parsed
 from .version import __version__
 from .views import files_view, front_view, graph_view, plan_view, profile_view, result_view, table_view
 
+CHOOSE_BITS = ("knapsack", "search")
 BUDGETS = ("max_drop", "bytes", "params", "macs", "memory")
 
 app = typer.Typer(
@@ -267,7 +268,12 @@ def plan(
     ] = None,
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after each step.")] = 1,
     closing_epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after the last step.")] = 0,
-    bits: Annotated[int, typer.Option(help="Bits for every layer in a last step; 32 for none.")] = 8,
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Bits for every layer in a last step; 32 for none [default: 8, or what the planner chooses]."
+        ),
+    ] = None,
     pareto: Annotated[
         str | None, typer.Option(help="Print the front over this budget instead of a plan; writes pareto.csv.")
     ] = None,
@@ -295,7 +301,7 @@ def plan(
         if edit:
             made = taken(session, edit, limits)
         else:
-            width = None if bits >= 32 else bits
+            width = (None if planner in CHOOSE_BITS else 8) if bits is None else (None if bits >= 32 else bits)
             own = {"planner": planner, "order": order, "epochs": epochs, "bits": width, **own}
             made = planned(session, limits, closing_epochs=closing_epochs, **own)
         graph = session.read("graph", Graph)

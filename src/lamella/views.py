@@ -102,7 +102,12 @@ def plan_view(plan: Plan, graph: Graph) -> Stack:
         f"planner {plan.planner}: params {_share(now.params, dense_cost.params)}, MACs {_share(now.macs, dense_cost.macs)}, "
         f"predicted file {_share(now.bytes, dense_cost.bytes)} bytes of dense"
     )
-    return Stack(grid, Text(line))
+    lines = [line, *plan.notes]
+    if plan.proof is not None:
+        lines.append(
+            f"proof: within {_percent(plan.proof.gap)} of the best there is in {plan.proof.objective} ({plan.proof.status})"
+        )
+    return Stack(grid, *map(Text, lines))
 
 
 def result_view(result: Result) -> Stack:
