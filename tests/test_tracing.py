@@ -170,7 +170,7 @@ class Unknown(nn.Module):
         (lambda: nn.Conv2d(3, 8, 3), PICTURE, r"nothing in Conv2d can be narrowed:\n.*model output"),
         (lambda: nn.ReLU(), PICTURE, r"nothing in ReLU can be narrowed:\n  no layer makes channels"),
         (lambda: torch.jit.script(chain()), PICTURE, r"ScriptModule.*Pass the nn.Module it was scripted from"),
-        (lambda: print, PICTURE, r"builtin_function_or_method is not an nn.Module"),
+        (lambda: len, PICTURE, r"builtin_function_or_method is not an nn.Module"),
     ],
     ids=[
         "shape",
