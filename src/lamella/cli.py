@@ -105,7 +105,8 @@ def _show(view: Any, plain: Any, *, quiet: bool, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(plain, indent=1, ensure_ascii=False))
     elif not quiet:
-        Console(highlight=False).print(view)
+        wide = None if sys.stdout.isatty() else 120  # a file or a pipe has no width of its own
+        Console(highlight=False, width=wide).print(view)
 
 
 def _options(pairs: list[str] | None) -> dict[str, str | int | float | bool | None]:

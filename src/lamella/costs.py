@@ -22,7 +22,7 @@ from .schema import Cost, Graph, Group, Layer, Parameter, Share, Size
 Floats = npt.NDArray[np.float64]
 
 FILE_OVERHEAD = 700  # bytes of an ONNX file outside any layer
-LAYER_OVERHEAD = 330  # per layer beside its numbers, float or int8: fits ResNet-14s and ResNet-20 to 0.3 and 0.5 % of the file
+LAYER_OVERHEAD = 330  # per layer beside its numbers, float or int8: right to 0.3 % on files of ResNet-14 and ResNet-20
 AXES = range(5)  # a parameter's axes; that of a 3d convolution has five
 
 

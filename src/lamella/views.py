@@ -138,7 +138,7 @@ def table_view(table: Table, files: Mapping[str, str]) -> Stack:
 def _row_cells(row: Row, dense: Row) -> list[str]:
     drop = ""
     if row.drop is not None and row.drop_low is not None and row.drop_high is not None:
-        drop = f"{100 * row.drop:+.2f} [{100 * row.drop_low:+.2f}, {100 * row.drop_high:+.2f}]"
+        drop = f"{100 * row.drop:+.2f} [{100 * row.drop_low:.1f}, {100 * row.drop_high:.1f}]"
     latency = "" if row.latency_ratio is None else f"{row.latency_ratio:.2f}x"
     scores = (f"{100 * row.validation_accuracy:.2f}", f"{100 * row.test_accuracy:.2f}")
     sizes = (short(row.params), short(row.macs), short(row.bytes), f"{dense.bytes / row.bytes:.1f}x")
@@ -166,7 +166,7 @@ def files_view(facts: Mapping[str, Any]) -> Stack:
 
 
 def _grid(*columns: str) -> Grid:
-    grid = Grid(box=None, header_style="bold", pad_edge=False)
+    grid = Grid(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
         grid.add_column(column, overflow="fold", no_wrap=index == 0)
     return grid
