@@ -13,6 +13,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+# This folder holds a profile.py, which must not stand in for the standard library's.
+sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+
 from lamella.records import load_record
 from lamella.reporting import ribbon_marks, svg
 from lamella.schema import Graph, Result

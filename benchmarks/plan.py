@@ -9,8 +9,6 @@ validation accuracy, measured without any tuning or recalibration, on the test i
 process with one thread.
 """
 
-# ruff: noqa: E402
-
 import argparse
 import json
 import random

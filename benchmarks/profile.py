@@ -25,18 +25,18 @@ from typing import Any
 # This file has the name of a standard module, which torch imports: its directory must not be searched.
 sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from lamella.profiling import RATIOS, Sweep  # noqa: E402
-from lamella.profiling.engine import Engine  # noqa: E402
-from lamella.profiling.points import Item, Level, planned_items  # noqa: E402
-from lamella.profiling.racing import Racer  # noqa: E402
-from lamella.profiling.variants import Subject  # noqa: E402
-from lamella.tasks import make_task  # noqa: E402
-from lamella.tracing import trace  # noqa: E402
-from lamella.training import Batches, evaluate  # noqa: E402
-from lamella.zoo import load_weights, make_model  # noqa: E402
+from lamella.profiling import RATIOS, Sweep
+from lamella.profiling.engine import Engine
+from lamella.profiling.points import Item, Level, planned_items
+from lamella.profiling.racing import Racer
+from lamella.profiling.variants import Subject
+from lamella.tasks import make_task
+from lamella.tracing import trace
+from lamella.training import Batches, evaluate
+from lamella.zoo import load_weights, make_model
 
 FACTORS = (0.985, 0.99)
 SEEDS = range(5)

@@ -14,11 +14,15 @@ import datetime
 import json
 import platform
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+# This folder holds a profile.py, which must not stand in for the standard library's.
+sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
 
 import torch
 import torch.nn.functional as F  # noqa: N812
