@@ -109,18 +109,8 @@ def _show(view: Any, plain: Any, *, quiet: bool, as_json: bool) -> None:
         Console(highlight=False, width=wide).print(view)
 
 
-def _options(pairs: list[str] | None) -> dict[str, str | int | float | bool | None]:
-    options: dict[str, str | int | float | bool | None] = {}
-    for pair in pairs or []:
-        name, sign, value = pair.partition("=")
-        if not sign or not name:
-            raise LamellaError(f"--option {pair!r}: NAME=VALUE was expected, such as model.widths=32,64,128.")
-        options[name] = value
-    return options
-
-
 def _info(model: str, task: str, data: Path | None, weights: Path | None, seed: int, option: list[str] | None) -> Any:
-    from .sessions import describe
+    from .sessions import describe, named_values
 
     return describe(
         model=model,
@@ -128,7 +118,7 @@ def _info(model: str, task: str, data: Path | None, weights: Path | None, seed: 
         data=str(data.absolute()) if data else None,
         weights=str(weights.absolute()) if weights else None,
         seed=seed,
-        options=_options(option),
+        options=dict(named_values(option or [], "--option")),
     )
 
 

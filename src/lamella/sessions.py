@@ -250,8 +250,7 @@ def sweep_of(pairs: Iterable[str], points: tuple[str, ...]) -> Sweep:
     """The sweep that NAME=VALUE pairs describe. LamellaError for a name it does not have, RecordError for a value that does not fit."""
     kinds = {f.name: f.type for f in fields(Sweep)}
     values: dict[str, Any] = {"points": points}
-    for pair in pairs:
-        name, _, text = pair.partition("=")
+    for name, text in named_values(pairs, "--sweep"):
         if name not in kinds or name == "points":
             raise LamellaError(unknown_name("option of the sweep", name, set(kinds) - {"points"}))
         value = parsed(text)
