@@ -6,11 +6,13 @@
     Plan       steps in order; each gives widths to groups and bits to layers
     Result     what a plan did: kept channels, measured history
     Level      a named width setting of an elastic network
+    Accordion  a width search for a dense network: what was tried, chosen, and what its controls say
 
 A *width* is the number of channels a group keeps. Every size in a network is a `Size`: fixed + sum(times x width(group)).
 All records are frozen, keyword-only and checked at birth; `records` writes and reads them.
 """
 
+from .accordions import Accordion, Comparison, Entry, ExportedFile, PairSweep, Role, Shape
 from .curves import Knob, Point, Profile, Score
 from .graphs import Attribute, Graph, Group, Integer, Layer, Parameter, Tensor
 from .plans import Amount, Budget, Cost, Plan, Proof, Step, check_amount
@@ -29,17 +31,23 @@ FILES = {  # what lies in a run directory, and the verb that makes it
     "dense_onnx": ("dense.onnx", "lamella export"),
     "onnx": ("model.onnx", "lamella export"),
     "int8_onnx": ("model.int8.onnx", "lamella quantize"),
+    "accordion": ("accordion.json", "lamella accordion"),
+    "accordion_journal": ("accordion.jsonl", "lamella accordion"),
     "table": ("table.json", "lamella demo"),
     "report": ("report.html", "lamella report"),
 }
 
 __all__ = [
     "FILES",
+    "Accordion",
     "Amount",
     "Attribute",
     "Axis",
     "Budget",
+    "Comparison",
     "Cost",
+    "Entry",
+    "ExportedFile",
     "Graph",
     "Group",
     "Integer",
@@ -47,16 +55,19 @@ __all__ = [
     "Layer",
     "Level",
     "Measure",
+    "PairSweep",
     "Parameter",
     "Plan",
     "Point",
     "Profile",
     "Proof",
     "Result",
+    "Role",
     "Row",
     "Run",
     "RunInfo",
     "Score",
+    "Shape",
     "Share",
     "Size",
     "Step",

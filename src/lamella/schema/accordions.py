@@ -1,0 +1,124 @@
+"""The outcome of a width search for a dense network: what was tried, what was chosen, and what its controls say.
+
+Every figure is a `Score` over seeds: the mean of the metric, its 95 % interval (Student's t), and n, the number of seeds. Widths run
+along depth, hidden layers only; a *pair* is the hidden layers that share a width, (0, 6) the outermost of seven.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..records import check
+from .curves import Score
+
+Role = Literal["baseline", "candidate", "winner", "control", "published"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Hidden widths, trained over seeds. `validation` is the metric that choices follow; `dropped`: stopped before its last seed."""
+
+    widths: tuple[int, ...]
+    params: int
+    validation: Score
+    dropped: bool = False
+
+    def __post_init__(self) -> None:
+        check(min(self.widths, default=0) > 0, "widths", f"{self.widths}: at least one width, all from 1 on")
+        check(self.params > 0, "params", f"{self.params} is not a count of parameters")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairSweep:
+    """One pair of layers at every candidate width, all other widths as they were then; `shapes` by rising width of the pair."""
+
+    layers: tuple[int, ...]
+    width: int
+    shapes: tuple[Shape, ...]
+
+    def __post_init__(self) -> None:
+        check(bool(self.layers), "layers", "a sweep of no layer")
+        check(self.width in self.candidates, "width", f"{self.width} is not among the candidates {self.candidates}")
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """The pair's width in every shape."""
+        return tuple(shape.widths[self.layers[0]] for shape in self.shapes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A line of the closing table: test metrics by name, over seeds. `widths` is empty for what is no network (PCA, a forest).
+
+    `below` is the baseline's test metric minus this one's, paired by seed, for every metric; empty for the baseline itself.
+    """
+
+    name: str
+    role: Role
+    widths: tuple[int, ...] = ()
+    params: int
+    validation: Score
+    test: dict[str, Score]
+    below: dict[str, Score] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The winner's test metric minus that of another entry, paired by seed."""
+
+    against: str
+    metric: str
+    difference: Score
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "open"]:
+        """What the interval says of the winner."""
+        return "better" if self.difference.low > 0 else "worse" if self.difference.high < 0 else "open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedFile:
+    """An ONNX file of one seed's network: bytes on disk, test metrics of the file itself, latency as a ratio to the first file's."""
+
+    name: str
+    file: str
+    bytes: int
+    latency_ms: float
+    latency_ratio: float
+    test: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accordion:
+    """`accordion.json`. Choices follow `metric` on validation; the entries' test figures are only reported.
+
+    `sweeps`: one per pair, in the order they were made (none for methods that move all pairs at once). `tried`: every shape trained in the
+    search. `entries`: baseline, winner, controls, and published shapes. `seeds` are those of initial weights and batch order.
+    """
+
+    task: str
+    metric: str
+    method: str
+    inputs: int
+    outputs: int
+    baseline: tuple[int, ...]
+    widths: tuple[int, ...]
+    sweeps: tuple[PairSweep, ...] = ()
+    tried: tuple[Shape, ...]
+    entries: tuple[Entry, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    files: tuple[ExportedFile, ...] = ()
+    seeds: tuple[int, ...]
+    epochs: int
+    n_train: int
+    n_validation: int
+    n_test: int
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        roles = [entry.role for entry in self.entries]
+        check(roles.count("baseline") == 1, "entries", "exactly one baseline was expected")
+        check(roles.count("winner") == 1, "entries", "exactly one winner was expected")
+
+    def entry(self, role: Role) -> Entry:
+        """The first entry with this role: baseline and winner are always there."""
+        return next(entry for entry in self.entries if entry.role == role)

@@ -1,0 +1,44 @@
+"""The record of a width search: round trip, and nonsense is refused with its path."""
+
+from dataclasses import replace
+
+import pytest
+from accordion_records import accordion
+
+from lamella.errors import RecordError
+from lamella.records import dumps, from_plain, loads, to_plain
+from lamella.schema import Accordion
+
+
+def test_the_record_survives_the_file():
+    found = accordion()
+    assert loads(dumps(found), Accordion) == found
+    assert found.entry("winner").widths == (4, 2, 6, 2, 6, 2, 4)
+    assert found.sweeps[0].candidates == (2, 4, 6, 8, 12, 16)
+    assert {c.verdict for c in found.comparisons} == {"better", "open"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("tried", 0, "widths"), [4, 0, 4], r"tried\[0\].widths: \(4, 0, 4\)"),
+        (("tried", 0, "params"), 0, r"tried\[0\].params: 0 is not"),
+        (("sweeps", 1, "width"), 3, r"sweeps\[1\].width: 3 is not among the candidates"),
+        (("entries", 0, "role"), "winner", "entries: exactly one baseline"),
+        (("entries", 1, "test", "f1", "high"), 0.1, r"entries\[1\].test\['f1'\].value"),
+    ],
+)
+def test_nonsense_is_refused_with_its_path(path, value, words):
+    plain = to_plain(accordion())
+    inner = plain
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    with pytest.raises(RecordError, match=words):
+        from_plain(plain, Accordion)
+
+
+def test_two_winners_are_one_too_many():
+    found = accordion()
+    with pytest.raises(RecordError, match="exactly one winner"):
+        replace(found, entries=(*found.entries, found.entry("winner")))
