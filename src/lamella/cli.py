@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .errors import LamellaError, RunError
-from .planning import ORDERS, PLANNERS, editable
+from .planning import ORDERS, PLANNERS, editable, flat
 from .planning import compare as compare_plans
 from .reach import reach
 from .records import load_record, to_plain
@@ -287,7 +287,7 @@ def plan(
             return
         if pareto:
             front = fronted(session, pareto, limits, **own)
-            _show(front_view(front), [point.row for point in front], quiet=quiet, as_json=as_json)
+            _show(front_view(front), [flat(row) for row in front.rows], quiet=quiet, as_json=as_json)
             return
         if edit:
             made = taken(session, edit, limits)
@@ -295,8 +295,8 @@ def plan(
             width = (None if planner in CHOOSE_BITS else 8) if bits is None else (None if bits >= 32 else bits)
             own = {"planner": planner, "order": order, "epochs": epochs, "bits": width, **own}
             made = planned(session, limits, closing_epochs=closing_epochs, **own)
-        graph = session.read("graph", Graph)
-    _show(plan_view(made, graph), to_plain(made), quiet=quiet, as_json=as_json)
+        graph, curves = session.read("graph", Graph), session.read("profile", Profile)
+    _show(plan_view(made, graph, curves), to_plain(made), quiet=quiet, as_json=as_json)
 
 
 def _about_plan(made: Plan, graph: Graph, other: Path | None, *, quiet: bool, as_json: bool) -> None:

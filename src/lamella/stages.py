@@ -16,14 +16,14 @@ from torch import nn
 from .compression import compress
 from .errors import LamellaError, MismatchError
 from .exporting import OnnxModel, export_onnx, onnx_bytes
-from .planning import FrontPoint, edited, front_csv, pareto
+from .planning import edited, front_csv, front_record, pareto
 from .planning import plan as make_plan
 from .profiling import RATIOS, Sweep, profile
 from .progress import Progress, silent
 from .quantization import int8_file, quantize
 from .records import digest, save_record
 from .runs import read_text, write_atomically
-from .schema import Budget, Graph, Plan, Profile, Result, Step
+from .schema import Budget, Front, Graph, Plan, Profile, Result, Step
 from .sessions import Session, untrained, weighted
 from .storage import load, save
 from .training import Batches, Portion, Recipe, Task, evaluate, fit
@@ -86,10 +86,11 @@ def planned(session: Session, budget: Budget, *, closing_epochs: int = 0, **opti
     return plan
 
 
-def fronted(session: Session, axis: str, budget: Budget, **options: Any) -> tuple[FrontPoint, ...]:
-    """The front over one budget, and `pareto.csv`."""
-    front = pareto(session.read("profile", Profile), axis, budget=budget, **options)
-    write_atomically(session.directory / "pareto.csv", front_csv(front))
+def fronted(session: Session, axis: str, budget: Budget, **options: Any) -> Front:
+    """The front over one budget, `front.json` and `pareto.csv`."""
+    front = front_record(pareto(session.read("profile", Profile), axis, budget=budget, **options), axis)
+    write_atomically(session.path("front_csv"), front_csv(front))
+    session.write("front", front)
     return front
 
 

@@ -3,7 +3,7 @@
 graph_view(reach(graph)), profile_view(profile), plan_view(plan, graph), result_view(result), table_view(table, files)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group as Stack
@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
 
-from .planning import FrontPoint, depth_test
+from .planning import depth_test, significance
 from .reach import GroupRow, Reach
-from .schema import Graph, Plan, Profile, Result, Row, Table
+from .schema import Front, Graph, Plan, Profile, Result, Row, Table
 
 
 def graph_view(found: Reach) -> Stack:
@@ -61,48 +61,66 @@ def _reach_line(found: Reach) -> str:
 
 
 def profile_view(profile: Profile) -> Stack:
-    """One line per group: the score at every ratio."""
-    grid = _grid("group", "score at pruning ratio")
+    """One line per group: the score at every ratio, and what the group is worth."""
+    worth = worths(profile)
+    grid = _grid("group", "significance", "score at pruning ratio")
     for group in profile.graph.free:
         curve = "  ".join(f"{p.level:.2f}: {100 * p.score.value:.1f}" for p in profile.curve(group.name))
-        grid.add_row(escape(group.name), curve)
+        grid.add_row(escape(group.name), worth.get(group.name, ""), curve)
     base = profile.baseline
     line = f"baseline {_percent(base.value)} [{_percent(base.low)}, {_percent(base.high)}], n = {base.n}; {len(profile.points)} points"
-    lines = [line, depth_test(profile).text, *profile.notes] if len(profile.points) > 2 else [line, *profile.notes]
-    return Stack(grid, *map(Text, lines))
+    return Stack(grid, *map(Text, (line, *_premise(profile), *profile.notes)))
 
 
-def front_view(front: Sequence[FrontPoint]) -> Stack:
+def worths(profile: Profile) -> dict[str, str]:
+    """The significance of every measured group, as a cell: points lost per percent of bytes given up, and the rank."""
+    return {
+        each.target: f"{each.value:.3g} (#{each.rank})"
+        for each in significance(profile)
+        if each.knob == "pruning_ratio"
+    }
+
+
+def _premise(profile: Profile) -> tuple[str, ...]:
+    """What the curves say of "early layers matter most", and what significance means; nothing without curves."""
+    if not any(p.knob == "pruning_ratio" for p in profile.points):
+        return ()
+    meaning = "significance: points lost per percent of the file's bytes given up, over the measured levels (#1 is to be spared)"
+    return depth_test(profile).text, meaning
+
+
+def front_view(front: Front) -> Stack:
     """One line per limit: what the plan that keeps it costs and is expected to score."""
-    grid = _grid("limit", "bytes", "params", "MACs", "predicted score", "below dense, points", "gap")
-    for point in front:
-        row = point.row
-        score = "" if row["predicted_score"] is None else _percent(row["predicted_score"])
-        gap = "" if row["gap"] is None else _percent(row["gap"])
-        sizes = (short(row["bytes"]), short(row["params"]), short(row["macs"]))
-        grid.add_row(str(row["limit"]), *sizes, score, f"{row['drop']:.2f}", gap)
+    timed = any(row.latency_ms is not None for row in front.rows)
+    columns = ["limit", "bytes", "params", "MACs", *(["latency, ms"] if timed else [])]
+    grid = _grid(*columns, "predicted score", "below dense, points", "gap")
+    for row in front.rows:
+        now = row.predicted
+        sizes = [short(now.bytes), short(now.params), short(now.macs)]
+        sizes += [f"{row.latency_ms or 0:.3g}"] if timed else []
+        gap = "" if row.gap is None else _percent(row.gap)
+        grid.add_row(str(row.limit), *sizes, _percent(row.predicted_score), f"{row.drop:.2f}", gap)
     return Stack(grid, Text("Predicted from curves measured one target at a time, without tuning."))
 
 
-def plan_view(plan: Plan, graph: Graph) -> Stack:
-    """The steps in order, and what they are expected to leave."""
-    grid = _grid("step", "group", "channels", "pruning ratio", "score alone", "epochs")
+def plan_view(plan: Plan, graph: Graph, profile: Profile | None = None) -> Stack:
+    """The steps in order, and what they are expected to leave; with the curves, also what each group is worth."""
+    worth = {} if profile is None else worths(profile)
+    grid = _grid("step", "group", "channels", "pruning ratio", "score alone", "expected", "epochs", "significance")
     for number, step in enumerate(plan.steps, 1):
         for name, width in step.widths.items():
             dense = graph.group_of[name].width
-            score = "" if step.predicted is None else _percent(step.predicted)
-            grid.add_row(
-                str(number), escape(name), f"{dense} to {width}", f"{1 - width / dense:.2f}", score, str(step.epochs)
-            )
+            cells = (f"{dense} to {width}", f"{1 - width / dense:.2f}", _known(step.predicted), _known(step.expected))
+            grid.add_row(str(number), escape(name), *cells, str(step.epochs), worth.get(name, ""))
         if step.bits:
             kinds = ", ".join(f"{b} bits" for b in sorted(set(step.bits.values())))
-            grid.add_row(str(number), f"{len(step.bits)} layers", kinds, "", "", str(step.epochs))
+            grid.add_row(str(number), f"{len(step.bits)} layers", kinds, "", "", "", str(step.epochs))
     now, dense_cost = plan.predicted, plan.dense
     line = (
         f"planner {plan.planner}: params {_share(now.params, dense_cost.params)}, MACs {_share(now.macs, dense_cost.macs)}, "
         f"predicted file {_share(now.bytes, dense_cost.bytes)} bytes of dense"
     )
-    lines = [line, *plan.notes]
+    lines = [line, *_expected(plan), *plan.notes, *(() if profile is None else _premise(profile))]
     if plan.proof is not None:
         lines.append(
             f"proof: within {_percent(plan.proof.gap)} of the best there is in {plan.proof.objective} ({plan.proof.status})"
@@ -110,15 +128,32 @@ def plan_view(plan: Plan, graph: Graph) -> Stack:
     return Stack(grid, *map(Text, lines))
 
 
+def _known(score: float | None) -> str:
+    return "" if score is None else _percent(score)
+
+
+def _expected(plan: Plan) -> tuple[str, ...]:
+    """What the plan as a whole is expected to score and to take."""
+    found = []
+    if plan.predicted_score is not None and plan.dense_score is not None:
+        drop = 100 * (plan.dense_score - plan.predicted_score)
+        found.append(f"expected {_percent(plan.predicted_score)} without tuning, {drop:.2f} points below dense")
+    if plan.latency_ms is not None and plan.dense_latency_ms is not None:
+        share = 100 * plan.latency_ms / plan.dense_latency_ms
+        found.append(f"expected latency {plan.latency_ms:.3g} ms, {share:.1f} % of dense")
+    return tuple(found)
+
+
 def result_view(result: Result) -> Stack:
-    """What was measured after each step."""
-    grid = _grid("step", "what", "before tuning", "validation", "predicted alone", "params", "MACs")
+    """What was measured after each step, beside what was expected of it."""
+    grid = _grid("step", "what", "expected", "before tuning", "validation", "predicted alone", "params", "MACs")
     for m in result.history:
-        before = "" if m.before_tuning is None else _percent(m.before_tuning)
-        predicted = "" if m.predicted is None else _percent(m.predicted)
         score = f"{_percent(m.validation.value)} [{_percent(m.validation.low)}, {_percent(m.validation.high)}]"
-        grid.add_row(str(m.step), escape(m.name), before, score, predicted, f"{m.params:,}", f"{m.macs:,}")
-    return Stack(grid)
+        cells = (_known(m.expected), _known(m.before_tuning), score, _known(m.predicted))
+        grid.add_row(str(m.step), escape(m.name), *cells, f"{m.params:,}", f"{m.macs:,}")
+    return Stack(
+        grid, Text("expected: the drops of all steps so far added up, untuned; before tuning: measured after the cut.")
+    )
 
 
 def table_view(table: Table, files: Mapping[str, str]) -> Stack:

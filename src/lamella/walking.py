@@ -96,6 +96,7 @@ def _take(
         validation=measured(model, task),
         predicted=step.predicted,
         before_tuning=before,
+        expected=step.expected,
         **_counts(after.graph),
     )
     after = replace(after, measures=(*state.measures, measure))

@@ -21,7 +21,7 @@ from ..schema import Budget, Graph, Plan, Profile, Step
 from .asking import Ask, Draft, Predictor
 from .blocking import check_budget
 from .editing import editable, edited, replan, with_residue
-from .fronts import FrontPoint, compare, front_csv, pareto
+from .fronts import FrontPoint, compare, flat, front_csv, front_record, pareto
 from .knapsack import knapsack
 from .order import ORDERS, Choice, reorder, sorted_choices
 from .ratios import shares, uniform
@@ -128,7 +128,9 @@ __all__ = [
     "depth_test",
     "editable",
     "edited",
+    "flat",
     "front_csv",
+    "front_record",
     "pareto",
     "plan",
     "reorder",

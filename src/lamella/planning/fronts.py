@@ -1,7 +1,7 @@
 """The front of one budget: what each of its levels costs in score. And two plans side by side.
 
 front = pareto(profile, "bytes", points=8)            # a knapsack plan at each of 8 limits
-front_csv(front)                                      # limit,bytes,...,predicted_score,gap
+front_csv(front_record(front, "bytes"))               # limit,bytes,...,predicted_score,gap
 compare(a, b).text                                    # what differs, group by group
 """
 
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..errors import BudgetError, LamellaError, MismatchError
-from ..schema import Budget, Plan, Profile
+from ..schema import Budget, Front, FrontRow, Plan, Profile
 
 SHARES = ("90%", "75%", "60%", "50%", "40%", "30%", "25%", "20%", "15%", "10%", "7%", "5%")
 AXES = ("bytes", "params", "macs", "memory", "latency_ms", "max_drop")
@@ -24,16 +24,19 @@ class FrontPoint:
     plan: Plan
 
     @property
-    def row(self) -> dict[str, Any]:
-        """Plain figures, one name each."""
+    def row(self) -> FrontRow:
+        """Its figures."""
         made = self.plan
-        score = {
-            "predicted_score": made.predicted_score,
-            "drop": 100 * ((made.dense_score or 0) - (made.predicted_score or 0)),
-        }
-        latency = {} if made.latency_ms is None else {"latency_ms": made.latency_ms}
+        score, dense = made.predicted_score or 0.0, made.dense_score or 0.0
         gap = None if made.proof is None else made.proof.gap
-        return {"limit": self.limit, **asdict(made.predicted), **latency, **score, "gap": gap}
+        return FrontRow(
+            limit=self.limit,
+            predicted=made.predicted,
+            predicted_score=score,
+            drop=100 * (dense - score),
+            latency_ms=made.latency_ms,
+            gap=gap,
+        )
 
 
 def pareto(
@@ -70,22 +73,59 @@ def pareto(
 
 def _undominated(points: list[FrontPoint], axis: str) -> tuple[FrontPoint, ...]:
     def keys(point: FrontPoint) -> tuple[float, float]:
-        spent = point.row["bytes" if axis == "max_drop" else axis]
-        return spent, -(point.plan.predicted_score or 0.0)
+        return spent(point.row, axis), point.row.drop
 
     kept: list[FrontPoint] = []
     for point in sorted(points, key=keys):
-        if not kept or keys(point)[1] < keys(kept[-1])[1]:
+        if not kept or point.row.drop < kept[-1].row.drop:
             kept.append(point)
     return tuple(kept[::-1])
 
 
-def front_csv(front: Sequence[FrontPoint]) -> str:
-    """The front as CSV, a line per point under a header."""
-    if not front:
-        return ""
-    names = list(front[0].row)
-    lines = [",".join("" if p.row[n] is None else str(p.row[n]) for n in names) for p in front]
+def spent(row: FrontRow, axis: str) -> float:
+    """What a row takes of the budget that the front is over (bytes, where that is the drop itself)."""
+    if axis == "latency_ms":
+        return row.latency_ms or 0.0
+    return float(getattr(row.predicted, "bytes" if axis == "max_drop" else axis))
+
+
+def front_record(front: Sequence[FrontPoint], axis: str) -> Front:
+    """The front as a record, for files and pictures."""
+    made = front[0].plan
+    return Front(
+        structure=made.structure,
+        planner=made.planner,
+        axis=axis,
+        dense=made.dense,
+        dense_score=made.dense_score or 0.0,
+        dense_latency_ms=made.dense_latency_ms,
+        rows=tuple(point.row for point in front),
+        notes=made.notes[:1],
+    )
+
+
+def flat(row: FrontRow) -> dict[str, Any]:
+    """A row as plain figures, one name each; what is not known is None."""
+    found = asdict(row)
+    return {"limit": found.pop("limit"), **found.pop("predicted"), **found}
+
+
+def front_csv(front: Front) -> str:
+    """limit, bytes, params, macs, memory, predicted_score, drop, latency_ms, gap, measured_score; a line per row, loosest first."""
+    rows = [flat(row) for row in front.rows]
+    names = [
+        "limit",
+        "bytes",
+        "params",
+        "macs",
+        "memory",
+        "predicted_score",
+        "drop",
+        "latency_ms",
+        "gap",
+        "measured_score",
+    ]
+    lines = [",".join("" if row[n] is None else str(row[n]) for n in names) for row in rows]
     return "\n".join([",".join(names), *lines]) + "\n"
 
 

@@ -4,6 +4,7 @@
     Profile    the Graph, a baseline, and points: what a target scores at a level of a knob
     Budget     what a plan must keep
     Plan       steps in order; each gives widths to groups and bits to layers
+    Front      what each level of one budget costs in score
     Result     what a plan did: kept channels, measured history
     Level      a named width setting of an elastic network
     Accordion  a width search for a dense network: what was tried, chosen, and what its controls say
@@ -15,7 +16,7 @@ All records are frozen, keyword-only and checked at birth; `records` writes and 
 from .accordions import Accordion, Comparison, Entry, ExportedFile, PairSweep, Role, Shape
 from .curves import Knob, Point, Profile, Score
 from .graphs import Attribute, Graph, Group, Integer, Layer, Parameter, Tensor
-from .plans import Amount, Budget, Cost, Plan, Proof, Step, check_amount
+from .plans import Amount, Budget, Cost, Front, FrontRow, Plan, Proof, Step, check_amount
 from .results import Level, Measure, Result, Row, RunInfo, Table
 from .sizes import Axis, Run, Share, Size
 
@@ -26,6 +27,8 @@ FILES = {  # what lies in a run directory, and the verb that makes it
     "profile": ("profile.json", "lamella profile"),
     "profile_journal": ("profile.jsonl", "lamella profile"),
     "plan": ("plan.json", "lamella plan"),
+    "front": ("front.json", "lamella plan --pareto bytes"),
+    "front_csv": ("pareto.csv", "lamella plan --pareto bytes"),
     "result": ("result.json", "lamella compress"),
     "model": ("model.safetensors", "lamella compress"),
     "dense_onnx": ("dense.onnx", "lamella export"),
@@ -48,6 +51,8 @@ __all__ = [
     "Cost",
     "Entry",
     "ExportedFile",
+    "Front",
+    "FrontRow",
     "Graph",
     "Group",
     "Integer",

@@ -145,6 +145,37 @@ class Plan:
                 graph.check_widths(step.widths)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontRow:
+    """One plan of a front: the limit that it keeps, what it costs, and what it is expected to score.
+
+    `drop`: points below the dense score. `gap`: how far from the best there is, where that is proved. `measured_score` is
+    there where the plan itself was measured, untuned.
+    """
+
+    limit: float | str
+    predicted: Cost
+    predicted_score: float
+    drop: float
+    latency_ms: float | None = None
+    gap: float | None = None
+    measured_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """What each level of one budget (`axis`: a field of Budget) costs in score, loosest first; the dense network beside it."""
+
+    structure: str
+    planner: str
+    axis: str
+    dense: Cost
+    dense_score: float
+    rows: tuple[FrontRow, ...]
+    dense_latency_ms: float | None = None
+    notes: tuple[str, ...] = ()
+
+
 def _merged(maps: Iterable[dict[str, int]]) -> dict[str, int]:
     return {name: value for each in maps for name, value in each.items()}
 

@@ -9,7 +9,11 @@ from .plans import Plan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """What was measured after a step (or of the dense model: step 0), and `before_tuning`. `predicted` is that of the step."""
+    """What was measured after a step (or of the dense model: step 0), and `before_tuning`.
+
+    `predicted` is the score of the step alone, `expected` that of the step and all before it, untuned, with drops added up:
+    beside `before_tuning` it shows how far drops add up (tuning between steps raises the latter).
+    """
 
     name: str
     step: int
@@ -18,6 +22,7 @@ class Measure:
     macs: int
     predicted: float | None = None
     before_tuning: float | None = None
+    expected: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
