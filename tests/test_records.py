@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lamella.errors import MismatchError, RecordError
 from lamella.records import dumps, from_plain, load_arrays, load_record, loads, save_arrays, save_record, to_plain
-from lamella.schema import Budget, Cost, Group, Level, Measure, Plan, Point, Result, Score, Size, Step
+from lamella.schema import Budget, Cost, Family, Group, Level, Measure, Plan, Point, Result, Score, Size, Step
 
 COST = Cost(params=10, macs=20, bytes=30, memory=40)
 
@@ -21,6 +21,11 @@ def plan(**changes):
     )
 
 
+def family(*widths):
+    levels = tuple(Level(name=str(i), widths=w) for i, w in enumerate(widths))
+    return Family(structure="s", recipe="none", levels=levels, order={})
+
+
 SCORE = Score(value=0.5, low=0.4, high=0.6, n=10)
 VALUES = [
     plan(),
@@ -28,7 +33,15 @@ VALUES = [
     Point(target="conv1", knob="pruning_ratio", level=0.5, width=4, score=SCORE),
     Size(fixed=3, terms=(("conv1", 2),)),
     Group(name="g", width=4, parts=(0, 0, 1, 1)),
-    Level(name="core", widths={"conv1": 4}),
+    Level(
+        name="core", widths={"conv1": 4}, bits={"conv1": 8}, ranges={"conv1": (0.0, 1.5)}, validation=SCORE, bytes=40
+    ),
+    Family(
+        structure="s",
+        recipe="sandwich",
+        levels=(Level(name="core", widths={"conv1": 2}), Level(name="full", widths={}, latency_ms=0.5)),
+        order={"conv1": (2, 0, 1, 3)},
+    ),
     Budget(max_drop=1.0, bytes="10%"),
     Result(
         plan=plan(),
@@ -115,6 +128,10 @@ def test_nonsense_is_rejected_with_its_path():
         (lambda: Budget(max_drop=-1), "negative"),
         (lambda: Step(bits={"conv1": 1}), "1 bits: from 2 to 8"),
         (lambda: Group(name="g", width=0), "at least one channel"),
+        (lambda: Level(name="", widths={}), "a level has a name"),
+        (lambda: family({}, {"conv1": 3}), r"levels\[1\] \('1'\)\.widths\['conv1'\]: 3 channels, fewer than all those"),
+        (lambda: family({"conv1": 4}, {"conv1": 3}), "fewer than the 4 of the level before, '0': levels nest"),
+        (lambda: family({"conv1": 3}, {"conv1": 3}), "equal to those of level '0', and no bits differ: leave one"),
     ],
 )
 def test_records_reject_nonsense_at_birth(make, words):

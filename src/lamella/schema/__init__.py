@@ -6,7 +6,8 @@
     Plan       steps in order; each gives widths to groups and bits to layers
     Front      what each level of one budget costs in score
     Result     what a plan did: kept channels, measured history
-    Level      a named width setting of an elastic network
+    Level      a named setting of an elastic network, its cost and what was measured of it
+    Family     the levels of an elastic network, one inside the next (`elastic.json`)
     Accordion  a width search for a dense network: what was tried, chosen, and what its controls say
 
 A *width* is the number of channels a group keeps. Every size in a network is a `Size`: fixed + sum(times x width(group)).
@@ -15,9 +16,10 @@ All records are frozen, keyword-only and checked at birth; `records` writes and 
 
 from .accordions import Accordion, Comparison, Entry, ExportedFile, PairSweep, Role, Shape
 from .curves import Knob, Point, Profile, Score
+from .families import Family, Level, check_levels
 from .graphs import Attribute, Graph, Group, Integer, Layer, Parameter, Tensor
 from .plans import Amount, Budget, Cost, Front, FrontRow, Plan, Proof, Step, check_amount
-from .results import Level, Measure, Result, Row, RunInfo, Table
+from .results import Measure, Result, Row, RunInfo, Table
 from .sizes import Axis, Run, Share, Size
 
 FILES = {  # what lies in a run directory, and the verb that makes it
@@ -51,6 +53,7 @@ __all__ = [
     "Cost",
     "Entry",
     "ExportedFile",
+    "Family",
     "Front",
     "FrontRow",
     "Graph",
@@ -79,4 +82,5 @@ __all__ = [
     "Table",
     "Tensor",
     "check_amount",
+    "check_levels",
 ]

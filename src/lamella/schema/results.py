@@ -1,4 +1,4 @@
-"""What was done and measured: the Result of a plan, levels of elastic networks, the closing table, and what a run is about."""
+"""What was done and measured: the Result of a plan, the closing table, and what a run is about."""
 
 from dataclasses import dataclass, field
 
@@ -47,14 +47,6 @@ class Result:
     @property
     def widths(self) -> dict[str, int]:
         return {name: len(channels) for name, channels in self.kept.items()}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
-    """A named width setting of an elastic network."""
-
-    name: str
-    widths: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

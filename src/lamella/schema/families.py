@@ -1,0 +1,118 @@
+"""Elastic networks: levels that lie inside one another, and the Family that says what each one costs and is worth."""
+
+from dataclasses import dataclass, field
+
+from ..errors import with_context
+from ..records import check
+from .curves import Score
+from .graphs import Graph
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """A named setting of an elastic network: widths (groups not named are dense), and the bits of some layers.
+
+    `ranges`: (low, high) of the inputs of layers that have bits. The rest is what the level costs and what was measured of it:
+    `bytes` are those of its ONNX file with all its weights; `latency_ms` that file's in ONNX Runtime, `latency_ratio` as a
+    ratio to the largest level's; `gathered` the bytes of weights that had to be copied for it, because they do not lie together.
+    """
+
+    name: str
+    widths: dict[str, int]
+    bits: dict[str, int] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    params: int = 0
+    macs: int = 0
+    memory: int = 0
+    gathered: int = 0
+    validation: Score | None = None
+    test: Score | None = None
+    bytes: int | None = None
+    latency_ms: float | None = None
+    latency_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        check(bool(self.name), "name", "a level has a name")
+        for layer, bits in self.bits.items():
+            check(2 <= bits <= 32, f"bits[{layer!r}]", f"{bits} bits: from 2 to 8, or 32 for none")
+        for name in ("params", "macs", "memory", "gathered"):
+            check(getattr(self, name) >= 0, name, f"{getattr(self, name)} is negative")
+        for name in ("bytes", "latency_ms", "latency_ratio"):
+            value = getattr(self, name)
+            check(value is None or value > 0, name, f"{value} is not a positive amount")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """The levels of one elastic network, the smallest first, the dense network last; each lies inside the next.
+
+    `order[group]`: the dense model's channel in every slot of the elastic one, sorted so that a level keeps the first slots (of
+    every part, where the group is balanced). `ranks`: for groups that cannot be sorted, the rank of each slot among its part.
+    `own`: modules of which every level has its own copy, beside batch norms. `file_bytes`: the elastic network on disk
+    (safetensors); `largest_bytes`: the largest level alone, in the same form. `epochs`: passes over the training data.
+    """
+
+    structure: str
+    recipe: str
+    levels: tuple[Level, ...]
+    order: dict[str, tuple[int, ...]]
+    ranks: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    own: tuple[str, ...] = ()
+    epochs: int = 0
+    seed: int = 0
+    file_bytes: int = 0
+    largest_bytes: int = 0
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_levels(self.levels)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(level.name for level in self.levels)
+
+    def level(self, name: str) -> Level:
+        """The level of this name. RecordError where there is none."""
+        check(name in self.names, "levels", f"no level {name!r} among {', '.join(self.names)}")
+        return self.levels[self.names.index(name)]
+
+
+def check_levels(levels: tuple[Level, ...], graph: Graph | None = None) -> None:
+    """RecordError unless the levels have names of their own, differ, and each lies inside the next one.
+
+    With a graph also that its groups can have these widths, at least at their floor, and that the last level is dense.
+    """
+    names = [level.name for level in levels]
+    check(bool(levels), "levels", "an elastic network has at least one level")
+    for index, name in enumerate(names):
+        check(name not in names[:index], f"levels[{index}].name", f"{name!r} is the name of two levels")
+    for index, level in enumerate(levels):
+        with with_context(f"levels[{index}] ({level.name!r})"):
+            _check_widths(level, graph)
+            if index:
+                _check_pair(levels[index - 1], level, graph)
+
+
+def _check_widths(level: Level, graph: Graph | None) -> None:
+    if graph is None:
+        return
+    with with_context("widths"):
+        graph.check_widths(level.widths)
+        for name, width in level.widths.items():
+            floor = min(graph.group_of[name].floor, graph.group_of[name].width)
+            check(width >= floor, f"[{name!r}]", f"{width} channels, below the group's floor of {floor}")
+
+
+def _check_pair(inner: Level, outer: Level, graph: Graph | None) -> None:
+    """The inner level lies inside the outer one, and they are not the same. A group that is not named is dense."""
+    small, large = (graph.completed(x.widths) if graph else x.widths for x in (inner, outer))
+    for name, width in large.items():
+        inside = name in small and small[name] <= width
+        seen = f"the {small[name]}" if name in small else "all those"
+        check(
+            inside,
+            f"widths[{name!r}]",
+            f"{width} channels, fewer than {seen} of the level before, {inner.name!r}: levels nest",
+        )
+    same = small == large and inner.bits == outer.bits
+    check(not same, "widths", f"equal to those of level {inner.name!r}, and no bits differ: leave one of them out")
