@@ -1,7 +1,11 @@
 """Profiles: exact counts, journals that survive a kill, races, estimates, executors, and bad input with its words."""
 
+import importlib.util
 import json
+import os
+import signal
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +14,9 @@ from torch import nn
 
 import lamella as lm
 from lamella.errors import DataError, LamellaError, MismatchError, RunError
-from lamella.profiling import Forecast, Sweep, merge, planned_points, profile, rank_agreement
-from lamella.profiling.engine import Engine, is_out_of_memory
+from lamella.profiling import Forecast, Sweep, merge, planned_points, profile, rank_agreement, screening
+from lamella.profiling.checks import is_out_of_memory
+from lamella.profiling.engine import Engine
 from lamella.profiling.facts import receptive_fields
 from lamella.profiling.keeping import keeping
 from lamella.profiling.points import Item, Level, planned_items
@@ -106,7 +111,7 @@ class Interrupted(Exception):  # noqa: N818
 def test_interrupted_anywhere_and_resumed_equals_uninterrupted(model, task, graph, tmp_path, method):
     options = {"graph": graph, "pruning_ratios": RATIOS, "method": method}
     whole = profile(model, task, **options)
-    for stop in (3, 6) if method == "exact" else (4,):
+    for stop in (4, 7):  # calls: baseline, forecast, then a point each
         journal, calls = tmp_path / f"{stop}.jsonl", []
 
         def stopping(stage, done, total, note="", calls=calls, stop=stop):
@@ -117,6 +122,7 @@ def test_interrupted_anywhere_and_resumed_equals_uninterrupted(model, task, grap
         with pytest.raises(Interrupted):
             profile(model, task, journal=journal, progress=stopping, **options)
         before = journal.read_text().splitlines()
+        assert len(before) == 1 + stop - 2
         journal.write_text(journal.read_text() + '{"key": "cut sho')  # a kill within a line
         resumed = profile(model, task, journal=journal, **options)
         lines = journal.read_text().splitlines()
@@ -125,6 +131,102 @@ def test_interrupted_anywhere_and_resumed_equals_uninterrupted(model, task, grap
         assert len(keys) == len(set(keys))
         assert plain(resumed.points) == plain(whole.points)
         assert resumed.baseline == whole.baseline
+
+
+@pytest.mark.filterwarnings("ignore:This process")  # of a fork in a process with threads
+def test_a_kill_costs_at_most_one_point(model, task, graph, tmp_path, exact):
+    journal = tmp_path / "profile.jsonl"
+    options = {
+        "graph": graph,
+        "pruning_ratios": RATIOS,
+        "journal": journal,
+        "sweep": Sweep(points=("layer*",), chunk=16),
+    }
+    child = os.fork()
+    if child == 0:
+        points = []
+
+        def killed(stage, done, total, note=""):
+            points.append(note)
+            if len(points) == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        profile(model, task, progress=killed, **options)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert len(journal.read_text().splitlines()) == 1 + 3
+    told = []
+    found = profile(model, task, progress=lambda s, done, t, note="": told.append((done, t)), **options)
+    assert told[1][0] == 1 + 3
+    assert len(told) == 2 + len(found.points) - 3
+    kept = [p for p in exact.points if p.knob == "pruning_ratio" and p.target.startswith("layer")]
+    assert plain(found.points) == plain(kept)
+
+
+@pytest.mark.parametrize("memory", [0, 100_000])
+def test_activations_that_do_not_fit_change_nothing(model, task, graph, exact, memory):
+    sweep = Sweep(points=("layer1.0*",), memory=memory, chunk=16)
+    found = profile(model, task, graph=graph, pruning_ratios=RATIOS, sweep=sweep)
+    kept = [p for p in exact.points if p.knob == "pruning_ratio" and p.target.startswith("layer1.0")]
+    assert plain(found.points) == plain(kept)
+
+
+@pytest.fixture
+def bf16(monkeypatch):
+    """bf16 wherever the test runs: emulated it is slow, and right."""
+    monkeypatch.setattr(screening, "native_bf16", lambda device: True)
+
+
+@pytest.mark.usefixtures("bf16")
+def test_screening_in_bf16_keeps_every_count(model, task, graph, exact, monkeypatch):
+    glances, again = [], []
+    glance, outputs = screening.Screen.glance, Engine.outputs
+    monkeypatch.setattr(screening.Screen, "glance", lambda s, v, b, c: glances.append(len(c)) or glance(s, v, b, c))
+    monkeypatch.setattr(Engine, "outputs", lambda e, run, c: again.append(len(c)) or outputs(e, run, c))
+    sweep = Sweep(layers=True, inputs=True, chunk=16, screening="bf16")
+    found = profile(model, task, graph=graph, pruning_ratios=RATIOS, bits=(8, 2), sweep=sweep)
+    assert plain(found.points) == plain(exact.points)
+    assert found.notes == ()
+    left = sum(p.knob == "bits_both" for p in found.points) * exact.baseline.n  # rounded inputs are not screened
+    assert sum(glances) == (len(found.points) * exact.baseline.n) - left
+    assert 0 < sum(again) - left < 0.7 * sum(glances)
+
+
+@pytest.mark.usefixtures("bf16")
+def test_a_screened_race_is_the_same_race(model, task, graph):
+    options = {"graph": graph, "pruning_ratios": RATIOS, "method": "race"}
+    bare = profile(model, task, sweep=Sweep(points=("layer2*",), factor=0.9), **options)
+    screened = profile(model, task, sweep=Sweep(points=("layer2*",), factor=0.9, screening="bf16"), **options)
+    assert plain(screened.points) == plain(bare.points)
+
+
+def test_a_larger_error_raises_the_bound(model, task, graph, bf16):
+    engine = Engine(Subject(model, graph, task, Sweep(screening="bf16", chunk=16)))
+    engine.dense()
+    item = planned_items(model, graph, Sweep(), RATIOS, ())[0]
+    run = engine.maker(item)(item.levels[0])
+    run.error, run.measured = 0.0, True  # as if bf16 had been exact so far
+    chunks = list(engine.samples)
+    with torch.inference_mode():
+        seen = [engine.glance(run, chunk) for chunk in chunks]
+        seen[0].margins[:2] = 0.0, 0.01  # the first is in doubt, and shows how wrong the other may be
+        seen[0].scores[:2] = 1.0 - seen[0].scores[:2]
+        found = engine.settled(run, chunks, seen)
+    assert run.error > 0
+    assert found.sum() == evaluate(run.whole(), task.validation).sum()
+
+
+def test_screening_that_cannot_be_is_left_out_and_said(model, task, graph, exact, monkeypatch):
+    options = {"graph": graph, "pruning_ratios": RATIOS, "sweep": Sweep(points=("conv1",), screening="bf16")}
+    monkeypatch.setattr(screening, "native_bf16", lambda device: False)
+    found = profile(model, task, **options)
+    assert "has no bf16 instructions, so it would be slower. Scores are float32" in found.notes[0]
+    assert plain(found.points) == plain(exact.curve("conv1"))
+    own = profile(model, replace(task, score=lambda outputs, targets: correct(outputs, targets)), **options)
+    assert "exact only for the default score" in own.notes[0]
+    with pytest.raises(LamellaError, match="unknown screening 'bf61'; did you mean 'bf16'"):
+        Sweep(screening="bf61")
 
 
 def test_points_choose_targets(model, task, graph):
@@ -175,9 +277,49 @@ def test_an_estimate_ranks_and_says_what_it_is(model, task, graph, exact):
         rank_agreement(replace(found, points=()), exact)
 
 
-def test_processes_give_the_same_profile(model, task, graph, exact):
-    found = profile(model, task, graph=graph, pruning_ratios=RATIOS, sweep=Sweep(executor="processes", workers=2))
+def test_another_process_gives_the_same_profile(model, task, graph, exact):
+    found = profile(model, task, graph=graph, pruning_ratios=RATIOS, sweep=Sweep(executor="processes", workers=1))
     assert plain(found.points) == plain(p for p in exact.points if p.knob == "pruning_ratio")
+
+
+class Deadly:
+    """A score that notes every call, and once kills the worker at its call of this number."""
+
+    def __init__(self, folder, number):
+        self.folder, self.number, self.home, self.calls = Path(folder), number, os.getpid(), 0
+
+    def __call__(self, outputs, targets):
+        self.calls += 1
+        if os.getpid() != self.home:
+            (self.folder / f"{os.getpid()}-{self.calls}").touch()
+            if self.calls == self.number and not (self.folder / "killed").exists():
+                (self.folder / "killed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return correct(outputs, targets)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="ray is not installed: pip install 'lamella[ray]'")
+@pytest.mark.filterwarnings("ignore")
+def test_a_ray_cluster_of_two_gives_the_same_and_a_kill_costs_one_point(
+    model, task, graph, exact, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    whole = replace(task, validation=list(Batches(task.validation.inputs, task.validation.targets, 200)))
+    calls = -(-200 // 50)  # chunks, so calls of a pass
+    deadly = replace(
+        whole, score=Deadly(tmp_path, calls + 2 * calls + 1)
+    )  # the baseline, two points, and one call more
+    journal = tmp_path / "profile.jsonl"
+    sweep = Sweep(executor="ray", workers=2, chunk=50)
+    found = profile(model, deadly, graph=graph, pruning_ratios=RATIOS, sweep=sweep, journal=journal)
+    assert (tmp_path / "killed").exists()
+    assert plain(found.points) == plain(p for p in exact.points if p.knob == "pruning_ratio")
+    seen = [p.name.split("-")[0] for p in tmp_path.iterdir() if "-" in p.name]
+    assert len(set(seen)) == 3  # two workers, and one in the place of the killed one
+    assert len(seen) == calls * (3 + len(found.points)) + 1
+    keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()[1:]]
+    assert len(keys) == len(set(keys)) == len(found.points)
 
 
 def test_a_task_that_cannot_travel_runs_here_and_says_so(model, task, graph):
@@ -245,7 +387,7 @@ def test_scores_outside_their_range(model, task, graph):
     assert engine.dense().sum() == dense.sum()
     odd.dense = False
     with pytest.raises(DataError, match=r"a score of 2.0 .* outside the range"):
-        engine.curve(Item("conv1", "pruning_ratio", (Level(0.5, 4),)))
+        list(engine.curve(item := Item("conv1", "pruning_ratio", (Level(0.5, 4),)), item.levels))
 
 
 def test_scores_of_another_form(model, task, graph):
@@ -303,7 +445,7 @@ def test_out_of_memory_goes_on_with_fewer_samples(model, task, graph, exact):
     engine.dense()
     hungry.armed = True
     item = planned_items(model, graph, Sweep(), RATIOS, ())[0]
-    found = engine.curve(item)
+    found = list(engine.curve(item, item.levels))
     assert [scores.mean() for _, scores in found] == [p.score.value for p in exact.curve(item.target)]
     assert [n for n in engine.notes if "out of memory" in n][-1].endswith("16 samples at a time")
     assert not is_out_of_memory(RuntimeError("shape mismatch"))

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from zoo import NAMES, traced
 
-from lamella.profiling.engine import Engine, agree, tensors_of
+from lamella.profiling.checks import agree, tensors_of
+from lamella.profiling.engine import Engine
 from lamella.profiling.points import planned_items
 from lamella.profiling.settings import Sweep
 from lamella.profiling.variants import Subject
@@ -32,9 +33,10 @@ def test_every_variant_equals_its_model(name):
     whole = set()
     with torch.inference_mode():
         for item in planned_items(model, graph, sweep, (0.25, 0.5), (4,)):
-            runs = engine.prepared(item)
-            for run, outputs in zip(runs, engine.outputs(runs, next(iter(engine.samples))), strict=True):
-                assert agree(tensors_of(outputs), tensors_of(run.whole()(*inputs))), item
+            make, chunk = engine.maker(item), next(iter(engine.samples))
+            runs = [make(level) for level in item.levels]
+            for run in runs:
+                assert agree(tensors_of(engine.outputs(run, chunk)), tensors_of(run.whole()(*inputs))), item
             whole |= {f"{item.target}:{item.knob}"} if runs[0].variant is None else set()
     assert whole == WHOLE.get(name, set()), engine.notes
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())

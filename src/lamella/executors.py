@@ -1,42 +1,53 @@
 """Where independent pieces of work run: here, in processes of this machine, or on a Ray cluster. The results are the same.
 
-    for index, result in execute(items, setup, executor="processes", workers=4): ...
+    for index, part in execute(items, setup, executor="processes", workers=4): ...
 
-`setup()` is called once in every worker and returns the function that does an item; both it and the items must be picklable for
-anything but `serial`. Results come as they are finished. A worker that dies costs its item one repetition, on a fresh worker.
+`setup()` is called once in every worker and returns a function that yields the parts of an item; both it and the items must be
+picklable for anything but `serial`. Parts come as they are finished. A worker that dies costs its item the part it was at: a fresh
+worker goes on with what `left(item, parts)` says is still to be done.
 """
 
 import importlib
 import multiprocessing
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 from .errors import LamellaError, MissingExtra, RunError, unknown_name
 
-T = TypeVar("T")
-R = TypeVar("R")
-Setup = Callable[[], Callable[[Any], Any]]
+Setup = Callable[[], Callable[[Any], Iterable[Any]]]
+Left = Callable[[Any, Sequence[Any]], Any]  # an item and the parts that came of it -> the rest of it, None for nothing
 
-ATTEMPTS = 3  # an item that kills its worker this often is at fault itself
+ATTEMPTS = 3  # an item that kills its worker this often, with no part in between, is at fault itself
 
 
 class Executor(Protocol):
-    """Yields (index, result) of every item, in any order."""
+    """Yields (index, part) for the parts of every item, in any order of items."""
 
     def __call__(
-        self, items: Sequence[Any], setup: Setup, workers: int, address: str | None
+        self, queue: "Queue", setup: Setup, workers: int, address: str | None
     ) -> Iterator[tuple[int, Any]]: ...
 
 
+def nothing_left(item: Any, parts: Sequence[Any]) -> Any:
+    """The rest of an item that comes in one part."""
+    return None if parts else item
+
+
 def execute(
-    items: Sequence[Any], setup: Setup, *, executor: str = "serial", workers: int = 2, address: str | None = None
+    items: Sequence[Any],
+    setup: Setup,
+    *,
+    left: Left = nothing_left,
+    executor: str = "serial",
+    workers: int = 2,
+    address: str | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """Run every item. `address`: of a Ray cluster (default: one on this machine). Exceptions of an item are raised here."""
     if executor not in EXECUTORS:
         raise LamellaError(unknown_name("executor", executor, EXECUTORS))
-    return EXECUTORS[executor](items, setup, min(workers, max(1, len(items))), address)
+    return EXECUTORS[executor](Queue(items, left), setup, min(workers, max(1, len(items))), address)
 
 
 def portable(setup: Setup) -> str | None:
@@ -48,17 +59,75 @@ def portable(setup: Setup) -> str | None:
     return None
 
 
-def serial(items: Sequence[Any], setup: Setup, workers: int, address: str | None) -> Iterator[tuple[int, Any]]:
+class Queue:
+    """The items that wait, what came of each so far, and how often each killed its worker."""
+
+    def __init__(self, items: Sequence[Any], left: Left) -> None:
+        self.items, self.left = items, left
+        self.waiting = list(range(len(items)))[::-1]
+        self.deaths = [0] * len(items)
+        self.parts: list[list[Any]] = [[] for _ in items]
+
+    def take(self) -> tuple[int, Any] | None:
+        """The next item that is not done, or the rest of one."""
+        while self.waiting:
+            index = self.waiting.pop()
+            rest = self.left(self.items[index], self.parts[index]) if self.parts[index] else self.items[index]
+            if rest is not None:
+                return index, rest
+        return None
+
+    def note(self, index: int, part: Any) -> None:
+        """A part of an item has come."""
+        self.parts[index].append(part)
+        self.deaths[index] = 0
+
+    def give_back(self, index: int, how: str) -> None:
+        """The worker of this item is gone. RunError where the item has killed too many."""
+        self.deaths[index] += 1
+        if self.deaths[index] >= ATTEMPTS:
+            raise RunError(
+                f"{self.items[index]}: its worker died {ATTEMPTS} times ({how}), usually for want of memory. Use fewer workers, or "
+                "executor='serial'."
+            )
+        self.waiting.append(index)
+
+
+Answer = tuple[Literal["part", "over", "error"], Any]
+
+
+class Worker:
+    """Makes ready at its first item, then does items part by part."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.work: Callable[[Any], Iterable[Any]] | None = None
+        self.parts: Iterator[Any] = iter(())
+
+    def step(self, item: Any = None) -> Answer:
+        """The first part of an item; without one, the next part of the item at work."""
+        try:
+            self.work = self.work or self.setup()
+            if item is not None:
+                self.parts = iter(self.work(item[0]))
+            for part in self.parts:
+                return "part", part
+        except Exception as error:
+            return "error", _sendable(error)
+        return "over", None
+
+
+def serial(queue: Queue, setup: Setup, workers: int, address: str | None) -> Iterator[tuple[int, Any]]:
     """One after the other, in this process."""
-    if items:
-        work = setup()
-        for index, item in enumerate(items):
-            yield index, work(item)
+    work = setup() if queue.items else None
+    while work and (taken := queue.take()):
+        for part in work(taken[1]):
+            yield taken[0], part
 
 
-def processes(items: Sequence[Any], setup: Setup, workers: int, address: str | None) -> Iterator[tuple[int, Any]]:
+def processes(queue: Queue, setup: Setup, workers: int, address: str | None) -> Iterator[tuple[int, Any]]:
     """In fresh processes of this machine."""
-    pool = _Pool(setup, items)
+    pool = _Pool(queue, setup)
     try:
         for _ in range(workers):
             pool.start()
@@ -68,12 +137,10 @@ def processes(items: Sequence[Any], setup: Setup, workers: int, address: str | N
 
 
 class _Pool:
-    """Processes with a pipe each; an item belongs to one process until its answer is there."""
+    """Processes with a pipe each; an item belongs to one process until it is over."""
 
-    def __init__(self, setup: Setup, items: Sequence[Any]) -> None:
-        self.setup, self.items = setup, items
-        self.waiting = list(range(len(items)))[::-1]
-        self.attempts = [0] * len(items)
+    def __init__(self, queue: Queue, setup: Setup) -> None:
+        self.queue, self.setup = queue, setup
         self.context = multiprocessing.get_context("spawn")
         self.workers: dict[Connection, tuple[Any, int | None]] = {}
 
@@ -86,14 +153,14 @@ class _Pool:
         self._hand_out(ours)
 
     def _hand_out(self, pipe: Connection) -> None:
-        process, _ = self.workers[pipe]
-        index = self.waiting.pop() if self.waiting else None
-        self.workers[pipe] = (process, index)
-        if index is None:
-            return
-        self.attempts[index] += 1
+        taken = self.queue.take()
+        self.workers[pipe] = (self.workers[pipe][0], taken[0] if taken else None)
+        if taken:
+            self._send(pipe, (taken[1],))
+
+    def _send(self, pipe: Connection, item: Any) -> None:
         try:
-            pipe.send((index, self.items[index]))
+            pipe.send(item)
         except OSError:
             self._replace(pipe)
 
@@ -101,27 +168,32 @@ class _Pool:
         while any(index is not None for _, index in self.workers.values()):
             for pipe in wait(list(self.workers)):
                 assert isinstance(pipe, Connection)
-                try:
-                    index, result, error = pipe.recv()
-                except (EOFError, OSError):
-                    self._replace(pipe)
-                    continue
-                if error is not None:
-                    raise error
-                yield index, result
-                self._hand_out(pipe)
+                yield from self._received(pipe)
+
+    def _received(self, pipe: Connection) -> Iterator[tuple[int, Any]]:
+        index = self.workers[pipe][1]
+        try:
+            kind, value = pipe.recv()
+        except (EOFError, OSError):
+            self._replace(pipe)
+            return
+        if kind == "error":
+            raise value
+        if kind == "part" and index is not None:
+            self.queue.note(index, value)
+            self._send(pipe, None)  # the worker goes on while the caller looks at the part
+            yield index, value
+        else:
+            self._hand_out(pipe)
 
     def _replace(self, pipe: Connection) -> None:
-        """The process is gone: its item goes back, and another process takes its place."""
+        """The process is gone: the rest of its item goes back, and another process takes its place."""
         process, index = self.workers.pop(pipe)
         process.join(timeout=5)
         pipe.close()
-        if index is None:
-            return
-        if self.attempts[index] >= ATTEMPTS:
-            raise _fatal(self.items[index], f"exit code {process.exitcode}")
-        self.waiting.append(index)
-        self.start()
+        if index is not None:
+            self.queue.give_back(index, f"exit code {process.exitcode}")
+            self.start()
 
     def stop(self) -> None:
         for pipe, (process, _) in self.workers.items():
@@ -131,24 +203,12 @@ class _Pool:
             process.join(timeout=5)
 
 
-def _fatal(item: Any, how: str) -> RunError:
-    return RunError(
-        f"{item}: its worker died {ATTEMPTS} times ({how}), usually for want of memory. Use fewer workers, or executor='serial'."
-    )
-
-
 def _serve(pipe: Connection, setup: Setup) -> None:
-    """A worker's life: make ready, then answer until the pipe is closed."""
-    work: Callable[[Any], Any] | None = None
+    """A worker's life: answer until the pipe is closed."""
+    worker = Worker(setup)
     try:
         while True:
-            index, item = pipe.recv()
-            try:
-                work = work or setup()
-                answer: tuple[int, Any, Exception | None] = (index, work(item), None)
-            except Exception as error:
-                answer = (index, None, _sendable(error))
-            pipe.send(answer)
+            pipe.send(worker.step(pipe.recv()))
     except (EOFError, OSError, KeyboardInterrupt):
         return
 
@@ -161,7 +221,7 @@ def _sendable(error: Exception) -> Exception:
     return error
 
 
-def on_ray(items: Sequence[Any], setup: Setup, workers: int, address: str | None) -> Iterator[tuple[int, Any]]:
+def on_ray(queue: Queue, setup: Setup, workers: int, address: str | None) -> Iterator[tuple[int, Any]]:
     """On a Ray cluster: the one at `address`, or one of so many workers on this machine."""
     try:
         ray: Any = importlib.import_module("ray")
@@ -172,22 +232,20 @@ def on_ray(items: Sequence[Any], setup: Setup, workers: int, address: str | None
         local = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
         ray.init(address=address, log_to_driver=False, configure_logging=False, **local)
     try:
-        yield from _on_actors(ray, items, ray.put(setup), workers)
+        yield from _on_actors(ray, queue, ray.put(setup), workers)
     finally:
         if started:
             ray.shutdown()
 
 
-def _on_actors(ray: Any, items: Sequence[Any], setup: Any, workers: int) -> Iterator[tuple[int, Any]]:
-    actor = ray.remote(num_cpus=1)(_Worker)
-    waiting, attempts = list(range(len(items)))[::-1], [0] * len(items)
+def _on_actors(ray: Any, queue: Queue, setup: Any, workers: int) -> Iterator[tuple[int, Any]]:
+    actor = ray.remote(num_cpus=1)(Worker)
     running: dict[Any, tuple[Any, int]] = {}
 
     def hand_out(worker: Any) -> None:
-        if waiting:
-            index = waiting.pop()
-            attempts[index] += 1
-            running[worker.run.remote(items[index])] = (worker, index)
+        taken = queue.take()
+        if taken:
+            running[worker.step.remote((taken[1],))] = (worker, taken[0])
 
     for _ in range(workers):
         hand_out(actor.remote(setup))
@@ -195,31 +253,19 @@ def _on_actors(ray: Any, items: Sequence[Any], setup: Any, workers: int) -> Iter
         (done, *_), _ = ray.wait(list(running))
         worker, index = running.pop(done)
         try:
-            result, error = ray.get(done)
+            kind, value = ray.get(done)
         except ray.exceptions.RayActorError as death:
-            if attempts[index] >= ATTEMPTS:
-                raise _fatal(items[index], type(death).__name__) from None
-            waiting.append(index)
+            queue.give_back(index, type(death).__name__)
             hand_out(actor.remote(setup))
             continue
-        if error is not None:
-            raise error
-        yield index, result
-        hand_out(worker)
-
-
-class _Worker:
-    """A Ray actor: makes ready at its first item."""
-
-    def __init__(self, setup: Setup) -> None:
-        self.setup, self.work = setup, None
-
-    def run(self, item: Any) -> tuple[Any, Exception | None]:
-        try:
-            self.work = self.work or self.setup()  # type: ignore[assignment]
-            return self.work(item), None  # type: ignore[misc]
-        except Exception as error:
-            return None, _sendable(error)
+        if kind == "error":
+            raise value
+        if kind == "part":
+            queue.note(index, value)
+            running[worker.step.remote()] = (worker, index)
+            yield index, value
+        else:
+            hand_out(worker)
 
 
 EXECUTORS: dict[str, Executor] = {"serial": serial, "processes": processes, "ray": on_ray}

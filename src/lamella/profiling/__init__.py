@@ -1,7 +1,7 @@
 """profile(): what every group costs the network at every pruning ratio, and every layer at every bit width, one at a time.
 
     found = profile(model, task)                                          # P = 0.1 ... 0.9 on the validation samples
-    found = profile(model, task, bits=(8, 4), journal="profile.jsonl")    # and bits; a line per point: a kill loses at most one target
+    found = profile(model, task, bits=(8, 4), journal="profile.jsonl")    # and bits; a line per point: a kill loses at most one
     found = profile(model, task, method="race", sweep=Sweep(factor=0.99)) # only which ratios hold, 25 times faster
     found = profile(model, task, sweep=Sweep(layers=True))                # also a curve per layer, its filters masked, as published
 
@@ -10,12 +10,11 @@ gives the counts of the plain loop; `race` stops a point when its answer is know
 Ratios that come to the same legal width are one point; `level` is the ratio that was really removed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -30,7 +29,7 @@ from ..training import Task
 from .estimating import rank_agreement
 from .facts import Forecast, forecast, layer_facts
 from .keeping import keeping, merge
-from .points import BITS, Item, planned_items, planned_points, split
+from .points import BITS, Item, Level, Order, planned_items, planned_points
 from .settings import METHODS, RATIOS, Sweep, check_method
 from .variants import Subject
 from .working import Report, Work, make_work
@@ -61,22 +60,21 @@ def profile(
     with keeping(journal, _identity(work)) if journal else nullcontext(None) as kept:
         progress("profile", 0, total, "baseline")
         baseline = work.baseline
-        done = _kept_points(items, kept)
-        left = items_left(items, done, method)
-        progress("profile", total - sum(len(item.levels) for item in left), total, forecast(work, left).text)
-        for item, report in _reports(work, left):
-            done[item.target, item.knob] = _together(done.get((item.target, item.knob), ()), report.points)
+        orders = [Order(item, _known(item, method, kept)) for item in items]
+        left = sum(len(work.open(order)) for order in orders)
+        progress("profile", total - left, total, forecast(work, orders).text)
+        for index, report in _reports(work, orders):
+            point, order = report.point, orders[index]
             if kept is not None:
-                _keep(kept, item, report, method)
-            remaining = sum(len(i.levels) for i in items_left(items, done, method))
-            progress("profile", total - remaining, total, _told(report))
-    points = tuple(point for item in items for point in done.get((item.target, item.knob), ()))
+                kept.append(_key(order.item, method, point), to_plain(point))
+            orders[index] = order.with_points([point])
+            left -= len(work.open(order)) - len(work.open(orders[index]))
+            progress("profile", total - left, total, _told(point))
+    points = tuple(point for order in orders for point in order.known)
     facts = layer_facts(model, graph, work.engine.program)
     notes = (*NOTES[method], *dict.fromkeys(work.engine.notes))
     return Profile(graph=graph, baseline=baseline, points=points, method=method, notes=notes, facts=facts)
 
-
-Done = dict[tuple[str, str], tuple[Point, ...]]
 
 NOTES: dict[str, tuple[str, ...]] = {
     "exact": (),
@@ -86,22 +84,6 @@ NOTES: dict[str, tuple[str, ...]] = {
     ),
     "estimate": ("estimated from gradients, not measured: for ranking, not for thresholds",),
 }
-
-
-def items_left(items: Sequence[Item], done: Done, method: str) -> list[Item]:
-    """What is still to be measured. A raced item is done as a whole: it does not measure every level."""
-    if method == "race":
-        return [item for item in items if (item.target, item.knob) not in done]
-    keys = [item.key(level) for item in items for level in item.levels if level.value in _levels(done, item)]
-    return split(items, keys)
-
-
-def _levels(done: Done, item: Item) -> set[float]:
-    return {point.level for point in done.get((item.target, item.knob), ())}
-
-
-def _together(before: Sequence[Point], new: Sequence[Point]) -> tuple[Point, ...]:
-    return tuple(sorted((*before, *new), key=lambda p: p.level if p.knob.endswith("ratio") else -p.level))
 
 
 def _identity(work: Work) -> dict[str, str]:
@@ -124,48 +106,42 @@ def _identity(work: Work) -> dict[str, str]:
     return identity
 
 
-def _kept_points(items: Sequence[Item], kept: Journal | None) -> Done:
-    """The points on disk that these items ask for."""
-    entries: dict[str, Any] = dict(kept.entries) if kept is not None else {}
-    done: Done = {}
-    for item in items:
-        rows = entries.get(_raced_key(item)) or [entries[k] for v in item.levels if (k := item.key(v)) in entries]
-        if rows:
-            done[item.target, item.knob] = tuple(from_plain(row, Point) for row in rows)
-    return done
+def _known(item: Item, method: str, kept: Journal | None) -> tuple[Point, ...]:
+    """The points of an item that are on disk."""
+    entries = kept.entries if kept is not None else {}
+    keys = [_key(item, method, level) for level in item.levels]
+    return tuple(from_plain(entries[key], Point) for key in keys if key in entries)
 
 
-def _raced_key(item: Item) -> str:
-    return f"race {item.target}:{item.knob}"
+def _key(item: Item, method: str, level: Level | Point) -> str:
+    """The name of a point in a journal. A raced one shares its error rate with the other questions of its ladder."""
+    return f"{item.key(level)} of {len(item.levels)}" if method == "race" else item.key(level)
 
 
-def _keep(kept: Journal, item: Item, report: Report, method: str) -> None:
-    """A line per point, or one for all that a race asked of a target."""
-    if method == "race":
-        kept.append(_raced_key(item), to_plain(report.points))
-        return
-    for level, point in zip(item.levels, report.points, strict=True):
-        kept.append(item.key(level), to_plain(point))
+def _told(point: Point) -> str:
+    return f"{point.target} at {point.level:.2f}: {100 * point.score.value:.1f} %"
 
 
-def _told(report: Report) -> str:
-    last = report.points[-1]
-    return f"{last.target} at {last.level:.2f}: {100 * last.score.value:.1f} %"
-
-
-def _reports(work: Work, items: Sequence[Item]) -> Any:
-    """Every item with its report, as they are finished."""
+def _reports(work: Work, orders: Sequence[Order]) -> Iterator[tuple[int, Report]]:
+    """Every point with the index of its order, as they are finished."""
     sweep = work.engine.subject.sweep
-    setup = partial(make_work, work.engine.subject, work.method)
+    setup: Callable[[], Work] = partial(make_work, work.engine.subject, work.method)
     if sweep.executor != "serial" and (reason := portable(setup)) is not None:
         work.engine.notes.append(f"ran in this process: the model or the task cannot be sent to another one ({reason})")
         sweep = replace(sweep, executor="serial")
     if sweep.executor == "serial":
-        setup = lambda: work  # type: ignore[assignment]
-    for index, report in execute(items, setup, executor=sweep.executor, workers=sweep.workers, address=sweep.address):
+        setup = lambda: work
+    indices = [index for index, order in enumerate(orders) if work.open(order)]
+    chosen = [orders[index] for index in indices]
+    found = execute(chosen, setup, left=_rest, executor=sweep.executor, workers=sweep.workers, address=sweep.address)
+    for place, report in found:
         if sweep.executor != "serial":
             work.engine.notes.extend(report.notes)
-        yield items[index], report
+        yield indices[place], report
+
+
+def _rest(order: Order, reports: Sequence[Report]) -> Order:
+    return order.with_points(report.point for report in reports)
 
 
 __all__ = [

@@ -2,34 +2,40 @@
 
     engine = Engine(Subject(model, graph, task, sweep))
     dense_N = engine.dense()
-    for level, scores_N in engine.curve(item): ...
+    for level, scores_N in engine.curve(item, item.levels): ...
 
 Each item is proven on a few samples first: the replayed variant must give what the narrowed model itself gives. If it does not (a
 size written as a constant in the program), the same variant with masks instead of missing channels is tried; if that differs too,
-the models themselves are run, as the plain loop would. States of the dense walk are kept while they fit into `sweep.memory`.
+the models themselves are run, as the plain loop would. `walks` keeps the dense walks, `screening` scores in bf16 where it may.
+
+Levels are measured one after the other, so that each can be written down as it is done. Chunks whose walk does not fit into
+`sweep.memory` run at all levels at once before that: their walk would have to be made anew for every level.
 """
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from ..errors import DataError, LamellaError, with_context
-from ..replay import Branch, Change, Program, State, Variant
+from ..errors import LamellaError, with_context
+from ..replay import Change, Program, Variant
 from ..surgery import copied
 from ..training import call, device_of
+from .checks import Scores, agree, checked_scores, is_out_of_memory, tensors_of, unsteady
 from .points import Item, Level
-from .samples import Chunk, Samples
+from .samples import Chunk, Samples, gathered
+from .screening import CALIBRATION, SAFETY, Glance, Screen, cannot_screen, certain
 from .variants import Setting, Subject
+from .walks import Walks
 
-Scores = NDArray[np.float64]
-TOLERANCE = 1e-3  # of the outputs' range, in float32; a wrong channel is off by far more
+T = TypeVar("T")
+
 PROBE = 16
+Seen = Scores | Glance  # of one chunk
 
 
 class Engine:
@@ -42,12 +48,12 @@ class Engine:
         self.notes: list[str] = []
         self.binary = False
         self.margins: NDArray[np.float64] | None = None
-        self._states: dict[int, State] = {}
-        self._sizes: dict[int, int] = {}
-        self._held = 0
+        self.screen: Screen | None = None
         self._probe = next(iter(self.samples))
         self._program: Program | None = None
+        self._walks: Walks | None = None
         self._built = False
+        self._ways: dict[tuple[str, str], Callable[[Setting], Change | None] | None] = {}
 
     @property
     def program(self) -> Program | None:
@@ -55,13 +61,16 @@ class Engine:
         if not self._built:
             self._built = True
             self._program = self._made_program()
+            self.screen = self._made_screen()
+            walked = self.screen.program if self.screen else self._program
+            self._walks = Walks(walked, self.subject.sweep.memory) if walked else None
         return self._program
 
     def _made_program(self) -> Program | None:
         with torch.inference_mode():
             first, second = (tensors_of(call(self.model, self._probe.inputs)) for _ in range(2))
-        if any(not torch.equal(a, b) for a, b in zip(first, second, strict=True)):
-            self.notes.append(_unsteady(first, second))
+        if note := unsteady(first, second):
+            self.notes.append(note)
             return None
         try:
             program = Program(self.model, self._probe.inputs)
@@ -70,11 +79,28 @@ class Engine:
             if not agree(outputs, first):
                 raise ValueError("the exported program gives other outputs than the model")
         except Exception as error:  # whatever the export stumbles over, the model itself still runs
-            line = next(iter(str(error).splitlines()), type(error).__name__)
-            self.notes.append(f"every point ran the whole network: it cannot be replayed ({line[:200]})")
+            self.notes.append(f"every point ran the whole network: it cannot be replayed ({_first_line(error)})")
             return None
         self._probe = self._shortened(program)
         return program
+
+    def _made_screen(self) -> Screen | None:
+        sweep = self.subject.sweep
+        if sweep.screening == "none" or self._program is None:
+            return None
+        problem = cannot_screen(self.subject.task, self.samples.device)
+        if sweep.changes_models:
+            problem = "recalibrated and tuned points run models of their own"
+        if problem is None:
+            try:
+                screen = Screen(self._program)
+                with torch.inference_mode():
+                    screen.calibrate(self._probe, self._program.finished(self._program.start(self._probe.inputs)))
+                return screen
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                problem = f"the network does not run in bf16 ({_first_line(error)})"
+        self.notes.append(f"screening in bf16 was not used: {problem}. Scores are float32 throughout, and the same")
+        return None
 
     def _shortened(self, program: Program) -> Chunk:
         chunk = self._probe
@@ -83,7 +109,12 @@ class Engine:
         few = next(iter(Samples([(chunk.inputs, chunk.targets)], PROBE, self.samples.device)))
         return Chunk(-1, few.inputs, few.targets)
 
-    # ---- scores
+    def forget(self) -> None:
+        """Let go of every walk: the samples are about to be cut otherwise."""
+        if self._walks:
+            self._walks.forget()
+
+    # ---- the dense network
 
     def dense(self) -> Scores:
         """The dense network's score on every sample; also learns whether scores are right-or-wrong, and the margins of logits."""
@@ -95,6 +126,8 @@ class Engine:
                 if isinstance(outputs, Tensor) and outputs.dim() == 2 and outputs.shape[1] > 1:
                     top = outputs.topk(2, dim=1).values
                     margins.append((top[:, 0] - top[:, 1]).double().cpu().numpy())
+                    if self.screen and chunk.number * self.samples.chunk < CALIBRATION:
+                        self.screen.calibrate(chunk, outputs)
         dense_N = np.concatenate(scores)
         self.binary = bool(np.isin(dense_N, (0.0, 1.0)).all())
         self.margins = np.concatenate(margins) if margins and sum(map(len, margins)) == len(dense_N) else None
@@ -106,56 +139,83 @@ class Engine:
             return call(self.model, chunk.inputs)
         return program.finished(program.start(chunk.inputs))
 
-    def curve(self, item: Item) -> list[tuple[Level, Scores]]:
-        """Every level's score on every sample. Out of memory: half the samples at a time, and once more."""
-        while True:
+    # ---- items
+
+    def curve(self, item: Item, levels: Sequence[Level]) -> Iterator[tuple[Level, Scores]]:
+        """These levels' scores on every sample, as they are done. Out of memory: half the samples at a time, and on."""
+        done = 0
+        while done < len(levels):
             try:
-                return self._curve(item)
+                for level, scores_N in self._curve(item, levels[done:]):
+                    yield level, scores_N
+                    done += 1
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or self.samples.chunk == 1:
                     raise
-            self.forget()
-            gc.collect()
-            self.samples.chunk = max(1, self.samples.chunk // 2)
-            self.notes.append(f"out of memory at {item.target}: went on with {self.samples.chunk} samples at a time")
+                self._take_less(item)
 
-    def _curve(self, item: Item) -> list[tuple[Level, Scores]]:
-        with with_context(f"{item.target} ({item.knob})"):
-            runs = self.prepared(item)  # outside inference mode: this may tune
-        with with_context(f"{item.target} ({item.knob})"), torch.inference_mode():
-            parts: list[list[Scores]] = [[] for _ in runs]
+    def _take_less(self, item: Item) -> None:
+        self.forget()
+        gc.collect()
+        self.samples.chunk = max(1, self.samples.chunk // 2)
+        self.notes.append(f"out of memory at {item.target}: went on with {self.samples.chunk} samples at a time")
+
+    def _curve(self, item: Item, levels: Sequence[Level]) -> Iterator[tuple[Level, Scores]]:
+        place = f"{item.target} ({item.knob})"
+        with with_context(place):
+            make = self.maker(item)
+            shared = self._walks is not None and self._ways.get(_key(item)) is not None
+            runs = [make(level) for level in levels] if shared else []
+            early = self._early(runs)
+        for index, level in enumerate(levels):
+            with with_context(place):
+                run = runs[index] if shared else make(level)  # this may tune
+                scores_N = self._level(run, {number: found[index] for number, found in early.items()})
+            yield level, scores_N
+
+    def _early(self, runs: Sequence["Run"]) -> dict[int, list[Seen]]:
+        """By chunk, what every run gives on the chunks whose walk cannot be kept."""
+        found: dict[int, list[Seen]] = {}
+        if not runs or self._walks is None or (self.screen and runs[0].low is None):
+            return found
+        with torch.inference_mode():
             for chunk in self.samples:
-                for part, outputs in zip(parts, self.outputs(runs, chunk), strict=True):
-                    part.append(self.scored(outputs, chunk))
-        return [(level, np.concatenate(part)) for level, part in zip(item.levels, parts, strict=True)]
+                if not self._walks.program.accepts(len(chunk)):
+                    continue
+                branch = self._walks.branch(chunk, runs[0].names)
+                if not self._walks.holds(chunk):
+                    found[chunk.number] = [self._seen(run, chunk, branch) for run in runs]
+        return found
 
-    def prepared(self, item: Item) -> list["Run"]:
-        """Every level ready to run."""
-        make = self.maker(item)
-        return [make(level) for level in item.levels]
-
-    @staticmethod
-    def weights_of(program: Program) -> dict[str, float]:
-        """Per parameter, the share of the network's operators that lie behind it, by the elements they make."""
-        total = max(1, sum(op.elements for op in program.listed))
-        names = {name for op in program.listed for name in op.names}
-        return {n: sum(program.listed[p].elements for p in program.affected({n})) / total for n in names}
+    def _level(self, run: "Run", early: dict[int, Seen]) -> Scores:
+        with torch.inference_mode():
+            seen = [early[chunk.number] if chunk.number in early else self.glance(run, chunk) for chunk in self.samples]
+            return self.settled(run, self.samples, seen)
 
     def maker(self, item: Item) -> "Callable[[Level], Run]":
         """How to make a level of this item ready; proven on the last one, which changes most."""
         subject, program = self.subject, self.program
         if subject.sweep.changes_models:
             return lambda level: Run(s := subject.setting(item, level), None, subject.mended(s.model()))
-        if program is not None:
-            last = subject.setting(item, item.levels[-1])
-            for way in (_as_it_is, _with_masks):
-                change = way(last)
-                if change is not None and self._proven(program, change, last):
-                    return lambda level: _replayed(program, s := subject.setting(item, level), _sure(way(s)))
-            self.notes.append(
-                f"{item.target}: every point ran the whole network, because its program differs from the model"
-            )
-        return lambda level: Run(subject.setting(item, level), None)
+        if program is None:
+            return lambda level: Run(subject.setting(item, level), None)
+        if _key(item) not in self._ways:
+            self._ways[_key(item)] = self._way(program, item)
+        way = self._ways[_key(item)]
+        if way is None:
+            return lambda level: Run(subject.setting(item, level), None)
+        return lambda level: self._replayed(program, s := subject.setting(item, level), _sure(way(s)))
+
+    def _way(self, program: Program, item: Item) -> Callable[[Setting], Change | None] | None:
+        last = self.subject.setting(item, item.levels[-1])
+        for way in (_as_it_is, _with_masks):
+            change = way(last)
+            if change is not None and self._proven(program, change, last):
+                return way
+        self.notes.append(
+            f"{item.target}: every point ran the whole network, because its program differs from the model"
+        )
+        return None
 
     def _proven(self, program: Program, change: Change, setting: Setting) -> bool:
         """Whether the replayed change gives what its model gives on a few samples."""
@@ -170,74 +230,68 @@ class Engine:
         with torch.inference_mode():
             return agree(outputs, tensors_of(call(setting.model().eval(), self._probe.inputs)))
 
-    def outputs(self, runs: Sequence["Run"], chunk: Chunk) -> Iterator[Any]:
-        """The outputs of every run of one item on this chunk."""
-        branch = self.branch(runs[0], chunk)
-        for run in runs:
-            yield self.output(run, chunk, branch)
+    def _replayed(self, program: Program, setting: Setting, change: Change) -> "Run":
+        # Rounding an input to a grid is no work for bf16: its steps are coarser than those of 8 bits.
+        low = self.screen.program.prepared(change) if self.screen and not change.tweaks else None
+        run = Run(setting, program.prepared(change), None, change.names, low)
+        run.error = self.screen.error if self.screen else 0.0
+        return run
 
-    def branch(self, run: "Run", chunk: Chunk) -> Branch | None:
-        """What the runs of this item share on this chunk; None where they run as whole models."""
+    # ---- one run on one chunk
+
+    def outputs(self, run: "Run", chunk: Chunk) -> Any:
+        """The outputs of one run on this chunk, in the model's own precision."""
         program = self.program
         if program is None or run.variant is None or not program.accepts(len(chunk)):
-            return None
-        return program.branch(self._state(program, chunk, run.names), run.names)
-
-    def output(self, run: "Run", chunk: Chunk, branch: Branch | None) -> Any:
-        """The outputs of one run."""
-        if branch is None or run.variant is None or self.program is None:
             return call(run.whole(), chunk.inputs)
-        return self.program.outputs(branch, run.variant)
+        if self._walks is not None and self._walks.program is program:
+            branch = self._walks.branch(chunk, run.names)
+        else:
+            branch = program.branch(program.start(chunk.inputs), run.names)
+        return program.outputs(branch, run.variant)
 
-    def _state(self, program: Program, chunk: Chunk, names: frozenset[str]) -> State:
-        """The chunk's walk, at or before the change."""
-        state = self._states.pop(chunk.number, None)
-        self._held -= self._sizes.pop(chunk.number, 0)
-        if state is None or state.position > program.first(names):
-            state = program.start(chunk.inputs)
-        program.advance(state, program.first(names))
-        size = size_of(state)
-        if self._held + size <= self.subject.sweep.memory:
-            self._states[chunk.number], self._sizes[chunk.number] = state, size
-            self._held += size
-        return state
+    def glance(self, run: "Run", chunk: Chunk) -> Seen:
+        """The scores of a run on this chunk, or what bf16 makes of them; `settled` turns either into scores."""
+        shared = self._walks is not None and run.variant is not None and self._walks.program.accepts(len(chunk))
+        if self._walks is None or not shared or (self.screen and run.low is None):
+            return self.scored(self.outputs(run, chunk), chunk)
+        return self._seen(run, chunk, self._walks.branch(chunk, run.names))
 
-    def forget(self) -> None:
-        """Let go of every walk: the samples are about to be cut otherwise."""
-        self._states.clear()
-        self._sizes.clear()
-        self._held = 0
+    def _seen(self, run: "Run", chunk: Chunk, branch: Any) -> Seen:
+        if self.screen is None or run.low is None:
+            return self.scored(_sure(self._program).outputs(branch, _sure(run.variant)), chunk)
+        seen = self.screen.glance(run.low, branch, chunk)
+        if not run.measured:
+            run.measured = True
+            run.error = max(run.error, float(seen.errors(slice(None), self.outputs(run, chunk)).max()))
+        return seen
+
+    def settled(self, run: "Run", chunks: "Samples | Sequence[Chunk]", seen: Sequence[Seen]) -> Scores:
+        """The scores of all these chunks; what bf16 left in doubt is scored again, until no error seen raises the bound."""
+        glances = [part for part in seen if isinstance(part, Glance)]
+        if not glances:
+            return np.concatenate([part for part in seen if not isinstance(part, Glance)])
+        everything = Glance.joined([part if isinstance(part, Glance) else certain(part) for part in seen])
+        sure = np.zeros(len(everything.scores), dtype=bool)
+        while (doubt := ~sure & ~(everything.margins > SAFETY * run.error)).any():
+            rows = np.flatnonzero(doubt)
+            for at, part in gathered(chunks, rows, self.samples.chunk):
+                outputs = self.outputs(run, part)
+                everything.scores[at] = self.scored(outputs, part)[: len(at)]
+                run.error = max(run.error, float(everything.errors(at, outputs[: len(at)]).max()))
+            sure |= doubt
+        return everything.scores
 
     def scored(self, outputs: Any, chunk: Chunk) -> Scores:
         """The task's score of every sample of the chunk. DataError for what is not one finite number per sample."""
-        scores_N = self.subject.task.score(outputs, chunk.targets)
-        place = f"samples {chunk.number * self.samples.chunk} and on"
-        if not isinstance(scores_N, Tensor) or scores_N.shape != (len(chunk),):
-            seen = f"shape {tuple(scores_N.shape)}" if isinstance(scores_N, Tensor) else f"a {type(scores_N).__name__}"
-            raise DataError(
-                f"the scores of {place} have the wrong form: {seen} was seen; a tensor of shape ({len(chunk)},), one number per "
-                "sample, was expected. Mend the task's score(outputs, targets)."
-            )
-        scores = scores_N.double().cpu().numpy()
-        bad = np.flatnonzero(~np.isfinite(scores))
-        if bad.size:
-            raise DataError(
-                f"{bad.size} of {len(chunk)} scores of {place} are not finite (the first, {scores[bad[0]]}). Look for NaN in the "
-                "inputs, the weights or the score function."
-            )
-        if self.binary and not np.isin(scores, (0.0, 1.0)).all():
-            odd = scores[~np.isin(scores, (0.0, 1.0))][0]
-            raise DataError(
-                f"a score of {odd} among {place}: every score of the dense network was 0 or 1, so this is outside the range. Mend "
-                "the task's score(outputs, targets)."
-            )
-        return scores
+        place = f"samples {chunk.number * self.samples.chunk} and on" if chunk.number >= 0 else "some samples"
+        return checked_scores(self.subject.task.score(outputs, chunk.targets), len(chunk), place, self.binary)
 
 
 class Run:
-    """A level made ready: replayed where that is proven, else a model."""
+    """A level made ready: replayed where that is proven, else a model. `error`: the largest of a margin that bf16 has shown here."""
 
-    __slots__ = ("_model", "names", "setting", "variant")
+    __slots__ = ("_model", "error", "low", "measured", "names", "setting", "variant")
 
     def __init__(
         self,
@@ -245,14 +299,20 @@ class Run:
         variant: Variant | None,
         model: nn.Module | None = None,
         names: frozenset[str] = frozenset(),
+        low: Variant | None = None,
     ) -> None:
-        self.setting, self.variant, self.names, self._model = setting, variant, names, model
+        self.setting, self.variant, self.names, self.low, self._model = setting, variant, names, low, model
+        self.error, self.measured = 0.0, False
 
     def whole(self) -> nn.Module:
         """The variant as a model of its own, in evaluation mode."""
         if self._model is None:
             self._model = self.setting.model().eval()
         return self._model
+
+
+def _key(item: Item) -> tuple[str, str]:
+    return item.target, item.knob
 
 
 def _as_it_is(setting: Setting) -> Change | None:
@@ -263,51 +323,13 @@ def _with_masks(setting: Setting) -> Change | None:
     return setting.masked() if setting.masked else None
 
 
-def _sure(change: Change | None) -> Change:
-    assert change is not None
-    return change
+def _sure(value: T | None) -> T:
+    assert value is not None
+    return value
 
 
-def _replayed(program: Program, setting: Setting, change: Change) -> Run:
-    return Run(setting, program.prepared(change), None, change.names)
-
-
-def size_of(state: State) -> int:
-    """Bytes of what a walk holds."""
-    return sum(v.nbytes for v in tree_leaves(state.values) if isinstance(v, Tensor))
-
-
-def tensors_of(outputs: Any) -> list[Tensor]:
-    """The tensors of a network's outputs."""
-    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-
-
-def agree(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
-    """Whether two sets of outputs are equal but for the order of additions. Where the one is not finite, neither need be the other."""
-    return len(a) == len(b) and all(_near(x, y) for x, y in zip(a, b, strict=True))
-
-
-def _near(x: Tensor, y: Tensor) -> bool:
-    if x.shape != y.shape or not x.is_floating_point():
-        return x.shape == y.shape
-    if not bool(torch.isfinite(y).all()):
-        return not bool(torch.isfinite(x).all())
-    return float((x - y).abs().max()) <= TOLERANCE * max(float(y.abs().max()), 1e-6) if x.numel() else True
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is torch's or Python's way of saying that memory is used up."""
-    text = str(error).lower()
-    words = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
-    return isinstance(error, MemoryError) or any(word in text for word in words)
-
-
-def _unsteady(first: Sequence[Tensor], second: Sequence[Tensor]) -> str:
-    apart = max(float((a.double() - b.double()).abs().max()) for a, b in zip(first, second, strict=True) if a.numel())
-    return (
-        f"the model is not deterministic: run twice on the same samples in evaluation mode, its outputs differ by up to {apart:.2g}, so "
-        "intervals leave out that spread, and nothing could be shared between points. Look for dropout or random numbers in forward"
-    )
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
 __all__ = ["Engine", "LamellaError", "Run", "Scores"]

@@ -1,6 +1,6 @@
 """What stands beside the curves: the cost of a sweep before it starts, and facts of every layer.
 
-    forecast(work, items).text           "171 points, about 2 min 40 s here"
+    forecast(work, orders).text          "171 points, about 2 min 40 s here"
     layer_facts(model, graph, program)   {"conv1": {"params": 432, "macs": ..., "receptive_field": 3, ...}}
 
 Receptive field: r_l = r_(l-1) + (k_l - 1) x product of earlier strides, over the longest path (Richter et al. 2022); a layer whose
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..costs import layer_cost
 from ..replay import Program
 from ..schema import Graph
-from .points import Item
+from .points import Item, Order
 from .working import Work
 
 RACED_SHARE = 0.12  # of an exact sweep, by benchmarks/profile.py
@@ -50,11 +50,12 @@ class Forecast:
         return f"{self.points} points, about {length} here"
 
 
-def forecast(work: Work, items: Sequence[Item]) -> Forecast:
-    """Seconds from one timed chunk of the dense network, and from how much of it each item runs."""
+def forecast(work: Work, orders: Sequence[Order]) -> Forecast:
+    """Seconds from the timed pass of the dense network, and from how much of it each point runs."""
     engine, sweep = work.engine, work.engine.subject.sweep
-    points = sum(len(item.levels) for item in items)
-    if work.method == "estimate" or not items:
+    counts = [len(work.open(order)) for order in orders]
+    points = sum(counts)
+    if work.method == "estimate" or not points:
         return Forecast(points, 0.0)
     program = engine.program
     dense = work.scores_seconds  # the baseline that has just been measured
@@ -66,10 +67,18 @@ def forecast(work: Work, items: Sequence[Item]) -> Forecast:
     elif program is None:
         seconds = points * dense
     else:
-        weights = engine.weights_of(program)
-        seconds = sum(len(i.levels) * _share(engine.subject.graph, i, weights) for i in items) * dense + dense
+        behind, graph = _shares_behind(program), engine.subject.graph
+        shares = [_share(graph, order.item, behind) for order in orders]
+        seconds = sum(n * share for n, share in zip(counts, shares, strict=True)) * dense + dense
     seconds *= RACED_SHARE if work.method == "race" else 1.0
     return Forecast(points, seconds / (1 if sweep.executor == "serial" else sweep.workers))
+
+
+def _shares_behind(program: Program) -> dict[str, float]:
+    """Per parameter, the share of the network's operators that lie behind it, by the elements they make."""
+    total = max(1, sum(op.elements for op in program.listed))
+    names = {name for op in program.listed for name in op.names}
+    return {n: sum(program.listed[p].elements for p in program.affected({n})) / total for n in names}
 
 
 def _share(graph: Graph, item: Item, weights: dict[str, float]) -> float:

@@ -1,6 +1,7 @@
 """What a sweep measures: items, each a target (group or layer), a knob, and the levels it is set to.
 
     items = planned_items(model, graph, Sweep(), pruning_ratios=(0.5,), bits=(8, 4))
+    order = Order(items[0], known=points)                # an item, and the points of it that are on disk
 
 Ratios that come to the same width are one level; `level` is the fraction that is really removed.
 """
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from ..errors import LamellaError
-from ..schema import Graph, Group, Knob
+from ..schema import Graph, Group, Knob, Point
 from .settings import Sweep
 
 BITS = (8, 6, 4, 3, 2)
@@ -34,9 +35,10 @@ class Item:
     knob: Knob
     levels: tuple[Level, ...]
 
-    def key(self, level: Level) -> str:
+    def key(self, level: "Level | Point") -> str:
         """The name of a point in a journal."""
-        setting = level.width if level.width is not None else int(level.value)
+        value = level.value if isinstance(level, Level) else level.level
+        setting = level.width if level.width is not None else int(value)
         return f"{self.target}:{setting}" if self.knob == "pruning_ratio" else f"{self.target}:{self.knob}:{setting}"
 
 
@@ -109,8 +111,20 @@ def _bits_items(model: nn.Module, graph: Graph, bits: Sequence[int], sweep: Swee
     return [Item(name, knob, levels) for knob in knobs for name in layers]
 
 
-def split(items: Iterable[Item], done: Iterable[str]) -> list[Item]:
-    """The items without the levels whose keys are done."""
-    done = set(done)
-    left = [replace(item, levels=tuple(v for v in item.levels if item.key(v) not in done)) for item in items]
-    return [item for item in left if item.levels]
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An item to be measured, and the points of it that are known."""
+
+    item: Item
+    known: tuple[Point, ...] = ()
+
+    @property
+    def open(self) -> tuple[Level, ...]:
+        """The levels without a point."""
+        done = {point.level for point in self.known}
+        return tuple(level for level in self.item.levels if level.value not in done)
+
+    def with_points(self, points: Iterable[Point]) -> "Order":
+        """The same order, and more that is known; points in the item's order of levels."""
+        places = {level.value: index for index, level in enumerate(self.item.levels)}
+        return replace(self, known=tuple(sorted((*self.known, *points), key=lambda p: places[p.level])))

@@ -1,6 +1,6 @@
 """Which levels hold? Samples are drawn until that is known, and milder levels are taken to hold where a harsher one does.
 
-    points = Racer(engine, sweep).measure(item)           # of the levels that were asked
+    for point in Racer(engine, dense_N).points(order): ...       # one per level that is asked
 
 The floor is `sweep.factor` x the dense score on all samples. Samples are put into strata by the margin of the dense network's two best
 outputs, shuffled within each, and cut into chunks; every candidate draws chunks in an order of its own. See statistics.Race.
@@ -8,24 +8,44 @@ outputs, shuffled within each, and cut into chunks; every candidate draws chunks
 
 import math
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from ..errors import with_context
-from ..replay import Branch
 from ..schema import Point, Score
 from ..statistics import Race, climb, strata_of
 from ..training import mixed
 from .engine import Engine, Run, Scores
-from .points import Item, Level
-from .samples import Chunk
-from .settings import Sweep
+from .points import Item, Level, Order
+from .samples import Chunk, picked
 
 CHUNK = 32
+
+
+class _Asked(Exception):  # noqa: N818 - not an error: the search wants to know about a level
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index
+
+
+def next_question(order: Order, floor: float) -> Level | None:
+    """The level whose point a race needs next; None where the known points answer it."""
+    known = {point.level: point.score.value >= floor - 1e-12 for point in order.known}
+
+    def holds(index: int) -> bool:
+        level = order.item.levels[index]
+        if level.value not in known:
+            raise _Asked(index)
+        return known[level.value]
+
+    try:
+        climb(len(order.item.levels), holds)
+    except _Asked as asked:
+        return order.item.levels[asked.index]
+    return None
 
 
 class Racer:
@@ -33,6 +53,7 @@ class Racer:
 
     def __init__(self, engine: Engine, dense_N: Scores) -> None:
         self.engine, self.dense_N, self.sweep = engine, dense_N, engine.subject.sweep
+        self.floor = self.sweep.factor * float(dense_N.mean())
         whole = engine.samples.whole()
         engine.forget()
         generator = np.random.default_rng(self.sweep.seed)
@@ -41,27 +62,29 @@ class Racer:
         number = 0
         for part in self.strata:
             rows = [part[i : i + CHUNK] for i in range(0, len(part), CHUNK)]
-            self.chunks.append([(_rows_of(whole, number + i, r), r) for i, r in enumerate(rows)])
+            self.chunks.append([(picked(whole, r, number + i), r) for i, r in enumerate(rows)])
             number += len(rows)
-        self._last: dict[str, float] = {}
 
-    def measure(self, item: Item) -> list[Point]:
-        """A point for every level that was asked."""
-        with with_context(f"{item.target} ({item.knob})"), torch.inference_mode():
-            make = self.engine.maker(item)
-            branches: dict[int, Branch | None] = {}
-            asked: dict[int, Point] = {}
+    def points(self, order: Order) -> Iterator[Point]:
+        """A point for every level that the search asks about and that is not known."""
+        while (level := next_question(order, self.floor)) is not None:
+            point = self._point(order.item, level)
+            order = order.with_points([point])
+            yield point
 
-            def holds(index: int) -> bool:
-                run, started = make(item.levels[index]), time.perf_counter()
-                race = self._raced(run, branches, _stream(self.sweep.seed, item, index), len(item.levels))
-                asked[index] = self._point(item, item.levels[index], race, time.perf_counter() - started)
-                return bool(race.verdict())
+    def _point(self, item: Item, level: Level) -> Point:
+        started = time.perf_counter()
+        with with_context(f"{item.target} ({item.knob})"):
+            run = self.engine.maker(item)(level)
+            with torch.inference_mode():
+                race = self._raced(run, _stream(self.sweep.seed, item, level), len(item.levels))
+        score = self._score(race)
+        seconds = time.perf_counter() - started
+        return Point(
+            target=item.target, knob=item.knob, level=level.value, width=level.width, score=score, seconds=seconds
+        )
 
-            climb(len(item.levels), holds)
-        return [asked[index] for index in sorted(asked)]
-
-    def _raced(self, run: Run, branches: dict[int, Branch | None], seed: int, levels: int) -> Race:
+    def _raced(self, run: Run, seed: int, levels: int) -> Race:
         """Draw until the verdict. The error is shared between the questions that a search over the levels asks."""
         questions = max(1, math.ceil(math.log2(levels + 1)))
         floor = (self.sweep.factor - 1) * float(self.dense_N.mean())
@@ -73,17 +96,15 @@ class Racer:
             for stratum, wanted in enumerate(race.wanted(look)):
                 while race.counts[stratum] < wanted:
                     chunk, rows = queues[stratum].pop()
-                    race.add(stratum, self._scores(run, chunk, branches) - self.dense_N[rows])
+                    race.add(stratum, self._scores(run, chunk) - self.dense_N[rows])
             if race.verdict() is not None:
                 break
         return race
 
-    def _scores(self, run: Run, chunk: Chunk, branches: dict[int, Branch | None]) -> Scores:
-        if chunk.number not in branches:
-            branches[chunk.number] = self.engine.branch(run, chunk)
-        return self.engine.scored(self.engine.output(run, chunk, branches[chunk.number]), chunk)
+    def _scores(self, run: Run, chunk: Chunk) -> Scores:
+        return self.engine.settled(run, [chunk], [self.engine.glance(run, chunk)])
 
-    def _point(self, item: Item, level: Level, race: Race, seconds: float) -> Point:
+    def _score(self, race: Race) -> Score:
         """The estimate with a 95 % interval: the spread of the draw, and that of the validation samples themselves."""
         difference, error = race.estimate()
         value = float(self.dense_N.mean()) + difference
@@ -93,21 +114,12 @@ class Racer:
         if self.engine.binary:
             value = min(max(value, 0.0), 1.0)
             low, high = max(0.0, low), min(1.0, high)
-        score = Score(value=value, low=min(low, value), high=max(high, value), n=int(race.counts.sum()))
-        return Point(
-            target=item.target, knob=item.knob, level=level.value, width=level.width, score=score, seconds=seconds
-        )
+        return Score(value=value, low=min(low, value), high=max(high, value), n=int(race.counts.sum()))
 
 
-def _stream(seed: int, item: Item, index: int) -> int:
+def _stream(seed: int, item: Item, level: Level) -> int:
     """The seed of a candidate's own order of draws."""
-    return mixed(seed, index, *item.target.encode(), *item.knob.encode())
+    return mixed(seed, round(1e6 * level.value), *item.target.encode(), *item.knob.encode())
 
 
-def _rows_of(whole: Chunk, number: int, rows: NDArray[np.int64]) -> Chunk:
-    index = torch.from_numpy(rows)
-    picked = tree_map_only(Tensor, lambda leaf: leaf[index.to(leaf.device)], (whole.inputs, whole.targets))
-    return Chunk(number, *picked)
-
-
-__all__ = ["CHUNK", "Racer", "Sweep"]
+__all__ = ["CHUNK", "Racer", "next_question"]

@@ -8,11 +8,13 @@ Held in memory where they fit; else the loader is walked for every pass, and a p
 """
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
@@ -108,3 +110,32 @@ def joined(parts: list[tuple[Any, Any]]) -> tuple[Any, Any]:
     merged = [torch.cat(same) if isinstance(same[0], Tensor) else same[0] for same in zip(*leaves, strict=True)]
     result: tuple[Any, Any] = tree_unflatten(merged, structure)
     return result
+
+
+def gathered(chunks: Iterable[Chunk], rows: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], Chunk]]:
+    """These rows of the chunks laid end to end, some at a time: (rows, their samples). A single sample comes twice: programs need two."""
+    held: list[tuple[NDArray[np.int64], Chunk]] = []
+    start = 0
+    for chunk in chunks:
+        at = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(chunk))]
+        if len(at):
+            held.append((at, picked(chunk, at - start)))
+        start += len(chunk)
+        if sum(len(a) for a, _ in held) >= size:
+            yield _together(held)
+            held = []
+    if held:
+        yield _together(held)
+
+
+def picked(chunk: Chunk, rows: NDArray[np.int64], number: int = -1) -> Chunk:
+    """These rows of a chunk."""
+    index = torch.from_numpy(rows)
+    inputs, targets = tree_map_only(Tensor, lambda leaf: leaf[index.to(leaf.device)], (chunk.inputs, chunk.targets))
+    return Chunk(number, inputs, targets)
+
+
+def _together(held: list[tuple[NDArray[np.int64], Chunk]]) -> tuple[NDArray[np.int64], Chunk]:
+    rows = np.concatenate([at for at, _ in held])
+    parts = [(chunk.inputs, chunk.targets) for _, chunk in held]
+    return rows, Chunk(-1, *joined(parts if len(rows) > 1 else parts * 2))

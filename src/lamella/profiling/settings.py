@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ..errors import LamellaError, unknown_name
 
 RATIOS = tuple(p / 10 for p in range(1, 10))
+SCREENINGS = ("none", "bf16")
 METHODS = ("exact", "race", "estimate")
 
 
@@ -17,6 +18,8 @@ class Sweep:
     every point first, as published, on `tune_samples` samples an epoch. `factor`, `error`, `indifference`: the race's threshold
     factor, error rate per target, and the share of the baseline within which either answer is right. `executor`: serial, processes
     or ray, with so many `workers`; `address`: of a Ray cluster. `chunk`: samples at a time; `memory`: bytes for kept activations.
+    `screening`: none, or bf16, which scores in bf16 what is beyond doubt, the counts being the same; where it cannot be exact or
+    would not pay, the profile says so and does without.
     """
 
     layers: bool = False
@@ -33,7 +36,8 @@ class Sweep:
     workers: int = 2
     address: str | None = None
     chunk: int = 64
-    memory: int = 800_000_000
+    memory: int = 1_000_000_000
+    screening: str = "none"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -42,6 +46,7 @@ class Sweep:
         _demand(self.indifference >= 0, f"indifference {self.indifference} is negative.")
         _demand(self.chunk >= 1, f"chunk {self.chunk}: at least one sample at a time.")
         _demand(self.workers >= 1, f"workers {self.workers}: at least one.")
+        _demand(self.screening in SCREENINGS, unknown_name("screening", self.screening, SCREENINGS))
         _demand(self.tune_epochs >= 0, f"tune_epochs {self.tune_epochs} is negative.")
 
     @property

@@ -1,11 +1,11 @@
-"""One piece of work: all levels of an item, measured by one method. Made once per worker.
+"""What a worker does: the points of an order, by one method, one after the other. Made once per worker.
 
 work = Work(subject, method)
-report = work(item)                 # Report: the points, and notes
+for report in work(order): ...      # Report: a point, and notes
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,16 +15,16 @@ from ..schema import Point, Score
 from ..statistics import score_interval
 from .engine import Engine, Scores
 from .estimating import estimated
-from .points import Item, Level
-from .racing import Racer
+from .points import Item, Level, Order
+from .racing import Racer, next_question
 from .variants import Subject
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an item came to."""
+    """A point, and what there is to say about how it was come by."""
 
-    points: tuple[Point, ...]
+    point: Point
     notes: tuple[str, ...]
 
 
@@ -52,33 +52,49 @@ class Work:
     def _racer(self) -> Racer:
         return Racer(self.engine, self.dense_scores)
 
-    def __call__(self, item: Item) -> Report:
-        """Measure an item."""
+    def __call__(self, order: Order) -> Iterator[Report]:
+        """Measure what is open of an order, point by point."""
         _ = self.dense_scores  # knows what scores look like, and the margins
-        before = len(self.engine.notes)
-        points = MEASURES[self.method](self, item)
-        return Report(tuple(points), tuple(self.engine.notes[before:]))
+        told = len(self.engine.notes)
+        for point in MEASURES[self.method](self, order):
+            notes = self.engine.notes[told:]
+            told += len(notes)
+            yield Report(point, tuple(notes))
 
-    def exact(self, item: Item) -> list[Point]:
+    def open(self, order: Order) -> tuple[Level, ...]:
+        """The levels that may still be measured: a race that is answered measures no more."""
+        if self.method == "race" and next_question(order, self.floor) is None:
+            return ()
+        return order.open
+
+    @property
+    def floor(self) -> float:
+        """What a raced point must score to hold."""
+        return self.engine.subject.sweep.factor * float(self.dense_scores.mean())
+
+    def exact(self, order: Order) -> Iterator[Point]:
         """Every level on every sample."""
         started = time.perf_counter()
-        found = self.engine.curve(item)
-        seconds = (time.perf_counter() - started) / len(found)
-        return [_point(item, level, score_interval(scores_N), seconds) for level, scores_N in found]
+        for level, scores_N in self.engine.curve(order.item, order.open):
+            now = time.perf_counter()
+            yield _point(order.item, level, score_interval(scores_N), now - started)
+            started = time.perf_counter()
 
-    def race(self, item: Item) -> list[Point]:
+    def race(self, order: Order) -> Iterator[Point]:
         """As many levels, on as many samples, as the search needs."""
-        return self._racer.measure(item)
+        return self._racer.points(order)
 
-    def estimate(self, item: Item) -> list[Point]:
+    def estimate(self, order: Order) -> Iterator[Point]:
         """Every level from one backward pass."""
-        started = time.perf_counter()
+        item, started = order.item, time.perf_counter()
         found = estimated(self.engine, item, self.baseline)
         seconds = (time.perf_counter() - started) / len(found)
-        return [_point(item, level, score, seconds) for level, score in zip(item.levels, found, strict=True)]
+        for level, score in zip(item.levels, found, strict=True):
+            if level in order.open:
+                yield _point(item, level, score, seconds)
 
 
-MEASURES: dict[str, Callable[[Work, Item], list[Point]]] = {
+MEASURES: dict[str, Callable[[Work, Order], Iterator[Point]]] = {
     "exact": Work.exact,
     "race": Work.race,
     "estimate": Work.estimate,

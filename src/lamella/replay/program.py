@@ -1,7 +1,8 @@
 """A model as a program that can be run from any operator on, at other values of some parameters."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only, tree_unflatten
 
 from .folding import CONVOLUTIONS, LAYERS, absorbed, fold
-from .operators import Name, Operator, Ref, operators
+from .operators import Listing, Name, Operator, Ref, aten, operators
 from .running import Bound, Branch, Runner, State, Tweak, Variant, named
 
 
@@ -36,18 +37,33 @@ class Change:
 class Program:
     """A model in evaluation mode, exported at these inputs, batch norms folded, weights in channels-last order.
 
-    Raises whatever torch.export raises for a model it cannot follow.
+    Raises whatever torch.export raises for a model it cannot follow. `dtype`: what floating-point values are computed in, all but
+    those of the operators in `wide`; None: as they are.
     """
 
+    dtype: torch.dtype | None = None
+    wide: frozenset[int] = frozenset()
+
     def __init__(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
-        listing = fold(operators(model, inputs))
-        self.listing, self.listed = listing, listing.operators
-        self.runner = Runner(self.listed, listing.outputs)
+        self.listing = fold(operators(model, inputs))
         self.size = next(len(x) for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim())
         self._sides = tuple(int(x.shape[-1]) for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() > 2)
         self.structure = _output_structure(model, inputs)
+        self._make_ready()
+
+    def _make_ready(self) -> None:
+        self.listed = self.listing.operators
+        self.runner = Runner(self.listed, self.listing.outputs)
         self._plans: dict[frozenset[str], tuple[tuple[int, ...], list[int]]] = {}
-        self.dense = {p: self._bind(op, listing.tensors) for p, op in enumerate(self.listed)}
+        self.dense = {p: self._bind(op, self.listing.tensors) for p, op in enumerate(self.listed)}
+
+    def lowered(self, dtype: torch.dtype) -> "Program":
+        """The same program computing in another dtype; layers that no other layer follows, and all behind them, in float32."""
+        twin = copy.copy(self)
+        twin.listing, twin.wide = _with_wide_ends(self.listing)
+        twin.dtype = dtype
+        twin._make_ready()
+        return twin
 
     @property
     def elements(self) -> int:
@@ -82,7 +98,7 @@ class Program:
 
     def start(self, inputs: tuple[Any, ...]) -> State:
         """A batch before the first operator."""
-        leaves = [_laid_out(x) for x in tree_leaves(inputs)]
+        leaves = [_laid_out(self._cast(x)) for x in tree_leaves(inputs)]
         return State(0, dict(enumerate(leaves)))
 
     def affected(self, names: Iterable[str]) -> tuple[int, ...]:
@@ -164,7 +180,7 @@ class Program:
             variant.picked[position] = change.rows[weight]
         elif weight in change.kept and self.listed[position].names >= change.tensors.keys():
             dense = self.listing.tensors[weight]
-            mask = torch.zeros(len(dense), dtype=dense.dtype, device=dense.device)
+            mask = torch.zeros(len(dense), dtype=self.dtype or dense.dtype, device=dense.device)
             mask[change.kept[weight]] = 1
             variant.zeroed[position] = mask.view(1, -1, *[1] * (dense.dim() - 2))
 
@@ -184,11 +200,44 @@ class Program:
         return tree_unflatten(leaves, self.structure)
 
     def _bind(self, op: Operator, tensors: Mapping[str, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        args, kwargs = op.args, {k: named(v, tensors) for k, v in op.kwargs.items()}
+        cast: Callable[[Any], Any] = (lambda x: x) if op.index in self.wide else self._cast
+        args, kwargs = op.args, {k: tree_map(cast, named(v, tensors)) for k, v in op.kwargs.items()}
         if op.target in CONVOLUTIONS and all(isinstance(a, Name | None) for a in op.args[1:3]):
             weight, bias = absorbed(op, tensors)
-            return (args[0], _laid_out(weight), bias, *args[3:]), kwargs
-        return tuple(named(a, tensors) for a in args), kwargs
+            return (args[0], _laid_out(cast(weight)), cast(bias), *args[3:]), kwargs
+        return tuple(tree_map(cast, named(a, tensors)) for a in args), kwargs
+
+    def _cast(self, value: Any) -> Any:
+        """A floating-point tensor in the program's dtype; anything else as it is."""
+        if self.dtype is None or not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        return value.to(self.dtype)
+
+
+def _with_wide_ends(listing: Listing) -> tuple[Listing, frozenset[int]]:
+    """The listing with the inputs of its last layers cast to float32, and the operators from there on."""
+    readers: dict[int, list[Operator]] = {}
+    for op in listing.operators:
+        for index in op.reads:
+            readers.setdefault(index, []).append(op)
+    leads: dict[int, bool] = {}  # whether another layer follows
+    for op in reversed(listing.operators):
+        leads[op.index] = any(o.target in LAYERS or leads[o.index] for o in readers.get(op.index, []))
+    ends = {op.index for op in listing.operators if op.target in LAYERS and not leads[op.index]}
+    wide, made = set(ends), []
+    free = max(op.index for op in listing.operators) + 1
+    for op in listing.operators:
+        if op.index in ends and isinstance(op.args[0], Ref):
+            widened = Operator(free, aten.to.dtype, (op.args[0], torch.float32), {})
+            widened.note_reads()
+            op = replace(op, args=(Ref(free), *op.args[1:]))
+            op.note_reads()
+            made.append(widened)
+            free += 1
+        if not wide.isdisjoint(op.reads):
+            wide.add(op.index)
+        made.append(op)
+    return replace(listing, operators=made), frozenset(wide)
 
 
 def _last_of(value: Any, otherwise: int) -> int:

@@ -1,0 +1,78 @@
+"""What is held against outputs and scores: two ways agree, scores are numbers in their range, memory ran out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from ..errors import DataError
+
+Scores = NDArray[np.float64]
+TOLERANCE = 1e-3  # of the outputs' range, in float32; a wrong channel is off by far more
+
+
+def checked_scores(scores_N: Any, count: int, place: str, binary: bool = False) -> Scores:
+    """The scores as float64, shape (N,). DataError for what is not one finite number per sample; `binary`: that is 0 or 1."""
+    if not isinstance(scores_N, Tensor) or scores_N.shape != (count,):
+        seen = f"shape {tuple(scores_N.shape)}" if isinstance(scores_N, Tensor) else f"a {type(scores_N).__name__}"
+        raise DataError(
+            f"the scores of {place} have the wrong form: {seen} was seen; a tensor of shape ({count},), one number per "
+            "sample, was expected. Mend the task's score(outputs, targets)."
+        )
+    scores: Scores = scores_N.double().cpu().numpy()
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if bad.size:
+        raise DataError(
+            f"{bad.size} of {count} scores of {place} are not finite (the first, {scores[bad[0]]}). Look for NaN in the "
+            "inputs, the weights or the score function."
+        )
+    if binary and not np.isin(scores, (0.0, 1.0)).all():
+        odd = scores[~np.isin(scores, (0.0, 1.0))][0]
+        raise DataError(
+            f"a score of {odd} among {place}: every score of the dense network was 0 or 1, so this is outside the range. Mend "
+            "the task's score(outputs, targets)."
+        )
+    return scores
+
+
+def tensors_of(outputs: Any) -> list[Tensor]:
+    """The tensors of a network's outputs."""
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def agree(a: Sequence[Tensor], b: Sequence[Tensor], tolerance: float = TOLERANCE) -> bool:
+    """Whether two sets of outputs are equal but for the order of additions. Where the one is not finite, neither need be the other."""
+    return len(a) == len(b) and all(_near(x, y, tolerance) for x, y in zip(a, b, strict=True))
+
+
+def _near(x: Tensor, y: Tensor, tolerance: float) -> bool:
+    if x.shape != y.shape or not x.is_floating_point():
+        return x.shape == y.shape
+    if not bool(torch.isfinite(y).all()):
+        return not bool(torch.isfinite(x).all())
+    return float((x - y).abs().max()) <= tolerance * max(float(y.abs().max()), 1e-6) if x.numel() else True
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is torch's or Python's way of saying that memory is used up."""
+    text = str(error).lower()
+    words = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+    return isinstance(error, MemoryError) or any(word in text for word in words)
+
+
+def unsteady(first: Sequence[Tensor], second: Sequence[Tensor]) -> str | None:
+    """What to say of a model that gave these outputs for the same samples; None where they are the same."""
+    if all(torch.equal(a, b) for a, b in zip(first, second, strict=True)):
+        return None
+    apart = max(float((a.double() - b.double()).abs().max()) for a, b in zip(first, second, strict=True) if a.numel())
+    return (
+        f"the model is not deterministic: run twice on the same samples in evaluation mode, its outputs differ by up to {apart:.2g}, so "
+        "intervals leave out that spread, and nothing could be shared between points. Look for dropout or random numbers in forward"
+    )
+
+
+__all__ = ["Scores", "agree", "checked_scores", "is_out_of_memory", "tensors_of", "unsteady"]
