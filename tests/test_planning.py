@@ -255,11 +255,30 @@ def test_out_of_time_gives_the_best_so_far(monkeypatch, option_a):
 
     profile = measured(option_a)
     monkeypatch.setattr(solving, "best_bound", lambda *_: None)
-    monkeypatch.setattr(Program, "minimize", lambda *_, **__: Solution(None, True, np.inf, 0.5, True))
+    monkeypatch.setattr(Program, "minimize", lambda *_, **__: Solution(None, True, np.inf, 0.05, True))
     made = plan(profile, Budget(bytes="30%"), planner="knapsack", time_limit=0.01)
     assert made.proof.status == "time limit"
     assert 0 < made.proof.gap <= 1
     assert made.predicted.bytes <= 0.3 * made.dense.bytes
+
+
+def test_a_real_time_limit_leaves_a_plan_within_the_budget(option_a):
+    made = plan(measured(option_a), Budget(bytes="15%", macs="50%", memory="80%"), planner="knapsack", time_limit=1e-3)
+    assert made.predicted.bytes <= 0.15 * made.dense.bytes
+    assert made.predicted.memory <= 0.8 * made.dense.memory
+    assert made.proof.status == "time limit" or made.proof.gap <= 1e-3
+    assert made.proof.bound <= made.proof.value
+
+
+def test_parting_by_streams_proves_what_one_program_proves(monkeypatch, option_a):
+    from lamella.planning import solving
+
+    profile, budget = measured(option_a, seed=5), Budget(bytes="12%", macs="45%", memory="80%")
+    parted = plan(profile, budget, planner="knapsack", gap=1e-4).proof
+    monkeypatch.setattr(solving, "STREAM", 10**6)
+    whole = plan(profile, budget, planner="knapsack", gap=1e-4).proof
+    assert parted.value == pytest.approx(whole.value, rel=2e-4)
+    assert max(parted.gap, whole.gap) <= 1e-4
 
 
 def test_fifty_groups_are_solved_quickly():

@@ -12,7 +12,9 @@ any tables; quick where the network of variables is thin, which chains and resid
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -61,8 +63,9 @@ class Result:
 
 def eliminate(sizes: Mapping[str, int], tables: Sequence[Table]) -> Result:
     """The least sum of the tables over all variables. TooWideError where a bucket would be too large."""
-    left, loose, buckets = list(tables), 0.0, list[Bucket]()
-    for name in _ordered(sizes, [t.names for t in tables]):
+    left, buckets = [t for t in tables if t.names], list[Bucket]()
+    loose = sum(float(t.values) for t in tables if not t.names)
+    for name in _ordered(tuple(sizes.items()), tuple(dict.fromkeys(t.names for t in tables))):
         used = [t for t in left if name in t.names]
         names = tuple(dict.fromkeys([name, *(n for t in used for n in t.names)]))
         total = sum((aligned(t, names) for t in used), np.zeros([sizes[n] for n in names]))
@@ -82,23 +85,23 @@ def eliminate(sizes: Mapping[str, int], tables: Sequence[Table]) -> Result:
     return Result(loose, _choice(buckets), buckets[::-1])
 
 
-def _ordered(sizes: Mapping[str, int], scopes: Sequence[tuple[str, ...]]) -> list[str]:
+@lru_cache(maxsize=32)  # prices change, what meets what does not
+def _ordered(sizes: tuple[tuple[str, int], ...], scopes: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
     """Smallest bucket first, greedily."""
-    near = {name: {n for s in scopes if name in s for n in s} | {name} for name in sizes}
+    size_of = dict(sizes)
+    near = {name: {n for s in scopes if name in s for n in s} | {name} for name in size_of}
+    entries = {name: prod(size_of[n] for n in names) for name, names in near.items()}
     order = []
     while near:
-        name = min(near, key=lambda n: _entries(near[n], sizes))
-        if _entries(near[name], sizes) > LARGEST:
+        name = min(near, key=lambda n: entries[n])
+        if entries[name] > LARGEST:
             raise TooWideError
         order.append(name)
         around = near.pop(name) - {name}
         for other in around:
             near[other] = (near[other] | around) - {name}
-    return order
-
-
-def _entries(names: set[str], sizes: Mapping[str, int]) -> float:
-    return float(np.prod([float(sizes[n]) for n in names]))
+            entries[other] = prod(size_of[n] for n in near[other])
+    return tuple(order)
 
 
 def _choice(buckets: Sequence[Bucket]) -> dict[str, int]:

@@ -26,12 +26,13 @@ STEEPEST = 30.0  # the highest price of a limit, as a multiple of what the goal 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What the prices prove, per level of every group and layer, and the best plan met that keeps the limits."""
+    """What the prices prove, per level of every group and layer, the best plan met that keeps the limits, and the prices."""
 
     value: float
     widths: dict[str, Floats]
     bits: dict[str, Floats]
     candidate: "Candidate | None"
+    prices: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,10 @@ class Candidate:
     bits: dict[str, int]
 
 
-def best_bound(tables: CostTables, goal: str, limits: Mapping[str, float]) -> Bound | None:
-    """The highest bound that prices on these limits give for minimizing `goal`."""
+def best_bound(tables: CostTables, goal: str, limits: Mapping[str, float], before: Bound | None = None) -> Bound | None:
+    """The highest bound that prices on these limits give for minimizing `goal`. `before`: where the search may start."""
     try:
-        search = _Search(tables, goal, tables.with_moments(limits))
-        return search.run()
+        return _Search(tables, goal, limits).run(before)
     except TooWideError:
         return None
 
@@ -60,9 +60,9 @@ class _Search:
         self.best = (-np.inf, np.zeros(len(limits)))
         self.candidate: Candidate | None = None
 
-    def run(self) -> Bound:
+    def run(self, before: Bound | None) -> Bound:
         top = STEEPEST * max(1e-3, self.tables.span(self.goal))
-        prices = np.full(len(self.names), 0.0)
+        prices = np.zeros(len(self.names)) if before is None else before.prices
         for round_ in range(ROUNDS):
             self._evaluate(prices)
             if not self.names:
@@ -118,4 +118,4 @@ class _Search:
                     result.within(term.names) - costs.min(-1) if term.names else np.array(result.value - costs.min())
                 )
                 bits[term.layer] = (others[..., None] + costs).reshape(-1, costs.shape[-1]).min(0) + offset
-        return Bound(value, widths, bits, self.candidate)
+        return Bound(value, widths, bits, self.candidate, self.best[1])

@@ -3,12 +3,16 @@
     tables = CostTables(ask, widths, bits, factors)
     tables.terms      # conv2: over (conv1, conv2) and the layer's bits, arrays for params, macs, bytes, points ...
     tables.ties       # conv1 + layer2.0.conv2 = sum0: a size over several groups becomes a variable, tied to its parts
+    tables.keep_memory(limit)      # ties that forbid what does not fit
+    tables.at("conv1", 3)          # the same with a group at its fourth width
 
 Names of costs are those of a Budget; `max_drop` is what a planner minimizes (factors and doubt in it), `points` the drop.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,8 +23,6 @@ from .asking import Ask
 from .curves import Rung
 from .elimination import IMPOSSIBLE, LARGEST, Floats, Table, TooWideError
 from .products import byte_rule
-
-MOMENTS = 8  # of peak memory that get a price of their own
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class CostTables:
         factors: Mapping[str, float],
     ) -> None:
         self.ask, self.graph, self.bits, self.factors = ask, ask.graph, bits, factors
+        self.rungs = widths
         self.widths = {name: rungs for name, rungs in widths.items() if len(rungs) > 1}
         self.level = {name: np.array([r.level for r in rungs]) for name, rungs in widths.items()}
         self.sizes = {name: len(rungs) for name, rungs in self.widths.items()}
@@ -64,6 +67,29 @@ class CostTables:
     @property
     def terms(self) -> list[Term]:
         return list(self._by_names.values())
+
+    @cached_property
+    def seen_by(self) -> dict[str, int]:
+        """How many layers with a weight see each group, at either end."""
+        ends = [{*x.inputs.groups, *x.outputs.groups} for x in self.graph.layers if x.weight and x.positions]
+        return {name: sum(name in groups for groups in ends) for name in self.widths}
+
+    def at(self, group: str, index: int) -> "CostTables":
+        """The same tables with a group at one of its levels."""
+        found = copy(self)
+        kept = self.rungs[group][index : index + 1]
+        found.rungs, found.widths = {**self.rungs, group: kept}, {**self.widths, group: kept}
+        found.level, found.sizes = {**self.level, group: self.level[group][index : index + 1]}, {**self.sizes, group: 1}
+
+        def cut(names: tuple[str, ...], values: Floats) -> Floats:
+            return values.take([index], axis=names.index(group)) if group in names else values
+
+        found.ties = [Table(t.names, cut(t.names, t.values)) for t in self.ties]
+        found._by_names = {
+            key: Term(t.names, t.layer, {n: cut(t.names, v) for n, v in t.costs.items()})
+            for key, t in self._by_names.items()
+        }
+        return found
 
     def span(self, goal: str) -> float:
         """How far the goal can range."""
@@ -85,29 +111,43 @@ class CostTables:
         found = [(t.layer, w[tuple(choice[n] for n in t.names)]) for t, w in weighed if t.layer is not None]
         return {layer: int(np.argmin(each)) for layer, each in found}
 
-    def with_moments(self, limits: Mapping[str, float]) -> dict[str, float]:
-        """The limits, `memory` replaced by one per moment at which dense activations exceed it (the largest few)."""
-        found = {name: limit for name, limit in limits.items() if name != "memory"}
-        if "memory" not in limits:
-            return found
-        tensors, dense = self.graph.tensors, self.graph.widths
-        moments = {tuple(t for t in tensors if t.producer <= m <= t.last_reader) for m in {t.producer for t in tensors}}
-        sized = sorted(
-            ((4 * sum(t.size.at(dense) for t in live), i, live) for i, live in enumerate(moments)), reverse=True
-        )
-        for peak, i, live in sized[:MOMENTS]:
-            if peak > limits["memory"]:
-                found[f"memory{i}"] = limits["memory"]
-                for tensor in live:
-                    self._spread(tensor.size, {f"memory{i}": 4.0})
-        return found
+    def keep_memory(self, limit: float) -> None:
+        """Forbid the widths at which live activations exceed the limit: a table per moment, over the few groups alive then.
+
+        A price on memory would leave a gap, for a limit on the largest of many sums is far from any price; a table leaves none.
+        """
+        tensors = self.graph.tensors
+        parts = [{g: self._values(t.size, g) for g in t.size.groups} for t in tensors]
+        moments = {
+            tuple(i for i, t in enumerate(tensors) if t.producer <= m <= t.last_reader)
+            for m in {t.producer for t in tensors}
+        }
+        for live in moments:
+            fixed = float(sum(tensors[i].size.fixed for i in live))
+            groups = {
+                g: sum((parts[i][g] for i in live if g in parts[i]), np.zeros(len(self.level[g])))
+                for g in dict.fromkeys(g for i in live for g in parts[i])
+            }
+            if 4 * (fixed + sum(float(values.max()) for values in groups.values())) > limit:
+                self._forbid(fixed, groups, limit / 4)
+
+    def _forbid(self, fixed: float, groups: Mapping[str, Floats], most: float) -> None:
+        """Forbid the levels at which `fixed` and what every group adds come to more than `most`."""
+        names = tuple(g for g in groups if g in self.widths)
+        if np.prod([float(self.sizes[n]) for n in names]) > LARGEST:
+            raise TooWideError
+        total = np.full([self.sizes[n] for n in names], fixed)
+        for group, values in groups.items():
+            total = total + values.reshape([-1 if n == group else 1 for n in names])
+        self.ties.append(Table(names, np.where(total > most, IMPOSSIBLE, 0.0)))
 
     def _build(self) -> None:
-        for name, rungs in self.widths.items():
+        for name, rungs in self.rungs.items():
             drop = np.array([r.drop for r in rungs])[:, None]
             doubt = np.array([r.doubt for r in rungs])[:, None]
-            self._term((name,)).add("max_drop", self.factors.get(name, 1.0) * drop + doubt)
-            self._term((name,)).add("points", drop)
+            names = (name,) if name in self.widths else ()
+            self._put(names, None, "max_drop", self.factors.get(name, 1.0) * drop + doubt)
+            self._put(names, None, "points", drop)
         weights = {x.weight: x for x in self.graph.layers if x.weight and x.positions}
         for parameter in self.graph.parameters:
             if parameter.trained and parameter.name not in weights:
@@ -201,8 +241,9 @@ class CostTables:
 
     def _variable(self, size: Size) -> tuple[str | None, Floats]:
         """The variable that tells a size, and the size at each of its values."""
-        moving = [g for g in self.widths if g in size.groups]
-        base = size.fixed + sum(float(self._values(size, g)[0]) for g in size.groups if g not in self.widths)
+        groups = size.groups
+        moving = [g for g in self.widths if g in groups]
+        base = size.fixed + sum(float(self._values(size, g)[0]) for g in groups if g not in self.widths)
         if not moving:
             return None, np.array([base])
         name, values = moving[0], self._values(size, moving[0])
