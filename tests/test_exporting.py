@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lamella import grids
 from lamella.errors import DataError, LamellaError, MissingExtra, RecordError, TraceError
 from lamella.exporting import (
     OnnxModel,
@@ -19,6 +20,7 @@ from lamella.exporting import (
     layers_in_float,
     onnx_bytes,
     onnx_file,
+    packing,
     quantize_onnx,
     run_onnx,
 )
@@ -259,12 +261,94 @@ def test_no_two_neighbouring_weights_come_to_more_than_128(seed, channels, kerne
     weight_OIKK = generator.standard_normal((3, channels, kernel, kernel)).astype(np.float32)
     if heavy:
         weight_OIKK **= 5
-    summed_OK = integers._summed(weight_OIKK, 0, convolves=True)
-    pairs = np.rint(summed_OK / integers._pair_scale(summed_OK)[:, None]).reshape(3, -1, 2)
+    summed_OK = grids.summed(torch.from_numpy(weight_OIKK), 0, convolves=True).numpy()
+    pairs = np.rint(summed_OK / grids.pair_scale(torch.from_numpy(summed_OK)).numpy()[:, None]).reshape(3, -1, 2)
     assert np.abs(pairs.sum(axis=2)).max() <= 128
     assert np.abs(pairs).max() <= 127
     flat = weight_OIKK.transpose(0, 2, 3, 1).reshape(3, -1)
     assert np.array_equal(summed_OK[:, : flat.shape[1]], flat)
+
+
+MIXED = {"stem": 8, "a": 4, "b": 3, "skip": 2, "head": 4}
+
+
+@pytest.fixture(scope="module")
+def mixed(dense, calibration):
+    return quantize_onnx(dense, dense.with_name("mixed.onnx"), calibration, bits=MIXED)
+
+
+def test_few_bits_lie_packed_and_all_layers_still_run_in_integers(model, int8, mixed):
+    kinds = {t.name: onnx.TensorProto.DataType.Name(t.data_type) for t in onnx.load(mixed).graph.initializer}
+    assert {layer: kinds[f"{layer}.weight"] for layer in MIXED} == {
+        "stem": "INT8",
+        "a": "INT4",
+        "b": "INT4",
+        "skip": "INT2",
+        "head": "INT4",
+    }
+    saved = sum(
+        model.get_submodule(layer).weight.numel() * (8 - {3: 4}.get(width, width)) / 8 for layer, width in MIXED.items()
+    )
+    assert onnx_bytes(int8) - onnx_bytes(mixed) == pytest.approx(saved, abs=64 * sum(w < 8 for w in MIXED.values()))
+    assert layers_in_float(mixed) == ()
+    assert sorted(operators(mixed)) == sorted(operators(int8))
+
+
+def test_a_file_of_few_bits_computes_what_the_grids_say(dense, mixed, calibration):
+    """The same values as int8 weights give the same outputs: packing loses nothing."""
+    held = {t.name: onnx.numpy_helper.to_array(t).astype(np.int64) for t in onnx.load(mixed).graph.initializer}
+    for layer, width in MIXED.items():
+        assert np.abs(held[f"{layer}.weight"]).max() <= grids.levels(width)
+    unpacked = onnx.load(mixed)
+    for node in [n for n in unpacked.graph.node if n.op_type == "Cast"]:
+        tensor = next(t for t in unpacked.graph.initializer if t.name == node.input[0])
+        tensor.CopyFrom(onnx.numpy_helper.from_array(held[tensor.name].astype(np.int8), tensor.name))
+        reader = next(n for n in unpacked.graph.node if node.output[0] in n.input)
+        reader.input[0] = tensor.name
+        unpacked.graph.node.remove(node)
+    plain = dense.with_name("unpacked.onnx")
+    onnx.save(unpacked, plain)
+    x, _ = images(100, seed=11)
+    assert torch.equal(run_onnx(plain, x), run_onnx(mixed, x))
+
+
+@pytest.mark.parametrize(
+    ("bits", "says"),
+    [
+        ({"nonsense": 4}, "bits were given to 'nonsense', .* it has 'a', 'b', 'head', 'skip', 'stem'"),
+        ({"a": 1}, r"bits\['a'\]: 1 bits were asked; 2 to 8 were expected"),
+        ({"a": 16}, r"bits\['a'\]: 16 bits"),
+    ],
+)
+def test_bits_for_no_layer_or_impossible_ones_are_refused(bits, says, dense, calibration, tmp_path):
+    with pytest.raises(LamellaError, match=says):
+        quantize_onnx(dense, tmp_path / "never.onnx", calibration, bits=bits)
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.integers(1, 40), st.sampled_from([2, 4]), st.integers(0, 2**32 - 1))
+def test_packed_integers_read_back(count, bits, seed):
+    values = np.random.default_rng(seed).integers(-grids.levels(bits), grids.levels(bits) + 1, count).astype(np.int8)
+    kind = {2: onnx.TensorProto.INT2, 4: onnx.TensorProto.INT4}[bits]
+    tensor = onnx.TensorProto(name="w", data_type=kind, dims=[count], raw_data=packing.packed(values, bits).tobytes())
+    assert np.array_equal(onnx.numpy_helper.to_array(tensor).astype(np.int8), values)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 6])
+def test_the_scale_of_few_bits_leaves_less_error_than_the_largest_weight_does(bits):
+    weight_OK = torch.randn(5, 200, generator=torch.Generator().manual_seed(bits))
+
+    def error(scale_O):
+        top = grids.levels(bits)
+        step = scale_O[:, None]
+        return ((weight_OK / step).round().clamp(-top, top) * step - weight_OK).square().sum(1)
+
+    naive = error(weight_OK.abs().amax(1).double() / grids.levels(bits))
+    assert (error(grids.weight_scale(weight_OK, bits)) <= naive).all()
+    signs = torch.tensor([1.0, -2.0, 0.5, -1.0, 3.0])[:, None]  # as a folded batch norm multiplies
+    assert torch.allclose(
+        grids.weight_scale(weight_OK * signs, bits), grids.weight_scale(weight_OK, bits) * signs.abs()[:, 0]
+    )
 
 
 def test_a_file_without_a_layer_in_integers_is_not_written(tmp_path):

@@ -24,7 +24,7 @@ FLOORS = (
     ("proof",),
     ("replay", "coarsening", "grouping"),
     ("surgery",),
-    ("keptstatistics", "balance"),
+    ("keptstatistics", "balance", "grids"),
     ("channels", "importance", "zoo"),
     ("training",),
     ("digests",),

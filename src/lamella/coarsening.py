@@ -3,7 +3,7 @@
     ranges = observe_ranges(model, layers, loader)                   # {layer: (low, high)} of each layer's input
     coarse = coarsen(model, {"conv1": 8, "linear": 4}, ranges)          # inputs at 8 bits; input_bits={...} for others
 
-Weights are rounded per output channel to a symmetric grid, inputs per tensor to an unsigned grid over their range, as ONNX
+Weights are rounded per output channel to a symmetric grid (`grids`), inputs per tensor to an unsigned grid over their range, as ONNX
 Runtime computes them (u8 activations, s8 weights). Still ordinary floating point: integers are written by the exporter.
 """
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import LamellaError
+from .grids import output_axis, rounded_weight
 from .training import call, device_of, modes_kept, on_device
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -31,20 +32,11 @@ def coarsen(
     coarse = copy.deepcopy(model)
     for name, width in bits.items():
         module = _layer(coarse, name)
-        axis = 1 if getattr(module, "transposed", False) else 0
-        module.weight = nn.Parameter(rounded_weight(module.weight.detach(), width, axis), module.weight.requires_grad)
+        rounded = rounded_weight(module.weight.detach(), width, output_axis(module))
+        module.weight = nn.Parameter(rounded, module.weight.requires_grad)
         if ranges and name in ranges:
             module.register_forward_pre_hook(InputGrid(*ranges[name], (input_bits or {}).get(name, 8)))
     return coarse
-
-
-def rounded_weight(weight: Tensor, bits: int, axis: int = 0) -> Tensor:
-    """round(w / s) s per output channel, s = max|w| / (2^(bits-1) - 1): the symmetric grid without its lowest value."""
-    steps = 2 ** (bits - 1) - 1
-    others = [d for d in range(weight.dim()) if d != axis]
-    scale = weight.abs().amax(others, keepdim=True).clamp_min(1e-12) / steps
-    rounded: Tensor = (weight / scale).round().clamp(-steps, steps) * scale
-    return rounded
 
 
 class InputGrid:

@@ -23,6 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 FILE_OVERHEAD = 700  # bytes of an ONNX file outside any layer
 LAYER_OVERHEAD = 330  # per layer beside its numbers, float or int8: right to 0.3 % on files of ResNet-14 and ResNet-20
+STORED_BITS = {2: 2, 3: 4, 4: 4}  # bits of a layer's weights -> bits one takes in the file; 5 to 8 take 8
 AXES = range(5)  # a parameter's axes; that of a 3d convolution has five
 
 
@@ -52,6 +53,11 @@ def layer_cost(
     return Cost(params=params, macs=macs, bytes=_layer_bytes(graph, layer, full, bits or {}), memory=memory)
 
 
+def stored_bits(bits: int) -> int:
+    """How many bits a weight of so many takes in the exported file."""
+    return 32 if bits >= 32 else STORED_BITS.get(bits, 8)
+
+
 def numel(parameter: Parameter, widths: Mapping[str, int]) -> int:
     """Elements of a parameter at these widths."""
     product = 1
@@ -70,7 +76,7 @@ def _layer_bytes(graph: Graph, layer: Layer, widths: Mapping[str, int], bits: Ma
     width = bits.get(layer.name, 32)
     if width >= 32:
         return 4 * weight + bias + LAYER_OVERHEAD
-    return -(-weight * width // 8) + bias + 8 * outputs + LAYER_OVERHEAD
+    return -(-weight * stored_bits(width) // 8) + bias + 8 * outputs + LAYER_OVERHEAD
 
 
 def _has_bias(graph: Graph, norm: Layer) -> bool:
@@ -94,7 +100,7 @@ class _File:
             row = self.index.get(name)
             if row is not None and width < 32:
                 n = float(weight[row])
-                total += -(-n * width // 8) - 4 * n + 8 * float(outputs[row])
+                total += -(-n * stored_bits(width) // 8) - 4 * n + 8 * float(outputs[row])
         return total
 
 

@@ -1,34 +1,34 @@
-"""An ONNX file in integers: 8-bit weights and activations that ONNX Runtime really computes with.
+"""An ONNX file in integers: few-bit weights and 8-bit activations that ONNX Runtime really computes with.
 
     quantize_onnx("dense.onnx", "dense.int8.onnx", calibration)     # calibration: batches of inputs
+    quantize_onnx("dense.onnx", "mixed.onnx", calibration, bits={"layer3.0.conv1": 4, "linear": 2})
     layers_in_float("dense.int8.onnx")                              # what ONNX Runtime would still compute in float
 
-The form is QDQ (QuantizeLinear and DequantizeLinear around each operator): U8 activations with a zero point, S8 weights
-symmetric per output channel, ranges from the smallest and largest value seen in calibration.
-
-**Pairs.** Without VNNI, an x86 CPU adds the U8 x S8 products of two neighbouring inputs in 16 bits: 255 (v + w)
-overflows, silently, once v + w > 128. So a channel's scale is its largest sum of two neighbours of one sign / 127,
-not its largest weight / 127: no overflow, the same sums on every CPU, and about 7.7 of the 8 bits (halving the range,
-the usual remedy, leaves 7).
+The form is QDQ (QuantizeLinear and DequantizeLinear around each operator): U8 activations with a zero point, weights
+symmetric per output channel on the grids of `grids`, ranges from the smallest and largest value seen in calibration.
+Below 8 bits weights are stored packed and computed as S8 (`packing`).
 
 Legend: O output channels, K products summed into one output, in the order in which a runtime sums them.
 """
 
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import DataError, LamellaError
+from ..grids import levels, summed, weight_scale
 from ..runs import write_through
 from ..timing import Array, feeds_of, onnxruntime, open_session
 from .compaction import compact, float_biases
 from .onnx_file import onnx_library, read_onnx
+from .packing import pack
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 IN_INTEGERS = {"QLinearConv", "QGemm", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
@@ -39,29 +39,33 @@ def quantize_onnx(
     path_int8: str | Path,
     calibration: Iterable[Tensor | Sequence[Tensor]],
     *,
+    bits: Mapping[str, int] | None = None,
     full_range: bool = False,
 ) -> Path:
     """Write `path_fp32` in integers to `path_int8`, with ranges from `calibration`. Returns `path_int8`.
 
-    `calibration` gives batches of what the model takes: a tensor, or a tuple of tensors. `full_range` scales by the
-    largest weight alone, whatever its neighbours: a little closer on CPUs with VNNI and on ARM, wrong sums on x86 CPUs
-    without.
+    `calibration` gives batches of what the model takes: a tensor, or a tuple of tensors. `bits` of each layer's weights by
+    the layer's name: 2 to 8, and 8 where it is silent. (No layer can stay in float: ONNX Runtime rounds a float layer between
+    integer ones by itself, with one scale for all its channels.) `full_range` scales 8-bit weights by the
+    largest alone, whatever its neighbours: a little closer on CPUs with VNNI and on ARM, wrong sums on x86 CPUs without.
 
     Raises `DataError` for calibration data that are empty, of the wrong shape or not finite, `LamellaError` if no layer
-    ends in integers, `RunError` where the file cannot be written, `MissingExtra` without onnx and onnxruntime.
+    ends in integers or `bits` names what is no layer with a weight here, `RunError` where the file cannot be written,
+    `MissingExtra` without onnx and onnxruntime.
     """
     onnx_library("quantizing")
     onnxruntime("quantizing")
-    source, target = Path(path_fp32), Path(path_int8)
+    source, target, bits = Path(path_fp32), Path(path_int8), dict(bits or {})
     reader = _Reader(open_session(source), calibration)
     with tempfile.TemporaryDirectory(prefix="lamella.") as scratch, _root_logger_kept():
         ready, proto = _quantized(source, Path(scratch), reader)
 
     arrays, floats = _arrays(proto.graph), _arrays(ready.graph)
-    if not full_range:
-        _respect_pairs(proto.graph, arrays, floats)
+    _check_bits(bits, ready.graph)
+    _regrid(proto.graph, arrays, floats, bits, full_range)
     float_biases(proto.graph, arrays, floats)
     compact(proto, arrays)
+    pack(proto, bits)
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
@@ -157,50 +161,45 @@ def _arrays(graph: Any) -> dict[str, Array]:
     return {i.name: numpy_helper.to_array(i) for i in graph.initializer}
 
 
-def _respect_pairs(graph: Any, arrays: dict[str, Array], floats: dict[str, Array]) -> None:
-    """Scale every weight so that no sum of two neighbouring products overflows 16 bits."""
+def _check_bits(bits: Mapping[str, int], graph: Any) -> None:
+    known = {_layer(node.input[1]) for node in graph.node if node.op_type in WEIGHTED}
+    unknown = sorted(set(bits) - known)
+    if unknown:
+        raise LamellaError(
+            f"bits were given to {', '.join(map(repr, unknown[:3]))}, and the file has no convolution or linear layer of that "
+            f"name; it has {', '.join(map(repr, sorted(known)[:5]))}{' ...' if len(known) > 5 else ''}."
+        )
+    for name, width in bits.items():
+        if not 2 <= width <= 8:
+            raise LamellaError(f"bits[{name!r}]: {width} bits were asked; 2 to 8 were expected in a file of integers.")
+
+
+def _regrid(
+    graph: Any, arrays: dict[str, Array], floats: dict[str, Array], bits: Mapping[str, int], full: bool
+) -> None:
+    """Put every weight on the grid of its layer's bits; the quantizer knows one grid only."""
     readers = {name: node for node in graph.node for name in node.input}
     for node in graph.node:
-        weight = floats.get(node.input[0].removesuffix("_quantized")) if node.op_type == "DequantizeLinear" else None
+        weight = floats.get(_plain(node.input[0])) if node.op_type == "DequantizeLinear" else None
         if weight is None or arrays[node.input[0]].dtype != np.int8:
             continue
+        width = bits.get(_layer(_plain(node.input[0])), 8)
         written = arrays[node.input[1]]
         axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-        if written.ndim:
-            scale = _pair_scale(_summed(weight, axis, convolves=readers[node.output[0]].op_type == "Conv"))
-        else:
-            scale = np.abs(weight).max() / 64
-        scale = np.maximum(scale, written)  # the quantizer widens a scale where an int32 bias would overflow
-        along = scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)]) if written.ndim else scale
-        arrays[node.input[0]] = np.clip(np.rint(weight / along), -127, 127).astype(np.int8)
-        arrays[node.input[1]] = np.asarray(scale, dtype=written.dtype)
+        convolves = readers[node.output[0]].op_type == "Conv"
+        weight_OK = summed(torch.from_numpy(weight.copy()), axis, convolves=convolves)
+        if not written.ndim:  # one scale for all outputs: the runtime's choice for some operators
+            weight_OK = weight_OK.reshape(1, -1)
+        scale_O = weight_scale(weight_OK, width, full_range=full).numpy()
+        scale_O = np.maximum(scale_O, written)  # the quantizer widens a scale where an int32 bias would overflow
+        along = scale_O.reshape([-1 if written.ndim and i == axis else 1 for i in range(weight.ndim)])
+        top = levels(width)
+        arrays[node.input[0]] = np.clip(np.rint(weight / along), -top, top).astype(np.int8)
+        arrays[node.input[1]] = np.asarray(scale_O.reshape(written.shape), dtype=written.dtype)
 
 
-def _summed(weight: Array, axis: int, convolves: bool) -> Array:
-    """The weight as (O, K), K even: a convolution sums over its kernel's positions, at each over the input channels."""
-    front = np.moveaxis(weight, axis, 0)
-    if not convolves:
-        return _even(front.reshape(len(front), -1))
-    front = np.moveaxis(front, 1, -1)
-    flat = _even(front.reshape(len(front), -1))
-    if front.shape[-1] % 2 == 0:
-        return flat
-    # Runtimes differ in what an odd last channel is paired with: the next position's first, or nothing.
-    alone = _even(front).reshape(len(front), -1)
-    return np.concatenate([flat, alone], axis=1)
-
-
-def _even(array: Array) -> Array:
-    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, array.shape[-1] % 2)])
-
-
-def _pair_scale(weight_OK: Array) -> Array:
-    """The scale, shape (O,), at which two neighbours of one sign come to at most 128 together after rounding."""
-    pairs_OP2 = weight_OK.astype(np.float64).reshape(len(weight_OK), -1, 2)
-    up = np.clip(pairs_OP2, 0, None).sum(axis=2).max(axis=1)
-    down = np.clip(-pairs_OP2, 0, None).sum(axis=2).max(axis=1)
-    scale: Array = np.maximum(up, down) / 127  # rounding two numbers adds at most 1 to their sum
-    return scale
+def _plain(name: str) -> str:
+    return name.removesuffix("_quantized")
 
 
 def _check_integers(path: Path, place: str) -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..axes import groups_of, kept_mask, touched
-from ..coarsening import InputGrid, coarsen, observe_ranges, rounded_weight
+from ..coarsening import InputGrid, coarsen, observe_ranges
+from ..grids import output_axis, rounded_weight
 from ..replay import Change
 from ..schema import Graph, Parameter
 from ..surgery import copied, cut, masked, resolve
@@ -142,7 +143,7 @@ def _weights_and_inputs(subject: Subject, target: str, level: Level) -> Setting:
 def _rounded(model: nn.Module, target: str, bits: int) -> Tensor:
     module = model.get_submodule(target)
     weight = module.get_parameter("weight")
-    return rounded_weight(weight.detach(), bits, 1 if getattr(module, "transposed", False) else 0)
+    return rounded_weight(weight.detach(), bits, output_axis(module))
 
 
 _MAKERS: dict[str, Callable[[Subject, str, Level], Setting]] = {

@@ -1,0 +1,90 @@
+"""The grids that few-bit weights live on: per output channel one scale, and levels -L .. L with L = 2^(bits-1) - 1.
+
+    scale_O = weight_scale(summed(weight, axis=0, convolves=True), bits=4)
+    levels  = (weight / scale).round().clamp(-L, L)
+
+What simulates bits and what writes them take their scales from here, so that the two agree.
+
+At 8 bits the scale is *pair-safe*. Without VNNI, an x86 CPU adds the U8 x S8 products of two neighbouring inputs in 16 bits:
+255 (v + w) overflows, silently, once v + w > 128. So a channel's scale is its largest sum of two neighbours of one sign /
+127, not its largest weight / 127: the same sums on every CPU, and about 7.7 of the 8 bits. Below 8 bits nothing can overflow, and the
+scale is the one that leaves the smallest squared error: the largest weight alone is a poor guide to a coarse grid.
+
+Legend: O output channels, K products summed into one output, in the order in which a runtime sums them.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+SHRINKS = torch.linspace(0.2, 1.0, 41)  # shares of the largest weight that the search for the best scale tries
+
+
+def levels(bits: int) -> int:
+    """L: the largest level of a symmetric grid. The lowest value of the integer type is not used."""
+    return int(2 ** (bits - 1)) - 1
+
+
+def weight_scale(weight_OK: Tensor, bits: int, *, full_range: bool = False) -> Tensor:
+    """The step of every output channel's grid, shape (O,), float64; zero where all weights are.
+
+    `full_range` scales by the largest weight alone, whatever its neighbours.
+    """
+    weight_OK = weight_OK.double()
+    largest_O = weight_OK.abs().amax(1)
+    if bits >= 8:
+        return largest_O / levels(bits) if full_range or bits > 8 else pair_scale(weight_OK)
+    tried = [_with_error(weight_OK, largest_O * float(share) / levels(bits), levels(bits)) for share in SHRINKS]
+    scales_TO, errors_TO = (torch.stack(part) for part in zip(*tried, strict=True))
+    return scales_TO.gather(0, errors_TO.argmin(0, keepdim=True))[0]
+
+
+def _with_error(weight_OK: Tensor, scale_O: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    step_O1 = scale_O.clamp_min(1e-30)[:, None]
+    rounded_OK = (weight_OK / step_O1).round().clamp(-top, top) * step_O1
+    return scale_O, (rounded_OK - weight_OK).square().sum(1)
+
+
+def pair_scale(weight_OK: Tensor) -> Tensor:
+    """The scale, shape (O,), at which two neighbours of one sign come to at most 128 together after rounding; K is even."""
+    pairs_OP2 = weight_OK.double().reshape(len(weight_OK), -1, 2)
+    up_O = pairs_OP2.clamp(min=0).sum(2).amax(1)
+    down_O = (-pairs_OP2).clamp(min=0).sum(2).amax(1)
+    return torch.maximum(up_O, down_O) / 127  # rounding two numbers adds at most 1 to their sum
+
+
+def summed(weight: Tensor, axis: int, *, convolves: bool) -> Tensor:
+    """The weight as (O, K), K even: a convolution sums over its kernel's positions, at each over the input channels.
+
+    `axis` is that of the outputs.
+    """
+    front = weight.movedim(axis, 0)
+    if not convolves:
+        return _even(front.reshape(len(front), -1))
+    front = front.movedim(1, -1)
+    flat_OK = _even(front.reshape(len(front), -1))
+    if front.shape[-1] % 2 == 0:
+        return flat_OK
+    # Runtimes differ in what an odd last channel is paired with: the next position's first, or nothing.
+    return torch.cat([flat_OK, _even(front).reshape(len(front), -1)], dim=1)
+
+
+def _even(tensor: Tensor) -> Tensor:
+    return pad(tensor, (0, tensor.shape[-1] % 2))
+
+
+def rounded_weight(weight: Tensor, bits: int, axis: int = 0, *, convolves: bool | None = None) -> Tensor:
+    """The weight on its grid: round(w / s) s per output channel.
+
+    `convolves` (default: whether the weight has more than two axes and makes its outputs along the first) is for `summed`.
+    """
+    convolves = (weight.dim() > 2 and axis == 0) if convolves is None else convolves
+    scale_O = weight_scale(summed(weight, axis, convolves=convolves), bits).clamp_min(1e-30)
+    along = scale_O.reshape([-1 if d == axis else 1 for d in range(weight.dim())])
+    top = levels(bits)
+    return ((weight.double() / along).round().clamp(-top, top) * along).to(weight.dtype)
+
+
+def output_axis(module: nn.Module) -> int:
+    """The axis of a module's weight along which its outputs lie."""
+    return 1 if getattr(module, "transposed", False) else 0
