@@ -328,14 +328,14 @@ def compress(
 
 @app.command()
 def quantize(run: Run, quiet: Quiet = False, as_json: AsJson = False) -> None:
-    """Export the compressed network and its int8 twin as ONNX files, and measure both."""
+    """Export the compressed network and its twin in integers (the plan's bits) as ONNX files, and measure both."""
     from .sessions import resume
     from .stages import file_facts, quantized
 
     with _working(run, quiet):
         session = resume(run)
-        _, result = quantized(session)
-        facts = file_facts(session, result)
+        coarse, result = quantized(session)
+        facts = file_facts(session, coarse, result)
     _show(files_view(facts), facts, quiet=quiet, as_json=as_json)
 
 

@@ -20,7 +20,7 @@ from .planning import edited, front_csv, front_record, pareto
 from .planning import plan as make_plan
 from .profiling import RATIOS, Sweep, profile
 from .progress import Progress, silent
-from .quantization import int8_file, quantize
+from .quantization import agreement, integers_file, quantize
 from .records import digest, save_record
 from .runs import read_text, write_atomically
 from .schema import Budget, Front, Graph, Plan, Profile, Result, Step
@@ -143,7 +143,7 @@ def tuning_task(task: Task, samples: int | None) -> Task:
 
 
 def quantized(session: Session) -> tuple[nn.Module, Result]:
-    """The plan's bits: `model.onnx`, its int8 twin, and `result.json` with bits and ranges."""
+    """The plan's bits: `model.onnx`, its twin in integers, and `result.json` with bits and ranges."""
     small, result = load(session.directory, session.fresh)
     if session.has("plan") and session.read("plan", Plan) != result.plan:
         raise MismatchError(
@@ -153,7 +153,8 @@ def quantized(session: Session) -> tuple[nn.Module, Result]:
         result = replace(result, history=result.history[:-1], bits={}, ranges={})
     coarse, result = quantize(small, result, session.task)
     _, source = exported(session)
-    made_from(source, session.path("int8_onnx"), lambda: int8_file(source, session.path("int8_onnx"), session.task))
+    write = lambda: integers_file(source, session.path("int8_onnx"), result.bits, session.task)
+    made_from(source, session.path("int8_onnx"), write)
     save_record(session.path("result"), result)
     return coarse, result
 
@@ -180,19 +181,31 @@ def made_from(source: Path, target: Path, make: Callable[[], object]) -> Path:
     return target
 
 
-def file_facts(session: Session, result: Result) -> dict[str, Any]:
-    """What the exported files of a run weigh and score on validation: {"files": [{"path", "bytes", "validation_accuracy"}]}."""
+def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str, Any]:
+    """What the exported files of a run weigh and score on validation: {"files": [{"path", "bytes", "validation_accuracy"}]}.
+
+    "agreement": the share of validation samples to which the file in integers and its eager simulation give the same class.
+    """
     facts = []
     for name in ("dense_onnx", "onnx", "int8_onnx"):
         path = session.path(name)
         right = evaluate(OnnxModel(path), session.task.validation, session.task.score)
         facts.append({"path": str(path), "bytes": onnx_bytes(path), "validation_accuracy": float(right.mean())})
+    return {
+        "files": facts,
+        "simulated_validation_accuracy": result.history[-1].validation.value,
+        "agreement": agreement(OnnxModel(session.path("int8_onnx")), coarse, session.task),
+        "notes": _bits_notes(result),
+    }
+
+
+def _bits_notes(result: Result) -> list[str]:
     notes = []
-    if set(result.bits.values()) != {8}:
+    if any(bits >= 32 for bits in result.plan.bits.values()):
         notes.append(
-            "the plan asks for other bits than 8; the file holds 8 bits in every layer, the simulated score is the plan's."
+            "layers that the plan leaves at 32 bits have 8 in the file: a file in integers holds no layer in float."
         )
-    return {"files": facts, "simulated_validation_accuracy": result.history[-1].validation.value, "notes": notes}
+    return notes
 
 
 __all__ = [

@@ -197,7 +197,10 @@ def files_view(facts: Mapping[str, Any]) -> Stack:
     grid = _grid("file", "bytes", "validation")
     for fact in facts["files"]:
         grid.add_row(escape(fact["path"]), f"{fact['bytes']:,}", _percent(fact["validation_accuracy"]))
-    return Stack(grid, *(Text(f"- {note}") for note in facts["notes"]))
+    same = Text(
+        f"- the file in integers and its simulation: {_percent(facts['agreement'])} of validation in the same class"
+    )
+    return Stack(grid, same, *(Text(f"- {note}") for note in facts["notes"]))
 
 
 def _grid(*columns: str) -> Grid:

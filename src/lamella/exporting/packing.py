@@ -54,4 +54,5 @@ def packed(values: Array, bits: int) -> Array:
     each = 8 // bits
     flat = values.reshape(-1).astype(np.uint8) & (2**bits - 1)
     rows = np.pad(flat, (0, -len(flat) % each)).reshape(-1, each).astype(np.uint16)
-    return (rows << (bits * np.arange(each, dtype=np.uint16))).sum(axis=1).astype(np.uint8)
+    joined: Array = (rows << (bits * np.arange(each, dtype=np.uint16))).sum(axis=1).astype(np.uint8)
+    return joined

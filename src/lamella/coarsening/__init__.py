@@ -1,0 +1,19 @@
+"""coarsen(): narrow's twin for bits. A copy of the model that computes as if layers held few-bit integers.
+
+    ranges = observe_ranges(model, layers, loader)                   # {layer: (low, high)} of each layer's input
+    coarse = coarsen(model, {"conv1": 8, "linear": 4}, ranges)          # inputs at 8 bits; input_bits={...} for others
+
+    ranges = observe_ranges(model, layers, loader, joins=True)       # also where streams meet, and the output
+    twin   = coarsen(folded(model, example_inputs), bits, ranges)       # computes what a file in integers computes
+
+Weights are rounded per output channel to a symmetric grid (`grids`), inputs per tensor to an unsigned grid over their range, as ONNX
+Runtime computes them (u8 activations, s8 weights). Still ordinary floating point: integers are written by the exporter. Batch norms
+have to be folded first because integers are added up after it: a bias is a whole number of steps, and a sum close to the middle
+between two steps decides otherwise, which after twenty layers is another class for one image in two hundred.
+"""
+
+from .folding import folded
+from .observing import observe_ranges
+from .rounding import InputGrid, coarsen, quantizable
+
+__all__ = ["InputGrid", "coarsen", "folded", "observe_ranges", "quantizable"]

@@ -1,0 +1,83 @@
+"""coarsen() itself: weights, inputs, joins and biases onto their grids."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import LamellaError
+from ..grids import output_axis, rounded_weight, summed, weight_scale
+from .observing import OUTPUT, Ranges, at_joins
+
+
+def coarsen(
+    model: nn.Module, bits: Mapping[str, int], ranges: Ranges | None = None, input_bits: Mapping[str, int] | None = None
+) -> nn.Module:
+    """A copy with the weights of these layers (by module path) rounded to `bits`, and their inputs too where a range is given.
+
+    Inputs have 8 bits where `input_bits` does not say otherwise. With ranges that tell of joins, these, the output and the
+    biases are rounded as well.
+    """
+    coarse = copy.deepcopy(model)
+    for name, width in bits.items():
+        module = _layer(coarse, name)
+        rounded = rounded_weight(module.weight.detach(), width, output_axis(module))
+        module.weight = nn.Parameter(rounded, module.weight.requires_grad)
+        if ranges and name in ranges:
+            module.register_forward_pre_hook(InputGrid(*ranges[name], (input_bits or {}).get(name, 8)))
+    if ranges and OUTPUT in ranges:
+        for name, width in bits.items():
+            _round_bias(
+                _layer(coarse, name), _layer(model, name).weight.detach(), width, InputGrid(*ranges[name]).scale
+            )
+        grids = {place: InputGrid(*ends).rounded for place, ends in ranges.items() if place not in bits}
+        at_joins(coarse, lambda place, x: grids[place](x) if place in grids else x)
+    return coarse
+
+
+def _round_bias(module: Any, weight: Tensor, bits: int, input_scale: float) -> None:
+    """A bias enters the sum of products, whose step is that of the inputs times that of the weights."""
+    if getattr(module, "bias", None) is None:
+        return
+    axis = output_axis(module)
+    scale_O = weight_scale(summed(weight, axis, convolves=weight.dim() > 2 and axis == 0), bits).clamp_min(1e-30)
+    step_O = scale_O.repeat(len(module.bias) // len(scale_O)) * input_scale
+    with torch.no_grad():
+        module.bias.copy_((module.bias.double() / step_O).round() * step_O)
+
+
+class InputGrid:
+    """A forward pre-hook that rounds a layer's first input to 2^bits levels over [low, high], zero included."""
+
+    def __init__(self, low: float, high: float, bits: int = 8) -> None:
+        low, high = min(low, 0.0), max(high, 0.0)
+        self.steps = 2**bits - 1
+        self.scale = max(high - low, 1e-12) / self.steps
+        self.zero = round(-low / self.scale)
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (self.rounded(inputs[0]), *inputs[1:])
+
+    def rounded(self, x: Tensor) -> Tensor:
+        rounded: Tensor = (((x / self.scale).round() + self.zero).clamp(0, self.steps) - self.zero) * self.scale
+        return rounded
+
+
+def quantizable(model: nn.Module, layers: Iterable[str]) -> list[str]:
+    """Of these layer names, those that are modules with a weight to round."""
+    modules = dict(model.named_modules())
+    return [name for name in layers if isinstance(getattr(modules.get(name), "weight", None), Tensor)]
+
+
+def _layer(model: nn.Module, name: str) -> Any:
+    try:
+        module = model.get_submodule(name)
+    except AttributeError:
+        module = None
+    if module is None or not isinstance(getattr(module, "weight", None), Tensor):
+        raise LamellaError(
+            f"{name!r} is not a layer with a weight in this {type(model).__name__}, so it cannot be given bits."
+        )
+    return module

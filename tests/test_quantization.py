@@ -1,0 +1,120 @@
+"""Laws of bits: what is simulated is what the file computes, and what tuning leaves can be written."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lamella.coarsening import InputGrid, coarsen, folded, observe_ranges
+from lamella.exporting import OnnxModel, export_onnx, run_onnx
+from lamella.quantization import agreement, integers_file, multiplying_layers
+from lamella.training import Batches, Task
+from lamella.zoo import resnet
+
+pytest.importorskip("onnxruntime")
+
+
+def task(shape, count=64):
+    x = torch.randn(count, *shape, generator=torch.Generator().manual_seed(0))
+    data = Batches(x, torch.randint(4, (count,)), 16)
+    return Task((x[:1],), train=data, validation=data, test=data)
+
+
+NETS = {
+    "option A": lambda: resnet(8, widths=(4, 8, 16), num_classes=4, shortcut="A"),
+    "option B": lambda: resnet(8, widths=(4, 8, 16), num_classes=4, shortcut="B"),
+    "plain": lambda: nn.Sequential(
+        nn.Conv2d(3, 6, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 3, groups=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("bits", [8, 4])
+def test_the_file_computes_what_the_simulation_does(name, bits, tmp_path):
+    torch.manual_seed(0)
+    data, model = task((3, 16, 16)), NETS[name]().eval()
+    layers = dict.fromkeys(multiplying_layers(model), bits)
+    ranges = observe_ranges(model, layers, data.calibration, joins=True)
+    twin = coarsen(folded(model, data.example_inputs), layers, ranges)
+    source = export_onnx(model, data.example_inputs, tmp_path / "dense.onnx")
+    file = integers_file(source, tmp_path / "integers.onnx", layers, data)
+    x = data.validation.inputs
+    with torch.no_grad():
+        simulated, dense = twin(x), model(x)
+    low, high = ranges["output"]
+    step = (max(high, 0) - min(low, 0)) / 255
+    steps_apart = (simulated - run_onnx(file, x)).abs() / step
+    # A sum that falls between two steps may be rounded either way, and later layers carry it on: a few steps, seldom.
+    assert (steps_apart > 0.5).float().mean() < 0.1
+    assert steps_apart.max() < 4
+    assert (simulated - dense).abs().max() > step
+    assert agreement(OnnxModel(file), twin, data) >= 0.95
+
+
+def test_folding_keeps_the_outputs_and_every_name():
+    model = resnet(8, widths=(4, 8, 16), num_classes=4, shortcut="B").train()
+    x = torch.randn(4, 3, 16, 16)
+    for _ in range(3):
+        model(x)
+    one = folded(model, (x,))
+    assert torch.allclose(one(x), model.eval()(x), atol=1e-5)
+    assert not [m for m in one.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert [n for n, _ in one.named_modules()] == [n for n, _ in model.named_modules()]
+
+
+class ReadTwice(nn.Module):
+    """A layer whose output is read before its batch norm too: it must not be folded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return self.norm(y) + y
+
+
+def test_what_cannot_be_folded_is_left():
+    model = ReadTwice()
+    model.norm.bias.data.fill_(1.0), model.norm.weight.data.fill_(3.0)
+    x = torch.randn(4, 3, 5, 5)
+    one = folded(model, (x,))
+    assert isinstance(one.norm, nn.BatchNorm2d)
+    assert torch.equal(one(x), model.eval()(x))
+
+
+def test_an_addition_in_place_is_rounded_where_others_read_it():
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            y += x
+            return y * 2
+
+    model, x = Block(), torch.randn(8, 3, 4, 4)
+    ranges = observe_ranges(model, ["conv"], [(x, None)], joins=True)
+    assert set(ranges) == {"conv", "add.0.0", "add.0.1", "output"}
+    coarse = coarsen(model, {"conv": 8}, ranges)
+    grid = InputGrid(*ranges["output"])
+    with torch.no_grad():
+        out = coarse(x)
+        assert torch.equal(out, grid.rounded(out))
+        assert (out - model(x)).abs().max() < 6 * grid.scale
+        assert not torch.equal(out, model(x))
+    with pytest.raises(RuntimeError):
+        coarse(torch.randn(1, 5, 4, 4))  # and a failed pass leaves no mode open
+    y = torch.randn(2, 2)
+    assert torch.equal(y + y, 2 * y)
+    with torch.no_grad():
+        assert torch.equal(coarse(x), out)
