@@ -11,6 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "lamella"
 FLOORS = (
     ("__init__", "__main__"),
     ("cli",),
+    ("commands",),
     ("demo", "screens", "views"),
     ("stages",),
     ("sessions",),

@@ -8,29 +8,20 @@
 Results go to standard output (`--json`: as JSON), progress to standard error. Bad input prints one paragraph and exits 2.
 """
 
-import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from .errors import LamellaError, RunError
-from .planning import ORDERS, PLANNERS, editable, flat
-from .planning import compare as compare_plans
+from .commands.plan import plan
+from .commands.shared import AsJson, Quiet, Run, complain, show, working
+from .errors import LamellaError
 from .reach import reach
-from .records import load_record, to_plain
-from .schema import FILES, Budget, Graph, Plan, Profile, Result, Table
-from .texts import parsed
+from .records import to_plain
+from .schema import FILES, Profile, Result, Table
 from .version import __version__
-from .views import files_view, front_view, graph_view, plan_view, profile_view, result_view, table_view
-
-CHOOSE_BITS = ("knapsack", "search")
-BUDGETS = ("max_drop", "bytes", "params", "macs", "memory")
+from .views import files_view, graph_view, profile_view, result_view, table_view
 
 app = typer.Typer(
     name="lamella",
@@ -41,9 +32,6 @@ app = typer.Typer(
     help="Layer-wise optimization of neural networks: characterize, plan, compress, quantize, explain.",
 )
 
-Run = Annotated[Path, typer.Argument(help="The run directory.", metavar="RUN")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no tables.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on standard output.")]
 Model = Annotated[str, typer.Option(help="A network of the zoo, or package.module:function.")]
 TaskName = Annotated[str, typer.Option("--task", help="digits, mnist, cifar10, cifar100, or package.module:function.")]
 Data = Annotated[Path | None, typer.Option(help="Directory with the data set's official files.")]
@@ -62,12 +50,8 @@ def main() -> None:
     try:
         app()
     except LamellaError as error:
-        _complain(f"error: {error}")
+        complain(f"error: {error}")
         sys.exit(2)
-
-
-def _complain(text: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(text))
 
 
 def _version(asked: bool) -> None:
@@ -83,30 +67,6 @@ def _root(
     ] = False,
 ) -> None:
     """Options before the verb."""
-
-
-@contextmanager
-def _working(directory: Path, quiet: bool, *, fresh: bool = False) -> Iterator[Any]:
-    """Hold the run directory, which must be there unless `fresh`, and show progress on standard error."""
-    from .runs import locked
-    from .screens import bars
-
-    if not fresh and not directory.is_dir():
-        raise RunError(f"{directory}: no run directory. Start one with `{FILES['run'][1]}`.")
-    try:
-        with locked(directory), bars(quiet) as progress:
-            yield progress
-    except KeyboardInterrupt:
-        _complain("interrupted: nothing finished is lost, and the same command goes on from here.")
-        raise
-
-
-def _show(view: Any, plain: Any, *, quiet: bool, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(plain, indent=1, ensure_ascii=False))
-    elif not quiet:
-        wide = None if sys.stdout.isatty() else 120  # a file or a pipe has no width of its own
-        Console(highlight=False, width=wide).print(view)
 
 
 def _info(model: str, task: str, data: Path | None, weights: Path | None, seed: int, option: list[str] | None) -> Any:
@@ -147,12 +107,12 @@ def demo(
     pairs = [f"{k}={v}" for k, v in settings.options.items() if model == "resnet14"] + (option or [])
     info = _info(model, task, data, weights, seed, pairs)
     directory = run or Path("runs") / f"{task}-{model.rpartition(':')[2]}-{seed}"
-    with _working(directory, quiet, fresh=True) as progress:
+    with working(directory, quiet, fresh=True) as progress:
         table = demo(start(directory, info), settings, progress)
     rows = [{name: getattr(row, name) for name in row.__dataclass_fields__} for row in table.rows]
     files = {name: str(directory / FILES[name][0]) for name in ("dense_onnx", "onnx", "int8_onnx", "report")}
     plain = {"rows": rows, "run": str(directory), "files": files, "notes": table.notes}
-    _show(table_view(table, files), plain, quiet=quiet, as_json=as_json)
+    show(table_view(table, files), plain, quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -180,15 +140,15 @@ def trace(
         raise LamellaError(
             "--data, --weights, --seed and --option belong to a new run: name its --model and --task too."
         )
-    with _working(run, quiet, fresh=fresh):
+    with working(run, quiet, fresh=fresh):
         session = start(run, _info(model or "", task or "", data, weights, seed or 0, option)) if fresh else resume(run)
         graph = opened(session)
         if untrained(session):
-            _complain(
+            complain(
                 "note: these weights are fresh ones, so every score will be an untrained network's. Pass --weights FILE."
             )
     found = reach(graph)
-    _show(graph_view(found), to_plain(found), quiet=quiet, as_json=as_json)
+    show(graph_view(found), to_plain(found), quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -219,7 +179,7 @@ def profile(
 
     ratios = tuple(_numbers(pruning_ratios, "--pruning-ratios"))
     widths = tuple(int(number) for number in _numbers(bits, "--bits"))
-    with _working(run, quiet) as progress:
+    with working(run, quiet) as progress:
         session = resume(run)
         if merge:
             merged(merge, session.path("profile_journal"))
@@ -228,7 +188,7 @@ def profile(
             session, pruning_ratios=ratios, bits=widths, method=method, sweep=chosen, progress=progress
         )
     plain = {"baseline": to_plain(found.baseline), "points": to_plain(found.points), "notes": found.notes}
-    _show(profile_view(found), plain, quiet=quiet, as_json=as_json)
+    show(profile_view(found), plain, quiet=quiet, as_json=as_json)
 
 
 def _numbers(text: str, option: str) -> list[float]:
@@ -242,70 +202,7 @@ def _number(text: str, option: str) -> float:
         raise LamellaError(f"{option}: {text!r} is not a number.") from None
 
 
-@app.command()
-def plan(
-    run: Run,
-    planner: Annotated[str, typer.Option(help=", ".join(PLANNERS))] = "threshold",
-    order: Annotated[str, typer.Option(help=", ".join(ORDERS))] = "by_score",
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="NAME=VALUE of the planner: factor=0.985, pruning_ratio=0.5, by=macs, align=8 ... Repeatable."
-        ),
-    ] = None,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=LIMIT: max_drop=1.0 (points), bytes=10%, params, macs, memory. Repeatable."),
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after each step.")] = 1,
-    closing_epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after the last step.")] = 0,
-    bits: Annotated[
-        int | None,
-        typer.Option(
-            help="Bits for every layer in a last step; 32 for none [default: 8, or what the planner chooses]."
-        ),
-    ] = None,
-    pareto: Annotated[
-        str | None, typer.Option(help="Print the front over this budget instead of a plan; writes pareto.csv.")
-    ] = None,
-    compare: Annotated[Path | None, typer.Option(help="Print how the run's plan differs from this plan.json.")] = None,
-    edit: Annotated[Path | None, typer.Option(help="Take the plan from this edited text (see --text).")] = None,
-    text: Annotated[bool, typer.Option("--text", help="Print the run's plan as text to edit.")] = False,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Decide which group gives up how many channels, and in which order."""
-    from .sessions import named_values, resume
-    from .stages import fronted, planned, taken
-
-    limits = Budget(**{name: parsed(value) for name, value in named_values(budget or [], "--budget", BUDGETS)})
-    own = {name: parsed(value) for name, value in named_values(option or [], "--option")}
-    with _working(run, quiet):
-        session = resume(run)
-        if text or compare:
-            _about_plan(session.read("plan", Plan), session.read("graph", Graph), compare, quiet=quiet, as_json=as_json)
-            return
-        if pareto:
-            front = fronted(session, pareto, limits, **own)
-            _show(front_view(front), [flat(row) for row in front.rows], quiet=quiet, as_json=as_json)
-            return
-        if edit:
-            made = taken(session, edit, limits)
-        else:
-            width = (None if planner in CHOOSE_BITS else 8) if bits is None else (None if bits >= 32 else bits)
-            own = {"planner": planner, "order": order, "epochs": epochs, "bits": width, **own}
-            made = planned(session, limits, closing_epochs=closing_epochs, **own)
-        graph, curves = session.read("graph", Graph), session.read("profile", Profile)
-    _show(plan_view(made, graph, curves), to_plain(made), quiet=quiet, as_json=as_json)
-
-
-def _about_plan(made: Plan, graph: Graph, other: Path | None, *, quiet: bool, as_json: bool) -> None:
-    """The plan as text to edit, or beside another."""
-    if other is None:
-        typer.echo(editable(made, graph), nl=False)
-        return
-    found = compare_plans(made, load_record(other, Plan))
-    _show(found.text, to_plain(found), quiet=quiet, as_json=as_json)
+app.command()(plan)
 
 
 @app.command()
@@ -321,9 +218,9 @@ def compress(
     from .stages import compressed
     from .training import Recipe
 
-    with _working(run, quiet) as progress:
+    with working(run, quiet) as progress:
         _, result = compressed(resume(run), Recipe(epochs=1, lr=lr), tuning_samples=tuning_samples, progress=progress)
-    _show(result_view(result), to_plain(result), quiet=quiet, as_json=as_json)
+    show(result_view(result), to_plain(result), quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -332,11 +229,11 @@ def quantize(run: Run, quiet: Quiet = False, as_json: AsJson = False) -> None:
     from .sessions import resume
     from .stages import file_facts, quantized
 
-    with _working(run, quiet):
+    with working(run, quiet):
         session = resume(run)
         coarse, result = quantized(session)
         facts = file_facts(session, coarse, result)
-    _show(files_view(facts), facts, quiet=quiet, as_json=as_json)
+    show(files_view(facts), facts, quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -345,9 +242,9 @@ def export(run: Run, quiet: Quiet = False, as_json: AsJson = False) -> None:
     from .sessions import resume
     from .stages import exported
 
-    with _working(run, quiet):
+    with working(run, quiet):
         paths = [str(path) for path in exported(resume(run))]
-    _show("wrote " + " and ".join(paths), {"files": paths}, quiet=quiet, as_json=as_json)
+    show("wrote " + " and ".join(paths), {"files": paths}, quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -356,7 +253,7 @@ def report(run: Run, quiet: Quiet = False, as_json: AsJson = False) -> None:
     from .reporting import write_report
 
     path = write_report(run)
-    _show(f"wrote {path}", {"report": str(path)}, quiet=quiet, as_json=as_json)
+    show(f"wrote {path}", {"report": str(path)}, quiet=quiet, as_json=as_json)
 
 
 __all__ = ["Result", "Table", "app", "main"]

@@ -1,0 +1,87 @@
+"""lamella plan: a plan from the run's curves, a front of plans, or a plan read back from a text.
+
+lamella plan RUN --planner knapsack --budget bytes=10% --budget macs=50%
+lamella plan RUN --pareto bytes
+lamella plan RUN --text > plan.txt; lamella plan RUN --edit plan.txt; lamella plan RUN --compare other/plan.json
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..planning import ORDERS, PLANNERS, editable, flat
+from ..planning import compare as compare_plans
+from ..records import load_record, to_plain
+from ..schema import Budget, Graph, Plan, Profile
+from ..texts import parsed
+from ..views import front_view, plan_view
+from .shared import AsJson, Quiet, Run, show, working
+
+CHOOSE_BITS = ("knapsack", "search")
+BUDGETS = ("max_drop", "bytes", "params", "macs", "memory", "latency_ms")
+
+
+def plan(
+    run: Run,
+    planner: Annotated[str, typer.Option(help=", ".join(PLANNERS))] = "threshold",
+    order: Annotated[str, typer.Option(help=", ".join(ORDERS))] = "by_score",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE of the planner: factor=0.985, pruning_ratio=0.5, by=macs, align=8 ... Repeatable."
+        ),
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=LIMIT: max_drop=1.0 (points), bytes=10%, params, macs, memory. Repeatable."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after each step.")] = 1,
+    closing_epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after the last step.")] = 0,
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Bits for every layer in a last step; 32 for none [default: 8, or what the planner chooses]."
+        ),
+    ] = None,
+    pareto: Annotated[
+        str | None, typer.Option(help="Print the front over this budget instead of a plan; writes pareto.csv.")
+    ] = None,
+    compare: Annotated[Path | None, typer.Option(help="Print how the run's plan differs from this plan.json.")] = None,
+    edit: Annotated[Path | None, typer.Option(help="Take the plan from this edited text (see --text).")] = None,
+    text: Annotated[bool, typer.Option("--text", help="Print the run's plan as text to edit.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Decide which group gives up how many channels, and in which order."""
+    from ..sessions import named_values, resume
+    from ..stages import fronted, planned, taken
+
+    limits = Budget(**{name: parsed(value) for name, value in named_values(budget or [], "--budget", BUDGETS)})
+    own = {name: parsed(value) for name, value in named_values(option or [], "--option")}
+    with working(run, quiet):
+        session = resume(run)
+        if text or compare:
+            _about_plan(session.read("plan", Plan), session.read("graph", Graph), compare, quiet=quiet, as_json=as_json)
+            return
+        if pareto:
+            front = fronted(session, pareto, limits, **own)
+            show(front_view(front), [flat(row) for row in front.rows], quiet=quiet, as_json=as_json)
+            return
+        if edit:
+            made = taken(session, edit, limits)
+        else:
+            width = (None if planner in CHOOSE_BITS else 8) if bits is None else (None if bits >= 32 else bits)
+            own = {"planner": planner, "order": order, "epochs": epochs, "bits": width, **own}
+            made = planned(session, limits, closing_epochs=closing_epochs, **own)
+        graph, curves = session.read("graph", Graph), session.read("profile", Profile)
+    show(plan_view(made, graph, curves), to_plain(made), quiet=quiet, as_json=as_json)
+
+
+def _about_plan(made: Plan, graph: Graph, other: Path | None, *, quiet: bool, as_json: bool) -> None:
+    """The plan as text to edit, or beside another."""
+    if other is None:
+        typer.echo(editable(made, graph), nl=False)
+        return
+    found = compare_plans(made, load_record(other, Plan))
+    show(found.text, to_plain(found), quiet=quiet, as_json=as_json)
