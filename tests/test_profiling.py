@@ -1,6 +1,7 @@
 """Profiles: exact counts, journals that survive a kill, races, estimates, executors, and bad input with its words."""
 
 import importlib.util
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 import lamella as lm
@@ -17,13 +19,14 @@ from lamella.errors import DataError, LamellaError, MismatchError, RunError
 from lamella.profiling import Forecast, Sweep, merge, planned_points, profile, rank_agreement, screening
 from lamella.profiling.checks import is_out_of_memory
 from lamella.profiling.engine import Engine
-from lamella.profiling.facts import receptive_fields
+from lamella.profiling.facts import receptive_fields, weight_facts
 from lamella.profiling.keeping import keeping
 from lamella.profiling.points import Item, Level, planned_items
 from lamella.profiling.variants import Subject
 from lamella.records import to_plain
 from lamella.replay import Program
 from lamella.training import Batches, Recipe, Task, correct, evaluate, fit
+from lamella.views import profile_view
 from lamella.zoo import make_model
 
 RATIOS = (0.3, 0.6)
@@ -351,6 +354,36 @@ def test_facts_stand_beside_the_curves(exact, graph):
     assert list(exact.facts) == [layer.name for layer in graph.layers]
 
 
+def test_facts_are_what_they_say(model, exact, graph):
+    known, weight = exact.facts["layer2.0.conv1"], model.get_submodule("layer2.0.conv1").weight.detach()
+    assert known["macs"] == 8 * 8 * 9 * 16
+    assert known["memory"] == 8 * 16 * 4
+    assert known["position"] == [x.name for x in graph.layers].index("layer2.0.conv1")
+    assert known["weight_std"] == pytest.approx(float(weight.std(correction=0)))
+    assert known["weight_largest"] == pytest.approx(float(weight.abs().max()))
+    assert weight_facts(torch.eye(4))["effective_rank"] == pytest.approx(1.0)
+    assert weight_facts(torch.ones(4, 4))["effective_rank"] == pytest.approx(0.25, abs=1e-3)
+    assert weight_facts(torch.eye(4))["weight_near_zero"] == 0.75
+
+
+def test_latency_stands_among_the_facts_where_a_table_is_named(model, task, graph, tmp_path):
+    pytest.importorskip("onnxruntime")
+    options = {"graph": graph, "pruning_ratios": (0.5,), "method": "estimate"}
+    found = profile(model, task, sweep=Sweep(latency=str(tmp_path), points=("conv1",)), **options)
+    assert all(found.facts[x.name]["latency_ms"] > 0 for x in graph.layers if x.kind in ("conv2d", "linear"))
+    again = profile(model, task, sweep=Sweep(latency=str(tmp_path), points=("conv1",)), **options)
+    assert again.facts == found.facts  # from the table on disk
+
+
+def test_the_screen_shows_every_curve_and_the_facts(exact):
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(profile_view(exact))
+    text = console.export_text()
+    field = f"{exact.facts['layer3.0.conv2']['receptive_field']:.0f}, input sees all"
+    for words in ("pruning_ratio", "masked_ratio", "bits_both", "2 bits: ", "eff. rank", field):
+        assert words in text, words
+
+
 def test_receptive_fields_as_published():
     model = make_model("vgg16", head=(8, 8)).eval()
     fields = receptive_fields(Program(model, (torch.zeros(2, 3, 32, 32),)))
@@ -449,6 +482,19 @@ def test_out_of_memory_goes_on_with_fewer_samples(model, task, graph, exact):
     assert [scores.mean() for _, scores in found] == [p.score.value for p in exact.curve(item.target)]
     assert [n for n in engine.notes if "out of memory" in n][-1].endswith("16 samples at a time")
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+def test_out_of_memory_at_the_baseline_and_in_a_race(model, task, graph):
+    def hungry(outputs, targets):
+        if len(targets) > 20:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 64 MiB.")
+        return correct(outputs, targets)
+
+    options = {"graph": graph, "pruning_ratios": RATIOS, "method": "race", "sweep": Sweep(points=("conv1",))}
+    found = profile(model, replace(task, score=hungry), **options)
+    assert plain(found.points) == plain(profile(model, task, **options).points)
+    assert "out of memory at the dense network: went on with 16 samples at a time" in found.notes
+    assert "out of memory: went on without kept activations" in found.notes
 
 
 def test_two_processes_on_one_journal(model, task, graph, tmp_path):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 
 from .progress import Progress, silent
 
@@ -21,15 +22,17 @@ def bars(quiet: bool) -> Iterator[Progress]:
         yield silent
         return
     columns = (
-        TextColumn("{task.description:<24}"),
-        BarColumn(24),
+        TextColumn("{task.description}"),
+        BarColumn(16),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim", markup=False),
+        TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=Column(ratio=1, no_wrap=True)),
     )
-    drawn = Bars(*columns, console=Console(stderr=True))
+    drawn = Bars(
+        *columns, console=Console(stderr=True), expand=True
+    )  # in a narrow window the note is cut, not the times
     try:
         yield _on(drawn)
     finally:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from .planning import depth_test, significance
 from .reach import GroupRow, Reach
-from .schema import Front, Graph, Plan, Profile, Result, Row, Table
+from .schema import Front, Graph, Plan, Point, Profile, Result, Row, Table
 
 
 def graph_view(found: Reach) -> Stack:
@@ -61,15 +61,35 @@ def _reach_line(found: Reach) -> str:
 
 
 def profile_view(profile: Profile) -> Stack:
-    """One line per group: the score at every ratio, and what the group is worth."""
+    """One line per curve with what its group is worth, facts of every layer, and what to know of the figures."""
     worth = worths(profile)
-    grid = _grid("group", "significance", "score at pruning ratio")
-    for group in profile.graph.free:
-        curve = "  ".join(f"{p.level:.2f}: {100 * p.score.value:.1f}" for p in profile.curve(group.name))
-        grid.add_row(escape(group.name), worth.get(group.name, ""), curve)
+    grid = _grid("target", "knob", "significance", "score at each level")
+    for target, knob in dict.fromkeys((p.target, p.knob) for p in profile.points):
+        curve = "  ".join(f"{_level(p)}: {100 * p.score.value:.1f}" for p in profile.curve(target, knob))
+        grid.add_row(escape(target), knob, worth.get(target, "") if knob == "pruning_ratio" else "", curve)
     base = profile.baseline
     line = f"baseline {_percent(base.value)} [{_percent(base.low)}, {_percent(base.high)}], n = {base.n}; {len(profile.points)} points"
-    return Stack(grid, *map(Text, (line, *_premise(profile), *profile.notes)))
+    return Stack(grid, Text(), _facts_grid(profile), *map(Text, (line, *_premise(profile), *profile.notes)))
+
+
+def _level(point: Point) -> str:
+    return f"{point.level:.2f}" if point.knob.endswith("ratio") else f"{point.level:.0f} bits"
+
+
+def _facts_grid(profile: Profile) -> Grid:
+    """The layers with weights. Field: how much of the picture's side one output sees."""
+    timed = any("latency_ms" in known for known in profile.facts.values())
+    grid = _grid("layer", "params", "MACs", "memory", "weight std", "eff. rank", "field", *["ms"] * timed)
+    for name, known in profile.facts.items():
+        if "weight_std" not in known:
+            continue
+        counts = (short(int(known[key])) for key in ("params", "macs", "memory"))
+        rank = f"{known['effective_rank']:.2f}" if "effective_rank" in known else ""
+        field = f"{known['receptive_field']:.0f}" if "receptive_field" in known else ""
+        field += ", input sees all" if known.get("input_field_exceeds_picture") else ""
+        latency = [f"{known.get('latency_ms', 0.0):.3f}"] * timed
+        grid.add_row(escape(name), *counts, f"{known['weight_std']:.3f}", rank, field, *latency)
+    return grid
 
 
 def worths(profile: Profile) -> dict[str, str]:

@@ -24,10 +24,12 @@ from ..progress import Progress, silent
 from ..records import digest, from_plain, to_plain
 from ..runs import Journal
 from ..schema import Graph, Point, Profile
+from ..timing import LatencyTable
 from ..tracing import trace
 from ..training import Task
 from .estimating import rank_agreement
-from .facts import Forecast, forecast, layer_facts
+from .facts import layer_facts
+from .forecasting import Forecast, forecast
 from .keeping import keeping, merge
 from .points import BITS, Item, Level, Order, planned_items, planned_points
 from .settings import METHODS, RATIOS, Sweep, check_method
@@ -71,7 +73,8 @@ def profile(
             left -= len(work.open(order)) - len(work.open(orders[index]))
             progress("profile", total - left, total, _told(point))
     points = tuple(point for order in orders for point in order.known)
-    facts = layer_facts(model, graph, work.engine.program)
+    table = LatencyTable(sweep.latency) if sweep.latency is not None else None
+    facts = layer_facts(model, graph, work.engine.program, table)
     notes = (*NOTES[method], *dict.fromkeys(work.engine.notes))
     return Profile(graph=graph, baseline=baseline, points=points, method=method, notes=notes, facts=facts)
 

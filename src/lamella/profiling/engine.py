@@ -114,10 +114,25 @@ class Engine:
         if self._walks:
             self._walks.forget()
 
+    def keep_nothing(self) -> None:
+        """Memory ran out: from now on every walk starts anew."""
+        if self._walks and self._walks.memory:
+            self._walks.forget()
+            self._walks.memory = 0
+            self.notes.append("out of memory: went on without kept activations")
+        gc.collect()
+
     # ---- the dense network
 
     def dense(self) -> Scores:
         """The dense network's score on every sample; also learns whether scores are right-or-wrong, and the margins of logits."""
+        while True:
+            try:
+                return self._dense()
+            except (RuntimeError, MemoryError) as error:
+                self._take_less("the dense network", error)
+
+    def _dense(self) -> Scores:
         scores, margins = [], []
         with with_context("evaluate"), torch.inference_mode():
             for chunk in self.samples:
@@ -150,15 +165,16 @@ class Engine:
                     yield level, scores_N
                     done += 1
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or self.samples.chunk == 1:
-                    raise
-                self._take_less(item)
+                self._take_less(item.target, error)
 
-    def _take_less(self, item: Item) -> None:
+    def _take_less(self, place: str, error: RuntimeError | MemoryError) -> None:
+        """Half the samples at a time; the error itself where it is another one, or nothing is left to halve."""
+        if not is_out_of_memory(error) or self.samples.chunk == 1:
+            raise error
         self.forget()
         gc.collect()
         self.samples.chunk = max(1, self.samples.chunk // 2)
-        self.notes.append(f"out of memory at {item.target}: went on with {self.samples.chunk} samples at a time")
+        self.notes.append(f"out of memory at {place}: went on with {self.samples.chunk} samples at a time")
 
     def _curve(self, item: Item, levels: Sequence[Level]) -> Iterator[tuple[Level, Scores]]:
         place = f"{item.target} ({item.knob})"

@@ -1,7 +1,6 @@
-"""What stands beside the curves: the cost of a sweep before it starts, and facts of every layer.
+"""Facts of every layer, beside the curves.
 
-    forecast(work, orders).text          "171 points, about 2 min 40 s here"
-    layer_facts(model, graph, program)   {"conv1": {"params": 432, "macs": ..., "receptive_field": 3, ...}}
+    layer_facts(model, graph, program, table)   {"conv1": {"params": 432, "macs": ..., "receptive_field": 3, "latency_ms": ...}}
 
 Receptive field: r_l = r_(l-1) + (k_l - 1) x product of earlier strides, over the longest path (Richter et al. 2022); a layer whose
 input field already exceeds the picture sees nothing new. Effective rank: exp of the entropy of the normalized singular values (Roy,
@@ -9,8 +8,6 @@ Vetterli 2007), as a share of the full rank: low means redundant filters.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,81 +15,19 @@ from torch import Tensor, nn
 from ..costs import layer_cost
 from ..replay import Program
 from ..schema import Graph
-from .points import Item, Order
-from .working import Work
-
-RACED_SHARE = 0.12  # of an exact sweep, by benchmarks/profile.py
+from ..timing import LatencyTable, layer_shape
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """How many points, and how many seconds they should take here."""
+def layer_facts(
+    model: nn.Module, graph: Graph, program: Program | None = None, table: LatencyTable | None = None
+) -> dict[str, dict[str, float]]:
+    """Per layer: position, params, macs, memory (bytes of activations per sample) and statistics of its weight.
 
-    points: int
-    seconds: float
-
-    @property
-    def text(self) -> str:
-        """For a person.
-
-        >>> Forecast(171, 160.0).text
-        '171 points, about 2 min 40 s here'
-        """
-        whole = max(1, round(self.seconds))
-        minutes, seconds = divmod(whole, 60)
-        length = (
-            f"{minutes // 60} h {minutes % 60} min"
-            if minutes >= 60
-            else f"{minutes} min {seconds} s"
-            if minutes
-            else f"{seconds} s"
-        )
-        return f"{self.points} points, about {length} here"
-
-
-def forecast(work: Work, orders: Sequence[Order]) -> Forecast:
-    """Seconds from the timed pass of the dense network, and from how much of it each point runs."""
-    engine, sweep = work.engine, work.engine.subject.sweep
-    counts = [len(work.open(order)) for order in orders]
-    points = sum(counts)
-    if work.method == "estimate" or not points:
-        return Forecast(points, 0.0)
-    program = engine.program
-    dense = work.scores_seconds  # the baseline that has just been measured
-    if sweep.changes_models:
-        tuning = (
-            3 * dense * max(1, sweep.tune_epochs)
-        )  # a step costs three forward passes; the epoch is taken to be as long
-        seconds = points * (2 * dense + tuning)
-    elif program is None:
-        seconds = points * dense
-    else:
-        behind, graph = _shares_behind(program), engine.subject.graph
-        shares = [_share(graph, order.item, behind) for order in orders]
-        seconds = sum(n * share for n, share in zip(counts, shares, strict=True)) * dense + dense
-    seconds *= RACED_SHARE if work.method == "race" else 1.0
-    return Forecast(points, seconds / (1 if sweep.executor == "serial" else sweep.workers))
-
-
-def _shares_behind(program: Program) -> dict[str, float]:
-    """Per parameter, the share of the network's operators that lie behind it, by the elements they make."""
-    total = max(1, sum(op.elements for op in program.listed))
-    names = {name for op in program.listed for name in op.names}
-    return {n: sum(program.listed[p].elements for p in program.affected({n})) / total for n in names}
-
-
-def _share(graph: Graph, item: Item, weights: dict[str, float]) -> float:
-    """The share of the network that lies behind an item."""
-    layers = graph.group_of[item.target].layers if item.knob == "pruning_ratio" else (item.target,)
-    return max((weights.get(f"{name}.weight", 1.0) for name in layers), default=1.0)
-
-
-def layer_facts(model: nn.Module, graph: Graph, program: Program | None = None) -> dict[str, dict[str, float]]:
-    """Per layer: position, params, macs, memory (bytes per sample) and statistics of its weight.
-
-    With a program also its receptive field, and 1.0 where that of its input already exceeds the picture.
+    With a program also its receptive field, and 1.0 where that of its input already exceeds the picture. With a table also
+    `latency_ms` at batch 1; layers that the table does not know yet are measured and kept there.
     """
     fields = receptive_fields(program) if program else {}
+    latencies = layer_latencies(graph, table) if table else {}
     held = dict(model.named_parameters(remove_duplicate=False))
     facts = {}
     for position, layer in enumerate(graph.layers):
@@ -105,8 +40,19 @@ def layer_facts(model: nn.Module, graph: Graph, program: Program | None = None) 
         if layer.weight in fields:
             before, after, side = fields[layer.weight]
             known |= {"receptive_field": float(after), "input_field_exceeds_picture": float(before > side)}
+        if layer.name in latencies:
+            known["latency_ms"] = latencies[layer.name]
         facts[layer.name] = known
     return facts
+
+
+def layer_latencies(graph: Graph, table: LatencyTable) -> dict[str, float]:
+    """Milliseconds of every layer that multiplies, all its calls together, at its dense widths and batch 1."""
+    widths = graph.widths
+    layers = [layer for layer in graph.layers if layer.weight and layer.positions]
+    shapes = [layer_shape(graph, x, x.inputs.at(widths), x.outputs.at(widths), table.precision) for x in layers]
+    table.measure(shapes)
+    return {layer.name: layer.calls * table.ms(shape) for layer, shape in zip(layers, shapes, strict=True)}
 
 
 def weight_facts(weight: Tensor) -> dict[str, float]:

@@ -18,7 +18,8 @@ from ..errors import with_context
 from ..schema import Point, Score
 from ..statistics import Race, climb, strata_of
 from ..training import mixed
-from .engine import Engine, Run, Scores
+from .checks import Scores, is_out_of_memory
+from .engine import Engine, Run
 from .points import Item, Level, Order
 from .samples import Chunk, picked
 
@@ -102,7 +103,16 @@ class Racer:
         return race
 
     def _scores(self, run: Run, chunk: Chunk) -> Scores:
-        return self.engine.settled(run, [chunk], [self.engine.glance(run, chunk)])
+        """Out of memory: no walk is kept any more, and this chunk is run in halves."""
+        try:
+            return self.engine.settled(run, [chunk], [self.engine.glance(run, chunk)])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(chunk) == 1:
+                raise
+        self.engine.keep_nothing()
+        rows = np.arange(len(chunk))
+        halves = [picked(chunk, part) for part in np.array_split(rows, 2)]
+        return np.concatenate([self._scores(run, half) for half in halves])
 
     def _score(self, race: Race) -> Score:
         """The estimate with a 95 % interval: the spread of the draw, and that of the validation samples themselves."""

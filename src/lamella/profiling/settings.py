@@ -19,7 +19,7 @@ class Sweep:
     factor, error rate per target, and the share of the baseline within which either answer is right. `executor`: serial, processes
     or ray, with so many `workers`; `address`: of a Ray cluster. `chunk`: samples at a time; `memory`: bytes for kept activations.
     `screening`: none, or bf16, which scores in bf16 what is beyond doubt, the counts being the same; where it cannot be exact or
-    would not pay, the profile says so and does without.
+    would not pay, the profile says so and does without. `latency`: the directory of a LatencyTable, for the layers' milliseconds.
     """
 
     layers: bool = False
@@ -38,6 +38,7 @@ class Sweep:
     chunk: int = 64
     memory: int = 1_000_000_000
     screening: str = "none"
+    latency: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

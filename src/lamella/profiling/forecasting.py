@@ -1,0 +1,77 @@
+"""The cost of a sweep before it starts.
+
+forecast(work, orders).text           "171 points, about 2 min 40 s here"
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..replay import Program
+from ..schema import Graph
+from .points import Item, Order
+from .working import Work
+
+RACED_SHARE = 0.12  # of an exact sweep, by benchmarks/profile.py
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """How many points, and how many seconds they should take here."""
+
+    points: int
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """For a person.
+
+        >>> Forecast(171, 160.0).text
+        '171 points, about 2 min 40 s here'
+        """
+        whole = max(1, round(self.seconds))
+        minutes, seconds = divmod(whole, 60)
+        length = (
+            f"{minutes // 60} h {minutes % 60} min"
+            if minutes >= 60
+            else f"{minutes} min {seconds} s"
+            if minutes
+            else f"{seconds} s"
+        )
+        return f"{self.points} points, about {length} here"
+
+
+def forecast(work: Work, orders: Sequence[Order]) -> Forecast:
+    """Seconds from the timed pass of the dense network, and from how much of it each point runs."""
+    engine, sweep = work.engine, work.engine.subject.sweep
+    counts = [len(work.open(order)) for order in orders]
+    points = sum(counts)
+    if work.method == "estimate" or not points:
+        return Forecast(points, 0.0)
+    program = engine.program
+    dense = work.scores_seconds  # the baseline that has just been measured
+    if sweep.changes_models:
+        tuning = (
+            3 * dense * max(1, sweep.tune_epochs)
+        )  # a step costs three forward passes; the epoch is taken to be as long
+        seconds = points * (2 * dense + tuning)
+    elif program is None:
+        seconds = points * dense
+    else:
+        behind, graph = _shares_behind(program), engine.subject.graph
+        shares = [_share(graph, order.item, behind) for order in orders]
+        seconds = sum(n * share for n, share in zip(counts, shares, strict=True)) * dense + dense
+    seconds *= RACED_SHARE if work.method == "race" else 1.0
+    return Forecast(points, seconds / (1 if sweep.executor == "serial" else sweep.workers))
+
+
+def _shares_behind(program: Program) -> dict[str, float]:
+    """Per parameter, the share of the network's operators that lie behind it, by the elements they make."""
+    total = max(1, sum(op.elements for op in program.listed))
+    names = {name for op in program.listed for name in op.names}
+    return {n: sum(program.listed[p].elements for p in program.affected({n})) / total for n in names}
+
+
+def _share(graph: Graph, item: Item, weights: dict[str, float]) -> float:
+    """The share of the network that lies behind an item."""
+    layers = graph.group_of[item.target].layers if item.knob == "pruning_ratio" else (item.target,)
+    return max((weights.get(f"{name}.weight", 1.0) for name in layers), default=1.0)
