@@ -3,7 +3,8 @@
     small, result = compress(model, plan, task, recipe=Recipe(epochs=3, lr=0.02))
 
 `result.kept` holds the channels each group kept, `result.history` what was measured after every step beside what the plan
-predicted. Steps that only give bits are left to `quantize`.
+predicted. A step that gives layers fewer than 8 bits puts their weights on that grid and tunes the network there; 8 bits and
+the activations are left to `quantize`.
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ from .schema import Graph, Plan, Result
 from .surgery import integers_of
 from .tracing import trace
 from .training import Recipe, Task
-from .walking import start, walk
+from .walking import few_bits, start, walk
 
 TUNING = Recipe(epochs=1, lr=0.02)
 
@@ -38,7 +39,7 @@ def compress(
     """
     graph = graph or trace(model, task.example_inputs)
     plan.check_fits(graph)
-    steps = [step for step in plan.steps if step.widths or step.epochs]
+    steps = [step for step in plan.steps if step.widths or step.epochs or few_bits(step)]
     states = walk(start(model, graph, task), steps, task, recipe, seed=seed, directory=directory, progress=progress)
     *_, state = states
     kept = {group.name: tuple(state.kept.get(group.name, range(group.width))) for group in graph.groups}

@@ -13,9 +13,12 @@ scale is the one that leaves the smallest squared error: the largest weight alon
 Legend: O output channels, K products summed into one output, in the order in which a runtime sums them.
 """
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 
 SHRINKS = torch.linspace(0.2, 1.0, 41)  # shares of the largest weight that the search for the best scale tries
 
@@ -88,3 +91,54 @@ def rounded_weight(weight: Tensor, bits: int, axis: int = 0, *, convolves: bool 
 def output_axis(module: nn.Module) -> int:
     """The axis of a module's weight along which its outputs lie."""
     return 1 if getattr(module, "transposed", False) else 0
+
+
+class OnGrid(nn.Module):
+    """A parametrization: the weight on its grid going forward, itself going backward (Bengio et al. 2013, straight-through).
+
+    The scale is found anew every `EVERY` training steps; in between it stays, so that the grid does not tremble.
+    """
+
+    EVERY = 20
+    scale: Tensor
+    age: Tensor
+
+    def __init__(self, weight: Tensor, bits: int, axis: int) -> None:
+        super().__init__()
+        self.bits, self.axis = bits, axis
+        self.register_buffer("scale", self._found(weight))
+        self.register_buffer("age", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if self.training:
+            self.age += 1
+            if int(self.age) % self.EVERY == 0:
+                self.scale.copy_(self._found(weight))
+        return weight + (self._rounded(weight) - weight).detach()
+
+    def _found(self, weight: Tensor) -> Tensor:
+        """The scale, shaped to go with the weight."""
+        weight = weight.detach()
+        convolves = weight.dim() > 2 and self.axis == 0
+        scale_O = weight_scale(summed(weight, self.axis, convolves=convolves), self.bits).clamp_min(1e-30)
+        return scale_O.reshape([-1 if d == self.axis else 1 for d in range(weight.dim())]).to(weight)
+
+    def _rounded(self, weight: Tensor) -> Tensor:
+        top = levels(self.bits)
+        return (weight / self.scale).round().clamp(-top, top) * self.scale
+
+
+def put_on_grids(model: nn.Module, bits: Mapping[str, int]) -> nn.Module:
+    """Keep, in place, the weights of these layers on grids of so many bits while the model is trained and evaluated; returns it."""
+    for name, width in bits.items():
+        module = model.get_submodule(name)
+        grid = OnGrid(module.get_parameter("weight"), width, output_axis(module))
+        register_parametrization(module, "weight", grid)
+    return model
+
+
+def settle(model: nn.Module, layers: Iterable[str]) -> nn.Module:
+    """Undo `put_on_grids`, in place: ordinary parameters that hold the values on the grids. Returns the model."""
+    for name in layers:
+        remove_parametrizations(model.get_submodule(name), "weight", leave_parametrized=True)
+    return model

@@ -17,6 +17,7 @@ from .axes import Kept
 from .costs import cost
 from .digests import data_digest, weights_digest
 from .errors import with_context
+from .grids import put_on_grids, settle
 from .progress import Progress, silent
 from .records import digest, from_plain, to_plain
 from .runs import Journal
@@ -63,11 +64,13 @@ def walk(
     total = len(steps)
     progress("compress", 0, total)
     yield state
+    bits: dict[str, int] = {}
     for number, step in enumerate(steps, 1):
+        bits = bits | few_bits(step)
         with with_context(f"step {number} of {total} ({', '.join(step.widths) or 'tuning'})"):
             done = record.restored(state, number, step) if record else None
             if done is None:
-                done = _take(state, number, step, task, replace(recipe, epochs=step.epochs), seed, record)
+                done = _take(state, number, step, bits, task, replace(recipe, epochs=step.epochs), seed, record)
         state = done
         progress(
             "compress", number, total, f"{state.measures[-1].name}: {100 * state.measures[-1].validation.value:.1f} %"
@@ -75,34 +78,50 @@ def walk(
         yield state
 
 
+def few_bits(step: Step) -> dict[str, int]:
+    """The layers to which a step gives fewer than 8 bits: so few that the other weights have to make up for it."""
+    return {name: bits for name, bits in step.bits.items() if bits < 8}
+
+
 def _take(
-    state: State, number: int, step: Step, task: Task, recipe: Recipe, seed: int, record: "_Record | None"
+    state: State,
+    number: int,
+    step: Step,
+    bits: Mapping[str, int],
+    task: Task,
+    recipe: Recipe,
+    seed: int,
+    record: "_Record | None",
 ) -> State:
-    """One step: cut, mend the statistics, measure, tune, measure again."""
+    """One step: cut, round, mend the statistics, measure, tune, measure again. `bits`: of this step and those before."""
     kept = resolve(state.model, state.graph, step.widths)
-    model = narrow(state.model, state.graph, kept)
-    if kept:
+    model = put_on_grids(narrow(state.model, state.graph, kept), bits)
+    if kept or few_bits(step):
         with seeded(seed, number, device_of(model)):
             recalibrate_bn(model, task.train)  # as training saw it: its augmentation shapes the statistics
     before = measured(model, task).value
     if recipe.epochs:
         fit(model, task, recipe, seed=mixed(seed, number), checkpoint=record.tuning(number) if record else None)
-    model.eval()
+    settle(model.eval(), bits)
     after = _advanced(state, model, kept)
-    name = ", ".join(f"{g} to {w}" for g, w in step.widths.items()) or "tuned"
     measure = Measure(
-        name=name,
+        name=_named(step),
         step=number,
         validation=measured(model, task),
         predicted=step.predicted,
         before_tuning=before,
-        expected=step.expected,
         **_counts(after.graph),
     )
     after = replace(after, measures=(*state.measures, measure))
     if record:
         record.keep(after, number, kept)
     return after
+
+
+def _named(step: Step) -> str:
+    widths = [f"{group} to {width}" for group, width in step.widths.items()]
+    few = sorted(set(few_bits(step).values()))
+    return ", ".join([*widths, *(f"{bits} bits" for bits in few)]) or "tuned"
 
 
 def _advanced(state: State, model: nn.Module, kept: Kept) -> State:
