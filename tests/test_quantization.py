@@ -1,16 +1,22 @@
 """Laws of bits: what is simulated is what the file computes, and what tuning leaves can be written."""
 
+from types import SimpleNamespace
+
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lamella.coarsening import InputGrid, coarsen, folded, observe_ranges
+from lamella.compression import compress
+from lamella.costs import cost
 from lamella.exporting import OnnxModel, export_onnx, run_onnx
-from lamella.quantization import agreement, integers_file, multiplying_layers
-from lamella.training import Batches, Task
+from lamella.grids import put_on_grids
+from lamella.quantization import agreement, integers_file, multiplying_layers, quantize
+from lamella.schema import Plan, Step
+from lamella.tracing import trace
+from lamella.training import Batches, Recipe, Task, fit
 from lamella.zoo import resnet
-
-pytest.importorskip("onnxruntime")
 
 
 def task(shape, count=64):
@@ -36,8 +42,7 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(("name", "bits"), [("option A", 8), ("option B", 4), ("plain", 2)])
 def test_the_file_computes_what_the_simulation_does(name, bits, tmp_path):
     torch.manual_seed(0)
     data, model = task((3, 16, 16)), NETS[name]().eval()
@@ -118,3 +123,86 @@ def test_an_addition_in_place_is_rounded_where_others_read_it():
     assert torch.equal(y + y, 2 * y)
     with torch.no_grad():
         assert torch.equal(coarse(x), out)
+
+
+# Few bits: a step of the walk
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+    """A small net taken to 3 bits, with tuning, in a directory."""
+    torch.manual_seed(0)
+    data, model = task((3, 8, 8)), resnet(8, widths=(4, 8, 16), num_classes=4, shortcut="B").eval()
+    graph = trace(model, data.example_inputs)
+    bits = dict.fromkeys(multiplying_layers(model), 3) | {"conv1": 8}
+    made = Plan(
+        structure=graph.structure,
+        planner="uniform",
+        steps=(Step(bits=bits, epochs=2),),
+        predicted=cost(graph),
+        dense=cost(graph),
+    )
+    directory = tmp_path_factory.mktemp("steps")
+    small, result = compress(model, made, data, recipe=Recipe(epochs=1, lr=0.05), graph=graph, directory=directory)
+    return SimpleNamespace(**{k: v for k, v in locals().items() if k != "tmp_path_factory"})
+
+
+def test_after_a_step_of_few_bits_the_weights_lie_on_their_grid(walked):
+    for name in multiplying_layers(walked.small):
+        weight_OK = walked.small.get_submodule(name).weight.detach().flatten(1)
+        few = max(len(row.unique()) for row in weight_OK)
+        assert few <= 7 or name == "conv1"
+        assert type(walked.small.get_submodule(name)) is type(walked.model.get_submodule(name))
+    again = coarsen(walked.small, {name: 3 for name in walked.made.bits if name != "conv1"})
+    for (name, one), other in zip(walked.small.named_parameters(), again.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-7), name
+    assert [m.name for m in walked.result.history] == ["dense", "3 bits"]
+    assert walked.result.history[-1].before_tuning is not None
+    assert not torch.equal(walked.small.layer1[0].bn1.running_mean, walked.model.layer1[0].bn1.running_mean)
+
+
+def test_the_tuned_few_bits_are_what_the_file_holds(walked, tmp_path):
+    coarse, final = quantize(walked.small, walked.result, walked.data)
+    source = export_onnx(walked.small, walked.data.example_inputs, tmp_path / "model.onnx")
+    file = integers_file(source, tmp_path / "integers.onnx", final.bits, walked.data)
+    assert agreement(OnnxModel(file), coarse, walked.data) >= 0.95
+    held = {t.name: t for t in onnx.load(file).graph.initializer}
+    assert held["layer2.0.conv1.weight"].data_type == onnx.TensorProto.INT4
+    assert held["conv1.weight"].data_type == onnx.TensorProto.INT8
+
+
+def test_a_walk_over_few_bits_resumes_bit_for_bit(walked):
+    recipe = Recipe(epochs=1, lr=0.05)
+    again, found = compress(
+        walked.model, walked.made, walked.data, recipe=recipe, graph=walked.graph, directory=walked.directory
+    )
+    fresh, other = compress(walked.model, walked.made, walked.data, recipe=recipe, graph=walked.graph)
+    for a, b, c in zip(
+        walked.small.state_dict().values(), again.state_dict().values(), fresh.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+    assert found.history == walked.result.history == other.history
+
+
+def test_tuning_on_the_grid_goes_on_from_its_checkpoint(tmp_path):
+    data = task((3, 8, 8))
+    recipe = Recipe(epochs=4, lr=0.05)
+
+    def grids_on():
+        torch.manual_seed(0)
+        return put_on_grids(resnet(8, widths=(4, 8, 16), num_classes=4), {"layer1.0.conv1": 2})
+
+    class StopError(Exception):
+        pass
+
+    def stop(epoch, loss):
+        if epoch == 2:
+            raise StopError
+
+    whole = fit(grids_on(), data, recipe)
+    with pytest.raises(StopError):
+        fit(grids_on(), data, recipe, checkpoint=tmp_path / "c.pt", on_epoch=stop)
+    resumed = fit(grids_on(), data, recipe, checkpoint=tmp_path / "c.pt")
+    for (name, one), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name

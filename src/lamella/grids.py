@@ -140,5 +140,8 @@ def put_on_grids(model: nn.Module, bits: Mapping[str, int]) -> nn.Module:
 def settle(model: nn.Module, layers: Iterable[str]) -> nn.Module:
     """Undo `put_on_grids`, in place: ordinary parameters that hold the values on the grids. Returns the model."""
     for name in layers:
-        remove_parametrizations(model.get_submodule(name), "weight", leave_parametrized=True)
+        module = model.get_submodule(name)
+        remove_parametrizations(module, "weight", leave_parametrized=True)
+        if module._parameters.get("bias") is not None:
+            module._parameters["bias"] = module._parameters.pop("bias")  # after the weight, as it was
     return model
