@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lamella import tasks
 from lamella.errors import DataError, LamellaError, MissingExtra
-from lamella.tasks import TASKS, Prepare, make_task, mirrored, shifted, stratified_order
+from lamella.tasks import TASKS, Prepare, images, make_task, mirrored, shifted, stratified_order
 
 
 def labels(batches):
@@ -252,7 +251,7 @@ def test_a_file_cut_short_is_refused_with_both_sizes(tmp_path):
 
 def test_a_class_that_cannot_be_is_damage(tmp_path, monkeypatch):
     data = np.full((10000, 3074), 100, np.uint8).tobytes()
-    monkeypatch.setattr(tasks, "_read_bytes", lambda path: data * (5 if path.name == "train.bin" else 1))
+    monkeypatch.setattr(images, "_read_bytes", lambda path: data * (5 if path.name == "train.bin" else 1))
     for name in ("train.bin", "test.bin"):
         sparse(tmp_path / name, 1)
     with pytest.raises(DataError, match=r"train.bin: holds class 100, and 0 .. 99 was expected"):

@@ -1,8 +1,7 @@
-"""Ready-made tasks: real data in its official files, split, normalized and batched.
+"""Image sets in their official files: read, split, normalized, augmented.
 
-    task = make_task("digits")                                            # offline, from scikit-learn
-    task = make_task("cifar10", "data/cifar-10-batches-bin")              # the official binary files
-    task = make_task("cifar10", "data", validation="test_even")           # for weights trained on all training images
+    (images, labels), test = read_mnist(Path("data/MNIST"))
+    task = image_task("digits", None, seed=0, batch_size=128, limit=None, validation="heldout")
 
 A row of `TASKS` says how a set is read, normalized and augmented. Networks trained here never see validation images.
 Shapes: N images, C channels, H height, W width.
@@ -20,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad as padded
 
-from .errors import DataError, LamellaError, MissingExtra, unknown_name
-from .training import Batches, Task
+from ..errors import DataError, MissingExtra
+from ..training import Batches, Task
 
 Bytes = NDArray[np.uint8]
 Images = tuple[Bytes, Bytes]  # images (N, C, H, W) and their classes (N,)
@@ -257,28 +256,10 @@ def _cut(images: Images, part: slice) -> Images:
     return images[0][part], images[1][part]
 
 
-def make_task(
-    name: str,
-    data: str | Path | None = None,
-    *,
-    seed: int = 0,
-    batch_size: int = 128,
-    limit: int | None = None,
-    validation: str = "heldout",
-) -> Task:
-    """A ready-made task: digits, mnist, cifar10 or cifar100, the last three from the directory `data`.
-
-    `seed` orders the calibration batches (splits never depend on it), `limit` keeps the first so many images of every
-    split. `validation` is "heldout", the last training images, or "test_even", for weights that have seen all of those.
-    """
-    if name not in TASKS:
-        raise LamellaError(unknown_name("task", name, TASKS))
-    if validation not in VALIDATIONS:
-        raise LamellaError(unknown_name("validation", validation, VALIDATIONS))
-    if limit is not None and limit < 1:
-        raise DataError(f"task {name!r}: limit={limit} leaves no image; at least 1 was expected, or None for all.")
+def image_task(name: str, data: Path | None, *, seed: int, batch_size: int, limit: int | None, validation: str) -> Task:
+    """A row of `TASKS` as a Task; `validation` is a name of `VALIDATIONS`."""
     source = TASKS[name]
-    splits = VALIDATIONS[validation](*source.read(None if data is None else Path(data)), source.held_out)
+    splits = VALIDATIONS[validation](*source.read(data), source.held_out)
     train, held, test = (_tensors(images, limit) for images in (splits.train, splits.validation, splits.test))
     as_is = Prepare(source)
     return Task(

@@ -1,0 +1,127 @@
+"""Anomaly detection on a table: a network learns to copy clean rows, and what it copies badly is an anomaly.
+
+    task = detection_task("fraud", Path("creditcard.csv"), FRAUD, split="time", seed=0, batch_size=128, limit=None)
+    rows, targets = next(iter(task.validation))          # targets: {"rows", "labels", "weights"}
+
+Inputs are standardized by the clean training rows alone. The score of a row is 1 / (1 + d), d the mean absolute deviation
+of its copy: 1 for a perfect copy, low for an anomaly. `labels` are 1 for anomalies; `weights` say how many rows a day each row
+stands for, so that rates and alarms are those of the whole stream even where a file holds a sample of the clean rows.
+Shapes: N rows, D inputs.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from ..errors import DataError
+from ..training import Batches, Task
+from .splitting import SPLITS, Columns, Floats, Rows, Stream
+from .tables import Table, read_table
+
+
+def reconstruction_loss(outputs_ND: Tensor, targets: dict[str, Tensor]) -> Tensor:
+    """Mean squared deviation of the copy."""
+    return mse_loss(outputs_ND, targets["rows"])
+
+
+def reconstruction_score(outputs_ND: Tensor, targets: dict[str, Tensor]) -> Tensor:
+    """1 / (1 + mean absolute deviation) of every row's copy, (N,), in (0, 1]."""
+    return 1 / (1 + (outputs_ND.double() - targets["rows"].double()).abs().mean(1))
+
+
+def detection_task(
+    name: str, path: Path | None, columns: Columns, *, split: str, seed: int, batch_size: int, limit: int | None
+) -> Task:
+    """A Task from a table file. DataError for whatever a network cannot learn from, with the column."""
+    if path is None:
+        raise DataError(f"task {name!r}: no file was named. Name a .csv, .parquet or .npz with a row per sample.")
+    table = read_table(path)
+    labels_N = _labels(path, table.column(columns.label))
+    names = _inputs(path, table, columns)
+    parts = SPLITS[split](Stream(path, table, columns, labels_N))
+    rows_ND = table.columns(names)
+    clean = parts.train[labels_N[parts.train] == 0]
+    mean_D, std_D = rows_ND[clean].mean(0), rows_ND[clean].std(0)
+    _check_spread(path, names, std_D)
+    scaled = torch.from_numpy(((rows_ND - mean_D) / std_D).astype(np.float32))
+    shared = {"batch_size": batch_size}
+    cut = slice(limit)
+    ones = np.ones(len(labels_N))
+    train = _batches(scaled, labels_N, ones, clean[cut], shuffle=True, **shared)
+    calibration = _batches(scaled, labels_N, ones, clean[cut], shuffle=True, seed=seed, **shared)
+    held, test = (
+        _batches(scaled, labels_N, parts.weights, _sorted(part, labels_N)[cut], **shared)
+        for part in (parts.validation, parts.test)
+    )
+    return Task(
+        (scaled[parts.validation[:1]],),
+        train=train,
+        validation=held,
+        test=test,
+        calibration=calibration,
+        loss=reconstruction_loss,
+        score=reconstruction_score,
+        name=name,
+        notes=parts.notes,
+    )
+
+
+def _sorted(part: Rows, labels_N: Rows) -> Rows:
+    """The rows of a split with anomalies spread evenly, so that its first rows are a small picture of it."""
+    order = np.empty(len(part))
+    for label in (0, 1):
+        members = np.flatnonzero(labels_N[part] == label)
+        order[members] = (np.arange(len(members)) + 0.5) / max(1, len(members))
+    return part[np.argsort(order, kind="stable")]
+
+
+def _batches(scaled: Tensor, labels_N: Rows, weights_N: Floats, part: Rows, **options: Any) -> Batches:
+    rows, index = scaled[torch.from_numpy(part)], torch.from_numpy(part)
+    labels, weights = torch.from_numpy(labels_N)[index], torch.from_numpy(weights_N)[index]
+    return Batches(rows, {"rows": rows, "labels": labels, "weights": weights}, **options)
+
+
+def _labels(path: Path, column_N: Floats) -> Rows:
+    seen = np.unique(column_N)
+    if not np.isin(seen, (0.0, 1.0)).all() or len(seen) != 2:
+        shown = ", ".join(f"{value:g}" for value in seen[:5]) + (" ..." if len(seen) > 5 else "")
+        raise DataError(
+            f"{path}: the label column holds {len(seen)} classes ({shown}); two were expected, 1 for an anomaly and 0 for a clean row."
+        )
+    return column_N.astype(np.int64)
+
+
+def _inputs(path: Path, table: Table, columns: Columns) -> tuple[str, ...]:
+    for name in columns.ignore:
+        table.column(name)  # complains of a name that is not there
+    apart = {columns.label, columns.time, *columns.ignore}
+    found = tuple(name for name in table.names if name not in apart)
+    if not found:
+        raise DataError(f"{path}: no column is left as an input.")
+    if not columns.inputs:
+        return found
+    absent = [name for name in columns.inputs if name not in table.names]
+    extra = [name for name in found if name not in columns.inputs]
+    if absent or extra:
+        problem = (
+            f"lacks {', '.join(map(repr, absent[:4]))}" if absent else f"has {', '.join(map(repr, extra[:4]))} besides"
+        )
+        raise DataError(
+            f"{path}: {len(found)} inputs were found and {len(columns.inputs)} expected: it {problem}. Leave extra columns out with "
+            "ignore=, or take it as task 'table'."
+        )
+    return columns.inputs
+
+
+def _check_spread(path: Path, names: Sequence[str], std_D: Floats) -> None:
+    flat = [name for name, std in zip(names, std_D, strict=True) if not std > 0]
+    if flat:
+        raise DataError(
+            f"{path}: column {flat[0]!r} is constant over the clean training rows ({len(flat)} such columns): it tells nothing and cannot "
+            f"be scaled. Leave it out with ignore={','.join(flat[:4])}."
+        )

@@ -1,0 +1,201 @@
+"""Tables of numbers from files: CSV, Parquet or npz, refused with row and column where a cell is no number.
+
+    table = read_table("creditcard.csv")          # Table(names=("Time", "V1", ...), values=(284807, 31) float64)
+    table.column("Class"), table.without(("Time",))
+
+A CSV has a line of column names; its separator is a comma, semicolon or tab, its quotes are double. An npz holds `x` (rows, columns), `y`
+(labels) and `columns` (names of x). Shapes: N rows, D columns.
+"""
+
+import csv
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError, MissingExtra, unknown_name
+
+Floats = NDArray[np.float64]
+MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
+NPZ_LABEL = "Class"  # what the labels of an npz are called as a column
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Named columns of finite numbers, (N, D)."""
+
+    names: tuple[str, ...]
+    values: Floats
+
+    def column(self, name: str) -> Floats:
+        """One column, (N,). DataError offers the nearest names."""
+        if name not in self.names:
+            raise DataError(unknown_name("column", name, self.names))
+        return np.asarray(self.values[:, self.names.index(name)])
+
+    def columns(self, names: Sequence[str]) -> Floats:
+        """Some columns in this order, (N, len(names))."""
+        return np.stack([self.column(name) for name in names], axis=1)
+
+
+def read_table(path: Path) -> Table:
+    """The table in a file. DataError names the file and the first row and column that is not a finite number."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Name a .csv, .parquet or .npz file with one row per sample.")
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: {path.suffix or 'no ending'} is not one of {', '.join(READERS)}. Convert it to CSV.")
+    table = reader(path)
+    _check_names(path, table.names)
+    if not len(table.values):
+        raise DataError(f"{path}: holds no row. One row per sample was expected.")
+    bad = np.argwhere(~np.isfinite(table.values))
+    if len(bad):
+        row, column = (int(i) for i in bad[0])
+        number = table.values[row, column]
+        kind = "missing" if math.isnan(number) else str(number)
+        raise DataError(
+            f"{path}: row {row + 1:,}, column {table.names[column]!r} is {kind} ({len(bad):,} such cells). Every cell must be a "
+            "finite number: fill them in or leave these rows or the column out."
+        )
+    return table
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: column {twice[0]!r} is there twice. Rename one.")
+    if names and all(_number(name) is not None for name in names):
+        shown = ", ".join(names[:4])
+        raise DataError(
+            f"{path}: the first line holds numbers ({shown} ...); a line of column names was expected. Add one."
+        )
+
+
+def _read_csv(path: Path) -> Table:
+    separator = _separator(path)
+    try:
+        with _opened(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "input contained no data": said better by read_table
+            names = tuple(name.strip() for name in next(csv.reader(file, delimiter=separator), ()))
+            values = np.loadtxt(file, delimiter=separator, quotechar='"', comments=None, ndmin=2)
+    except (ValueError, csv.Error):
+        raise _first_problem(path, separator) from None
+    if values.size and values.shape[1] != len(names):
+        raise _first_problem(path, separator)
+    return Table(names, values.reshape(-1, max(1, len(names))))
+
+
+def _opened(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a text file
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _separator(path: Path) -> str:
+    """The likeliest of comma, semicolon and tab, by the first line."""
+    try:
+        with _opened(path) as file:
+            line = file.readline(1_000_000)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text ({error}). A CSV file in UTF-8 was expected.") from None
+    if not line.strip():
+        raise DataError(f"{path}: begins with an empty line; a line of column names was expected.")
+    return max(",;\t", key=line.count)
+
+
+def _first_problem(path: Path, separator: str) -> DataError:
+    """What is wrong with a CSV, found cell by cell."""
+    try:
+        for number, cells, names in _rows(path, separator):
+            if len(cells) != len(names):
+                return DataError(
+                    f"{path}: row {number:,} has {len(cells)} cells, and the first line names {len(names)} columns. "
+                    "Check its separators and quotes."
+                )
+            for name, cell in zip(names, cells, strict=True):
+                if _number(cell) is None:
+                    return _bad_cell(path, number, name, cell)
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        return DataError(f"{path}: cannot be read as CSV ({error}). It is damaged or not a text file: export it again.")
+    return DataError(f"{path}: cannot be read as a table of numbers. Export it again as plain CSV in UTF-8.")
+
+
+def _rows(path: Path, separator: str) -> Iterator[tuple[int, list[str], list[str]]]:
+    with _opened(path) as file:
+        lines = csv.reader(file, delimiter=separator)
+        names = [name.strip() for name in next(lines, [])]
+        for number, cells in enumerate((row for row in lines if row), 1):
+            yield number, cells, names
+
+
+def _bad_cell(path: Path, row: int, name: str, cell: str) -> DataError:
+    if cell.strip().lower() in MISSING:
+        return DataError(
+            f"{path}: row {row:,}, column {name!r} is missing. Every cell must be a finite number: fill it in or leave these rows "
+            "or the column out."
+        )
+    shown = cell if len(cell) <= 40 else cell[:37] + "..."
+    return DataError(
+        f"{path}: row {row:,}, column {name!r} holds text ({shown!r}). Every cell must be a number: encode the column as numbers or "
+        "leave it out of the file."
+    )
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _read_parquet(path: Path) -> Table:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise MissingExtra("pyarrow", "parquet", "reading a Parquet file") from None
+    try:
+        found = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet ({error}). It is damaged: export it again.") from None
+    kinds = {field.name: field.type for field in found.schema}
+    texts = [name for name, kind in kinds.items() if not (pa.types.is_floating(kind) or _whole(pa, kind))]
+    if texts:
+        raise DataError(
+            f"{path}: column {texts[0]!r} holds {kinds[texts[0]]}. Every cell must be a number: encode the column as numbers or leave "
+            "it out of the file."
+        )
+    columns = [c.cast(pa.float64()).to_numpy(zero_copy_only=False) for c in found.combine_chunks().itercolumns()]
+    return Table(tuple(found.column_names), _stacked(columns))
+
+
+def _whole(pa, kind) -> bool:  # type: ignore[no-untyped-def]  # noqa: ANN001 - pyarrow and one of its types
+    return bool(pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+
+
+def _stacked(columns: Iterable[NDArray[np.generic]]) -> Floats:
+    arrays = [np.asarray(column, dtype=np.float64) for column in columns]
+    return np.stack(arrays, axis=1) if arrays else np.empty((0, 0))
+
+
+def _read_npz(path: Path) -> Table:
+    wanted = "x (rows, columns), y (rows) and columns (names of x)"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            parts = {name.lower(): np.asarray(arrays[name]) for name in arrays.files}
+        x, y, names = parts["x"], parts["y"], [str(name) for name in parts["columns"]]
+        if x.ndim != 2 or y.shape != (len(x),) or x.shape[1] != len(names):
+            seen = ", ".join(f"{name} {array.shape}" for name, array in parts.items())
+            raise DataError(f"{path}: the arrays do not belong together ({seen}); {wanted} were expected.")
+        return Table((*names, NPZ_LABEL), np.concatenate([x, y[:, None]], axis=1).astype(np.float64))
+    except KeyError as error:
+        raise DataError(f"{path}: has no array {error}; {wanted} were expected.") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read as npz ({error}); {wanted} were expected.") from None
+
+
+READERS: dict[str, Callable[[Path], Table]] = {".csv": _read_csv, ".parquet": _read_parquet, ".npz": _read_npz}
