@@ -10,7 +10,7 @@ training that was not, bit for bit. Shapes: N samples, C classes or channels, H 
 """
 
 from .evaluation import evaluate, modes_kept, recalibrate_bn
-from .fitting import fit, seeded
+from .fitting import fit, one_epoch, rates_of, seeded
 from .loaders import (
     Batches,
     Loader,
@@ -49,7 +49,9 @@ __all__ = [
     "mixed",
     "modes_kept",
     "on_device",
+    "one_epoch",
     "rate_at",
+    "rates_of",
     "recalibrate_bn",
     "seeded",
 ]

@@ -39,7 +39,7 @@ def fit(
     identity = identify(model, recipe, seed) if checkpoint else {}
     done = resume(checkpoint, identity, model, optimizer) if checkpoint else 0
     for epoch in range(done, recipe.epochs):
-        batches, rates = _one_epoch(task.train, seed, epoch), _rates(task.train, recipe, epoch)
+        batches, rates = one_epoch(task.train, seed, epoch), rates_of(task.train, recipe, epoch)
         with with_context(f"fit, epoch {epoch + 1}"), _training_mode(model), seeded(seed, epoch, device_of(model)):
             mean_loss = _train_epoch(model, batches, loss, optimizer, rates)
         if checkpoint:
@@ -60,12 +60,13 @@ def _smoothed(loss: Loss, smoothing: float) -> Loss:
     return partial(loss, label_smoothing=smoothing)
 
 
-def _one_epoch(loader: Loader, seed: int, epoch: int) -> Iterable[Any]:
+def one_epoch(loader: Loader, seed: int, epoch: int) -> Iterable[Any]:
+    """The loader's batches of one epoch, by seed where it knows how."""
     made: Callable[[int, int], Iterable[Any]] | None = getattr(loader, "epoch", None)
     return made(seed, epoch) if callable(made) else loader
 
 
-def _rates(loader: Loader, recipe: Recipe, epoch: int) -> Callable[[int], float]:
+def rates_of(loader: Loader, recipe: Recipe, epoch: int) -> Callable[[int], float]:
     """Batch index -> learning rate: that in the middle of the batch, or of the epoch where its length is not known."""
     count = len(loader) if isinstance(loader, Sized) else 0
     return lambda index: rate_at(recipe, epoch + ((index + 0.5) / count if count else 0.5))

@@ -117,10 +117,14 @@ class Batches:
     def epoch(self, seed: int, epoch: int) -> Iterator[tuple[Any, Any]]:
         """The batches of one epoch. Order and augmentation follow from (seed, epoch) alone."""
         generator = torch.Generator().manual_seed(mixed(seed, epoch))
-        order_N = torch.randperm(self.samples, generator=generator) if self.shuffle else torch.arange(self.samples)
+        order_N = self.order(generator)
         for rows in torch.split(order_N, self.batch_size):
             inputs, targets = tree_map_only(Tensor, lambda leaf: leaf[rows], (self.inputs, self.targets))  # noqa: B023
             yield (self.transform(inputs, generator) if self.transform else inputs), targets
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Sample numbers in the order of an epoch, (N,)."""
+        return torch.randperm(self.samples, generator=generator) if self.shuffle else torch.arange(self.samples)
 
 
 class Portion:

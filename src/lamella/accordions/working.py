@@ -1,0 +1,170 @@
+"""Networks trained and measured in packs, here or elsewhere, each written down when its pack is done.
+
+    bench = Bench(task, recipe, inputs=29, outputs=29)
+    found = Workshop(bench, settings, journal).outcomes([Net((4, 2, 4), 0), Net((4, 2, 4), 1)])
+
+A pack is a stack that is worth training at once: shapes of like size, over all the seeds that are asked for. A kill loses the
+pack in progress.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import DataError
+from ..executors import execute, portable
+from ..progress import Progress, silent
+from ..runs import Journal
+from ..training import Recipe, Task
+from .metrics import Judge, Metrics
+from .settings import Settings
+from .shapes import Widths, named, params
+from .stacks import Net, Stack, flattened, scores, train
+
+WASTE = 2.0  # padding may make a pack's arithmetic this much more than its networks' own
+OVERHEAD = 3_000  # parameters whose arithmetic takes about as long as the calls of a step take per network
+LARGEST = 64  # networks in a pack
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one network came to."""
+
+    net: Net
+    validation: Metrics
+    test: Metrics
+    seconds: float = 0.0
+
+
+class Bench:
+    """What networks are trained and judged on. It goes to the workers."""
+
+    def __init__(self, task: Task, recipe: Recipe) -> None:
+        self.task, self.recipe = task, recipe
+        self.judge = Judge.of(task)
+        self.inputs, self.outputs = sizes(task)
+
+    def params(self, widths: Widths) -> int:
+        return params(widths, self.inputs, self.outputs)
+
+    def trained(self, nets: Sequence[Net], on_epoch: Any = None) -> Stack:
+        """These networks, trained."""
+        stack = Stack(nets, self.inputs, self.outputs)
+        train(stack, self.task, self.recipe, on_epoch)
+        return stack
+
+    def __call__(self, nets: Sequence[Net]) -> list[Outcome]:
+        """Train and measure a pack."""
+        started = time.perf_counter()
+        stack = self.trained(nets)
+        held, test = (scores(stack, part, self.task.score).numpy() for part in (self.task.validation, self.task.test))
+        seconds = (time.perf_counter() - started) / len(nets)
+        return [self.outcome(net, held[i], test[i], seconds) for i, net in enumerate(nets)]
+
+    def outcome(self, net: Net, held_N: Any, test_N: Any, seconds: float = 0.0) -> Outcome:
+        """The metrics that a network's scores come to."""
+        return Outcome(net, self.judge.validation(held_N), self.judge.test(held_N, test_N), seconds)
+
+
+def sizes(task: Task) -> tuple[int, int]:
+    """Inputs and outputs of the task's networks: as many outputs as classes, or as inputs where rows are copied."""
+    inputs, targets = next(iter(task.validation))
+    width = flattened(inputs).shape[1]
+    if isinstance(targets, torch.Tensor) and targets.ndim == 1 and not targets.is_floating_point():
+        return width, 1 + max(int(t.max()) for loader in (task.validation, task.calibration) for _, t in loader)
+    rows = targets["rows"] if isinstance(targets, dict) and "rows" in targets else targets
+    if not isinstance(rows, torch.Tensor) or rows.flatten(1).shape[1] != width:
+        seen = tuple(rows.shape) if isinstance(rows, torch.Tensor) else type(rows).__name__
+        raise DataError(
+            f"task {task.name!r}: the targets ({seen}) are neither classes (N,) nor rows as wide as the {width} inputs; an accordion "
+            "classifies or copies."
+        )
+    return width, width
+
+
+def make_bench(task: Task, recipe: Recipe) -> Bench:
+    """A worker in a process of its own, on one thread: the workers are the parallelism."""
+    torch.set_num_threads(1)
+    return Bench(task, recipe)
+
+
+class Workshop:
+    """Outcomes by network: from the journal, or trained now."""
+
+    def __init__(
+        self, bench: Bench, settings: Settings, journal: Journal | None = None, progress: Progress = silent
+    ) -> None:
+        self.bench, self.settings, self.journal, self.progress = bench, settings, journal, progress
+        self.notes: list[str] = []
+        self.done: dict[Net, Outcome] = {}
+        for key, value in (journal.entries if journal else {}).items():
+            net = _net_of(key)
+            self.done[net] = Outcome(net, value["validation"], value["test"], value["seconds"])
+
+    def outcomes(self, nets: Iterable[Net], stage: str, note: str = "") -> dict[Net, Outcome]:
+        """The outcome of every network, trained where it has none yet."""
+        wanted = list(dict.fromkeys(nets))
+        packs = packed([net for net in wanted if net not in self.done], self.bench)
+        finished = len(wanted) - sum(map(len, packs))
+        self.progress(stage, finished, len(wanted), note)
+        for pack in self._executed(packs):
+            for outcome in pack:
+                self._keep(outcome)
+            finished += len(pack)
+            self.progress(stage, finished, len(wanted), note)
+        return {net: self.done[net] for net in wanted}
+
+    def values(self, widths: Widths, seeds: Sequence[int], metric: str) -> np.ndarray:
+        """A metric on validation, per seed, of a shape that is done."""
+        return np.array([self.done[Net(widths, seed)].validation[metric] for seed in seeds])
+
+    def _keep(self, outcome: Outcome) -> None:
+        self.done[outcome.net] = outcome
+        if self.journal is not None:
+            value = {"validation": outcome.validation, "test": outcome.test, "seconds": round(outcome.seconds, 4)}
+            self.journal.append(_key(outcome.net), value)
+
+    def _executed(self, packs: Sequence[Sequence[Net]]) -> Iterable[list[Outcome]]:
+        setup = partial(make_bench, self.bench.task, self.bench.recipe)
+        how = self.settings.executor
+        if how != "serial" and (reason := portable(setup)) is not None:
+            self.notes.append(f"ran in this process: the task cannot be sent to another one ({reason})")
+            how = "serial"
+        if how == "serial":
+            setup = lambda: self.bench  # type: ignore[assignment]
+        ran = execute(packs, setup, executor=how, workers=self.settings.workers, address=self.settings.address)
+        return (result for _, result in ran)
+
+
+def packed(nets: Sequence[Net], bench: Bench) -> list[list[Net]]:
+    """Networks in packs: of equal depth, by rising size, while padding wastes little."""
+    packs: list[list[Net]] = []
+    for net in sorted(nets, key=lambda net: (len(net.widths), bench.params(net.widths), net.widths, net.seed)):
+        if packs and _fits(packs[-1], net, bench):
+            packs[-1].append(net)
+        else:
+            packs.append([net])
+    return packs
+
+
+def _fits(pack: Sequence[Net], net: Net, bench: Bench) -> bool:
+    together = [*pack, net]
+    if len(net.widths) != len(pack[0].widths) or len(together) > LARGEST:
+        return False
+    padded = bench.params(tuple(max(column) for column in zip(*(n.widths for n in together), strict=True)))
+    own = sum(bench.params(n.widths) + OVERHEAD for n in together)
+    return len(together) * (padded + OVERHEAD) <= WASTE * own
+
+
+def _key(net: Net) -> str:
+    return f"{named(net.widths)} seed {net.seed}"
+
+
+def _net_of(key: str) -> Net:
+    widths, _, seed = key.partition(" seed ")
+    return Net(tuple(int(w) for w in widths.split("-")), int(seed))
