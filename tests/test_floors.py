@@ -17,7 +17,7 @@ FLOORS = (
     ("sessions",),
     ("tasks",),
     ("reporting",),
-    ("profiling", "compression", "quantization"),
+    ("profiling", "compression", "quantization", "accordions"),
     ("exporting",),
     ("timing",),
     ("walking",),
@@ -51,7 +51,7 @@ TORCH_FREE = (
     "errors",
     "views",
 )
-STAGES = ("profiling", "compression", "quantization")
+STAGES = ("profiling", "compression", "quantization", "accordions")
 
 
 def modules() -> dict[str, set[str]]:

@@ -203,28 +203,41 @@ def lenet5(*, in_channels: int = 1, num_classes: int = 10, image_size: int = 28)
     return Chain(features, nn.Sequential(*hidden, nn.Linear(84, num_classes)))
 
 
-class Dense(nn.Module):
-    """Linear layers with ReLU between them, on flattened inputs (N, inputs)."""
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "elu": F.elu, "tanh": torch.tanh}
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+
+class Dense(nn.Module):
+    """Linear layers with an activation between them, on flattened inputs (N, inputs)."""
+
+    def __init__(self, sizes: Sequence[int], activation: str = "relu") -> None:
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise LamellaError(unknown_name("activation", activation, ACTIVATIONS))
+        self.activation = activation
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1)
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
+            x = ACTIVATIONS[self.activation](layer(x))
         outputs_NC: Tensor = self.layers[-1](x)
         return outputs_NC
 
 
 def autoencoder(
-    *, widths: Sequence[int] = (16, 8, 4, 2, 4, 8, 16), inputs: int = 29, outputs: int | None = None
+    *,
+    widths: Sequence[int] = (16, 8, 4, 2, 4, 8, 16),
+    inputs: int = 29,
+    outputs: int | None = None,
+    activation: str = "relu",
 ) -> nn.Module:
-    """A dense autoencoder (1,351 parameters as it stands); `outputs=10` puts a 10-way head where the copy was."""
+    """A dense autoencoder (1,351 parameters as it stands); `outputs=10` puts a 10-way head where the copy was.
+
+    `activation`: relu, elu or tanh. Layers of two to four units of ReLU often end up passing nothing on; the others cannot.
+    """
     if not widths or min(widths) < 1:
         raise LamellaError(f"an autoencoder has at least one hidden width, all positive, and not {tuple(widths)}.")
-    return Dense((inputs, *widths, outputs or inputs))
+    return Dense((inputs, *widths, outputs or inputs), activation)
 
 
 def _initialized(model: nn.Module) -> nn.Module:

@@ -19,7 +19,8 @@ class Settings:
     `budget`: with `params`, the best within it; with `max_drop`, the smallest whose metric is at most so many points below the
     baseline's; else the best.
     `race`: stop shapes that have lost before their last seed, wrong with a chance of at most `error`. `passes`: times around all pairs.
-    `trials`: shapes of the joint search. `executor`: serial, processes or ray, with so many `workers`; `address`: of a Ray cluster.
+    `trials`: shapes of the joint search. `activation`: relu, elu or tanh. `executor`: serial, processes or ray, with so many
+    `workers`; `address`: of a Ray cluster.
     """
 
     method: str = "sequential"
@@ -31,6 +32,7 @@ class Settings:
     error: float = 0.05
     passes: int = 1
     trials: int = 64
+    activation: str = "relu"
     executor: str = "serial"
     workers: int = 2
     address: str | None = None

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils._pytree import tree_map_only
 
 from ..errors import DataError
@@ -37,11 +38,19 @@ class Net:
     seed: int
 
 
+# The activations of `zoo`, in place, and their slope as a function of what they gave. All are 0 at 0, so padding stays exact.
+IN_PLACE: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "relu": (torch.relu_, lambda state: state > 0),
+    "elu": (functional.elu_, lambda state: state.clamp(max=0).add_(1)),
+    "tanh": (torch.tanh_, lambda state: 1 - state * state),
+}
+
+
 class Stack:
     """The weights of S networks of equal depth: per layer (S, I, O) and (S, 1, O), all of them views of two flat tensors."""
 
-    def __init__(self, nets: Sequence[Net], inputs: int, outputs: int) -> None:
-        self.nets, self.inputs, self.outputs = tuple(nets), inputs, outputs
+    def __init__(self, nets: Sequence[Net], inputs: int, outputs: int, activation: str = "relu") -> None:
+        self.nets, self.inputs, self.outputs, self.activation = tuple(nets), inputs, outputs, activation
         widest = tuple(max(column) for column in zip(*(net.widths for net in nets), strict=True))
         sizes = (inputs, *widest, outputs)
         shapes = [((len(nets), i, o), (len(nets), 1, o)) for i, o in pairwise(sizes)]
@@ -49,7 +58,7 @@ class Stack:
         self.weights, self.biases = (_views(f, [s[k] for s in shapes]) for k, f in enumerate(self.flat))
         self.gradients = tuple(_views(f.grad, [s[k] for s in shapes]) for k, f in enumerate(self.flat))  # type: ignore[arg-type]
         for index, net in enumerate(self.nets):
-            self._fill(index, fresh(net, inputs, outputs))
+            self._fill(index, fresh(net, inputs, outputs, activation))
 
     def _fill(self, index: int, model: nn.Module) -> None:
         for layer, (weight_OI, bias_O) in enumerate(_layers(model)):
@@ -59,22 +68,24 @@ class Stack:
 
     def forward(self, x_SBD: Tensor) -> list[Tensor]:
         """The input of every layer, and the outputs (S, B, C) last."""
+        activate, _ = IN_PLACE[self.activation]
         states = [x_SBD]
         for weight, bias in zip(self.weights, self.biases, strict=True):
             if len(states) > 1:
-                states[-1].relu_()
+                activate(states[-1])
             states.append(torch.baddbmm(bias, states[-1], weight))
         return states
 
     def backward(self, states: Sequence[Tensor], slope_SBC: Tensor) -> None:
         """Gradients of all weights, given the loss's slope at the outputs."""
         weight_gradients, bias_gradients = self.gradients
+        _, sloped = IN_PLACE[self.activation]
         slope = slope_SBC
         for layer in range(len(self.weights) - 1, -1, -1):
             torch.bmm(states[layer].transpose(1, 2), slope, out=weight_gradients[layer])
             torch.sum(slope, 1, keepdim=True, out=bias_gradients[layer])
             if layer:
-                slope = torch.bmm(slope, self.weights[layer].transpose(1, 2)).mul_(states[layer] > 0)
+                slope = torch.bmm(slope, self.weights[layer].transpose(1, 2)).mul_(sloped(states[layer]))
 
     def outputs_of(self, x_ND: Tensor) -> Tensor:
         """Every network's outputs on the same samples, (S, N, C)."""
@@ -82,7 +93,7 @@ class Stack:
 
     def module(self, index: int) -> nn.Module:
         """One network as an ordinary module, in evaluation mode."""
-        model = fresh(self.nets[index], self.inputs, self.outputs)
+        model = fresh(self.nets[index], self.inputs, self.outputs, self.activation)
         for layer, (weight_OI, bias_O) in enumerate(_layers(model)):
             o, i = weight_OI.shape
             weight_OI.copy_(self.weights[layer][index, :i, :o].T)
@@ -101,11 +112,11 @@ def _views(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
     return [flat[end - math.prod(shape) : end].view(shape) for end, shape in zip(ends, shapes, strict=True)]
 
 
-def fresh(net: Net, inputs: int, outputs: int) -> nn.Module:
+def fresh(net: Net, inputs: int, outputs: int, activation: str = "relu") -> nn.Module:
     """The network with the weights its seed draws."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(net.seed)
-        return make_model("autoencoder", widths=net.widths, inputs=inputs, outputs=outputs)
+        return make_model("autoencoder", widths=net.widths, inputs=inputs, outputs=outputs, activation=activation)
 
 
 def _layers(model: nn.Module) -> list[tuple[Tensor, Tensor]]:

@@ -7,8 +7,9 @@ A pack is a stack that is worth training at once: shapes of like size, over all 
 pack in progress.
 """
 
+import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -44,8 +45,8 @@ class Outcome:
 class Bench:
     """What networks are trained and judged on. It goes to the workers."""
 
-    def __init__(self, task: Task, recipe: Recipe) -> None:
-        self.task, self.recipe = task, recipe
+    def __init__(self, task: Task, recipe: Recipe, activation: str = "relu") -> None:
+        self.task, self.recipe, self.activation = task, recipe, activation
         self.judge = Judge.of(task)
         self.inputs, self.outputs = sizes(task)
 
@@ -54,12 +55,16 @@ class Bench:
 
     def trained(self, nets: Sequence[Net], on_epoch: Any = None) -> Stack:
         """These networks, trained."""
-        stack = Stack(nets, self.inputs, self.outputs)
+        stack = Stack(nets, self.inputs, self.outputs, self.activation)
         train(stack, self.task, self.recipe, on_epoch)
         return stack
 
-    def __call__(self, nets: Sequence[Net]) -> list[Outcome]:
-        """Train and measure a pack."""
+    def __call__(self, nets: Sequence[Net]) -> Iterator[list[Outcome]]:
+        """Train and measure a pack; it comes in one part."""
+        yield self.measured(nets)
+
+    def measured(self, nets: Sequence[Net]) -> list[Outcome]:
+        """The outcomes of a pack."""
         started = time.perf_counter()
         stack = self.trained(nets)
         held, test = (scores(stack, part, self.task.score).numpy() for part in (self.task.validation, self.task.test))
@@ -87,10 +92,10 @@ def sizes(task: Task) -> tuple[int, int]:
     return width, width
 
 
-def make_bench(task: Task, recipe: Recipe) -> Bench:
+def make_bench(task: Task, recipe: Recipe, activation: str) -> Bench:
     """A worker in a process of its own, on one thread: the workers are the parallelism."""
     torch.set_num_threads(1)
-    return Bench(task, recipe)
+    return Bench(task, recipe, activation)
 
 
 class Workshop:
@@ -104,6 +109,8 @@ class Workshop:
         self.done: dict[Net, Outcome] = {}
         for key, value in (journal.entries if journal else {}).items():
             net = _net_of(key)
+            if net is None:
+                continue
             self.done[net] = Outcome(net, value["validation"], value["test"], value["seconds"])
 
     def outcomes(self, nets: Iterable[Net], stage: str, note: str = "") -> dict[Net, Outcome]:
@@ -130,7 +137,7 @@ class Workshop:
             self.journal.append(_key(outcome.net), value)
 
     def _executed(self, packs: Sequence[Sequence[Net]]) -> Iterable[list[Outcome]]:
-        setup = partial(make_bench, self.bench.task, self.bench.recipe)
+        setup = partial(make_bench, self.bench.task, self.bench.recipe, self.bench.activation)
         how = self.settings.executor
         if how != "serial" and (reason := portable(setup)) is not None:
             self.notes.append(f"ran in this process: the task cannot be sent to another one ({reason})")
@@ -165,6 +172,7 @@ def _key(net: Net) -> str:
     return f"{named(net.widths)} seed {net.seed}"
 
 
-def _net_of(key: str) -> Net:
-    widths, _, seed = key.partition(" seed ")
-    return Net(tuple(int(w) for w in widths.split("-")), int(seed))
+def _net_of(key: str) -> Net | None:
+    """The network a line is about; None for lines of the pruned ones."""
+    found = re.fullmatch(r"(\d+(?:-\d+)*) seed (\d+)", key)
+    return Net(tuple(int(w) for w in found[1].split("-")), int(found[2])) if found else None

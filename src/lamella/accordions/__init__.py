@@ -1,0 +1,117 @@
+"""accordion(): which widths a dense network needs, one pair of layers at a time, and whether it is the shape or just the size.
+
+    found = accordion(task, (16, 8, 4, 2, 4, 8, 16))                              # the best by the task's metric
+    found = accordion(task, settings=Settings(budget=Budget(params="26%")))       # the best within a quarter of the parameters
+    found = accordion(task, settings=Settings(method="joint", trials=64))         # all pairs at once, by Optuna
+    found = accordion(task, settings=Settings(method="prune", budget=...))        # start wide, narrow by importance, tune
+
+Every shape is trained from fresh weights over several seeds, all of a round side by side (`stacks`). Choices follow the metric on
+validation; test figures are only reported, paired by seed with the baseline's, and every run trains the controls too (`controls`).
+`working` keeps what is done, `shapes` counts, `metrics` judges, `searching` and `pruning` choose, `closing` puts side by side.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..digests import data_digest
+from ..errors import LamellaError
+from ..progress import Progress, silent
+from ..records import digest
+from ..runs import Journal
+from ..schema import Accordion
+from ..training import Recipe, Task
+from ..walking import training_data
+from .closing import closed
+from .pruning import pruned
+from .searching import Quest, joint, race, sequential
+from .settings import METHODS, RECIPE, Settings
+from .shapes import PUBLISHED, Published, Widths, checked, default_candidates, is_symmetric, named, params
+from .stacks import Net, Stack, train
+from .working import Bench, Workshop
+
+BASELINE = PUBLISHED["fraud-baseline"].widths
+
+
+def accordion(
+    task: Task,
+    widths: Sequence[int] = BASELINE,
+    *,
+    candidates: Sequence[int] | None = None,
+    symmetric: bool = True,
+    settings: Settings = Settings(),  # noqa: B008 - frozen
+    recipe: Recipe = RECIPE,
+    journal: str | Path | None = None,
+    progress: Progress = silent,
+) -> Accordion:
+    """Search hidden widths from `widths`, each among `candidates`, and hold the winner against its controls.
+
+    `candidates`: by default 2, 3, 4, 6, 8, 12 ... up to the widest. `symmetric`: layer i and its mirror image share a width. With a
+    `journal`, networks that are done are never trained again. Raises LamellaError for widths that are none, DataError for data
+    that cannot be learned from and a loss that is not finite, BudgetError where no candidate is small enough, MismatchError for a
+    journal of other data or another recipe.
+    """
+    baseline = checked(widths)
+    chosen = checked(candidates) if candidates is not None else default_candidates(baseline)
+    if symmetric and not is_symmetric(baseline):
+        raise _asymmetric(baseline)
+    bench = Bench(task, recipe, settings.activation)
+    kept = Journal(journal, identity(bench)) if journal else None
+    workshop = Workshop(bench, settings, kept, progress)
+    quest = Quest(
+        workshop, settings, bench.judge.check(settings.metric), baseline, tuple(sorted(set(chosen))), symmetric
+    )
+    return SEARCHES[settings.method](quest)
+
+
+def _asymmetric(widths: Widths) -> LamellaError:
+    return LamellaError(
+        f"widths {named(widths)} do not read the same from both ends, so their layers form no pairs. Give a symmetric shape, or "
+        "symmetric=False to move every layer alone."
+    )
+
+
+def identity(bench: Bench) -> dict[str, str | int]:
+    """What a journal of trained networks belongs to."""
+    task = bench.task
+    return {
+        "training data": training_data(task.train),
+        "validation data": data_digest(task.validation),
+        "test data": data_digest(task.test),
+        "recipe": digest(bench.recipe),
+        "activation": bench.activation,
+        "outputs": bench.outputs,
+    }
+
+
+def _sequential(quest: Quest) -> Accordion:
+    sweeps, winner = sequential(quest)
+    return closed(quest, winner, sweeps=sweeps, tried=[shape for sweep in sweeps for shape in sweep.shapes])
+
+
+def _joint(quest: Quest) -> Accordion:
+    tried, winner = joint(quest)
+    return closed(quest, winner, tried=tried)
+
+
+def _prune(quest: Quest) -> Accordion:
+    race(quest, [quest.baseline], "baseline")
+    winner, outcomes = pruned(quest)
+    return closed(quest, winner, pruned=outcomes)
+
+
+SEARCHES: dict[str, Callable[[Quest], Accordion]] = {"joint": _joint, "prune": _prune, "sequential": _sequential}
+
+__all__ = [
+    "BASELINE",
+    "METHODS",
+    "PUBLISHED",
+    "RECIPE",
+    "Bench",
+    "Net",
+    "Published",
+    "Settings",
+    "Stack",
+    "accordion",
+    "params",
+    "train",
+]

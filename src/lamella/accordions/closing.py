@@ -1,0 +1,118 @@
+"""The closing table: baseline, winner and controls over the same seeds, and the winner against each of them."""
+
+from collections.abc import Iterator, Sequence
+
+from ..schema import Accordion, Comparison, Entry, PairSweep, Role, Score, Shape
+from ..statistics import paired_difference
+from ..training import Loader
+from .controls import REFERENCES, shape_controls
+from .searching import Quest, over_seeds
+from .shapes import PUBLISHED, Widths, named
+from .working import Outcome
+
+SPREAD_NOTE = (
+    "intervals are over {seeds} seeds of initial weights and batch order (Student's t), differences paired by seed: they tell how "
+    "far training varies, not how far other test samples would."
+)
+
+
+def closed(
+    quest: Quest,
+    winner: Widths,
+    *,
+    sweeps: Sequence[PairSweep] = (),
+    tried: Sequence[Shape] = (),
+    pruned: Sequence[Outcome] = (),
+) -> Accordion:
+    """Train the controls, and put everything side by side. `pruned`: the winner's outcomes where its weights are not fresh."""
+    bench, settings = quest.workshop.bench, quest.settings
+    rows = list(_rows(quest, winner, pruned))
+    reference = rows[0][4]
+    entries = tuple(_entry(quest, *row, reference) for row in rows)
+    own = next(row[4] for row in rows if row[1] == "winner")
+    task = bench.task
+    return Accordion(
+        task=task.name,
+        metric=quest.metric,
+        method=settings.method,
+        inputs=bench.inputs,
+        outputs=bench.outputs,
+        baseline=quest.baseline,
+        widths=winner,
+        sweeps=tuple(sweeps),
+        tried=tuple({shape.widths: shape for shape in (quest.shape(quest.baseline), *tried)}.values()),
+        entries=entries,
+        comparisons=tuple(
+            Comparison(against=name, metric=quest.metric, difference=_paired(own, outcomes, quest.metric))
+            for name, role, _, _, outcomes in rows
+            if role != "winner"
+        ),
+        seeds=settings.all_seeds,
+        epochs=bench.recipe.epochs,
+        n_train=_count(task.train),
+        n_validation=_count(task.validation),
+        n_test=_count(task.test),
+        notes=(*task.notes, SPREAD_NOTE.format(seeds=settings.seeds), *quest.workshop.notes),
+    )
+
+
+Line = tuple[str, Role, Widths, int, Sequence[Outcome]]
+
+
+def _rows(quest: Quest, winner: Widths, pruned: Sequence[Outcome]) -> Iterator[Line]:
+    """Baseline, winner, controls, published, references: name, role, widths, parameters, one outcome per seed."""
+    bench = quest.workshop.bench
+    shapes: list[tuple[str, Role, Widths]] = [("baseline", "baseline", quest.baseline)]
+    shapes.append(("same widths, fresh weights", "control", winner) if pruned else ("accordion", "winner", winner))
+    shapes += [(n, "control", w) for n, w in shape_controls(winner, quest.baseline, bench.inputs, bench.outputs)]
+    shapes += [(f"published {named(w)}", "published", w) for w in _published(quest) if w != winner]
+    seeds = quest.settings.all_seeds
+    done = quest.workshop.outcomes(quest.nets([w for _, _, w in shapes], len(seeds)), "controls")
+    for number, (name, role, widths) in enumerate(shapes):
+        outcomes = [done[net] for net in quest.nets([widths], len(seeds))]
+        yield name, role, widths, bench.params(widths), outcomes
+        if pruned and number == 0:
+            yield "pruned", "winner", winner, bench.params(winner), pruned
+    for make in REFERENCES.values() if bench.judge.held else ():
+        name, numbers, outcomes = make(bench, quest.metric, seeds)
+        yield name, "control", (), numbers, outcomes
+
+
+def _published(quest: Quest) -> list[Widths]:
+    """What was published as found from this very baseline."""
+    bench = quest.workshop.bench
+    facts = (quest.baseline, bench.inputs, bench.outputs)
+    same = [n for n, p in PUBLISHED.items() if n.endswith("-baseline") and (p.widths, p.inputs, p.outputs) == facts]
+    return [PUBLISHED[name.replace("-baseline", "-accordion")].widths for name in same]
+
+
+def _entry(
+    quest: Quest,
+    name: str,
+    role: Role,
+    widths: Widths,
+    params: int,
+    outcomes: Sequence[Outcome],
+    reference: Sequence[Outcome],
+) -> Entry:
+    names = quest.workshop.bench.judge.names
+    return Entry(
+        name=name,
+        role=role,
+        widths=widths,
+        params=params,
+        validation=over_seeds([o.validation[quest.metric] for o in outcomes]),
+        test={metric: over_seeds([o.test[metric] for o in outcomes]) for metric in names},
+        below={} if role == "baseline" else {metric: _paired(reference, outcomes, metric) for metric in names},
+    )
+
+
+def _paired(a: Sequence[Outcome], b: Sequence[Outcome], metric: str) -> Score:
+    """The mean over seeds of a's test metric minus b's."""
+    difference, low, high = paired_difference([o.test[metric] for o in a], [o.test[metric] for o in b])
+    return Score(value=difference, low=min(low, difference), high=max(high, difference), n=len(a))
+
+
+def _count(loader: Loader) -> int:
+    samples = getattr(loader, "samples", None)
+    return int(samples) if samples is not None else sum(len(inputs) for inputs, _ in loader)

@@ -1,0 +1,112 @@
+"""Widths from the other side: train the wide network, ask which units matter, narrow and tune. Nothing here is new to dense networks.
+
+    widths, outcomes = pruned(quest)
+
+Groups come from `trace`, what each width costs from narrowing and scoring, the widths from the knapsack planner, and every seed's network
+walks the plan that the first seed's curves gave: the way of all other networks.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from ..errors import LamellaError
+from ..planning import plan
+from ..records import from_plain, to_plain
+from ..schema import Budget, Graph, Plan, Point, Profile
+from ..surgery import narrow
+from ..tracing import trace
+from ..training import Task, evaluate, fit
+from ..walking import measured, start, walk
+from .metrics import Metrics
+from .searching import Quest
+from .shapes import Widths, named
+from .stacks import Net, fresh
+from .working import Outcome
+
+STEP_SHARE = 4  # a step tunes for a quarter of the epochs that training took
+GENTLER = 0.5  # of the training's rate
+
+
+def pruned(quest: Quest) -> tuple[Widths, list[Outcome]]:
+    """The planned widths, and per seed what the narrowed and tuned network came to."""
+    workshop, seeds = quest.workshop, quest.settings.all_seeds
+    budget = quest.settings.budget
+    if budget == Budget():
+        raise LamellaError("method 'prune' needs a budget: params, such as '10%', or max_drop, in points of the score.")
+    workshop.progress("prune", 0, len(seeds), "training the baseline")
+    made = _planned(quest)
+    widths = tuple(made.widths.get(name, width) for name, width in zip(_names(quest), quest.baseline, strict=True))
+    outcomes = []
+    for number, seed in enumerate(seeds, 1):
+        outcomes.append(_kept(quest, f"pruned {named(widths)} seed {seed}", lambda: _walked(quest, made, widths, seed)))  # noqa: B023
+        workshop.progress("prune", number, len(seeds), named(widths))
+    return widths, outcomes
+
+
+def _names(quest: Quest) -> list[str]:
+    """The groups of the hidden layers, in order: each is named after its layer."""
+    return [f"layers.{index}" for index in range(len(quest.baseline))]
+
+
+def _trained(quest: Quest, seed: int) -> nn.Module:
+    bench = quest.workshop.bench
+    model = fresh(Net(quest.baseline, seed), bench.inputs, bench.outputs, bench.activation)
+    return fit(model, bench.task, bench.recipe, seed=seed).eval()
+
+
+def _traced(quest: Quest, model: nn.Module) -> Graph:
+    return trace(model, quest.workshop.bench.task.example_inputs, round_to=1, floor=1)
+
+
+def _planned(quest: Quest) -> Plan:
+    """The plan that the first seed's network gives, from the journal where it is there."""
+    key = f"plan {to_plain(quest.settings.budget)} {quest.candidates}"
+    journal = quest.workshop.journal
+    if journal is not None and key in journal.entries:
+        return from_plain(journal.entries[key], Plan)
+    model = _trained(quest, quest.settings.first_seed)
+    graph = _traced(quest, model)
+    epochs = max(1, quest.workshop.bench.recipe.epochs // STEP_SHARE)
+    curves = _curves(model, graph, quest.workshop.bench.task, quest.candidates)
+    made = plan(curves, quest.settings.budget, planner="knapsack", epochs=epochs)
+    if journal is not None:
+        journal.append(key, to_plain(made))
+    return made
+
+
+def _curves(model: nn.Module, graph: Graph, task: Task, candidates: Widths) -> Profile:
+    """What the network scores with one layer at each candidate width, untuned."""
+    points = []
+    for group in graph.free:
+        for width in (w for w in candidates if w < group.width):
+            score = measured(narrow(model, graph, {group.name: width}), task)
+            level = 1 - width / group.width
+            points.append(Point(target=group.name, knob="pruning_ratio", level=level, width=width, score=score))
+    return Profile(graph=graph, baseline=measured(model, task), points=tuple(points))
+
+
+def _walked(quest: Quest, made: Plan, widths: Widths, seed: int) -> Outcome:
+    bench = quest.workshop.bench
+    model = _trained(quest, seed)
+    graph = _traced(quest, model)
+    recipe = replace(bench.recipe, lr=bench.recipe.lr * GENTLER)
+    *_, state = walk(start(model, graph, bench.task), made.steps, bench.task, recipe, seed=seed)
+    parts = (bench.task.validation, bench.task.test)
+    held, test = (evaluate(state.model, part, bench.task.score).numpy() for part in parts)
+    return bench.outcome(Net(widths, seed), held, test)
+
+
+def _kept(quest: Quest, key: str, make: Any) -> Outcome:
+    """The outcome in the journal, or the one made now."""
+    journal = quest.workshop.journal
+    if journal is not None and key in journal.entries:
+        value = journal.entries[key]
+        net = Net(tuple(value["widths"]), value["seed"])
+        return Outcome(net, Metrics(value["validation"]), Metrics(value["test"]))
+    made: Outcome = make()
+    if journal is not None:
+        facts = {"widths": list(made.net.widths), "seed": made.net.seed}
+        journal.append(key, {**facts, "validation": made.validation, "test": made.test})
+    return made
