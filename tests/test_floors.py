@@ -13,7 +13,7 @@ FLOORS = (
     ("cli",),
     ("commands",),
     ("demo", "screens", "views"),
-    ("stages",),
+    ("stages", "shaping"),
     ("sessions",),
     ("tasks",),
     ("reporting",),

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .commands.accordion import accordion
 from .commands.plan import plan
 from .commands.shared import AsJson, Quiet, Run, complain, show, working
 from .errors import LamellaError
@@ -203,6 +204,7 @@ def _number(text: str, option: str) -> float:
 
 
 app.command()(plan)
+app.command()(accordion)
 
 
 @app.command()

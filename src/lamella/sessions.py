@@ -29,16 +29,25 @@ from .runs import read_text
 from .schema import FILES, Graph, RunInfo
 from .storage import load_tensors, save_tensors
 from .surgery import refitted
-from .tasks import TASKS, make_task
+from .tasks import TABLES, TASKS, Columns, make_task
 from .texts import parsed
 from .tracing import aligned, trace
 from .training import Task
 from .version import __version__
-from .zoo import load_weights, make_model
+from .zoo import MODELS, load_weights, make_model
 
 R = TypeVar("R")
 
-OPTIONS = ("floor", "ignored_layers", "limit", "round_to", "validation")  # and model.*, the zoo's own
+OPTIONS = (
+    "floor",
+    "ignore",
+    "ignored_layers",
+    "label",
+    "limit",
+    "round_to",
+    "time",
+    "validation",
+)  # and model.*, the zoo's own
 BOUND = ("model", "task", "data", "weights", "seed", "options")  # what must not change within a run directory
 
 
@@ -171,9 +180,30 @@ def open_task(info: RunInfo) -> Task:
         if not isinstance(task, Task):
             raise LamellaError(f"{info.task} returned a {type(task).__name__}; a lamella.Task was expected.")
         return task
-    validation = str(info.options.get("validation") or ("test_even" if info.weights else "heldout"))
+    implied = "test_even" if info.weights and info.task in TASKS else None
+    validation = info.options.get("validation") or implied
     limit = whole_option(info, "limit")
-    return make_task(info.task, info.data, seed=info.seed, validation=validation, limit=limit)
+    return make_task(
+        info.task,
+        info.data,
+        seed=info.seed,
+        validation=None if validation is None else str(validation),
+        limit=limit,
+        columns=_columns(info),
+    )
+
+
+def _columns(info: RunInfo) -> Columns | None:
+    """What the columns of a table mean: the task's own, with the run's `label`, `time` and `ignore` (comma separated)."""
+    named = {
+        name: str(info.options[name]) for name in ("label", "time", "ignore") if info.options.get(name) is not None
+    }
+    if info.task not in TABLES:
+        if named:
+            raise LamellaError(f"option {next(iter(named))} is for tables; task {info.task!r} is none.")
+        return None
+    ignore = tuple(filter(None, named.pop("ignore", "").split(",")))
+    return replace(TABLES[info.task], ignore=ignore, **named)  # type: ignore[arg-type]
 
 
 def whole_option(info: RunInfo, name: str) -> int | None:
@@ -194,7 +224,9 @@ def check_options(info: RunInfo) -> None:
     own = [f"--option {name}" for name in info.options if name.startswith("model.")] if ":" in info.model else []
     if ":" in info.task:
         own += ["--data"] * (info.data is not None)
-        own += [f"--option {name}" for name in info.options if name in ("limit", "validation")]
+        own += [
+            f"--option {name}" for name in info.options if name in ("ignore", "label", "limit", "time", "validation")
+        ]
     if own:
         raise LamellaError(
             f"{own[0]} is for the ready-made models and tasks; a function of your own decides that itself."
@@ -241,7 +273,9 @@ def _model_options(info: RunInfo) -> dict[str, Any]:
     """What the task implies (channels in, classes), then what the run's `model.*` options say."""
     implied: dict[str, Any] = {}
     if info.task in TASKS:
-        implied = {"in_channels": TASKS[info.task].in_channels, "num_classes": TASKS[info.task].num_classes}
+        source, taken = TASKS[info.task], inspect.signature(MODELS.get(info.model, make_model)).parameters
+        implied = {"in_channels": source.in_channels, "num_classes": source.num_classes}
+        implied = {name: value for name, value in implied.items() if name in taken}
     own = {k.removeprefix("model."): parsed(str(v)) for k, v in info.options.items() if k.startswith("model.")}
     return {**implied, **own}
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from .planning import depth_test, significance
 from .reach import GroupRow, Reach
-from .schema import Front, Graph, Plan, Point, Profile, Result, Row, Table
+from .schema import Accordion, Entry, Front, Graph, Plan, Point, Profile, Result, Row, Table
 
 
 def graph_view(found: Reach) -> Stack:
@@ -198,6 +198,48 @@ def _row_cells(row: Row, dense: Row) -> list[str]:
     scores = (f"{100 * row.validation_accuracy:.2f}", f"{100 * row.test_accuracy:.2f}")
     sizes = (short(row.params), short(row.macs), short(row.bytes), f"{dense.bytes / row.bytes:.1f}x")
     return [row.name, *scores, drop, *sizes, latency]
+
+
+def accordion_view(found: Accordion, place: str) -> Stack:
+    """What every pair was given, the closing table with its controls, the winner against each of them, the files."""
+    sweeps = _grid("layers", "chosen", f"{found.metric} on validation at each width")
+    for sweep in found.sweeps:
+        curve = "  ".join(
+            f"{width}: {100 * shape.validation.value:.1f}{'*' if shape.dropped else ''}"
+            for width, shape in zip(sweep.candidates, sweep.shapes, strict=True)
+        )
+        sweeps.add_row(" & ".join(str(i + 1) for i in sweep.layers), str(sweep.width), curve)
+    shown = [m for m in found.entries[0].test if m in ("f1", "pr_auc", "roc_auc", "accuracy", "score")]
+    shown = [m for m in shown if m != "accuracy" or len(found.entries[0].test) == 1]
+    closing = _grid("", "widths", "params", *(f"{m} [95 %]" for m in shown), f"{found.metric} below baseline")
+    for entry in found.entries:
+        closing.add_row(*_entry_cells(entry, shown, found.metric))
+    files = _grid("file", "bytes", "latency", *shown)
+    for file in found.files:
+        cells = [f"{100 * file.test[m]:.1f}" for m in shown]
+        files.add_row(file.name, f"{file.bytes:,}", f"{file.latency_ratio:.2f}x", *cells)
+    verdicts = [
+        f"against {c.against}: {100 * c.difference.value:+.2f} points "
+        f"[{100 * c.difference.low:+.2f}, {100 * c.difference.high:+.2f}], {c.verdict}"
+        for c in found.comparisons
+    ]
+    stopped = (
+        ["* stopped early: it had clearly lost."] if any(s.dropped for w in found.sweeps for s in w.shapes) else []
+    )
+    counts = f"n = {found.n_train:,} training, {found.n_validation:,} validation, {found.n_test:,} test; {len(found.seeds)} seeds."
+    notes = [f"- {note}" for note in (counts, *found.notes)]
+    head = Text(f"The winner's test {found.metric}:")
+    parts: list[Grid | Text] = [sweeps, *map(Text, stopped), Text()] if found.sweeps else []
+    return Stack(*parts, closing, Text(), head, *map(Text, verdicts), Text(), files, *map(Text, notes), Text(place))
+
+
+def _entry_cells(entry: Entry, shown: list[str], metric: str) -> list[str]:
+    scores = [
+        f"{100 * s.value:.1f} [{100 * s.low:.1f}, {100 * s.high:.1f}]" for s in (entry.test[name] for name in shown)
+    ]
+    below = entry.below.get(metric)
+    drop = "" if below is None else f"{100 * below.value:+.1f} [{100 * below.low:+.1f}, {100 * below.high:+.1f}]"
+    return [escape(entry.name), "-".join(map(str, entry.widths)), f"{entry.params:,}", *scores, drop]
 
 
 def short(number: int) -> str:

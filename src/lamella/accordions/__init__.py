@@ -13,6 +13,8 @@ validation; test figures are only reported, paired by seed with the baseline's, 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from torch import nn
+
 from ..digests import data_digest
 from ..errors import LamellaError
 from ..progress import Progress, silent
@@ -22,7 +24,7 @@ from ..schema import Accordion
 from ..training import Recipe, Task
 from ..walking import training_data
 from .closing import closed
-from .pruning import pruned
+from .pruning import narrowed, planned, pruned
 from .searching import Quest, joint, race, sequential
 from .settings import METHODS, RECIPE, Settings
 from .shapes import PUBLISHED, Published, Widths, checked, default_candidates, is_symmetric, named, params
@@ -50,6 +52,33 @@ def accordion(
     that cannot be learned from and a loss that is not finite, BudgetError where no candidate is small enough, MismatchError for a
     journal of other data or another recipe.
     """
+    quest = _quest(task, widths, candidates, symmetric, settings, recipe, journal, progress)
+    return SEARCHES[settings.method](quest)
+
+
+def networks(
+    task: Task, found: Accordion, *, settings: Settings, recipe: Recipe, journal: str | Path | None = None
+) -> tuple[nn.Module, nn.Module]:
+    """The baseline and the winner of a search, trained as they were there: of the seed whose winner did best on validation."""
+    quest = _quest(task, found.baseline, None, False, settings, recipe, journal, silent)
+    values = found.entry("winner").per_seed
+    seed = found.seeds[values.index(max(values))]
+    baseline = quest.workshop.bench.trained([Net(found.baseline, seed)]).module(0)
+    if found.method == "prune":
+        return baseline, narrowed(quest, planned(quest), seed)
+    return baseline, quest.workshop.bench.trained([Net(found.widths, seed)]).module(0)
+
+
+def _quest(
+    task: Task,
+    widths: Sequence[int],
+    candidates: Sequence[int] | None,
+    symmetric: bool,
+    settings: Settings,
+    recipe: Recipe,
+    journal: str | Path | None,
+    progress: Progress,
+) -> Quest:
     baseline = checked(widths)
     chosen = checked(candidates) if candidates is not None else default_candidates(baseline)
     if symmetric and not is_symmetric(baseline):
@@ -57,10 +86,8 @@ def accordion(
     bench = Bench(task, recipe, settings.activation)
     kept = Journal(journal, identity(bench)) if journal else None
     workshop = Workshop(bench, settings, kept, progress)
-    quest = Quest(
-        workshop, settings, bench.judge.check(settings.metric), baseline, tuple(sorted(set(chosen))), symmetric
-    )
-    return SEARCHES[settings.method](quest)
+    metric = bench.judge.check(settings.metric)
+    return Quest(workshop, settings, metric, baseline, tuple(sorted(set(chosen))), symmetric)
 
 
 def _asymmetric(widths: Widths) -> LamellaError:
@@ -112,6 +139,8 @@ __all__ = [
     "Settings",
     "Stack",
     "accordion",
+    "identity",
+    "networks",
     "params",
     "train",
 ]

@@ -102,6 +102,7 @@ def _entry(
         widths=widths,
         params=params,
         validation=over_seeds([o.validation[quest.metric] for o in outcomes]),
+        per_seed=tuple(o.validation[quest.metric] for o in outcomes),
         test={metric: over_seeds([o.test[metric] for o in outcomes]) for metric in names},
         below={} if role == "baseline" else {metric: _paired(reference, outcomes, metric) for metric in names},
     )

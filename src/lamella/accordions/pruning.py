@@ -36,7 +36,7 @@ def pruned(quest: Quest) -> tuple[Widths, list[Outcome]]:
     if budget == Budget():
         raise LamellaError("method 'prune' needs a budget: params, such as '10%', or max_drop, in points of the score.")
     workshop.progress("prune", 0, len(seeds), "training the baseline")
-    made = _planned(quest)
+    made = planned(quest)
     widths = tuple(made.widths.get(name, width) for name, width in zip(_names(quest), quest.baseline, strict=True))
     outcomes = []
     for number, seed in enumerate(seeds, 1):
@@ -60,7 +60,7 @@ def _traced(quest: Quest, model: nn.Module) -> Graph:
     return trace(model, quest.workshop.bench.task.example_inputs, round_to=1, floor=1)
 
 
-def _planned(quest: Quest) -> Plan:
+def planned(quest: Quest) -> Plan:
     """The plan that the first seed's network gives, from the journal where it is there."""
     key = f"plan {to_plain(quest.settings.budget)} {quest.candidates}"
     journal = quest.workshop.journal
@@ -89,13 +89,19 @@ def _curves(model: nn.Module, graph: Graph, task: Task, candidates: Widths) -> P
 
 def _walked(quest: Quest, made: Plan, widths: Widths, seed: int) -> Outcome:
     bench = quest.workshop.bench
+    model = narrowed(quest, made, seed)
+    held, test = (evaluate(model, part, bench.task.score).numpy() for part in (bench.task.validation, bench.task.test))
+    return bench.outcome(Net(widths, seed), held, test)
+
+
+def narrowed(quest: Quest, made: Plan, seed: int) -> nn.Module:
+    """One seed's network after the plan's walk."""
+    bench = quest.workshop.bench
     model = _trained(quest, seed)
     graph = _traced(quest, model)
     recipe = replace(bench.recipe, lr=bench.recipe.lr * GENTLER)
     *_, state = walk(start(model, graph, bench.task), made.steps, bench.task, recipe, seed=seed)
-    parts = (bench.task.validation, bench.task.test)
-    held, test = (evaluate(state.model, part, bench.task.score).numpy() for part in parts)
-    return bench.outcome(Net(widths, seed), held, test)
+    return state.model.eval()
 
 
 def _kept(quest: Quest, key: str, make: Any) -> Outcome:

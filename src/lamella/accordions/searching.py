@@ -92,9 +92,11 @@ def race(quest: Quest, shapes: Sequence[Widths], stage: str, share: float = 1.0)
     """Train shapes over the seeds, stopping those that have clearly lost to the leader (or to the floor, where smallness decides)."""
     looks = looks_of(quest.settings.seeds) if quest.settings.race else [quest.settings.seeds]
     alive = list(dict.fromkeys(shapes))
+    total, started = len(alive) * quest.settings.seeds, len(alive)
     for seeds in looks:
-        note = f"{len(alive)} of {len(shapes)} shapes, {seeds} seeds"
-        quest.workshop.outcomes(quest.nets(alive, seeds), stage, note)
+        note = f"{len(alive)} of {started} shapes left"
+        spared = total - len(alive) * quest.settings.seeds
+        quest.workshop.outcomes(quest.nets(alive, seeds), stage, note, total=total, spared=spared)
         if seeds < quest.settings.seeds:
             alive = _survivors(quest, alive, seeds, share, quest.settings.error / (len(looks) - 1))
 

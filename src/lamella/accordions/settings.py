@@ -7,7 +7,7 @@ from ..schema import Budget
 from ..training import Recipe
 
 METHODS = ("sequential", "joint", "prune")
-RECIPE = Recipe(epochs=60, lr=0.003, optimizer="adamw", weight_decay=1e-4)
+RECIPE = Recipe(epochs=40, lr=0.003, optimizer="adamw", weight_decay=1e-4)
 TOGETHER = 8  # proposals of the joint search that are trained at once
 
 
@@ -32,7 +32,7 @@ class Settings:
     error: float = 0.05
     passes: int = 1
     trials: int = 64
-    activation: str = "relu"
+    activation: str = "elu"
     executor: str = "serial"
     workers: int = 2
     address: str | None = None

@@ -113,17 +113,23 @@ class Workshop:
                 continue
             self.done[net] = Outcome(net, value["validation"], value["test"], value["seconds"])
 
-    def outcomes(self, nets: Iterable[Net], stage: str, note: str = "") -> dict[Net, Outcome]:
-        """The outcome of every network, trained where it has none yet."""
+    def outcomes(
+        self, nets: Iterable[Net], stage: str, note: str = "", *, total: int | None = None, spared: int = 0
+    ) -> dict[Net, Outcome]:
+        """The outcome of every network, trained where it has none yet.
+
+        `total` and `spared`: of a race, how many networks it may come to, and how many of them are not needed any more.
+        """
         wanted = list(dict.fromkeys(nets))
+        total = total or len(wanted)
         packs = packed([net for net in wanted if net not in self.done], self.bench)
-        finished = len(wanted) - sum(map(len, packs))
-        self.progress(stage, finished, len(wanted), note)
+        finished = spared + len(wanted) - sum(map(len, packs))
+        self.progress(stage, finished, total, note)
         for pack in self._executed(packs):
             for outcome in pack:
                 self._keep(outcome)
             finished += len(pack)
-            self.progress(stage, finished, len(wanted), note)
+            self.progress(stage, finished, total, note)
         return {net: self.done[net] for net in wanted}
 
     def values(self, widths: Widths, seeds: Sequence[int], metric: str) -> np.ndarray:

@@ -50,6 +50,7 @@ class Entry:
     """A line of the closing table: test metrics by name, over seeds. `widths` is empty for what is no network (PCA, a forest).
 
     `below` is the baseline's test metric minus this one's, paired by seed, for every metric; empty for the baseline itself.
+    `per_seed`: the validation metric of every seed.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Entry:
     validation: Score
     test: dict[str, Score]
     below: dict[str, Score] = field(default_factory=dict)
+    per_seed: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,129 @@
+"""The accordion verb over a run directory: search, train the chosen network once more, export it, measure the files.
+
+    session = begin("runs/fraud", describe(model="autoencoder", task="fraud", data="creditcard.csv"))
+    found = shaped(session, (16, 8, 4, 2, 4, 8, 16), settings=Settings(...))
+
+The directory ends as a run of the chosen network: its weights, its graph, and `run.json` with its widths, so that every other verb goes on
+from there. ONNX files of baseline and winner lie in `accordion/`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from .accordions import RECIPE, Settings, accordion, identity, networks
+from .accordions.metrics import Judge
+from .errors import MismatchError
+from .exporting import OnnxModel, export_onnx, onnx_bytes
+from .progress import Progress, silent
+from .quantization import integers_file
+from .records import load_record, save_record
+from .schema import FILES, Accordion, ExportedFile, RunInfo
+from .sessions import BOUND, Session, check_options
+from .timing import latency
+from .training import Recipe, Task, evaluate
+
+
+def begin(directory: str | Path, info: RunInfo) -> Session:
+    """Open a run directory for this task. MismatchError where work on another has begun there."""
+    check_options(info)
+    directory = Path(directory)
+    path = directory / FILES["run"][0]
+    if path.exists() and any(
+        (directory / FILES[name][0]).exists() for name in ("accordion_journal", "weights", "graph")
+    ):
+        before = load_record(path, RunInfo)
+        asked = replace(info, options=_searched(info.options))
+        there = replace(before, options=_searched(before.options))
+        differing = [k for k in BOUND if getattr(there, k) != getattr(asked, k)]
+        if differing:
+            facts = "; ".join(f"{k} was {getattr(there, k)!r} and is {getattr(asked, k)!r}" for k in differing)
+            raise MismatchError(f"{directory}: holds another run: {facts}. Name another run directory.")
+    save_record(path, info)
+    return Session(directory, info)
+
+
+def _searched(options: Mapping[str, str | int | float | bool | None]) -> dict[str, str | int | float | bool | None]:
+    """The options that are not the search's own outcome."""
+    return {name: value for name, value in options.items() if not name.startswith("model.")}
+
+
+def shaped(
+    session: Session,
+    widths: Sequence[int],
+    *,
+    candidates: Sequence[int] | None = None,
+    symmetric: bool = True,
+    settings: Settings = Settings(),  # noqa: B008 - frozen
+    recipe: Recipe = RECIPE,
+    progress: Progress = silent,
+) -> Accordion:
+    """The outcome, `accordion.json`, and a run of the chosen network. What is done is never done again."""
+    journal = session.path("accordion_journal")
+    found = accordion(
+        session.task,
+        widths,
+        candidates=candidates,
+        symmetric=symmetric,
+        settings=settings,
+        recipe=recipe,
+        journal=journal,
+        progress=progress,
+    )
+    progress("export", 0, 2, "training the chosen network")
+    baseline, winner = networks(session.task, found, settings=settings, recipe=recipe, journal=journal)
+    progress("export", 1, 2, "ONNX files")
+    found = replace(found, files=exported_files(session.directory, session.task, found, baseline, winner))
+    session.write("accordion", found)
+    _as_run(session, found, winner, settings.activation)
+    progress("export", 2, 2)
+    return found
+
+
+def exported_files(
+    directory: Path, task: Task, found: Accordion, baseline: nn.Module, winner: nn.Module
+) -> tuple[ExportedFile, ...]:
+    """Baseline and winner as fp32 files and the winner in int8, each weighed, timed in one run, and judged on the test samples."""
+    folder = directory / "accordion"
+    files = {"baseline, fp32": folder / "baseline.onnx", "winner, fp32": folder / "winner.onnx"}
+    for model, path in zip((baseline, winner), files.values(), strict=True):
+        export_onnx(model, task.example_inputs, path)
+    files["winner, int8"] = integers_file(files["winner, fp32"], folder / "winner.int8.onnx", {}, task)
+    times, judge = latency(files, task.example_inputs), Judge.of(task)
+    return tuple(
+        ExportedFile(
+            name=name,
+            file=str(path.relative_to(directory)),
+            bytes=onnx_bytes(path),
+            latency_ms=times[name].latency_ms,
+            latency_ratio=times[name].ratio,
+            test=_judged(judge, task, OnnxModel(path)),
+        )
+        for name, path in files.items()
+    )
+
+
+def _judged(judge: Judge, task: Task, model: nn.Module) -> dict[str, float]:
+    held, test = (evaluate(model, part, task.score).numpy() for part in (task.validation, task.test))
+    return judge.test(held, test)
+
+
+def _as_run(session: Session, found: Accordion, winner: nn.Module, activation: str) -> None:
+    """Weights, run.json and graph of the winner: what every other verb starts from."""
+    for name in ("graph", "weights"):
+        session.path(name).unlink(missing_ok=True)
+    own: dict[str, str | int | float | bool | None] = {
+        "model.widths": ",".join(map(str, found.widths)) + ",",  # the last comma makes a single width a sequence too
+        "model.inputs": found.inputs,
+        "model.outputs": found.outputs,
+        "model.activation": activation,
+    }
+    run = Session(session.directory, replace(session.info, options={**_searched(session.info.options), **own}))
+    run.write("run", run.info)
+    run.keep_dense(winner)
+    run.graph()
+
+
+__all__ = ["begin", "exported_files", "identity", "shaped"]
