@@ -23,7 +23,7 @@ from .engine import Engine, Run
 from .points import Item, Level, Order
 from .samples import Chunk, picked
 
-CHUNK = 32
+CHUNK = 64
 
 
 class _Asked(Exception):  # noqa: N818 - not an error: the search wants to know about a level

@@ -58,14 +58,22 @@ class Walks:
         return state
 
     def _keep(self, number: int, state: State, branch: Branch) -> None:
-        own = size_of(state.values.values())
-        beside = size_of(v for index, v in branch.values.items() if index not in state.values)
-        if self._bytes + own <= self.memory:
-            self._states[number] = state, own
-            self._bytes += own
-        if number in self._states and self._bytes + beside <= self.memory:
+        own, beside = _sizes(state, branch)
+        if self._bytes + own > self.memory:
+            return
+        if self._bytes + own + beside <= self.memory:
+            self.program.step(state, branch)  # nobody asks for this branch again
+            own, beside = _sizes(state, branch)
             self._branches[number] = branch, beside
             self._bytes += beside
+        self._states[number] = state, own
+        self._bytes += own
+
+
+def _sizes(state: State, branch: Branch) -> tuple[int, int]:
+    """Bytes of a walk, and what its branch holds beyond that."""
+    beside = (value for index, value in branch.values.items() if index not in state.values)
+    return size_of(state.values.values()), size_of(beside)
 
 
 def size_of(values: Iterable[object]) -> int:

@@ -125,6 +125,17 @@ class Program:
         self.runner.run(beside, values, self.dense, set())
         return Branch(names, values)
 
+    def step(self, state: State, branch: Branch) -> None:
+        """Take a walk past the operator at which this branch begins, if the branch holds its dense value: it is not run again."""
+        op = self.listed[state.position]
+        if op.index not in branch.values:
+            return
+        state.values[op.index] = branch.values[op.index]
+        for index in op.reads:
+            if self.runner.last[index] == state.position:
+                state.values.pop(index, None)
+        state.position += 1
+
     def first(self, names: frozenset[str]) -> int:
         """The position of the first operator that a change of these parameters reaches. KeyError if no operator reads any."""
         return self._plan(names)[0][0]
