@@ -17,8 +17,9 @@ FLOORS = (
     ("sessions",),
     ("tasks",),
     ("reporting",),
-    ("profiling", "compression", "quantization", "accordions"),
+    ("profiling", "compression", "quantization", "accordions", "elasticity"),
     ("exporting",),
+    ("serving",),
     ("timing",),
     ("walking",),
     ("tracing", "storage"),
@@ -34,6 +35,7 @@ FLOORS = (
     ("costs", "statistics", "axes"),
     ("schema",),
     ("records",),
+    ("runtimes",),
     ("runs", "executors", "progress", "texts"),
     ("errors",),
     ("version",),
@@ -50,8 +52,10 @@ TORCH_FREE = (
     "progress",
     "errors",
     "views",
+    "runtimes",
+    "serving",
 )
-STAGES = ("profiling", "compression", "quantization", "accordions")
+STAGES = ("profiling", "compression", "quantization", "accordions", "elasticity")
 
 
 def modules() -> dict[str, set[str]]:

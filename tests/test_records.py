@@ -128,7 +128,7 @@ def test_nonsense_is_rejected_with_its_path():
         (lambda: Budget(max_drop=-1), "negative"),
         (lambda: Step(bits={"conv1": 1}), "1 bits: from 2 to 8"),
         (lambda: Group(name="g", width=0), "at least one channel"),
-        (lambda: Level(name="", widths={}), "a level has a name"),
+        (lambda: Level(name="a/b", widths={}), "'a/b': a level's name is made of letters"),
         (lambda: family({}, {"conv1": 3}), r"levels\[1\] \('1'\)\.widths\['conv1'\]: 3 channels, fewer than all those"),
         (lambda: family({"conv1": 4}, {"conv1": 3}), "fewer than the 4 of the level before, '0': levels nest"),
         (lambda: family({"conv1": 3}, {"conv1": 3}), "equal to those of level '0', and no bits differ: leave one"),

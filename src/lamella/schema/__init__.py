@@ -39,6 +39,8 @@ FILES = {  # what lies in a run directory, and the verb that makes it
     "accordion": ("accordion.json", "lamella accordion"),
     "accordion_journal": ("accordion.jsonl", "lamella accordion"),
     "table": ("table.json", "lamella demo"),
+    "elastic": ("elastic.json", "lamella elasticize"),
+    "elastic_model": ("elastic.safetensors", "lamella elasticize"),
     "report": ("report.html", "lamella report"),
 }
 

@@ -1,11 +1,14 @@
 """Elastic networks: levels that lie inside one another, and the Family that says what each one costs and is worth."""
 
+import re
 from dataclasses import dataclass, field
 
 from ..errors import with_context
 from ..records import check
 from .curves import Score
 from .graphs import Graph
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +35,8 @@ class Level:
     latency_ratio: float | None = None
 
     def __post_init__(self) -> None:
-        check(bool(self.name), "name", "a level has a name")
+        named = bool(NAME.fullmatch(self.name))
+        check(named, "name", f"{self.name!r}: a level's name is made of letters, digits and ._+-, and names its files")
         for layer, bits in self.bits.items():
             check(2 <= bits <= 32, f"bits[{layer!r}]", f"{bits} bits: from 2 to 8, or 32 for none")
         for name in ("params", "macs", "memory", "gathered"):

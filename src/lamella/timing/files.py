@@ -23,8 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import LamellaError, MissingExtra
+from ..errors import LamellaError
 from ..records import check
+from ..runtimes import onnxruntime, open_session
 
 Array = NDArray[Any]
 
@@ -124,23 +125,6 @@ class Call:
         return (self.clock() - start) / calls
 
 
-def open_session(path: str | Path, *, threads: int = 1) -> Any:
-    """An `onnxruntime.InferenceSession` on the CPU, quiet, with `threads` threads. LamellaError if it cannot load."""
-    ort = onnxruntime("running an ONNX file")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3  # errors; its warnings speak of its own rewriting
-    if not Path(path).is_file():
-        raise LamellaError(f"{path}: no such file. It is made by `lamella export`.")
-    try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no base class
-        first = str(error).strip().splitlines()[0]
-        raise LamellaError(
-            f"{path}: ONNX Runtime {ort.__version__} cannot load it ({first}). If the file is damaged, export it again."
-        ) from error
-
-
 def feeds_of(session: Any, inputs: Tensor | Sequence[Tensor]) -> dict[str, Array]:
     """The session's inputs by name, as arrays of the types it takes. LamellaError where number or shape differ."""
     given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
@@ -170,10 +154,4 @@ _DTYPES = {
 }
 
 
-def onnxruntime(purpose: str) -> Any:
-    """The module `onnxruntime`. MissingExtra("onnxruntime", "onnx", purpose) where it is not installed."""
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        raise MissingExtra("onnxruntime", "onnx", purpose) from None
-    return ort
+__all__ = ["Array", "Call", "Latency", "Slot", "feeds_of", "latency", "onnxruntime", "open_session"]

@@ -1,0 +1,28 @@
+"""Elastic networks: nested sub-networks in one set of weights, each whole, switched at run time.
+
+    net = elasticize(model, ROUNDS, task, recipe="sandwich")       # levels core, level1, level2, full
+    net.set_active_subnet("core"); net(images)                     # microseconds; no weight is copied
+    small = net.extract("core")                                    # a plain narrowed module
+    save_elastic("runs/r20", net); net = load_elastic("runs/r20", make_model)
+
+`levels` says which widths, `sorting` brings the important channels to the front so that every level is a prefix, `networks` holds
+the views, `recipes` trains them, `governing` chooses a level while requests run.
+"""
+
+from .building import elasticize, nest
+from .keeping import load_elastic, save_elastic
+from .levels import FULL, ROUNDS, make_levels
+from .networks import ElasticModel
+from .recipes import RECIPES
+
+__all__ = [
+    "FULL",
+    "RECIPES",
+    "ROUNDS",
+    "ElasticModel",
+    "elasticize",
+    "load_elastic",
+    "make_levels",
+    "nest",
+    "save_elastic",
+]

@@ -1,0 +1,188 @@
+"""elasticize(): from a trained network to nested levels: choose, sort, nest, train, measure.
+
+    net = elasticize(model, (0.49, 0.36, 0.2), task, recipe="grow", tuning=Recipe(epochs=5, lr=0.02))
+    net = nest(model, graph, levels, task.example_inputs)          # nested and untrained
+
+With a directory, every epoch and every finished stage is kept there, and a killed run goes on from the last.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..coarsening import observe_ranges
+from ..digests import data_digest, weights_digest
+from ..errors import LamellaError, unknown_name, with_context
+from ..importance import importance
+from ..progress import Progress, silent
+from ..records import digest
+from ..runs import Journal
+from ..schema import Family, Graph, Level
+from ..storage import load_tensors, save_tensors
+from ..tracing import trace
+from ..training import Recipe, Task, device_of, mixed, seeded
+from ..walking import measured, training_data
+from .cutting import part_labels, places_in_parts
+from .levels import ROUNDS, Settings, make_levels
+from .networks import ElasticModel, own_names
+from .recipes import RECIPES, Stage, recalibrate, train_stage
+from .sorting import sort
+
+TUNING = Recipe(epochs=3, lr=0.02)
+CALIBRATION_BATCHES = 8
+
+
+def elasticize(
+    model: nn.Module,
+    levels: Settings | None,
+    task: Task,
+    *,
+    recipe: str = "sandwich",
+    tuning: Recipe = TUNING,
+    graph: Graph | None = None,
+    own: Sequence[str] = (),
+    seed: int = 0,
+    directory: str | Path | None = None,
+    progress: Progress = silent,
+) -> ElasticModel:
+    """The elastic network, in evaluation mode, its levels measured on the task's validation data. The model is left as it is.
+
+    `levels`: pruning ratios, plans or budgets, see `make_levels`; None for three rounds of 20 %; the dense network is always
+    the last. `recipe`: grow,
+    sandwich or none; `tuning` says how to train, its epochs being those of each stage (grow has one per level). `own`: modules
+    of which every level has its own copy, beside batch norms. RecordError for levels that do not nest, or are equal.
+    """
+    if recipe not in RECIPES:
+        raise LamellaError(unknown_name("recipe", recipe, RECIPES))
+    graph = graph or trace(model, task.example_inputs)
+    with with_context("elasticize"):
+        net = nest(model, graph, make_levels(graph, ROUNDS if levels is None else levels), task.example_inputs, own=own)
+        recalibrate(net, task, seed)
+        stages = RECIPES[recipe](net, task)
+        trail = _Trail(Path(directory), net, recipe, tuning, task, seed) if directory else None
+        _train(net, stages, task, tuning, seed, trail, progress)
+        net = _with_ranges(net, task, seed)
+    made = tuple(
+        replace(level, validation=measured(net.view(level.name), task), gathered=net.gathered_bytes(level.name))
+        for level in net.levels
+    )
+    epochs = tuning.epochs * len(stages)
+    net.family = replace(net.family, levels=made, recipe=recipe, epochs=epochs, seed=seed, notes=task.notes)
+    return net
+
+
+def nest(
+    model: nn.Module,
+    graph: Graph,
+    levels: Sequence[Level],
+    inputs: Sequence[Any],
+    *,
+    own: Sequence[str] = (),
+    ranking: str = "l2",
+) -> ElasticModel:
+    """The elastic network of these levels with the model's own numbers: channels sorted by importance, nothing trained."""
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
+    own_names(model, own)
+    narrowed = [g.name for g in graph.free if any(level.widths.get(g.name, g.width) < g.width for level in levels)]
+    net, order, ranks = sort(model, graph, importance(model, graph, ranking), narrowed, inputs)
+    unsorted = {
+        n: tuple(ranks[n].tolist())
+        for n in narrowed
+        if (ranks[n] != places_in_parts(part_labels(graph.group_of[n]))).any()
+    }
+    family = Family(
+        structure=graph.structure,
+        recipe="none",
+        levels=tuple(levels),
+        order={name: tuple(channels.tolist()) for name, channels in order.items()},
+        ranks=unsorted,
+        own=tuple(own),
+    )
+    return ElasticModel(net, graph, family).eval()
+
+
+def _train(
+    net: ElasticModel,
+    stages: Sequence[Stage],
+    task: Task,
+    tuning: Recipe,
+    seed: int,
+    trail: "_Trail | None",
+    progress: Progress,
+) -> None:
+    total = len(stages) * tuning.epochs
+    progress("elasticize", 0, total)
+    for number, stage in enumerate(stages):
+        if trail and trail.restored(stage.name, net, last=number + 1 == trail.finished):
+            continue
+        checkpoint = trail.checkpoint(stage.name) if trail else None
+        past, name = number * tuning.epochs, stage.name
+        note = lambda epoch, loss, past=past, name=name: progress(
+            "elasticize", past + epoch, total, f"{name}: loss {loss:.3f}"
+        )
+        with with_context(f"stage {stage.name!r}"):
+            train_stage(net, stage, task, tuning, mixed(seed, number), checkpoint, note)
+        if trail:
+            trail.keep(stage.name, net)
+    progress("elasticize", total, total)
+
+
+def _with_ranges(net: ElasticModel, task: Task, seed: int) -> ElasticModel:
+    """The network with the ranges of the inputs of every layer that has bits."""
+    if not any(level.bits for level in net.levels):
+        return net
+    levels = []
+    for level in net.levels:
+        with seeded(seed, 0, device_of(net)):
+            ranges = observe_ranges(net.view(level.name), level.bits, task.calibration, CALIBRATION_BATCHES)
+        levels.append(replace(level, ranges=ranges))
+    rounded = ElasticModel(net.net, net.graph, replace(net.family, levels=tuple(levels)))
+    rounded.load_state_dict(net.state_dict())
+    return rounded.eval()
+
+
+class _Trail:
+    """A training on disk: a journal of finished stages, the weights after the last one, and the epoch in progress."""
+
+    def __init__(self, directory: Path, net: ElasticModel, recipe: str, tuning: Recipe, task: Task, seed: int) -> None:
+        self.directory = directory
+        identity = {
+            "structure": net.graph.structure,
+            "weights": weights_digest(net.net),
+            "levels": digest([(level.name, level.widths) for level in net.levels]),
+            "own": list(net.family.own),
+            "data": data_digest(task.validation),
+            "training data": training_data(task.train),
+            "recipe": recipe,
+            "tuning": digest(tuning),
+            "seed": seed,
+        }
+        self.journal = Journal(directory / "stages.jsonl", identity)
+
+    @property
+    def finished(self) -> int:
+        return len(self.journal.entries)
+
+    def restored(self, stage: str, net: ElasticModel, *, last: bool) -> bool:
+        """Whether the stage was finished before; the weights are put in where it was the last that was."""
+        if stage not in self.journal.entries:
+            return False
+        if last:
+            net.load_state_dict(load_tensors(self._weights(stage)), strict=False)
+        return True
+
+    def keep(self, stage: str, net: ElasticModel) -> None:
+        before = [self._weights(name) for name in self.journal.entries]
+        save_tensors(self._weights(stage), net)
+        self.journal.append(stage, {})
+        for path in (*before, self.checkpoint(stage)):
+            path.unlink(missing_ok=True)
+
+    def checkpoint(self, stage: str) -> Path:
+        return self.directory / f"{stage}.pt"
+
+    def _weights(self, stage: str) -> Path:
+        return self.directory / f"{stage}.safetensors"

@@ -1,0 +1,113 @@
+"""Which levels an elastic network has: from ratios, plans or budgets to Level records, the smallest first.
+
+    make_levels(graph, ROUNDS)                                     # three rounds of 20 %: core, level1, level2, full
+    make_levels(graph, {"half": 0.5, "planned": plan})             # names of your own
+    make_levels(graph, [Budget(latency_ms="50%")], latency=predictor)
+
+A number is a pruning ratio: the fraction of every group's channels that leaves. A budget gives the widest network, all groups by one
+ratio, that keeps it. The dense network is always the last level, `full`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from ..costs import cost
+from ..errors import BudgetError, LamellaError, with_context
+from ..records import check
+from ..schema import Budget, Graph, Level, Plan, check_levels
+
+ROUNDS = (1 - 0.8**3, 1 - 0.8**2, 0.2)
+FULL = "full"
+STEPS = 200  # ratios tried for a budget
+
+Setting = float | Plan | Budget | Level
+Settings = Sequence[Setting] | Mapping[str, Setting]
+Widths = Mapping[str, int]
+
+
+class LatencyOf(Protocol):
+    """What predicts a network's milliseconds: a `LatencyPredictor`, or anything that measures."""
+
+    def predict(self, graph: Graph, widths: Widths, bits: Mapping[str, int]) -> float: ...
+
+
+def make_levels(graph: Graph, settings: Settings, latency: LatencyOf | None = None) -> tuple[Level, ...]:
+    """The levels, the smallest first, with their costs. RecordError where they do not nest, are equal, or lie below a floor.
+
+    BudgetError where no width keeps a budget; LamellaError for a latency budget without `latency`.
+    """
+    named = dict(settings) if isinstance(settings, Mapping) else dict(enumerate(settings))
+    levels = []
+    for key, setting in named.items():
+        with with_context(f"level {key!r}"):
+            levels.append(_level(graph, str(key), setting, latency))
+    levels.sort(key=lambda level: (cost(graph, level.widths).params, sum(level.bits.values())))
+    if not isinstance(settings, Mapping):
+        levels = [_named(level, index, setting) for index, (level, setting) in enumerate(_with(levels, settings))]
+    levels.append(Level(name=FULL, widths={}))
+    made = tuple(_costed(graph, level) for level in levels)
+    check_levels(made, graph)
+    return made
+
+
+def _with(levels: Sequence[Level], settings: Sequence[Setting]) -> list[tuple[Level, bool]]:
+    own = [setting.name for setting in settings if isinstance(setting, Level)]
+    return [(level, level.name in own) for level in levels]
+
+
+def _named(level: Level, index: int, own: bool) -> Level:
+    return level if own else replace(level, name="core" if index == 0 else f"level{index}")
+
+
+def _level(graph: Graph, name: str, setting: Setting, latency: LatencyOf | None) -> Level:
+    if isinstance(setting, Level):
+        return setting
+    if isinstance(setting, Plan):
+        setting.check_fits(graph)
+        return Level(name=name, widths=_narrowed(graph, setting.widths), bits=setting.bits)
+    if isinstance(setting, Budget):
+        return Level(name=name, widths=_widest(graph, setting, latency))
+    check(0 < setting < 1, "", f"{setting} is not in (0, 1): a pruning ratio is the fraction that leaves")
+    return Level(name=name, widths=widths_at(graph, setting))
+
+
+def widths_at(graph: Graph, ratio: float) -> dict[str, int]:
+    """The widths of all groups that narrow when this fraction of each one's channels leaves."""
+    return _narrowed(graph, {g.name: g.legal(g.width * (1 - ratio)) for g in graph.free})
+
+
+def _narrowed(graph: Graph, widths: Widths) -> dict[str, int]:
+    return {name: width for name, width in widths.items() if width < graph.group_of[name].width}
+
+
+def _widest(graph: Graph, budget: Budget, latency: LatencyOf | None) -> dict[str, int]:
+    if budget.latency_ms is not None and latency is None:
+        raise LamellaError("a latency target needs something that predicts it: make_levels(..., latency=predictor).")
+    check(budget.max_drop is None, "max_drop", "a level's budget is of costs; its score is measured after training")
+    dense = _costs(graph, {}, latency)
+    limits = {name: budget.limit(name, dense[name]) for name in dense}
+    found = dense
+    for step in range(STEPS):
+        widths = widths_at(graph, step / STEPS)
+        found = _costs(graph, widths, latency)
+        if all(limit is None or found[name] <= limit for name, limit in limits.items()):
+            return widths
+    over = {name: (found[name], limit) for name, limit in limits.items() if limit is not None and found[name] > limit}
+    facts = ", ".join(f"{name} {seen:.6g} where {limit:.6g} is asked" for name, (seen, limit) in over.items())
+    raise BudgetError(f"the narrowest network has {facts}. Ask for more, or trace with a lower floor or round_to=1.")
+
+
+def _costs(graph: Graph, widths: Widths, latency: LatencyOf | None) -> dict[str, float]:
+    now = cost(graph, widths)
+    costs: dict[str, float] = {n: getattr(now, n) for n in ("params", "macs", "bytes", "memory")}
+    return costs | ({"latency_ms": latency.predict(graph, widths, {})} if latency else {})
+
+
+def _costed(graph: Graph, level: Level) -> Level:
+    graph.check_widths(level.widths)
+    now = cost(graph, level.widths, level.bits)
+    return replace(level, params=now.params, macs=now.macs, memory=now.memory)
+
+
+__all__ = ["FULL", "ROUNDS", "LatencyOf", "Settings", "make_levels", "widths_at"]

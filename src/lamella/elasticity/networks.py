@@ -1,0 +1,263 @@
+"""ElasticModel: one set of weights, several nested networks, switched at run time.
+
+    net.levels                          # records, the smallest first
+    net.set_active_subnet("core")       # a pointer changes; nothing is copied
+    net(images)                         # the core
+    small = net.extract("core")         # a plain module of its own, with equal outputs
+
+`net.net` is the largest level, an ordinary network whose channels are sorted. Every other level is a *view*: a narrowed module whose
+weights are slices of the same memory, beside an `Own` of batch-norm numbers (statistics that were shared would be another
+network's: Yu et al. 2019). Switching chooses which view `forward` runs, so a call in progress in another thread finishes as
+the level it began as.
+
+In training mode, gradients flow through the active level into the shared weights. In evaluation mode the views run.
+"""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..coarsening import InputGrid, rounded_weight
+from ..errors import LamellaError, unknown_name
+from ..schema import Family, Graph, Level, check_levels
+from ..surgery import copied, cut
+from .cutting import Cut, cuts_of, kept_slots, part_labels, places_in_parts
+from .owning import Own
+
+COUNTER = "num_batches_tracked"
+
+
+class ElasticModel(nn.Module):
+    """A network of nested levels. `net` holds the sorted weights; `family` says which slots a level keeps."""
+
+    def __init__(self, net: nn.Module, graph: Graph, family: Family) -> None:
+        super().__init__()
+        check_levels(family.levels, graph)
+        _check_largest(family.levels[-1], graph)
+        self.net, self.graph, self.family = net, graph, family
+        self._own_names = own_names(net, family.own)
+        self._cuts = {level.name: cuts_of(graph, self.kept(level.name)) for level in family.levels}
+        self.own = nn.ModuleList(self._owned(level) for level in family.levels[:-1])
+        self._views = {level.name: self._framed(level) for level in family.levels[:-1]}  # a dict: not submodules
+        self._active = family.levels[-1].name
+        self._unbound = self._trained = False
+        self._bind()
+
+    # -- levels
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The settings, the smallest first."""
+        return self.family.levels
+
+    @property
+    def active_subnet(self) -> str:
+        """The name of the level that `forward` runs."""
+        return self._active
+
+    def set_active_subnet(self, name: str) -> None:
+        """Run this level from the next call on; calls in progress finish as they began. LamellaError for an unknown name."""
+        self._check(name)
+        self._active = name
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        name = self._active  # read once: another thread may switch meanwhile
+        if self.training and torch.is_grad_enabled():
+            return self.run(name, *inputs, **named)
+        return self.view(name)(*inputs, **named)
+
+    def view(self, name: str) -> nn.Module:
+        """The level as a module whose weights are views of the shared ones. It lives, and changes, with this network."""
+        self._check(name)
+        if self._trained:
+            self._bind()
+        return self._module(name)
+
+    def _module(self, name: str) -> nn.Module:
+        if self._unbound:
+            self._bind()
+        module = self._views.get(name, self.net)
+        if module.training != self.training:
+            module.train(self.training)
+        return module
+
+    def run(self, name: str, *inputs: Any, **named: Any) -> Any:
+        """The level's outputs, with gradients to the shared weights and to its own."""
+        self._check(name)
+        module = self._module(name)
+        self._trained = True  # gathered copies will be old after the next step
+        if module is self.net:
+            return self.net(*inputs, **named)
+        return functional_call(module, self.tensors(name), inputs, named)
+
+    def extract(self, name: str) -> nn.Module:
+        """The level as a plain module with weights of its own, in evaluation mode."""
+        module = copied(self.view(name), {})
+        trained = {n: p.requires_grad for n, p in self.net.named_parameters(remove_duplicate=False)}
+        for n, parameter in module.named_parameters(remove_duplicate=False):
+            parameter.requires_grad_(trained[n])
+        return module.eval()
+
+    def kept(self, name: str) -> dict[str, tuple[int, ...]]:
+        """The slots of `net` that each narrowed group keeps in this level."""
+        return kept_slots(self.graph, self.ranks, self._setting(name).widths)
+
+    def dense_channels(self, name: str) -> dict[str, tuple[int, ...]]:
+        """The channels of the dense model that each narrowed group keeps in this level, ascending."""
+        return {g: tuple(sorted(self.family.order[g][s] for s in slots)) for g, slots in self.kept(name).items()}
+
+    @property
+    def ranks(self) -> dict[str, np.ndarray]:
+        """The rank of every slot among its part: its place there, where the group is sorted."""
+        return {
+            g.name: np.asarray(self.family.ranks.get(g.name) or places_in_parts(part_labels(g)))
+            for g in self.graph.groups
+        }
+
+    def gathered_bytes(self, name: str) -> int:
+        """Bytes of weights that the level had to copy, because its channels do not lie evenly spaced (or have bits)."""
+        sources = {t.untyped_storage().data_ptr() for t in (*self.parameters(), *self.buffers())}
+        module = self.view(name)
+        tensors = {id(t): t for t in (*module.parameters(), *module.buffers()) if t.dim()}
+        return sum(t.nbytes for t in tensors.values() if t.untyped_storage().data_ptr() not in sources)
+
+    # -- tensors of a level
+
+    def tensors(self, name: str, replaced: Mapping[str, Tensor] = MappingProxyType({})) -> dict[str, Tensor]:
+        """Every parameter of the level under all its names, cut from the shared ones or its own; differentiable.
+
+        `replaced`: what the level takes instead, by first name.
+        """
+        own = self.own_of(name)
+        made: dict[str, Tensor] = dict(replaced)
+        for n, shared in self.net.named_parameters(remove_duplicate=False):
+            first = self._first_name(n)
+            made[n] = made[first] if first in made else self._taken(name, first, shared, own)
+        return made
+
+    def _taken(self, name: str, tensor: str, shared: Tensor, own: Own | None) -> Tensor:
+        if own is not None and tensor in own.places:
+            return own.tensor(tensor)
+        found = self._cuts[name].get(tensor)
+        return shared if found is None else found.take(shared)
+
+    def cut_of(self, name: str, tensor: str) -> Cut | None:
+        """What the level takes of a shared tensor; None for all of it."""
+        return self._cuts[name].get(tensor)
+
+    def is_own(self, tensor: str) -> bool:
+        """Whether every level has numbers of its own for this tensor."""
+        return tensor in self._own_names
+
+    def own_of(self, name: str) -> Own | None:
+        """The numbers that belong to a level alone; None for the largest, whose lie in `net`."""
+        index = self.family.names.index(name)
+        return self.own[index] if index < len(self.own) else None  # type: ignore[return-value]
+
+    def _first_name(self, name: str) -> str:
+        return self._aliases.get(name, name)
+
+    # -- building
+
+    def _owned(self, level: Level) -> Own:
+        """The level's own numbers, as they are in the largest level."""
+        tensors = dict(self.net.named_parameters()) | dict(self.net.named_buffers())
+        cuts = self._cuts[level.name]
+        return Own({n: cuts[n].take(tensors[n]) if n in cuts else tensors[n] for n in self._own_names})
+
+    def _framed(self, level: Level) -> nn.Module:
+        """A narrowed module without weights: they are put in by `_bind`."""
+        tensors = dict(self.net.named_parameters()) | dict(self.net.named_buffers())
+        frame = copied(self.net, {name: t.detach().to("meta") for name, t in tensors.items()})
+        module = cut(frame, self.graph, self.kept(level.name))
+        for layer, bounds in level.ranges.items():
+            module.get_submodule(layer).register_forward_pre_hook(InputGrid(*bounds))
+        return module.train(self.net.training)
+
+    def _bind(self) -> None:
+        """Let the views hold slices of the weights as they are now."""
+        self._aliases = _aliases(self.net)
+        for name, module in self._views.items():
+            with torch.no_grad():
+                self._bind_parameters(module, self.tensors(name), self._setting(name).bits)
+                self._bind_buffers(module, name)
+        self._unbound = self._trained = False
+
+    def _bind_parameters(self, module: nn.Module, tensors: Mapping[str, Tensor], bits: Mapping[str, int]) -> None:
+        made: dict[str, nn.Parameter] = {}
+        for name, tensor in tensors.items():
+            first = self._first_name(name)
+            path, _, leaf = name.rpartition(".")
+            holder = module.get_submodule(path)
+            if first not in made:
+                if leaf == "weight" and bits.get(path, 32) < 32:
+                    tensor = rounded_weight(tensor, bits[path], 1 if getattr(holder, "transposed", False) else 0)
+                made[first] = nn.Parameter(tensor.detach(), requires_grad=False)
+            holder._parameters[leaf] = made[first]
+
+    def _bind_buffers(self, module: nn.Module, level: str) -> None:
+        own = self.own_of(level)
+        for name, buffer in self.net.named_buffers(remove_duplicate=False):
+            path, _, leaf = name.rpartition(".")
+            counts = leaf == COUNTER
+            taken = torch.zeros_like(buffer) if counts else self._taken(level, self._first_name(name), buffer, own)
+            module.get_submodule(path)._buffers[leaf] = taken.detach()
+
+    def _setting(self, name: str) -> Level:
+        return self.family.levels[self.family.names.index(name)]
+
+    def _check(self, name: str) -> None:
+        if name not in self.family.names:
+            raise LamellaError(unknown_name("level", name, self.family.names))
+
+    # -- an ordinary module
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "ElasticModel":
+        moved: ElasticModel = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._unbound = True
+        return moved
+
+    def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
+        found = super().load_state_dict(*arguments, **named)
+        self._unbound = True
+        return found
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._unbound = True  # copied views are slices of nothing yet
+
+
+def own_names(net: nn.Module, modules: Iterable[str]) -> tuple[str, ...]:
+    """The tensors of which each level has its own: those of batch norms, and of these modules."""
+    names = []
+    for path, module in net.named_modules():
+        if isinstance(module, _BatchNorm) or path in modules:
+            tensors = (*module.named_parameters(path, recurse=False), *module.named_buffers(path, recurse=False))
+            names += [name for name, _ in tensors if not name.endswith(COUNTER)]
+    unknown = set(modules) - {path for path, _ in net.named_modules()}
+    if unknown:
+        raise LamellaError(f"own: {sorted(unknown)[0]!r} is no module of this {type(net).__name__}.")
+    return tuple(names)
+
+
+def _aliases(net: nn.Module) -> dict[str, str]:
+    """The first name of every tied parameter and buffer that has several."""
+    first: dict[int, str] = {}
+    found = {}
+    for name, tensor in (*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)):
+        if first.setdefault(id(tensor), name) != name:
+            found[name] = first[id(tensor)]
+    return found
+
+
+def _check_largest(level: Level, graph: Graph) -> None:
+    narrowed = [name for name, width in level.widths.items() if width < graph.group_of[name].width]
+    if narrowed or level.bits:
+        what = f"narrows {narrowed[0]!r}" if narrowed else "has bits"
+        raise LamellaError(f"level {level.name!r}: the last level is the dense network in float, and this one {what}.")

@@ -1,0 +1,134 @@
+"""The runner: the levels of an exported family in ONNX Runtime, switched while requests run.
+
+    family = open_family("runs/r20/elastic", precision="int8")             # every level resident: switching is a pointer
+    family = open_family("runs/r20/elastic", resident=("core",))           # others are loaded when switched to, and dropped after
+
+A request runs on the session that was active when it began; a switch in another thread is seen by the next one. A level that is not
+resident is loaded by the thread that switches, while the one before still serves.
+"""
+
+import threading
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import LamellaError, MismatchError, RunError, unknown_name
+from ..records import load_record
+from ..runtimes import open_session
+from ..schema import FILES, Family, Level
+
+Array = NDArray[Any]
+
+SUFFIXES = {"float32": ".onnx", "int8": ".int8.onnx"}
+LEVEL_KEY, FAMILY_KEY = "lamella.level", "lamella.family"
+
+
+class OnnxFamily:
+    """The sessions of a family's levels; `run` uses the active one. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        directory: Path,
+        family: Family,
+        *,
+        precision: str = "float32",
+        resident: Collection[str] | None = None,
+        threads: int = 1,
+    ) -> None:
+        if precision not in SUFFIXES:
+            raise LamellaError(unknown_name("precision", precision, SUFFIXES))
+        self.family, self._directory, self._suffix, self._threads = family, directory, SUFFIXES[precision], threads
+        self._resident = frozenset(family.names if resident is None else resident)
+        for name in self._resident:
+            self._check(name)
+        self._sessions = {name: self._opened(name) for name in family.names if name in self._resident}
+        self._switching = threading.Lock()
+        first = next(reversed(self._sessions), family.names[-1])
+        self._active = (first, self._sessions[first] if self._sessions else self._opened(first))
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The levels, the smallest first."""
+        return self.family.levels
+
+    @property
+    def active_subnet(self) -> str:
+        """The name of the level that the next request runs on."""
+        return self._active[0]
+
+    def set_active_subnet(self, name: str) -> None:
+        """Let the next requests run on this level. LamellaError for an unknown name."""
+        self._check(name)
+        with self._switching:
+            if name != self._active[0]:
+                session = self._sessions.get(name)
+                self._active = (name, self._opened(name) if session is None else session)
+
+    def run(self, *inputs: Array) -> list[Array]:
+        """The outputs of the active level on one batch."""
+        return self.run_as(self._active[1], inputs)
+
+    def run_as(self, session: Any, inputs: Sequence[Array]) -> list[Array]:
+        """The outputs of one session. LamellaError where the number of inputs is not what it takes."""
+        names = [wanted.name for wanted in session.get_inputs()]
+        if len(names) != len(inputs):
+            raise LamellaError(f"{len(inputs)} inputs were given; the level takes {len(names)} ({', '.join(names)}).")
+        found: list[Array] = session.run(None, {n: np.ascontiguousarray(x) for n, x in zip(names, inputs, strict=True)})
+        return found
+
+    def close(self) -> None:
+        """Let all sessions go."""
+        self._sessions = {}
+        self._active = (self._active[0], None)
+
+    def __enter__(self) -> "OnnxFamily":
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
+
+    def _check(self, name: str) -> None:
+        if name not in self.family.names:
+            raise LamellaError(unknown_name("level", name, self.family.names))
+
+    def _opened(self, name: str) -> Any:
+        """The session of a level's file, which must be this level of this family."""
+        path = self._directory / f"{name}{self._suffix}"
+        if not path.is_file():
+            raise MismatchError(
+                f"{path}: level {name!r} of the family is not there. Copy the whole directory, or write it again with "
+                f"`{FILES['elastic'][1]}`."
+            )
+        session = open_session(path, threads=self._threads)
+        found = session.get_modelmeta().custom_metadata_map
+        seen, expected = (found.get(LEVEL_KEY), found.get(FAMILY_KEY)), (name, self.family.structure)
+        if seen != expected:
+            raise MismatchError(
+                f"{path}: is level {seen[0]!r} of {seen[1]!r}, and level {name!r} of {self.family.structure!r} was "
+                f"expected. It is of another family: write both again with `{FILES['elastic'][1]}`."
+            )
+        return session
+
+
+def open_family(
+    directory: str | Path,
+    *,
+    precision: str = "float32",
+    resident: Collection[str] | None = None,
+    threads: int = 1,
+) -> OnnxFamily:
+    """The family whose files lie in the directory; its record lies there too, or in the run directory around it.
+
+    `resident`: the levels that stay loaded (default: all). RunError where there is no record, MismatchError for a level that
+    is missing or of another family.
+    """
+    directory = Path(directory)
+    name = FILES["elastic"][0]
+    records = [path for path in (directory / name, directory.parent / name) if path.is_file()]
+    if not records:
+        raise RunError(f"{directory}: no {name} here or one level up. It is made by `{FILES['elastic'][1]}`.")
+    family = load_record(records[0], Family)
+    return OnnxFamily(directory, family, precision=precision, resident=resident, threads=threads)

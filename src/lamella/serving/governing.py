@@ -1,0 +1,194 @@
+"""The Governor: the largest level that the moment allows, chosen from what was measured of each.
+
+    choose(levels, Policy(latency_ms=2.0))                        # within a budget
+    governor = Governor(levels, net.set_active_subnet, Policy(load=0.7))
+    with governor.request(): net(images)                          # in any thread; the governor switches as load changes
+
+Load is utilization: requests per second x seconds per request / workers. The seconds are the table's times what requests take now
+against what the table said (a busy machine is slower at every level). Going down is immediate; going up waits until the larger
+level would have kept the policy with a margin for a while (`margin`, `patience`), so a load at the border makes no flutter.
+"""
+
+import math
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..errors import LamellaError
+from ..records import check
+from ..schema import Level
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the chosen level must keep: milliseconds per request, bytes of memory, a utilization; those not given are free.
+
+    `memory` is that of a level's weights and largest activations. `workers` serve at once. A larger level must keep
+    (1 - margin) of the load for `patience` seconds before it is taken; rates and slowness are averaged over `window` seconds.
+    """
+
+    latency_ms: float | None = None
+    memory: float | None = None
+    load: float | None = None
+    workers: int = 1
+    margin: float = 0.15
+    patience: float = 1.0
+    window: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("latency_ms", "memory", "load"):
+            value = getattr(self, name)
+            check(value is None or (value > 0 and math.isfinite(value)), name, f"{value} is not a positive amount")
+        given = [name for name in ("latency_ms", "memory", "load") if getattr(self, name) is not None]
+        check(bool(given), "", "a policy names at least one of latency_ms, memory and load")
+        check(0 <= self.margin < 1, "margin", f"{self.margin} is not in [0, 1)")
+        check(self.patience >= 0, "patience", f"{self.patience} is negative")
+        check(self.window > 0, "window", f"{self.window} is not a positive time")
+        check(self.workers >= 1, "workers", f"{self.workers} workers serve nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The level chosen, and by how much it misses what it must keep: {"latency_ms": 1.5} is half as much again; {} if it keeps it."""
+
+    level: Level
+    missed: dict[str, float]
+
+
+def choose(levels: Sequence[Level], policy: Policy, rate: float = 0.0, slowness: float = 1.0) -> Choice:
+    """The largest level that keeps the policy at `rate` requests per second; the smallest where none does.
+
+    LamellaError where a level lacks a measured latency that the policy needs.
+    """
+    for level in reversed(levels):
+        if not missed(level, policy, rate, slowness):
+            return Choice(level, {})
+    return Choice(levels[0], missed(levels[0], policy, rate, slowness))
+
+
+def missed(level: Level, policy: Policy, rate: float, slowness: float) -> dict[str, float]:
+    """By what factor the level is beyond each limit of the policy; empty if it keeps them all."""
+    factors = {}
+    if policy.memory is not None:
+        factors["memory"] = memory_of(level) / policy.memory
+    if policy.latency_ms is not None:
+        factors["latency_ms"] = latency_of(level) * slowness / policy.latency_ms
+    if policy.load is not None:
+        factors["load"] = rate * latency_of(level) * slowness / 1e3 / policy.workers / policy.load
+    return {name: factor for name, factor in factors.items() if factor > 1}
+
+
+def latency_of(level: Level) -> float:
+    """The level's measured milliseconds per request."""
+    if level.latency_ms is None:
+        raise LamellaError(
+            f"level {level.name!r} has no measured latency, and the policy needs it. Measure the family first: "
+            "`lamella elasticize` does, once its files are written."
+        )
+    return level.latency_ms
+
+
+def memory_of(level: Level) -> int:
+    """Bytes of the level's weights (its file, where there is one) and of its largest moment of activations per sample."""
+    return (level.bytes or 4 * level.params) + level.memory
+
+
+class Governor:
+    """Switches between levels as requests come. Safe to use from several threads; `clock` in seconds."""
+
+    def __init__(
+        self,
+        levels: Sequence[Level],
+        switch: Callable[[str], object],
+        policy: Policy,
+        *,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        self.levels, self.policy = tuple(levels), policy
+        self._switch, self._clock = switch, clock
+        self._lock = threading.Lock()
+        self._rate, self._shots, self._slowness, self._last = 0.0, 0.0, 1.0, clock()
+        self._since: float | None = None  # when a larger level first would have done
+        self._warned = False
+        self._index = self.levels.index(choose(self.levels, policy).level)
+        self.switches = 0
+        switch(self.active.name)
+        self._warn(choose(self.levels, policy))
+
+    @property
+    def active(self) -> Level:
+        """The level in use."""
+        return self.levels[self._index]
+
+    @property
+    def rate(self) -> float:
+        """Requests per second, averaged over the policy's window."""
+        return self._rate
+
+    @contextmanager
+    def request(self) -> Iterator[Level]:
+        """Around the serving of one request: counts it in, chooses a level, and learns how long it took."""
+        level = self.arrived()
+        started = self._clock()
+        yield level
+        self.served(level, 1e3 * (self._clock() - started))
+
+    def arrived(self) -> Level:
+        """A request has come: the level to serve it with."""
+        with self._lock:
+            now = self._clock()
+            gap, self._last = max(now - self._last, 1e-9), now
+            keep = math.exp(-gap / self.policy.window)
+            # Each arrival weighs 1/window and fades. Just before the next one, the sum's mean is the rate.
+            self._rate = self._shots * keep
+            self._shots = self._rate + 1 / self.policy.window
+            self._govern(now)
+            return self.active
+
+    def served(self, level: Level, milliseconds: float) -> None:
+        """A request on this level took so long, waiting aside: how slow the machine now is against the table."""
+        if level.latency_ms is None:
+            return
+        with self._lock:
+            share = min(1.0, milliseconds / 1e3 / self.policy.window)
+            self._slowness += share * (milliseconds / level.latency_ms - self._slowness)
+
+    def _govern(self, now: float) -> None:
+        found = choose(self.levels, self.policy, self._rate, self._slowness)
+        wanted = self.levels.index(found.level)
+        if wanted < self._index:
+            self._go(wanted)
+        elif wanted > self._index and self._larger_would_do():
+            self._since = now if self._since is None else self._since
+            if now - self._since >= self.policy.patience:
+                self._go(self._index + 1)
+        else:
+            self._since = None
+        self._warn(found)
+
+    def _larger_would_do(self) -> bool:
+        """Whether the next level keeps the policy with the margin to spare."""
+        spare = 1 / (1 - self.policy.margin)
+        larger = self.levels[self._index + 1]
+        return not missed(larger, self.policy, self._rate * spare, self._slowness)
+
+    def _go(self, index: int) -> None:
+        self._index, self._since = index, None
+        self.switches += 1
+        self._switch(self.active.name)
+
+    def _warn(self, found: Choice) -> None:
+        """Say, once for every time it begins, that no level keeps the policy."""
+        if found.missed and not self._warned:
+            facts = ", ".join(f"{name} by {100 * (factor - 1):.0f} %" for name, factor in found.missed.items())
+            warnings.warn(
+                f"no level keeps the policy: the smallest, {found.level.name!r}, is beyond {facts}. It serves all the "
+                "same. Allow more, or add a smaller level.",
+                stacklevel=4,
+            )
+        self._warned = bool(found.missed)

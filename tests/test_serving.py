@@ -1,0 +1,145 @@
+"""Serving: what the governor chooses, that it does not flutter, and that it is right under threads."""
+
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+from lamella.errors import LamellaError, RecordError
+from lamella.schema import Level
+from lamella.serving import Governor, Policy, choose, day_of
+
+LEVELS = tuple(
+    Level(name=name, widths={}, params=100 * (i + 1), memory=1000, bits={"a": 8 - i}, latency_ms=float(i + 1))
+    for i, name in enumerate(("core", "middle", "full"))
+)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def governed(policy, levels=LEVELS):
+    clock, seen = Clock(), []
+    return Governor(levels, seen.append, policy, clock=clock), clock, seen
+
+
+def at_rate(governor, clock, rate, seconds):
+    for _ in range(int(rate * seconds)):
+        clock.now += 1 / rate
+        governor.arrived()
+
+
+@pytest.mark.parametrize(
+    ("policy", "rate", "name"),
+    [
+        (Policy(latency_ms=3.0), 0, "full"),
+        (Policy(latency_ms=2.9), 0, "middle"),
+        (Policy(latency_ms=1.0), 0, "core"),
+        (Policy(memory=2300), 0, "full"),
+        (Policy(memory=2000), 0, "middle"),
+        (Policy(latency_ms=2.5, memory=1500), 0, "core"),
+        (Policy(load=0.6), 200, "full"),
+        (Policy(load=0.6), 201, "middle"),
+        (Policy(load=0.6, workers=2), 400, "full"),
+        (Policy(load=0.6), 600, "core"),
+    ],
+)
+def test_the_largest_level_that_keeps_the_policy_is_chosen(policy, rate, name):
+    found = choose(LEVELS, policy, rate)
+    assert (found.level.name, found.missed) == (name, {})
+
+
+def test_a_budget_no_level_meets_gives_the_smallest_and_says_by_how_much():
+    found = choose(LEVELS, Policy(latency_ms=0.8))
+    assert found.level.name == "core"
+    assert found.missed == {"latency_ms": pytest.approx(1.25)}
+    with pytest.warns(UserWarning, match=r"the smallest, 'core', is beyond latency_ms by 25 %"):
+        governed(Policy(latency_ms=0.8))
+
+
+def test_it_goes_down_at_once_and_up_after_a_while():
+    governor, clock, seen = governed(Policy(load=0.6, margin=0.2, patience=1.0, window=0.2))
+    assert seen == ["full"]
+    at_rate(governor, clock, 100, 2)
+    assert governor.active.name == "full"
+    at_rate(governor, clock, 400, 1.5)
+    assert seen == ["full", "middle", "core"]
+    at_rate(governor, clock, 100, 0.9)
+    assert governor.active.name == "core"
+    at_rate(governor, clock, 100, 3)
+    assert seen == ["full", "middle", "core", "middle", "full"]
+
+
+def test_a_load_at_the_border_makes_no_flutter():
+    governor, clock, _ = governed(Policy(load=0.6, margin=0.15, patience=0.5, window=0.3))
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        at_rate(governor, clock, 200 * generator.uniform(0.97, 1.06), 0.5)
+    assert governor.switches <= 2
+
+
+def test_a_slow_machine_counts():
+    governor, clock, _ = governed(Policy(latency_ms=3.5, window=0.1))
+    for _ in range(200):
+        clock.now += 0.01
+        governor.served(governor.arrived(), 2 * governor.active.latency_ms)
+    assert governor.active.name == "core"
+
+
+def test_requests_in_many_threads_leave_a_governor_whole():
+    seen = []
+    governor = Governor(LEVELS, seen.append, Policy(load=0.5, window=0.01, patience=0.0))
+    problems = []
+
+    def ask():
+        try:
+            for _ in range(300):
+                with governor.request() as level:
+                    assert level in LEVELS
+        except Exception as error:
+            problems.append(error)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not problems
+    assert len(seen) == governor.switches + 1
+    assert seen[-1] == governor.active.name
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Policy(), "at least one of latency_ms, memory and load"),
+        (lambda: Policy(load=-1), "load: -1 is not a positive amount"),
+        (lambda: Policy(load=1, margin=1), r"margin: 1 is not in \[0, 1\)"),
+        (lambda: Policy(load=1, workers=0), "0 workers serve nothing"),
+        (lambda: day_of(peak=1, quiet=2), "quiet: 2 requests per second, of a peak of 1"),
+    ],
+)
+def test_nonsense_is_refused(make, words):
+    with pytest.raises(RecordError, match=words):
+        make()
+
+
+def test_a_level_without_a_latency_cannot_be_governed_by_it():
+    with pytest.raises(LamellaError, match="level 'full' has no measured latency"):
+        choose((Level(name="full", widths={}),), Policy(latency_ms=1))
+
+
+def test_a_day_has_its_hours():
+    day = day_of(peak=800, quiet=40, seconds=24, seed=1)
+    per_hour = np.histogram(day.arrivals, 24, (0, 24))[0]
+    assert (np.diff(day.arrivals) > 0).all()
+    assert per_hour[3] < 80
+    assert abs(per_hour[10] - 790) < 120
+    assert np.array_equal(day.arrivals, day_of(peak=800, quiet=40, seconds=24, seed=1).arrivals)
