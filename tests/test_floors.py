@@ -12,7 +12,9 @@ FLOORS = (
     ("__init__", "__main__"),
     ("cli",),
     ("commands",),
-    ("demo", "screens", "views"),
+    ("demo", "levelviews"),
+    ("screens", "views"),
+    ("elasticstages",),
     ("stages", "shaping"),
     ("sessions",),
     ("tasks",),
@@ -52,6 +54,7 @@ TORCH_FREE = (
     "progress",
     "errors",
     "views",
+    "levelviews",
     "runtimes",
     "serving",
 )

@@ -31,7 +31,8 @@ def governed(policy, levels=LEVELS):
 def at_rate(governor, clock, rate, seconds):
     for _ in range(int(rate * seconds)):
         clock.now += 1 / rate
-        governor.arrived()
+        level = governor.arrived()
+        governor.served(level, level.latency_ms)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,15 @@ def test_a_slow_machine_counts():
         clock.now += 0.01
         governor.served(governor.arrived(), 2 * governor.active.latency_ms)
     assert governor.active.name == "core"
+
+
+def test_requests_that_wait_count():
+    governor, clock, seen = governed(Policy(load=0.6, window=0.05))
+    with pytest.warns(UserWarning, match="no level keeps the policy"):  # noqa: PT031
+        for _ in range(40):
+            clock.now += 0.02
+            governor.arrived()
+    assert seen == ["full", "middle", "core"]
 
 
 def test_requests_in_many_threads_leave_a_governor_whole():

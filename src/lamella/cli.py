@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from .commands.accordion import accordion
+from .commands.elastic import elasticize, serve_levels
 from .commands.plan import plan
 from .commands.shared import AsJson, Quiet, Run, complain, show, working
 from .errors import LamellaError
@@ -205,6 +206,8 @@ def _number(text: str, option: str) -> float:
 
 app.command()(plan)
 app.command()(accordion)
+app.command()(elasticize)
+app.command(name="serve-levels")(serve_levels)
 
 
 @app.command()

@@ -3,6 +3,7 @@
     net = elasticize(model, ROUNDS, task, recipe="sandwich")       # levels core, level1, level2, full
     net.set_active_subnet("core"); net(images)                     # microseconds; no weight is copied
     small = net.extract("core")                                    # a plain narrowed module
+    publish(net, task, "runs/r20/elastic")                         # ONNX files per level over one file of weights
     save_elastic("runs/r20", net); net = load_elastic("runs/r20", make_model)
 
 `levels` says which widths, `sorting` brings the important channels to the front so that every level is a prefix, `networks` holds
@@ -11,8 +12,9 @@ the views, `recipes` trains them, `governing` chooses a level while requests run
 
 from .building import elasticize, nest
 from .keeping import load_elastic, save_elastic
-from .levels import FULL, ROUNDS, make_levels
+from .levels import FULL, ROUNDS, Settings, make_levels
 from .networks import ElasticModel
+from .publishing import publish
 from .recipes import RECIPES
 
 __all__ = [
@@ -20,9 +22,11 @@ __all__ = [
     "RECIPES",
     "ROUNDS",
     "ElasticModel",
+    "Settings",
     "elasticize",
     "load_elastic",
     "make_levels",
     "nest",
+    "publish",
     "save_elastic",
 ]

@@ -26,7 +26,7 @@ from ..tracing import trace
 from ..training import Recipe, Task, device_of, mixed, seeded
 from ..walking import measured, training_data
 from .cutting import part_labels, places_in_parts
-from .levels import ROUNDS, Settings, make_levels
+from .levels import Settings, make_levels
 from .networks import ElasticModel, own_names
 from .recipes import RECIPES, Stage, recalibrate, train_stage
 from .sorting import sort
@@ -59,7 +59,7 @@ def elasticize(
         raise LamellaError(unknown_name("recipe", recipe, RECIPES))
     graph = graph or trace(model, task.example_inputs)
     with with_context("elasticize"):
-        net = nest(model, graph, make_levels(graph, ROUNDS if levels is None else levels), task.example_inputs, own=own)
+        net = nest(model, graph, make_levels(graph, levels), task.example_inputs, own=own)
         recalibrate(net, task, seed)
         stages = RECIPES[recipe](net, task)
         trail = _Trail(Path(directory), net, recipe, tuning, task, seed) if directory else None

@@ -32,23 +32,44 @@ class LatencyOf(Protocol):
     def predict(self, graph: Graph, widths: Widths, bits: Mapping[str, int]) -> float: ...
 
 
-def make_levels(graph: Graph, settings: Settings, latency: LatencyOf | None = None) -> tuple[Level, ...]:
+def make_levels(graph: Graph, settings: Settings | None = None, latency: LatencyOf | None = None) -> tuple[Level, ...]:
     """The levels, the smallest first, with their costs. RecordError where they do not nest, are equal, or lie below a floor.
+
+    Without settings: three rounds of 20 %, less those that rounding to whole steps of channels makes equal to another.
 
     BudgetError where no width keeps a budget; LamellaError for a latency budget without `latency`.
     """
+    if settings is None:
+        settings = _different(graph, ROUNDS)
     named = dict(settings) if isinstance(settings, Mapping) else dict(enumerate(settings))
     levels = []
     for key, setting in named.items():
         with with_context(f"level {key!r}"):
             levels.append(_level(graph, str(key), setting, latency))
-    levels.sort(key=lambda level: (cost(graph, level.widths).params, sum(level.bits.values())))
+    levels.sort(key=lambda level: _size(graph, level))
     if not isinstance(settings, Mapping):
         levels = [_named(level, index, setting) for index, (level, setting) in enumerate(_with(levels, settings))]
     levels.append(Level(name=FULL, widths={}))
     made = tuple(_costed(graph, level) for level in levels)
     check_levels(made, graph)
     return made
+
+
+def _different(graph: Graph, ratios: Sequence[float]) -> list[float]:
+    """The ratios that lead to different widths; LamellaError where none narrows anything."""
+    found = {tuple(sorted(widths_at(graph, ratio).items())): ratio for ratio in ratios}
+    found.pop((), None)
+    if not found:
+        raise LamellaError(
+            "no group can be narrowed by 20 to 49 %: all are frozen, or at their least width in whole steps. Trace with "
+            "round_to=1, or name levels of your own."
+        )
+    return list(found.values())
+
+
+def _size(graph: Graph, level: Level) -> tuple[int, int]:
+    now = cost(graph, level.widths, level.bits)
+    return now.params, now.bytes
 
 
 def _with(levels: Sequence[Level], settings: Sequence[Setting]) -> list[tuple[Level, bool]]:

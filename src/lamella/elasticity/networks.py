@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..coarsening import InputGrid, rounded_weight
+from ..coarsening import InputGrid
 from ..errors import LamellaError, unknown_name
+from ..grids import output_axis, rounded_weight
 from ..schema import Family, Graph, Level, check_levels
 from ..surgery import copied, cut
 from .cutting import Cut, cuts_of, kept_slots, part_labels, places_in_parts
@@ -96,9 +97,17 @@ class ElasticModel(nn.Module):
             return self.net(*inputs, **named)
         return functional_call(module, self.tensors(name), inputs, named)
 
-    def extract(self, name: str) -> nn.Module:
-        """The level as a plain module with weights of its own, in evaluation mode."""
-        module = copied(self.view(name), {})
+    def extract(self, name: str, *, rounded: bool = True) -> nn.Module:
+        """The level as a plain module with weights of its own, in evaluation mode.
+
+        `rounded=False` leaves the bits of a level aside: its float weights, as an exporter wants them.
+        """
+        view = self.view(name)
+        with torch.no_grad():
+            floats = {n: t.detach().clone() for n, t in self.tensors(name).items() if n not in self._aliases}
+        module = copied(view, {} if rounded else floats)
+        for layer in () if rounded else self._setting(name).ranges:
+            module.get_submodule(layer)._forward_pre_hooks.clear()
         trained = {n: p.requires_grad for n, p in self.net.named_parameters(remove_duplicate=False)}
         for n, parameter in module.named_parameters(remove_duplicate=False):
             parameter.requires_grad_(trained[n])
@@ -197,7 +206,7 @@ class ElasticModel(nn.Module):
             holder = module.get_submodule(path)
             if first not in made:
                 if leaf == "weight" and bits.get(path, 32) < 32:
-                    tensor = rounded_weight(tensor, bits[path], 1 if getattr(holder, "transposed", False) else 0)
+                    tensor = rounded_weight(tensor, bits[path], output_axis(holder))
                 made[first] = nn.Parameter(tensor.detach(), requires_grad=False)
             holder._parameters[leaf] = made[first]
 
@@ -213,8 +222,8 @@ class ElasticModel(nn.Module):
         return self.family.levels[self.family.names.index(name)]
 
     def _check(self, name: str) -> None:
-        if name not in self.family.names:
-            raise LamellaError(unknown_name("level", name, self.family.names))
+        if name not in self._cuts:
+            raise LamellaError(unknown_name("level", name, self._cuts))
 
     # -- an ordinary module
 

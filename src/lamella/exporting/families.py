@@ -1,7 +1,7 @@
 """An elastic network as ONNX files: one graph per level over one file of weights, stored once.
 
     files = export_family({"core": part, "full": part}, shared, inputs, "runs/r20/elastic", calibration=batches)
-    files["core"]                    # runs/r20/elastic/core.onnx; beside it core.int8.onnx, weights.bin, weights.int8.bin
+    files["core"].path               # runs/r20/elastic/core.onnx; beside it core.int8.onnx, weights.bin, weights.int8.bin
 
 A level's weight is Slice(shared) x scale: the scale is what its batch norm, folded in, multiplies a channel by. ONNX Runtime
 computes both once, when it loads the file, and then runs the very graph of a file of the level's own. In integers, a channel's
@@ -13,7 +13,7 @@ Legend: O output channels.
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from ..errors import LamellaError
 from ..runs import write_through
 from ..timing import Array, feeds_of, open_session
 from .integers import layers_in_float, quantize_onnx
-from .onnx_file import TOLERANCE, difference, export_onnx, onnx_library
+from .onnx_file import TOLERANCE, difference, export_onnx, onnx_bytes, onnx_library
 
-Place = slice | Array
+Place = slice | Array  # of one axis: evenly spaced positions, or their indices
 
 WEIGHTS = {"float32": "weights.bin", "int8": "weights.int8.bin"}
 LEVEL_KEY, FAMILY_KEY = "lamella.level", "lamella.family"  # in every file: which level of which family it is
@@ -37,10 +37,24 @@ NEAR = 2e-6  # of a tensor's largest value: what folding a norm in float32 may c
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A level to write: its module, and the positions, axis by axis, that it takes of every shared tensor it shares."""
+    """A level to write: its module, and the positions, axis by axis, that it takes of every shared tensor it shares.
+
+    `bits` of each layer's weights in the integer file; 8 where it is silent.
+    """
 
     module: nn.Module
     places: Mapping[str, tuple[Place, ...]]
+    bits: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A level's files: the float one and the one in integers (if any), and what files of the level's own would weigh."""
+
+    path: Path
+    int8_path: Path | None
+    alone_bytes: int
+    alone_int8_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +74,10 @@ def export_family(
     *,
     calibration: Iterable[Any] | None = None,
     family: str = "",
-) -> dict[str, Path]:
+) -> dict[str, Written]:
     """Write the float files of all levels, and with `calibration` (batches of inputs) also those in integers.
 
-    Every file is checked against one of the level's own before it appears. Returns the float files by level. Raises what
+    Every file is checked against one of the level's own before it appears. Returns what was written, by level. Raises what
     `export_onnx` and `quantize_onnx` raise; LamellaError where a file does not say what the level's own says.
     """
     onnx_library("exporting an elastic network")
@@ -80,7 +94,20 @@ def export_family(
             whole = {name: quantize_onnx(path, path.with_suffix(".int8.onnx"), batches) for name, path in alone.items()}
             coarse = {name: _Level(name, path, family, inputs) for name, path in whole.items()}
             _write(coarse, _in_integers(coarse, levels, arrays), directory, "int8")
-    return {name: directory / f"{name}.onnx" for name in parts}
+        return {name: _written(directory, name, alone[name], whole.get(name)) for name in parts}
+
+
+def _written(directory: Path, name: str, alone: Path, whole: Path | None) -> Written:
+    coarse = directory / f"{name}.int8.onnx" if whole else None
+    return Written(directory / f"{name}.onnx", coarse, onnx_bytes(alone), onnx_bytes(whole) if whole else None)
+
+
+def family_bytes(directory: str | Path, precision: str = "float32") -> int:
+    """Bytes on disk of a family's files of one precision: every level's graph, and the weights once."""
+    directory = Path(directory)
+    coarse = set(directory.glob("*.int8.onnx"))
+    graphs = coarse if precision == "int8" else set(directory.glob("*.onnx")) - coarse
+    return sum(path.stat().st_size for path in (directory / WEIGHTS[precision], *graphs))
 
 
 class _Level:
@@ -291,4 +318,4 @@ class _Writer:
         self.graph.node.extend([*self.nodes, *old])
 
 
-__all__ = ["FAMILY_KEY", "LEVEL_KEY", "WEIGHTS", "Part", "export_family"]
+__all__ = ["FAMILY_KEY", "LEVEL_KEY", "WEIGHTS", "Part", "Written", "export_family", "family_bytes"]

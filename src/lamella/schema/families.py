@@ -16,7 +16,7 @@ class Level:
     """A named setting of an elastic network: widths (groups not named are dense), and the bits of some layers.
 
     `ranges`: (low, high) of the inputs of layers that have bits. The rest is what the level costs and what was measured of it:
-    `bytes` are those of its ONNX file with all its weights; `latency_ms` that file's in ONNX Runtime, `latency_ratio` as a
+    `bytes` are those of an ONNX file of its own, in float; `latency_ms` that file's in ONNX Runtime, `latency_ratio` as a
     ratio to the largest level's; `gathered` the bytes of weights that had to be copied for it, because they do not lie together.
     """
 
@@ -53,7 +53,8 @@ class Family:
     `order[group]`: the dense model's channel in every slot of the elastic one, sorted so that a level keeps the first slots (of
     every part, where the group is balanced). `ranks`: for groups that cannot be sorted, the rank of each slot among its part.
     `own`: modules of which every level has its own copy, beside batch norms. `file_bytes`: the elastic network on disk
-    (safetensors); `largest_bytes`: the largest level alone, in the same form. `epochs`: passes over the training data.
+    (safetensors); `largest_bytes`: the largest level alone, in the same form. `onnx_bytes`, `int8_bytes`: all levels as ONNX
+    files over one file of weights. `epochs`: passes over the training data.
     """
 
     structure: str
@@ -66,6 +67,8 @@ class Family:
     seed: int = 0
     file_bytes: int = 0
     largest_bytes: int = 0
+    onnx_bytes: int | None = None
+    int8_bytes: int | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

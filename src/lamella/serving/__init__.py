@@ -11,12 +11,13 @@
 `days` runs a day of changing load through real sessions, with and without a governor.
 """
 
-from .days import Day, Served, day_of, serve
+from .days import Clock, Day, Served, day_of, serve
 from .families import OnnxFamily, open_family
 from .governing import Choice, Governor, Policy, choose
 
 __all__ = [
     "Choice",
+    "Clock",
     "Day",
     "Governor",
     "OnnxFamily",

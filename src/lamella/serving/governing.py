@@ -5,7 +5,8 @@
     with governor.request(): net(images)                          # in any thread; the governor switches as load changes
 
 Load is utilization: requests per second x seconds per request / workers. The seconds are the table's times what requests take now
-against what the table said (a busy machine is slower at every level). Going down is immediate; going up waits until the larger
+against what the table said (a busy machine is slower at every level); requests that wait count as if they came anew within a
+window. Going down is immediate; going up waits until the larger
 level would have kept the policy with a margin for a while (`margin`, `patience`), so a load at the border makes no flutter.
 """
 
@@ -113,6 +114,7 @@ class Governor:
         self._switch, self._clock = switch, clock
         self._lock = threading.Lock()
         self._rate, self._shots, self._slowness, self._last = 0.0, 0.0, 1.0, clock()
+        self._waiting = 0  # requests that have come and are not yet served
         self._since: float | None = None  # when a larger level first would have done
         self._warned = False
         self._index = self.levels.index(choose(self.levels, policy).level)
@@ -130,13 +132,20 @@ class Governor:
         """Requests per second, averaged over the policy's window."""
         return self._rate
 
+    @property
+    def _demand(self) -> float:
+        """Requests per second to serve: those that come, and those that wait beyond the ones being served, within a window."""
+        return self._rate + max(0, self._waiting - self.policy.workers) / self.policy.window
+
     @contextmanager
     def request(self) -> Iterator[Level]:
         """Around the serving of one request: counts it in, chooses a level, and learns how long it took."""
         level = self.arrived()
         started = self._clock()
-        yield level
-        self.served(level, 1e3 * (self._clock() - started))
+        try:
+            yield level
+        finally:
+            self.served(level, 1e3 * (self._clock() - started))
 
     def arrived(self) -> Level:
         """A request has come: the level to serve it with."""
@@ -148,18 +157,20 @@ class Governor:
             self._rate = self._shots * keep
             self._shots = self._rate + 1 / self.policy.window
             self._govern(now)
+            self._waiting += 1
             return self.active
 
     def served(self, level: Level, milliseconds: float) -> None:
         """A request on this level took so long, waiting aside: how slow the machine now is against the table."""
-        if level.latency_ms is None:
-            return
         with self._lock:
+            self._waiting -= 1
+            if level.latency_ms is None:
+                return
             share = min(1.0, milliseconds / 1e3 / self.policy.window)
             self._slowness += share * (milliseconds / level.latency_ms - self._slowness)
 
     def _govern(self, now: float) -> None:
-        found = choose(self.levels, self.policy, self._rate, self._slowness)
+        found = choose(self.levels, self.policy, self._demand, self._slowness)
         wanted = self.levels.index(found.level)
         if wanted < self._index:
             self._go(wanted)
@@ -175,7 +186,7 @@ class Governor:
         """Whether the next level keeps the policy with the margin to spare."""
         spare = 1 / (1 - self.policy.margin)
         larger = self.levels[self._index + 1]
-        return not missed(larger, self.policy, self._rate * spare, self._slowness)
+        return not missed(larger, self.policy, self._demand * spare, self._slowness)
 
     def _go(self, index: int) -> None:
         self._index, self._since = index, None

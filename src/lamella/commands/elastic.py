@@ -1,0 +1,85 @@
+"""lamella elasticize and lamella serve-levels: nested levels in one set of weights, and how they serve.
+
+lamella elasticize RUN --recipe sandwich --epochs 8
+lamella elasticize RUN --level core=0.5 --level planned=plan.json
+lamella serve-levels RUN --load 0.7 --precision int8
+"""
+
+from typing import Annotated, Any
+
+import typer
+
+from ..levelviews import family_view, serving_view
+from ..records import to_plain
+from ..schema import Family
+from .shared import AsJson, Quiet, Run, show, working
+
+
+def elasticize(
+    run: Run,
+    level: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=RATIO (the fraction of channels that leaves) or NAME=PLAN.json. Repeatable [default: three "
+            "rounds of 20 %]. The dense network is always the last level."
+        ),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="sandwich, grow or none.")] = "sandwich",
+    epochs: Annotated[
+        int, typer.Option(min=0, help="Epochs of each stage of training (grow: one stage per level).")
+    ] = 3,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 0.02,
+    own: Annotated[
+        list[str] | None, typer.Option(help="A module of which every level has its own copy. Repeatable.")
+    ] = None,
+    tuning_samples: Annotated[int | None, typer.Option(min=1, help="Samples per epoch [default: all].")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make nested levels in one set of weights, train them, and write them as ONNX files. Resumes where it was."""
+    from ..elasticstages import elasticized, settings_of
+    from ..sessions import named_values, resume
+    from ..training import Recipe
+
+    with working(run, quiet) as progress:
+        levels = settings_of(named_values(level, "--level")) if level else None
+        family: Family = elasticized(
+            resume(run),
+            levels,
+            recipe,
+            Recipe(epochs=epochs, lr=lr),
+            own=tuple(own or ()),
+            tuning_samples=tuning_samples,
+            progress=progress,
+        )
+    show(family_view(family), to_plain(family), quiet=quiet, as_json=as_json)
+
+
+def serve_levels(
+    run: Run,
+    load: Annotated[float | None, typer.Option(help="The utilization to stay under [default: 0.7].")] = None,
+    latency_ms: Annotated[float | None, typer.Option(help="Milliseconds a request may take.")] = None,
+    memory: Annotated[float | None, typer.Option(help="Bytes of weights and activations a level may take.")] = None,
+    precision: Annotated[str, typer.Option(help="float32 or int8.")] = "float32",
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Seconds of work that the simulated day is squeezed into.")
+    ] = 12.0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that send requests while levels switch.")] = 2,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the levels, switch them under load, and serve a day of changing load with and without a governor."""
+    from ..elasticstages import served
+    from ..serving import Policy
+    from ..sessions import resume
+
+    limits: dict[str, Any] = {"load": load, "latency_ms": latency_ms, "memory": memory}
+    if all(limit is None for limit in limits.values()):
+        limits["load"] = 0.7
+    with working(run, quiet) as progress:
+        session = resume(run)
+        family = session.read("elastic", Family)
+        found = served(
+            session, Policy(**limits), precision=precision, seconds=seconds, threads=threads, progress=progress
+        )
+    show(serving_view(family, found), to_plain(found), quiet=quiet, as_json=as_json)

@@ -1,0 +1,70 @@
+"""publish(): an elastic network as ONNX files, and its levels timed there.
+
+net = publish(net, task, "runs/r20/elastic")      # core.onnx, core.int8.onnx, ..., weights.bin, weights.int8.bin
+net.family.levels[0].latency_ms                   # in ONNX Runtime, one thread, batch 1
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from ..exporting import Part, Place, Written, export_family, family_bytes
+from ..schema import Level
+from ..timing import Latency, latency
+from ..training import Task, seeded
+from .networks import ElasticModel
+
+CALIBRATION_BATCHES = 8
+
+
+def publish(net: ElasticModel, task: Task, directory: str | Path, *, slots: int = 12) -> ElasticModel:
+    """Write the files of every level, time the float ones on one sample, and put what was found into `net.family`. Returns `net`.
+
+    Raises what `export_family` raises; `slots` rounds of timing, see `latency`.
+    """
+    with seeded(0, 0, torch.device("cpu")):
+        batches = [batch[0] for batch in islice(task.calibration, CALIBRATION_BATCHES)]
+    parts = {level.name: part_of(net, level) for level in net.levels}
+    shared = {name: t for name, t in net.net.named_parameters() if not net.is_own(name)}
+    written = export_family(
+        parts, shared, task.example_inputs, directory, calibration=batches, family=net.family.structure
+    )
+    one = [t[:1] for t in task.example_inputs]
+    largest_first = {level.name: written[level.name].path for level in reversed(net.levels)}
+    times = latency(largest_first, one, slots=slots)
+    net.family = replace(
+        net.family,
+        levels=_timed(net.levels, written, times),
+        onnx_bytes=family_bytes(directory),
+        int8_bytes=family_bytes(directory, "int8"),
+    )
+    return net
+
+
+def part_of(net: ElasticModel, level: Level) -> Part:
+    """What the exporter must know of a level."""
+    places: dict[str, tuple[Place, ...]] = {}
+    for name, tensor in net.net.named_parameters():
+        cut = net.cut_of(level.name, name)
+        if cut is None:
+            places[name] = tuple(slice(0, extent, 1) for extent in tensor.shape)
+        elif cut.blocks is None:
+            places[name] = tuple(p if isinstance(p, slice) else p.cpu().numpy() for p in cut.places)
+    return Part(net.extract(level.name, rounded=False), places, level.bits)
+
+
+def _timed(
+    levels: tuple[Level, ...], written: Mapping[str, Written], times: Mapping[str, Latency]
+) -> tuple[Level, ...]:
+    return tuple(
+        replace(
+            level,
+            bytes=written[level.name].alone_bytes,
+            latency_ms=times[level.name].latency_ms,
+            latency_ratio=times[level.name].ratio,
+        )
+        for level in levels
+    )

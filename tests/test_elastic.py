@@ -1,0 +1,401 @@
+"""Elastic networks: the laws over every network of the zoo, the recipes, threads, files, and bad input."""
+
+import copy
+import threading
+
+import pytest
+import torch
+import zoo
+from torch import nn
+
+import lamella as lm
+from lamella.elasticity import ElasticModel, elasticize, load_elastic, make_levels, nest, save_elastic
+from lamella.elasticity.recipes import RECIPES, train_stage
+from lamella.elasticity.sorting import permuted
+from lamella.errors import BudgetError, LamellaError, MismatchError, RecordError
+from lamella.records import save_record
+from lamella.schema import Budget, Family, Level
+from lamella.surgery import narrow
+from lamella.training import Batches, Recipe, Task
+
+every_net = pytest.mark.parametrize("name", zoo.NAMES)
+
+
+def nested(name, ratios=(0.5, 0.25)):
+    """An elastic network of two ratios, or of the one that this network can have."""
+    model, inputs, graph = zoo.traced(name)
+    try:
+        levels = make_levels(graph, ratios)
+    except RecordError:
+        levels = make_levels(graph, ratios[:1])
+    return nest(model, graph, levels, inputs), model, inputs, graph
+
+
+def equal(a, b, tolerance=0.0):
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        assert x.shape == y.shape
+        assert float((x - y).abs().max()) <= tolerance * max(1e-12, float(y.abs().max()))
+
+
+@every_net
+def test_a_level_equals_the_narrowed_model(name):
+    net, model, inputs, graph = nested(name)
+    for level in net.levels:
+        net.set_active_subnet(level.name)
+        small = net.extract(level.name)
+        twin = narrow(net.net, graph, net.kept(level.name))
+        for a, b in zip(small.state_dict().values(), twin.state_dict().values(), strict=True):
+            assert torch.equal(a, b)
+        equal(zoo.outputs(small, inputs), zoo.outputs(twin, inputs))
+        equal(zoo.outputs(net, inputs), zoo.outputs(small, inputs), 1e-6 if name == "standardized" else 0.0)
+        dense_twin = narrow(model, graph, net.dense_channels(level.name))
+        equal(zoo.outputs(net, inputs), zoo.outputs(dense_twin, inputs), 3e-6)
+
+
+@every_net
+def test_the_largest_level_is_the_dense_network_with_its_channels_in_another_order(name):
+    net, model, inputs, graph = nested(name)
+    back = {g: torch.tensor(order).argsort().numpy() for g, order in net.family.order.items()}
+    again = permuted(net.net, graph, back)
+    for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    wide, inputs = zoo.widened(model, inputs)
+    equal(zoo.outputs(copy.deepcopy(net.net).double(), inputs), zoo.outputs(wide, inputs), 1e-11)
+
+
+@every_net
+def test_levels_nest_and_views_copy_nothing_but_what_does_not_lie_together(name):
+    net, _, _, _ = nested(name)
+    for inner, outer in zip(net.levels, net.levels[1:], strict=False):
+        small, large = net.kept(inner.name), net.kept(outer.name)
+        assert all(
+            set(large[g]) <= set(small[g]) or set(small[g]) <= set(large[g]) for g in small.keys() & large.keys()
+        )
+        assert large.keys() <= small.keys()
+    storages = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
+    for level in net.levels:
+        tensors = {id(t): t for t in (*net.view(level.name).parameters(), *net.view(level.name).buffers()) if t.dim()}
+        copied = sum(t.nbytes for t in tensors.values() if t.untyped_storage().data_ptr() not in storages)
+        assert copied == net.gathered_bytes(level.name)
+    assert net.gathered_bytes(net.levels[-1].name) == 0
+
+
+GATHERED = ("padded_by_buffers", "dense_concat", "channel_shuffle", "grouped", "u_net", "shuffle_units")
+
+
+def test_what_is_a_prefix_is_never_copied():
+    for name in ("chain", "residual", "inverted_residual", "flattened", "depthwise_multiplier", "transposed", "shared"):
+        net, *_ = nested(name)
+        assert [net.gathered_bytes(level.name) for level in net.levels] == [0] * len(net.levels), name
+    for name in GATHERED:
+        net, *_ = nested(name)
+        assert net.gathered_bytes(net.levels[0].name) > 0, name
+
+
+# ---- training
+
+
+def problem(width=8, samples=24):
+    """A small network, its graph, and a task it can be trained on."""
+    torch.manual_seed(0)
+    model, inputs, graph = zoo.traced("residual", width)
+    x, y = torch.randn(samples, 3, 8, 8), torch.randint(0, 5, (samples,))
+    batches = Batches(x, y, 8)
+    return model, graph, Task(inputs, train=batches, validation=batches, test=batches)
+
+
+def logits(net, task):
+    x = task.train.inputs
+    with torch.no_grad():
+        return {level.name: net.view(level.name)(x) for level in net.levels}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_growing_leaves_inner_levels_bit_for_bit(optimizer):
+    model, graph, task = problem()
+    net = nest(model, graph, make_levels(graph, (0.5, 0.25)), task.example_inputs, own=("out.2",))
+    recipe = Recipe(epochs=2, lr=0.05, weight_decay=0.1, optimizer=optimizer, schedule="constant")
+    before: dict[str, torch.Tensor] = {}
+    for number, stage in enumerate(RECIPES["grow"](net, task)):
+        untrained = logits(net, task)[stage.name]
+        train_stage(net, stage, task, recipe, number, None, lambda *_: None)
+        now = logits(net, task)
+        for name, expected in before.items():
+            assert torch.equal(now[name], expected), (stage.name, name)
+        assert not torch.equal(now[stage.name], untrained)
+        before[stage.name] = now[stage.name]
+
+
+def test_growing_with_gathered_channels_leaves_inner_levels_bit_for_bit():
+    torch.manual_seed(1)
+    model, inputs, graph = zoo.traced("dense_concat")
+    x, y = torch.randn(16, 3, 8, 8), torch.randint(0, 5, (16,))
+    task = Task(inputs, *[], train=Batches(x, y, 8), validation=Batches(x, y, 8), test=Batches(x, y, 8))
+    net = nest(model, graph, make_levels(graph, (0.5, 0.25)), inputs)
+    before = {}
+    for number, stage in enumerate(RECIPES["grow"](net, task)):
+        train_stage(net, stage, task, Recipe(epochs=1, lr=0.1, weight_decay=0.1), number, None, lambda *_: None)
+        now = logits(net, task)
+        assert all(torch.equal(now[name], expected) for name, expected in before.items())
+        before[stage.name] = now[stage.name]
+
+
+def test_no_training_leaves_every_weight_and_the_largest_level_as_they_were():
+    model, graph, task = problem()
+    kept = zoo.fingerprint(model)
+    net = elasticize(model, (0.5, 0.25), task, recipe="none", graph=graph)
+    assert zoo.fingerprint(model) == kept
+    reference = nest(model, graph, make_levels(graph, (0.5, 0.25)), task.example_inputs)
+    assert torch.equal(logits(net, task)["full"], logits(reference, task)["full"])
+    assert not torch.equal(logits(net, task)["core"], logits(reference, task)["core"])
+    for a, b in zip(net.extract("core").parameters(), reference.extract("core").parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert [level.name for level in net.levels] == ["core", "level1", "full"]
+    assert all(level.validation.n == 24 for level in net.levels)
+
+
+@pytest.mark.parametrize("recipe", ["sandwich", "grow"])
+def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, recipe):
+    model, graph, task = problem()
+    tuning = Recipe(epochs=2, lr=0.05)
+    whole = elasticize(model, (0.5, 0.25), task, recipe=recipe, tuning=tuning, graph=graph)
+
+    def until(calls):
+        def progress(stage, done, total, note=""):
+            if done == calls:
+                raise KeyboardInterrupt
+
+        return progress
+
+    total = tuning.epochs * (3 if recipe == "grow" else 1)
+    options = {"recipe": recipe, "tuning": tuning, "graph": graph, "directory": tmp_path}
+    for calls in range(1, total):
+        with pytest.raises(KeyboardInterrupt):
+            elasticize(model, (0.5, 0.25), task, progress=until(calls), **options)
+    resumed = elasticize(model, (0.5, 0.25), task, **options)
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(MismatchError, match="belongs to another run: levels"):
+        elasticize(model, (0.5,), task, **options)
+
+
+def test_sandwich_learns_and_gradients_reach_shared_and_own_numbers():
+    model, graph, task = problem(samples=64)
+    none = elasticize(model, (0.5, 0.25), task, recipe="none", graph=graph)
+    net = elasticize(model, (0.5, 0.25), task, tuning=Recipe(epochs=12, lr=0.05), graph=graph)
+    assert net.levels[0].validation.value > none.levels[0].validation.value + 0.2
+    net.zero_grad()
+    net.train().set_active_subnet("core")
+    net(task.train.inputs).square().mean().backward()
+    weight = net.net.stem[0].weight
+    assert weight.grad[:4].abs().sum() > 0
+    assert weight.grad[4:].abs().sum() == 0
+    assert net.own[0].vectors.grad.abs().sum() > 0
+    assert net.own[1].vectors.grad is None
+
+
+def test_an_ordinary_module(tmp_path):
+    model, graph, task = problem()
+    net = elasticize(model, (0.5, 0.25), task, recipe="none", graph=graph)
+    x = task.train.inputs
+    expected = logits(net, task)
+    for again in (copy.deepcopy(net), net.double().float()):
+        assert all(torch.equal(logits(again, task)[name], expected[name]) for name in expected)
+        again.set_active_subnet("core")
+        assert torch.equal(again(x).detach(), expected["core"])
+    other = nest(zoo.BY_NAME["residual"].make()[0], graph, net.levels, task.example_inputs)
+    other.load_state_dict(net.state_dict())
+    assert all(torch.equal(logits(other, task)[name], expected[name]) for name in expected)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(1.5)
+    assert not torch.equal(net.view("core")(x), expected["core"])
+    assert torch.equal(net.view("core")(x), net.extract("core")(x))
+
+
+def test_training_by_hand_is_seen_by_gathered_levels():
+    torch.manual_seed(0)
+    net, _, inputs, _ = nested("dense_concat")
+    net.train().set_active_subnet("core")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    net(*inputs).square().mean().backward()
+    optimizer.step()
+    net.eval()
+    equal(zoo.outputs(net, inputs), zoo.outputs(narrowed_with_own(net, "core"), inputs))
+
+
+def narrowed_with_own(net, name):
+    """The level made by surgery from the shared weights, with the level's own norms put in."""
+    small = narrow(net.net, net.graph, net.kept(name))
+    own = dict(net.extract(name).named_parameters()) | dict(net.extract(name).named_buffers())
+    norms = {n: t for n, t in own.items() if net.is_own(n)}
+    small.load_state_dict(norms, strict=False)
+    return small
+
+
+# ---- threads
+
+
+def test_switching_during_a_forward_pass_in_another_thread():
+    model, graph, task = problem(width=16)
+    net = elasticize(model, (0.5, 0.25), task, recipe="none", graph=graph)
+    x = task.train.inputs
+    expected, wrong, stop = list(logits(net, task).values()), [], threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            with torch.no_grad():
+                answer = net(x)
+            if not any(torch.equal(answer, e) for e in expected):
+                wrong.append(answer)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for turn in range(600):
+        net.set_active_subnet(net.levels[turn % 3].name)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_switching_allocates_nothing():
+    import tracemalloc
+
+    net, *_ = nested("residual")
+    views = {level.name: net.view(level.name) for level in net.levels}
+    pointers = {name: [p.data_ptr() for p in view.parameters()] for name, view in views.items()}
+    net.set_active_subnet("core")
+    tracemalloc.start()
+    for turn in range(300):
+        net.set_active_subnet(net.levels[turn % len(views)].name)
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert grown < 2000
+    assert all([p.data_ptr() for p in net.view(name).parameters()] == pointers[name] for name in views)
+
+
+# ---- files
+
+
+def make_residual():
+    return zoo.BY_NAME["residual"].make()[0]
+
+
+def test_save_and_load_bit_for_bit(tmp_path):
+    model, graph, task = problem()
+    net = elasticize(model, (0.5, 0.25), task, tuning=Recipe(epochs=1, lr=0.05), graph=graph, own=("out.2",))
+    family = save_elastic(tmp_path, net)
+    again = load_elastic(tmp_path, make_residual)
+    assert again.family == family
+    assert family.file_bytes == (tmp_path / "elastic.safetensors").stat().st_size > family.largest_bytes
+    for name, expected in logits(net, task).items():
+        assert torch.equal(logits(again, task)[name], expected)
+        assert torch.equal(again.extract(name)(task.train.inputs), expected)
+
+
+def test_a_level_with_bits(tmp_path):
+    model, graph, task = problem()
+    layers = [x.name for x in graph.layers if x.kind in ("conv", "linear")]
+    coarse = Level(name="coarse", widths=make_levels(graph, (0.5,))[0].widths, bits=dict.fromkeys(layers, 4))
+    net = elasticize(model, {"core": 0.5, "coarse": coarse}, task, recipe="none", graph=graph)
+    assert net.family.names == ("coarse", "core", "full")
+    assert net.levels[0].ranges.keys() == set(layers)
+    assert net.gathered_bytes("coarse") > 0
+    assert net.gathered_bytes("core") == 0
+    x = task.train.inputs
+    with torch.no_grad():
+        assert torch.equal(net.extract("coarse")(x), net.view("coarse")(x))
+        assert torch.equal(net.extract("coarse", rounded=False)(x), net.view("core")(x))
+        assert not torch.equal(net.view("coarse")(x), net.view("core")(x))
+    save_elastic(tmp_path, net)
+    assert torch.equal(logits(load_elastic(tmp_path, make_residual), task)["coarse"], logits(net, task)["coarse"])
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ((0.5, 0.5), RecordError, r"levels\[1\] .*equal to those of level 'core', and no bits differ"),
+        ((0.0,), RecordError, r"level 0: 0.0 is not in \(0, 1\)"),
+        ((1.5,), RecordError, "the fraction that leaves"),
+        ((Level(name="a", widths={"nope": 3}),), RecordError, r"\['nope'\]: no such group in this model"),
+        ((Level(name="a", widths={"stem.0": 9}),), RecordError, r"\['stem.0'\]: 9 channels asked, 8 exist"),
+        (
+            (Level(name="a", widths={"stem.0": 4}), Level(name="b", widths={"down.0": 4})),
+            RecordError,
+            r"fewer than the \d+ of the level before, '.*': levels nest",
+        ),
+        ({"full": 0.5}, RecordError, "'full' is the name of two levels"),
+        ({"a/b": 0.5}, RecordError, "made of letters, digits"),
+        ([Budget(latency_ms=1.0)], LamellaError, "needs something that predicts it"),
+        ([Budget(params=10)], BudgetError, "the narrowest network has params .* where 10 is asked"),
+    ],
+)
+def test_levels_that_cannot_be_are_refused(settings, error, words):
+    _, _, graph = zoo.traced("residual")
+    with pytest.raises(error, match=words):
+        make_levels(graph, settings)
+
+
+def test_a_level_below_a_floor_is_refused():
+    torch.manual_seed(0)
+    model, inputs = zoo.BY_NAME["chain"].make()
+    graph = lm.trace(model, inputs, round_to=1, floor=4)
+    with pytest.raises(RecordError, match=r"\['0.0'\]: 3 channels, below the group's floor of 4"):
+        make_levels(graph, [Level(name="a", widths={"0.0": 3})])
+
+
+def test_levels_from_budgets_and_latency_targets():
+    _, _, graph = zoo.traced("residual", 32)
+
+    class Predictor:
+        def predict(self, graph, widths, bits):
+            return lm.cost(graph, widths).macs / 1e6
+
+    levels = make_levels(graph, {"half": Budget(latency_ms="50%"), "quarter": Budget(params="25%")}, Predictor())
+    dense = levels[-1]
+    assert [level.name for level in levels] == ["quarter", "half", "full"]
+    assert 0.4 * dense.macs < levels[1].macs <= 0.5 * dense.macs
+    assert 0.2 * dense.params < levels[0].params <= 0.25 * dense.params
+
+
+def test_unknown_names_are_refused():
+    model, graph, task = problem()
+    net, *_ = nested("residual")
+    with pytest.raises(LamellaError, match="unknown level 'cor'; did you mean 'core'"):
+        net.set_active_subnet("cor")
+    with pytest.raises(LamellaError, match="unknown recipe 'sandwhich'; did you mean 'sandwich'"):
+        elasticize(model, None, task, recipe="sandwhich", graph=graph)
+    with pytest.raises(LamellaError, match="own: 'nowhere' is no module"):
+        elasticize(model, None, task, recipe="none", graph=graph, own=("nowhere",))
+    with pytest.raises(LamellaError, match="the last level is the dense network in float, and this one narrows"):
+        ElasticModel(model, graph, Family(structure="", recipe="none", levels=net.levels[:1], order={}))
+
+
+def test_a_family_with_a_missing_or_foreign_level_is_refused(tmp_path):
+    model, graph, task = problem()
+    net = elasticize(model, (0.5, 0.25), task, recipe="none", graph=graph)
+    save_elastic(tmp_path / "two", net)
+    save_elastic(tmp_path / "one", elasticize(model, (0.5,), task, recipe="none", graph=graph))
+    weights = (tmp_path / "two" / "elastic.safetensors").read_bytes()
+    (tmp_path / "one" / "elastic.safetensors").write_bytes(weights)
+    with pytest.raises(MismatchError, match=r"holds 2 levels beside the largest, and 1 were expected \(core\)"):
+        load_elastic(tmp_path / "one", make_residual)
+    save_record(tmp_path / "one" / "graph.json", zoo.traced("chain")[2])
+    with pytest.raises(MismatchError, match=r"belongs to the structure .* Copy both from one run"):
+        load_elastic(tmp_path / "one", make_residual)
+    (tmp_path / "two" / "elastic.safetensors").write_bytes(weights[:100])
+    with pytest.raises(RecordError, match="damaged or absent"):
+        load_elastic(tmp_path / "two", make_residual)
+
+
+def test_a_single_level_has_names_of_its_own():
+    net, *_ = nested("chain", (0.5,))
+    assert isinstance(net.net, nn.Module)
+    assert net.active_subnet == "full"
+    assert net.family.names == ("core", "full")
