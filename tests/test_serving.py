@@ -94,7 +94,7 @@ def test_a_slow_machine_counts():
 
 def test_requests_that_wait_count():
     governor, clock, seen = governed(Policy(load=0.6, window=0.05))
-    with pytest.warns(UserWarning, match="no level keeps the policy"):  # noqa: PT031
+    with pytest.warns(UserWarning, match="no level keeps the policy"):  # noqa: PT031  # noqa: PT031
         for _ in range(40):
             clock.now += 0.02
             governor.arrived()

@@ -47,9 +47,7 @@ def _scored(score: Score | None) -> str:
 def serving_view(family: Family, found: Mapping[str, Any]) -> Stack:
     """The levels, what switching under load showed, and the day."""
     switching, day = found["switching"], found["day"]
-    table = _grid(
-        "all day", "right", "in time", "right, in time", "median", "99 %", "switches", "requests per level"
-    )
+    table = _grid("all day", "right", "in time", "right, in time", "median", "99 %", "switches", "requests per level")
     for shift in day["shifts"]:
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shift.shares.items() if share)
         table.add_row(
