@@ -27,6 +27,7 @@ FLOORS = (
     ("tracing", "storage"),
     ("proof",),
     ("replay", "coarsening", "grouping"),
+    ("leaving",),
     ("surgery",),
     ("keptstatistics", "balance", "grids"),
     ("channels", "importance", "zoo"),

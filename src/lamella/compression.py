@@ -31,16 +31,28 @@ def compress(
     seed: int = 0,
     directory: str | Path | None = None,
     progress: Progress = silent,
+    removal: str = "cut",
 ) -> tuple[nn.Module, Result]:
     """The narrowed and tuned model, in evaluation mode, and what was done. The given model is left as it is.
 
-    `recipe` says how to tune; its epochs are those of each step. With a `directory`, finished steps are kept there and a
-    killed run goes on from the last. Raises MismatchError, with the first differences, for a plan of another model.
+    `recipe` says how to tune; its epochs are those of each step, and where it distils the dense network teaches. With a
+    `directory`, finished steps are kept there and a killed run goes on from the last. `removal`: "cut" at once, or "soft" or
+    "sparse": the leaving channels shrink to zero while the step's epochs train. A tuning that diverges is tried again from the
+    step's start at a quarter of the rate. Raises MismatchError, with the first differences, for a plan of another model.
     """
     graph = graph or trace(model, task.example_inputs)
     plan.check_fits(graph)
     steps = [step for step in plan.steps if step.widths or step.epochs or few_bits(step)]
-    states = walk(start(model, graph, task), steps, task, recipe, seed=seed, directory=directory, progress=progress)
+    states = walk(
+        start(model, graph, task),
+        steps,
+        task,
+        recipe,
+        seed=seed,
+        directory=directory,
+        progress=progress,
+        removal=removal,
+    )
     *_, state = states
     kept = {group.name: tuple(state.kept.get(group.name, range(group.width))) for group in graph.groups}
     integers = integers_of(graph, state.kept)

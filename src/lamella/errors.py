@@ -43,6 +43,10 @@ class DataError(LamellaError):
     """Data that is absent, damaged, empty, or that gives scores which are not numbers."""
 
 
+class DivergedError(DataError):
+    """A training whose loss is no longer a finite number."""
+
+
 class RunError(LamellaError):
     """A run directory that is in use, unwritable, or lacks what a verb needs."""
 

@@ -7,6 +7,7 @@ A step's checkpoint is one safetensors file beside a line in a journal, and tuni
 most the epoch in progress. `kept` always counts channels as the dense model does.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,16 +17,20 @@ from torch import nn
 from .axes import Kept
 from .costs import cost
 from .digests import data_digest, weights_digest
-from .errors import with_context
+from .errors import DivergedError, LamellaError, unknown_name, with_context
 from .grids import put_on_grids, settle
+from .leaving import REMOVALS, Removal
 from .progress import Progress, silent
 from .records import digest, from_plain, to_plain
 from .runs import Journal
 from .schema import Graph, Measure, Score, Step
 from .statistics import score_interval
 from .storage import load_tensors, save_tensors
-from .surgery import narrow, refitted, resolve, retraced
+from .surgery import copied, narrow, refitted, resolve, retraced
 from .training import Batches, Loader, Portion, Recipe, Task, device_of, evaluate, fit, mixed, recalibrate_bn, seeded
+
+RATE_CUTS = 3  # how often a tuning that diverges is tried anew, each time at a rate lower by
+RATE_CUT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +63,16 @@ def walk(
     seed: int = 0,
     directory: str | Path | None = None,
     progress: Progress = silent,
+    removal: str = "cut",
 ) -> Iterator[State]:
-    """The state at the start and after every step, whose own epochs replace the recipe's. No given model is changed."""
-    record = _Record(state, steps, task, recipe, seed, directory) if directory else None
+    """The state at the start and after every step, whose own epochs replace the recipe's. No given model is changed.
+
+    `removal` says how channels leave (`leaving`); where the recipe distils, the network of the start teaches.
+    """
+    if removal not in REMOVALS:
+        raise LamellaError(unknown_name("removal", removal, REMOVALS))
+    tuning = Tuning(task, recipe, seed, removal, state.model if recipe.distil else None)
+    record = _Record(state, steps, tuning, directory) if directory else None
     total = len(steps)
     progress("compress", 0, total)
     yield state
@@ -70,7 +82,7 @@ def walk(
         with with_context(f"step {number} of {total} ({', '.join(step.widths) or 'tuning'})"):
             done = record.restored(state, number, step) if record else None
             if done is None:
-                done = _take(state, number, step, bits, task, replace(recipe, epochs=step.epochs), seed, record)
+                done = _take(state, number, step, bits, tuning.of(step), record)
         state = done
         progress(
             "compress", number, total, f"{state.measures[-1].name}: {100 * state.measures[-1].validation.value:.1f} %"
@@ -83,29 +95,47 @@ def few_bits(step: Step) -> dict[str, int]:
     return {name: bits for name, bits in step.bits.items() if bits < 8}
 
 
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How a walk mends what it cuts."""
+
+    task: Task
+    recipe: Recipe
+    seed: int
+    removal: str = "cut"
+    teacher: nn.Module | None = None
+
+    def of(self, step: Step) -> "Tuning":
+        """With the step's own epochs."""
+        return replace(self, recipe=replace(self.recipe, epochs=step.epochs))
+
+
 def _take(
-    state: State,
-    number: int,
-    step: Step,
-    bits: Mapping[str, int],
-    task: Task,
-    recipe: Recipe,
-    seed: int,
-    record: "_Record | None",
+    state: State, number: int, step: Step, bits: Mapping[str, int], tuning: Tuning, record: "_Record | None"
 ) -> State:
     """One step: cut, round, mend the statistics, measure, tune, measure again. `bits`: of this step and those before."""
-    kept = resolve(state.model, state.graph, step.widths)
-    model = put_on_grids(narrow(state.model, state.graph, kept), bits)
+    graph, task = state.graph, tuning.task
+    checkpoint = record.tuning(number) if record else None
+    removal = REMOVALS[tuning.removal]
+    kept: Kept = resolve(state.model, graph, step.widths)
+    model = put_on_grids(narrow(state.model, graph, kept), bits)
     if kept or few_bits(step):
-        with seeded(seed, number, device_of(model)):
-            recalibrate_bn(model, task.train)  # as training saw it: its augmentation shapes the statistics
+        _recalibrate(model, number, tuning)
     before = measured(model, task).value
-    if recipe.epochs:
-        fit(model, task, recipe, seed=mixed(seed, number), checkpoint=record.tuning(number) if record else None)
+    slower = 0
+    if removal and kept and step.epochs and not bits:  # on a grid of few levels nothing can fade
+        wide = copied(state.model, {})
+        leave = removal(wide, graph, step.widths)
+        wide, slower = _tuned(wide, number, tuning, checkpoint, leave)
+        kept = leave.kept()
+        model = narrow(wide, graph, kept)
+        _recalibrate(model, number, tuning)
+    elif step.epochs:
+        model, slower = _tuned(model, number, tuning, checkpoint)
     settle(model.eval(), bits)
     after = _advanced(state, model, kept)
     measure = Measure(
-        name=_named(step),
+        name=_named(step) + (f" (rate / {RATE_CUT**slower} after divergence)" if slower else ""),
         step=number,
         validation=measured(model, task),
         predicted=step.predicted,
@@ -116,6 +146,30 @@ def _take(
     if record:
         record.keep(after, number, kept)
     return after
+
+
+def _recalibrate(model: nn.Module, number: int, tuning: Tuning) -> None:
+    with seeded(tuning.seed, number, device_of(model)):
+        recalibrate_bn(model, tuning.task.train)  # as training saw it: its augmentation shapes the statistics
+
+
+def _tuned(
+    model: nn.Module, number: int, tuning: Tuning, checkpoint: Path | None, leave: Removal | None = None
+) -> tuple[nn.Module, int]:
+    """The tuned model, and how often the rate had to be cut because the loss was lost; each time from the step's start."""
+    start = copy.deepcopy(model.state_dict())
+    for cuts in range(RATE_CUTS + 1):
+        recipe = replace(tuning.recipe, lr=tuning.recipe.lr / RATE_CUT**cuts)
+        path = checkpoint and checkpoint.with_suffix(f".{cuts}.pt" if cuts else ".pt")
+        try:
+            seed = mixed(tuning.seed, number)
+            fit(model, tuning.task, recipe, seed=seed, checkpoint=path, after_batch=leave, teacher=tuning.teacher)
+            return model, cuts
+        except DivergedError:
+            if cuts == RATE_CUTS:
+                raise
+            model.load_state_dict(start)
+    raise AssertionError("the last cut returns or raises")
 
 
 def _named(step: Step) -> str:
@@ -153,9 +207,8 @@ def training_data(loader: Loader) -> str:
 class _Record:
     """A walk on disk: a journal of finished steps, the model after the last one, and the tuning in progress."""
 
-    def __init__(
-        self, state: State, steps: Sequence[Step], task: Task, recipe: Recipe, seed: int, directory: str | Path
-    ) -> None:
+    def __init__(self, state: State, steps: Sequence[Step], tuning: Tuning, directory: str | Path) -> None:
+        task = tuning.task
         self.directory = Path(directory)
         identity = {
             "structure": state.graph.structure,
@@ -163,8 +216,9 @@ class _Record:
             "data": data_digest(task.validation),
             "training data": training_data(task.train),
             "steps": digest(list(steps)),
-            "recipe": digest(recipe),
-            "seed": seed,
+            "recipe": digest(tuning.recipe),
+            "removal": tuning.removal,
+            "seed": tuning.seed,
         }
         self.journal = Journal(self.directory / "steps.jsonl", identity)
         self.last = max((int(key) for key in self.journal.entries), default=0)
@@ -187,7 +241,8 @@ class _Record:
         self.journal.append(str(number), {"kept": to_plain(dict(kept)), "measure": to_plain(after.measures[-1])})
         self.last = number
         self._weights(number - 1).unlink(missing_ok=True)
-        self.tuning(number).unlink(missing_ok=True)
+        for path in self.directory.glob(f"tuning-{number}.*"):
+            path.unlink()
 
     def tuning(self, number: int) -> Path:
         return self.directory / f"tuning-{number}.pt"

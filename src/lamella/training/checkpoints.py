@@ -8,10 +8,10 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import MismatchError, RecordError
 from ..records import to_plain
@@ -28,8 +28,21 @@ def identify(model: nn.Module, recipe: Recipe, seed: int) -> dict[str, str]:
     return {"recipe": json.dumps(to_plain(recipe)), "seed": str(seed), "starting weights": digest.hexdigest()[:16]}
 
 
+class Best(NamedTuple):
+    """The epoch with the best validation score so far, and the weights it left."""
+
+    epoch: int
+    score: float
+    model: Mapping[str, Tensor]
+
+
 def save(
-    path: str | Path, identity: Mapping[str, str], model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int
+    path: str | Path,
+    identity: Mapping[str, str],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    best: Best | None = None,
 ) -> None:
     """Write the state after `epoch` epochs, atomically."""
     state = {
@@ -37,16 +50,19 @@ def save(
         "epoch": epoch,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "best": best and {"epoch": best.epoch, "score": best.score, "model": dict(best.model)},
     }
     buffer = io.BytesIO()  # torch.save would hide a full disk behind a RuntimeError
     torch.save(state, buffer)
     write_atomically(path, buffer.getvalue())
 
 
-def resume(path: str | Path, identity: Mapping[str, str], model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load the checkpoint, if there is one, into model and optimizer; the number of epochs already done."""
+def resume(
+    path: str | Path, identity: Mapping[str, str], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, Best | None]:
+    """Load the checkpoint, if there is one, into model and optimizer; the number of epochs already done, and the best of them."""
     if not Path(path).exists():
-        return 0
+        return 0, None
     state = _read_checkpoint(path)
     differing = [k for k, v in identity.items() if state["identity"].get(k) != v]
     if differing:
@@ -57,7 +73,8 @@ def resume(path: str | Path, identity: Mapping[str, str], model: nn.Module, opti
         )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    return int(state["epoch"])
+    best = state.get("best")
+    return int(state["epoch"]), Best(**best) if best else None
 
 
 def _read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -3,19 +3,20 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
-from ..errors import DataError, LamellaError, with_context
-from .checkpoints import identify, resume, save
-from .evaluation import modes_kept
-from .loaders import Loader, Loss, Task, call, device_of, empty_loader, mixed, on_device
+from ..errors import DivergedError, LamellaError, with_context
+from .checkpoints import Best, identify, resume, save
+from .evaluation import evaluate, modes_kept
+from .loaders import Loader, Task, device_of, empty_loader, mixed, on_device
+from .objectives import Objective, objective
 from .recipes import Recipe, make_optimizer, rate_at
+
+AfterBatch = Callable[[int, float, float], object]
 
 
 def fit(
@@ -26,38 +27,46 @@ def fit(
     seed: int = 0,
     checkpoint: str | Path | None = None,
     on_epoch: Callable[[int, float], object] | None = None,
+    after_batch: AfterBatch | None = None,
+    teacher: nn.Module | None = None,
 ) -> nn.Module:
     """Train the model **in place**, on the device it is on, and return it. Give it a copy to keep the one you have.
 
     With a `checkpoint` path the state is written there after every epoch, and the same call, with the model as it was
     at the start, goes on from there; the result is that of an uninterrupted run, bit for bit (on a GPU, as far as its
-    kernels are deterministic). After every epoch comes `on_epoch(epochs_done, mean_loss)`. DataError: an empty loader,
-    a loss that is not finite. MismatchError: a checkpoint of another training.
+    kernels are deterministic). After every epoch comes `on_epoch(epochs_done, mean_loss)`; after every batch
+    `after_batch(index, before, after)`, the shares of the training done, which may change the weights. `teacher` answers
+    where the recipe distils. DataError: an empty loader. DivergedError: a loss that is not finite. MismatchError: a
+    checkpoint of another training.
     """
-    loss = _smoothed(task.loss, recipe.label_smoothing)
+    loss = objective(task.loss, recipe, teacher)
     optimizer = make_optimizer(model, recipe)
     identity = identify(model, recipe, seed) if checkpoint else {}
-    done = resume(checkpoint, identity, model, optimizer) if checkpoint else 0
+    done, best = resume(checkpoint, identity, model, optimizer) if checkpoint else (0, None)
     for epoch in range(done, recipe.epochs):
+        if best and epoch - best.epoch >= (recipe.patience or recipe.epochs):
+            break
         batches, rates = one_epoch(task.train, seed, epoch), rates_of(task.train, recipe, epoch)
+        shares = _shares(task.train, recipe, epoch, after_batch)
         with with_context(f"fit, epoch {epoch + 1}"), _training_mode(model), seeded(seed, epoch, device_of(model)):
-            mean_loss = _train_epoch(model, batches, loss, optimizer, rates)
+            mean_loss = _train_epoch(model, batches, loss, optimizer, rates, shares)
+        if recipe.patience:
+            best = _better(best, epoch + 1, model, task)
         if checkpoint:
-            save(checkpoint, identity, model, optimizer, epoch + 1)
+            save(checkpoint, identity, model, optimizer, epoch + 1, best)
         if on_epoch:
             on_epoch(epoch + 1, mean_loss)
+    if best:
+        model.load_state_dict(best.model)
     return model
 
 
-def _smoothed(loss: Loss, smoothing: float) -> Loss:
-    if not smoothing:
-        return loss
-    if loss is not cross_entropy:
-        raise LamellaError(
-            f"label_smoothing={smoothing} belongs to the default loss, and this task has its own. Set it to 0, "
-            "or smooth there."
-        )
-    return partial(loss, label_smoothing=smoothing)
+def _better(best: Best | None, epoch: int, model: nn.Module, task: Task) -> Best:
+    """The best epoch so far, by the mean validation score; of equal ones the first."""
+    score = float(evaluate(model, task.validation, task.score).mean())
+    if best and score <= best.score:
+        return best
+    return Best(epoch, score, {name: tensor.detach().clone() for name, tensor in model.state_dict().items()})
 
 
 def one_epoch(loader: Loader, seed: int, epoch: int) -> Iterable[Any]:
@@ -72,12 +81,27 @@ def rates_of(loader: Loader, recipe: Recipe, epoch: int) -> Callable[[int], floa
     return lambda index: rate_at(recipe, epoch + ((index + 0.5) / count if count else 0.5))
 
 
+def _shares(
+    loader: Loader, recipe: Recipe, epoch: int, after_batch: AfterBatch | None
+) -> Callable[[int], object] | None:
+    """Batch index -> the call of `after_batch` with the shares of the whole training before and after that batch."""
+    if after_batch is None:
+        return None
+    if not isinstance(loader, Sized):
+        raise LamellaError(
+            "channels that leave gradually need a training loader with a length; pass a Batches or a DataLoader."
+        )
+    count, total = len(loader), max(1, recipe.epochs)
+    return lambda index: after_batch(index, (epoch + index / count) / total, (epoch + (index + 1) / count) / total)
+
+
 def _train_epoch(
     model: nn.Module,
     batches: Iterable[Any],
-    loss: Loss,
+    loss: Objective,
     optimizer: torch.optim.Optimizer,
     rates: Callable[[int], float],
+    after: Callable[[int], object] | None = None,
 ) -> float:
     """One pass over the batches; the mean of their losses."""
     losses = []
@@ -85,11 +109,13 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rates(index)
         inputs, targets = on_device(batch, device_of(model))
-        value = loss(call(model, inputs), targets)
+        value = loss(model, inputs, targets)
         losses.append(_finite(float(value.detach()), index, rates(index)))
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(value)
         optimizer.step()
+        if after:
+            after(index)
     if not losses:
         raise empty_loader()
     return math.fsum(losses) / len(losses)
@@ -97,7 +123,7 @@ def _train_epoch(
 
 def _finite(loss: float, batch: int, rate: float) -> float:
     if not math.isfinite(loss):
-        raise DataError(
+        raise DivergedError(
             f"the loss became {loss} at batch {batch}; a finite number was expected. Train with a lower lr (it was "
             f"{rate:.3g} there) or a longer warmup, and look for NaN in the inputs and the starting weights."
         )

@@ -20,7 +20,11 @@ from ..records import check
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How to train: rates per batch follow `schedule` after `warmup` epochs of linear growth; only matrices decay."""
+    """How to train: rates per batch follow `schedule` after `warmup` epochs of linear growth; only matrices decay.
+
+    `distil` is the share of the loss that comes from a teacher's softened answers (Hinton et al. 2015) at `temperature`.
+    With `patience`, training ends after so many epochs without a better validation score, and the best epoch's weights stay.
+    """
 
     epochs: int
     lr: float = 0.1
@@ -30,6 +34,9 @@ class Recipe:
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: float = 0.0
     label_smoothing: float = 0.0
+    distil: float = 0.0
+    temperature: float = 4.0
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         check(self.epochs >= 0, "epochs", f"{self.epochs} is negative")
@@ -39,6 +46,9 @@ class Recipe:
         check(self.optimizer in OPTIMIZERS, "optimizer", f"{self.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
         check(self.schedule in SCHEDULES, "schedule", f"{self.schedule!r} is not one of {', '.join(SCHEDULES)}")
         check(0 <= self.warmup <= self.epochs, "warmup", f"{self.warmup} epochs of {self.epochs}")
+        check(0 <= self.distil <= 1, "distil", f"{self.distil} is not a share in [0, 1]")
+        check(self.temperature > 0, "temperature", f"{self.temperature} is not positive")
+        check(self.patience is None or self.patience >= 1, "patience", f"{self.patience} epochs: at least 1, or None")
         check(0 <= self.label_smoothing < 1, "label_smoothing", f"{self.label_smoothing} is not in [0, 1)")
 
 

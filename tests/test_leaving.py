@@ -1,0 +1,202 @@
+"""Laws of channels that leave, and of what a tuning may do besides: learn from a teacher, stop early, start again slower."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+import zoo
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lamella.compression import compress
+from lamella.costs import cost
+from lamella.errors import DivergedError, LamellaError, RecordError
+from lamella.leaving import REMOVALS
+from lamella.schema import Plan, Step
+from lamella.surgery import copied, narrow
+from lamella.tracing import trace
+from lamella.training import Batches, Recipe, Task, fit
+from lamella.training.objectives import distance, objective
+from lamella.zoo import resnet
+
+
+def task(shape, classes=4, count=96):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(classes, (count,), generator=generator)
+    x = torch.randn(count, *shape, generator=generator) + labels.reshape(-1, *[1] * len(shape)).float()
+    data = Batches(x, labels, 16, shuffle=True)
+    return Task((x[:2],), train=data, validation=Batches(x, labels, 32), test=data)
+
+
+GRADUAL = [name for name, removal in REMOVALS.items() if removal]
+AWKWARD = ("residual", "grouped", "squeeze_excite", "dense_concat", "grouped_transposed")
+
+
+@pytest.mark.parametrize("removal", GRADUAL)
+@pytest.mark.parametrize("name", AWKWARD)
+def test_at_the_end_the_leaving_channels_can_go_without_a_trace(removal, name):
+    model, inputs, graph = zoo.traced(name)
+    group = max(graph.free, key=lambda g: g.width)
+    data = task(inputs[0].shape[1:], classes=2)
+    wide = copied(model, {})
+    leave = REMOVALS[removal](wide, graph, {group.name: group.width // 2})
+    outputs = lambda out, targets: cross_entropy(out.flatten(1)[:, :2] if isinstance(out, Tensor) else out[0], targets)
+    fit(wide, replace(data, loss=outputs), Recipe(epochs=3, lr=0.01), after_batch=leave)
+    small = narrow(wide, graph, leave.kept()).eval()
+    with torch.no_grad():
+        dense, cut = wide.eval()(*inputs), small(*inputs)
+    assert torch.allclose(dense, cut, atol=1e-5 * float(dense.abs().max()) + 1e-7)
+    assert len(leave.kept()[group.name]) == group.width // 2
+
+
+@pytest.fixture(scope="module")
+def subject():
+    torch.manual_seed(0)
+    data = task((3, 8, 8))
+    model = fit(resnet(8, widths=(4, 8, 16), num_classes=4), data, Recipe(epochs=2, lr=0.05)).eval()
+    graph = trace(model, data.example_inputs)
+    steps = tuple(Step(widths={g.name: g.width // 2}, epochs=3) for g in graph.free[:2])
+    plan = Plan(structure=graph.structure, planner="uniform", steps=steps, predicted=cost(graph), dense=cost(graph))
+    return data, model, graph, plan
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_every_removal_reaches_the_plan_and_resumes_bit_for_bit(removal, subject, tmp_path):
+    data, model, graph, plan = subject
+    before = copy.deepcopy(model.state_dict())
+    recipe = Recipe(epochs=1, lr=0.02)
+    small, result = compress(model, plan, data, recipe=recipe, graph=graph, removal=removal)
+    assert {name: len(kept) for name, kept in result.kept.items() if name in plan.widths} == plan.widths
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+
+    first = replace(plan, steps=plan.steps[:1])
+    compress(model, first, data, recipe=recipe, graph=graph, removal=removal, directory=tmp_path / "one")
+    walk = lambda: compress(model, plan, data, recipe=recipe, graph=graph, removal=removal, directory=tmp_path / "two")
+    walk()
+    again, _ = walk()
+    for one, other in zip(small.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    assert [path.name for path in (tmp_path / "two").iterdir() if "tuning" in path.name] == []
+
+
+def test_a_soft_tuning_goes_on_from_its_checkpoint(subject, tmp_path):
+    data, model, graph, plan = subject
+    recipe = Recipe(epochs=4, lr=0.02)
+
+    class StopError(Exception):
+        pass
+
+    def stop(epoch, loss):
+        if epoch == 2:
+            raise StopError
+
+    def started():
+        wide = copied(model, {})
+        return wide, REMOVALS["soft"](wide, graph, plan.steps[0].widths)
+
+    whole, leave = started()
+    fit(whole, data, recipe, after_batch=leave)
+    wide, leave = started()
+    with pytest.raises(StopError):
+        fit(wide, data, recipe, after_batch=leave, checkpoint=tmp_path / "c.pt", on_epoch=stop)
+    wide, leave = started()
+    fit(wide, data, recipe, after_batch=leave, checkpoint=tmp_path / "c.pt")
+    for one, other in zip(whole.state_dict().values(), wide.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_unknown_removal_names_the_near_ones(subject):
+    data, model, graph, plan = subject
+    with pytest.raises(LamellaError, match="unknown removal 'sotf'; did you mean 'soft'"):
+        compress(model, plan, data, graph=graph, removal="sotf")
+
+
+def test_a_tuning_that_diverges_starts_again_slower_and_says_so(subject, monkeypatch):
+    data, model, graph, plan = subject
+    from lamella import walking
+
+    rates = []
+
+    def fragile(model, task, recipe, **options):
+        rates.append(recipe.lr)
+        if recipe.lr > 0.01:
+            model.fc.weight.data.fill_(float("nan")) if hasattr(model, "fc") else None
+            raise DivergedError("the loss became nan")
+        return fit(model, task, recipe, **options)
+
+    monkeypatch.setattr(walking, "fit", fragile)
+    one = replace(plan, steps=plan.steps[:1])
+    _, result = compress(model, one, data, recipe=Recipe(epochs=1, lr=0.16), graph=graph)
+    assert rates == [0.16, 0.04, 0.01]
+    assert result.history[-1].name.endswith("(rate / 16 after divergence)")
+    rates.clear()
+    with pytest.raises(DivergedError, match="step 1 of 1"):
+        compress(model, one, data, recipe=Recipe(epochs=1, lr=100.0), graph=graph)
+    assert len(rates) == walking.RATE_CUTS + 1
+
+
+# What a training may learn from, and when it ends
+
+
+def test_distance_is_zero_for_the_same_answers_and_its_gradient_that_of_the_formula():
+    torch.manual_seed(0)
+    outputs, answers = torch.randn(5, 3, requires_grad=True), torch.randn(5, 3)
+    assert float(distance(answers, answers, 4.0)) == pytest.approx(0, abs=1e-6)
+    distance(outputs, answers, 2.0).backward()
+    expected = 2.0 * (torch.softmax(outputs / 2, 1) - torch.softmax(answers / 2, 1)) / 5
+    assert torch.allclose(outputs.grad, expected, atol=1e-6)
+
+
+def test_distilling_takes_its_share_and_needs_a_teacher():
+    torch.manual_seed(0)
+    model, teacher, x, y = nn.Linear(4, 3), nn.Linear(4, 3), torch.randn(6, 4), torch.randint(3, (6,))
+    whole = objective(cross_entropy, Recipe(epochs=1, distil=0.25, temperature=3.0), teacher)(model, x, y)
+    assert torch.allclose(whole, 0.75 * cross_entropy(model(x), y) + 0.25 * distance(model(x), teacher(x), 3.0))
+    with pytest.raises(LamellaError, match=r"distil=0.25 needs a teacher"):
+        objective(cross_entropy, Recipe(epochs=1, distil=0.25))
+    with pytest.raises(RecordError, match=r"distil: 1\.5 is not a share"):
+        Recipe(epochs=1, distil=1.5)
+
+
+def test_the_dense_network_teaches_the_walk(subject):
+    data, model, graph, plan = subject
+    one = replace(plan, steps=plan.steps[:1])
+    plain, _ = compress(model, one, data, recipe=Recipe(epochs=1, lr=0.02), graph=graph)
+    taught, _ = compress(model, one, data, recipe=Recipe(epochs=1, lr=0.02, distil=0.9), graph=graph)
+    x = data.validation.inputs
+    with torch.no_grad():
+        gaps = [float(distance(small(x), model(x), 4.0)) for small in (plain, taught)]
+    assert gaps[1] < gaps[0]
+
+
+def test_patience_keeps_the_best_epoch_and_resumes(tmp_path):
+    data = task((3, 8, 8))
+    recipe = Recipe(epochs=12, lr=0.3, schedule="constant", patience=2)
+    fresh = lambda: (torch.manual_seed(1), resnet(8, widths=(2, 2, 4), num_classes=4))[1]
+    scores, whole = [], fresh()
+
+    def note(epoch, loss):
+        from lamella.training import evaluate
+
+        scores.append(float(evaluate(whole, data.validation).mean()))
+
+    fit(whole, data, recipe, on_epoch=note)
+    best = scores.index(max(scores))
+    assert len(scores) == min(best + 1 + 2, 12)
+    from lamella.training import evaluate
+
+    assert float(evaluate(whole, data.validation).mean()) == max(scores)
+
+    class StopError(Exception):
+        pass
+
+    def stop(epoch, loss):
+        if epoch == best + 1:
+            raise StopError
+
+    with pytest.raises(StopError):
+        fit(fresh(), data, recipe, checkpoint=tmp_path / "c.pt", on_epoch=stop)
+    again = fit(fresh(), data, recipe, checkpoint=tmp_path / "c.pt")
+    for one, other in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
