@@ -289,3 +289,47 @@ def test_the_process_exits_2_without_a_traceback(nets):
     usage = lamella("plan", "r", "--epochs", "many", cwd=nets)
     assert usage.returncode == 2
     assert "Traceback" not in usage.stderr
+
+
+def test_controls_are_walked_from_every_seed_and_compared(nets):
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
+    run("profile", "r", "--pruning-ratios", "0.5", "--quiet")
+    run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--quiet")
+    assert "unknown control 'orign'; did you mean 'origin'" in refused("compress", "r", "--control", "orign")
+    ask = ["compress", "r", "--control", "origin", "--control", "in_order", "--control", "uniform", "--seeds", "2"]
+    found = run(*ask, "--tuning-samples", "64", "--json")
+    assert found.exit_code == 0, found.exception
+    trials = json.loads(found.stdout)["trials"]
+    assert [(t["name"], t["seed"]) for t in trials] == [
+        (name, seed) for seed in (0, 1) for name in ("plan", "origin", "in_order", "uniform")
+    ]
+    params = {t["name"]: t["params"] for t in trials}
+    assert params["origin"] > params["plan"] == params["in_order"]
+    assert json.loads(run(*ask, "--tuning-samples", "64", "--json").stdout) == json.loads(found.stdout)
+    shown = run(*ask, "--tuning-samples", "64")
+    assert "plan ahead by" in shown.stdout
+
+
+def test_the_recipe_and_the_removal_are_asked_for_by_name(nets):
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
+    run("profile", "r", "--pruning-ratios", "0.5", "--quiet")
+    run(
+        "plan",
+        "r",
+        "--planner",
+        "uniform",
+        "--option",
+        "pruning_ratio=0.5",
+        "--bits",
+        "3",
+        "--bits-epochs",
+        "1",
+        "--quiet",
+    )
+    assert "unknown option of the recipe 'distill'; did you mean 'distil'" in refused(
+        "compress", "r", "--recipe", "distill=0.5"
+    )
+    assert "unknown removal 'slow'" in refused("compress", "r", "--removal", "slow")
+    done = run("compress", "r", "--recipe", "distil=0.5", "--removal", "soft", "--tuning-samples", "64", "--json")
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout)["history"][-1]["name"] == "3 bits"

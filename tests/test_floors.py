@@ -12,7 +12,7 @@ FLOORS = (
     ("__init__", "__main__"),
     ("cli",),
     ("commands",),
-    ("demo", "levelviews"),
+    ("controls", "demo", "levelviews"),
     ("screens", "views"),
     ("elasticstages",),
     ("stages", "shaping"),

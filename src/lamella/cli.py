@@ -15,15 +15,16 @@ from typing import Annotated, Any
 import typer
 
 from .commands.accordion import accordion
+from .commands.compress import compress
 from .commands.elastic import elasticize, serve_levels
 from .commands.plan import plan
 from .commands.shared import AsJson, Quiet, Run, complain, show, working
 from .errors import LamellaError
 from .reach import reach
 from .records import to_plain
-from .schema import FILES, Profile, Result, Table
+from .schema import FILES, Profile
 from .version import __version__
-from .views import files_view, graph_view, profile_view, result_view, table_view
+from .views import files_view, graph_view, profile_view, table_view
 
 app = typer.Typer(
     name="lamella",
@@ -205,27 +206,10 @@ def _number(text: str, option: str) -> float:
 
 
 app.command()(plan)
+app.command()(compress)
 app.command()(accordion)
 app.command()(elasticize)
 app.command(name="serve-levels")(serve_levels)
-
-
-@app.command()
-def compress(
-    run: Run,
-    lr: Annotated[float, typer.Option(help="Learning rate of the tuning.")] = 0.02,
-    tuning_samples: Annotated[int | None, typer.Option(min=1, help="Samples per tuning epoch [default: all].")] = None,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Walk the plan: narrow, tune, measure, step by step. Resumes where it was."""
-    from .sessions import resume
-    from .stages import compressed
-    from .training import Recipe
-
-    with working(run, quiet) as progress:
-        _, result = compressed(resume(run), Recipe(epochs=1, lr=lr), tuning_samples=tuning_samples, progress=progress)
-    show(result_view(result), to_plain(result), quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -261,4 +245,4 @@ def report(run: Run, quiet: Quiet = False, as_json: AsJson = False) -> None:
     show(f"wrote {path}", {"report": str(path)}, quiet=quiet, as_json=as_json)
 
 
-__all__ = ["Result", "Table", "app", "main"]
+__all__ = ["app", "main"]

@@ -23,7 +23,7 @@ from .records import digest
 from .reporting import write_report
 from .schema import Budget, Graph, Plan, Profile, Result, Row, Table
 from .sessions import Session, build_model
-from .stages import compressed_as, export_once, opened, planned, profiled, quantized, train, tuning_task
+from .stages import Way, compressed_as, export_once, opened, planned, profiled, quantized, train, tuning_task
 from .statistics import paired_difference
 from .storage import load_tensors, save_tensors
 from .surgery import narrow, refitted
@@ -106,13 +106,10 @@ def _check_dense(dense: nn.Module, session: Session, settings: Settings) -> None
 def _compressed_variants(session: Session, plan: Plan, settings: Settings, progress: Progress) -> dict[str, nn.Module]:
     """The same cuts in two orders, with the same tuning."""
     in_order = reorder(plan, session.read("profile", Profile), "in_order")
-    samples = settings.tuning_samples
-    first, _ = compressed_as(
-        session, in_order, settings.tuning, session.directory / "in_order", samples, _named(progress, "prune in order")
-    )
-    small, _ = compressed_as(
-        session, plan, settings.tuning, session.directory, samples, _named(progress, "prune out of order")
-    )
+    way = Way(settings.tuning, settings.tuning_samples)
+    aside = session.directory / "in_order"
+    first, _ = compressed_as(session, in_order, way, aside, progress=_named(progress, "prune in order"))
+    small, _ = compressed_as(session, plan, way, session.directory, progress=_named(progress, "prune out of order"))
     return {"pruned in order": first, "pruned out of order": small}
 
 

@@ -32,7 +32,7 @@ from .surgery import refitted
 from .tasks import TABLES, TASKS, Columns, make_task
 from .texts import parsed
 from .tracing import aligned, trace
-from .training import Task
+from .training import Recipe, Task
 from .version import __version__
 from .zoo import MODELS, load_weights, make_model
 
@@ -290,6 +290,17 @@ def sweep_of(pairs: Iterable[str], points: tuple[str, ...]) -> Sweep:
         value = parsed(text)
         values[name] = bool(value) if kinds[name] in (bool, "bool") and value in (0, 1) else value
     return from_plain(values, Sweep)
+
+
+def recipe_of(pairs: Iterable[str], **given: Any) -> Recipe:
+    """The recipe that NAME=VALUE pairs describe, over `given`. LamellaError for a name it does not have, RecordError for a value."""
+    known = {f.name for f in fields(Recipe)} - {"epochs"}
+    values = dict(given)
+    for name, text in named_values(pairs, "--recipe"):
+        if name not in known:
+            raise LamellaError(unknown_name("option of the recipe", name, known))
+        values[name] = parsed(text)
+    return from_plain({"epochs": 1, **values}, Recipe)
 
 
 def named_values(pairs: Iterable[str], option: str, known: Sequence[str] = ()) -> list[tuple[str, str]]:

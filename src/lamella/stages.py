@@ -1,13 +1,13 @@
 """The stages over a run directory, one function each: what the command line's verbs and the demo both call.
 
     session = start("runs/digits", describe(model="resnet14", task="digits", ...))
-    train(session, recipe); traced(session); profiled(session); planned(session, ...); compressed(session, recipe)
+    train(session, recipe); traced(session); profiled(session); planned(session, ...); compressed(session, Way(recipe))
 
 Each reads what earlier stages wrote, writes its own file when it is done, and goes on from where it was after a kill.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +75,26 @@ def profiled(
     return found
 
 
-def planned(session: Session, budget: Budget, *, closing_epochs: int = 0, **options: Any) -> Plan:
-    """A plan from the run's curves, and `plan.json`. `closing_epochs`: a last step of tuning alone, after all cuts."""
+def planned(session: Session, budget: Budget, *, closing_epochs: int = 0, bits_epochs: int = 0, **options: Any) -> Plan:
+    """A plan from the run's curves, and `plan.json`. `closing_epochs`: a last step of tuning alone, after all cuts.
+
+    `bits_epochs`: epochs of tuning with the weights on their grids, where a layer has fewer than 8 bits.
+    """
     plan = make_plan(session.read("profile", Profile), budget, **options)
     if closing_epochs:
         cuts = tuple(step for step in plan.steps if step.widths)
         rest = tuple(step for step in plan.steps if not step.widths)
         plan = replace(plan, steps=(*cuts, Step(epochs=closing_epochs), *rest))
+    if bits_epochs:
+        plan = replace(
+            plan, steps=tuple(replace(s, epochs=bits_epochs) if _few_bits_alone(s) else s for s in plan.steps)
+        )
     session.write("plan", plan)
     return plan
+
+
+def _few_bits_alone(step: Step) -> bool:
+    return not step.widths and any(bits < 8 for bits in step.bits.values())
 
 
 def fronted(session: Session, axis: str, budget: Budget, **options: Any) -> Front:
@@ -101,31 +112,37 @@ def taken(session: Session, path: Path, budget: Budget) -> Plan:
     return made
 
 
-def compressed(
-    session: Session, recipe: Recipe, *, tuning_samples: int | None = None, progress: Progress = silent
-) -> tuple[nn.Module, Result]:
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How `lamella compress` walks a plan: the recipe, samples per tuning epoch (None: all), and how channels leave."""
+
+    recipe: Recipe
+    tuning_samples: int | None = None
+    removal: str = "cut"
+
+
+def compressed(session: Session, way: Way, *, progress: Progress = silent) -> tuple[nn.Module, Result]:
     """The plan's steps, `model.safetensors` and `result.json`."""
-    return compressed_as(session, session.read("plan", Plan), recipe, session.directory, tuning_samples, progress)
+    return compressed_as(session, session.read("plan", Plan), way, session.directory, progress=progress)
 
 
 def compressed_as(
-    session: Session,
-    plan: Plan,
-    recipe: Recipe,
-    directory: Path,
-    tuning_samples: int | None = None,
-    progress: Progress = silent,
+    session: Session, plan: Plan, way: Way, directory: Path, *, seed: int | None = None, progress: Progress = silent
 ) -> tuple[nn.Module, Result]:
-    """Walk this plan into `directory`. Every way of walking has a folder of its own, so that going back to one resumes it."""
+    """Walk this plan into `directory`, from the run's seed unless another is given.
+
+    Every way of walking has a folder of its own, so that going back to one resumes it.
+    """
     small, result = compress(
         session.dense(),
         plan,
-        tuning_task(session.task, tuning_samples),
-        recipe=recipe,
+        tuning_task(session.task, way.tuning_samples),
+        recipe=way.recipe,
         graph=session.graph(),
-        seed=session.info.seed,
-        directory=directory / "steps" / digest((plan.steps, recipe, tuning_samples)),
+        seed=session.info.seed if seed is None else seed,
+        directory=directory / "steps" / digest((plan.steps, way)),
         progress=progress,
+        removal=way.removal,
     )
     save(directory, small, result)
     return small, result
@@ -209,6 +226,7 @@ def _bits_notes(result: Result) -> list[str]:
 
 
 __all__ = [
+    "Way",
     "compressed",
     "compressed_as",
     "exported",

@@ -4,6 +4,7 @@ graph_view(reach(graph)), profile_view(profile), plan_view(plan, graph), result_
 """
 
 from collections.abc import Mapping
+from statistics import fmean, stdev
 from typing import Any
 
 from rich.console import Group as Stack
@@ -13,7 +14,8 @@ from rich.text import Text
 
 from .planning import depth_test, significance
 from .reach import GroupRow, Reach
-from .schema import Accordion, Entry, Front, Graph, Plan, Point, Profile, Result, Row, Table
+from .schema import Accordion, Entry, Front, Graph, Plan, Point, Profile, Result, Row, Table, Trials
+from .statistics import paired_difference
 
 
 def graph_view(found: Reach) -> Stack:
@@ -174,6 +176,33 @@ def result_view(result: Result) -> Stack:
     return Stack(
         grid, Text("expected: the drops of all steps so far added up, untuned; before tuning: measured after the cut.")
     )
+
+
+def trials_view(found: Trials) -> Stack:
+    """The plan and its controls: means over seeds with their standard deviation, and how far the plan is ahead."""
+    grid = _grid("", "seeds", "valid. %", "test %", "plan ahead by, test points [95 %]", "params", "MACs")
+    ours = [100 * t.test for t in found.of("plan")]
+    for name in found.names:
+        trials = found.of(name)
+        tests = [100 * t.test for t in trials]
+        ahead = "" if name == "plan" else _ahead(ours, tests)
+        scores = (_spread([100 * t.validation for t in trials]), _spread(tests))
+        grid.add_row(name, str(len(trials)), *scores, ahead, f"{trials[0].params:,}", f"{trials[0].macs:,}")
+    n = found.trials[0].n_test
+    return Stack(
+        grid, Text(f"- spread: standard deviation over seeds; differences are paired by seed; {n:,} test samples each.")
+    )
+
+
+def _spread(values: list[float]) -> str:
+    return f"{fmean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def _ahead(ours: list[float], others: list[float]) -> str:
+    if len(ours) < 2:
+        return f"{ours[0] - others[0]:+.2f}"
+    mean, low, high = paired_difference(ours, others)
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def table_view(table: Table, files: Mapping[str, str]) -> Stack:

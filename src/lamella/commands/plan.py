@@ -38,6 +38,10 @@ def plan(
     ] = None,
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after each step.")] = 1,
     closing_epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after the last step.")] = 0,
+    bits_epochs: Annotated[
+        int,
+        typer.Option(min=0, help="Epochs of tuning with weights on their grids, where layers get fewer than 8 bits."),
+    ] = 0,
     bits: Annotated[
         int | None,
         typer.Option(
@@ -73,7 +77,7 @@ def plan(
         else:
             width = (None if planner in CHOOSE_BITS else 8) if bits is None else (None if bits >= 32 else bits)
             own = {"planner": planner, "order": order, "epochs": epochs, "bits": width, **own}
-            made = planned(session, limits, closing_epochs=closing_epochs, **own)
+            made = planned(session, limits, closing_epochs=closing_epochs, bits_epochs=bits_epochs, **own)
         graph, curves = session.read("graph", Graph), session.read("profile", Profile)
     show(plan_view(made, graph, curves), to_plain(made), quiet=quiet, as_json=as_json)
 

@@ -21,6 +21,7 @@ from .graphs import Attribute, Graph, Group, Integer, Layer, Parameter, Tensor
 from .plans import Amount, Budget, Cost, Front, FrontRow, Plan, Proof, Step, check_amount
 from .results import Measure, Result, Row, RunInfo, Table
 from .sizes import Axis, Run, Share, Size
+from .trials import Trial, Trials
 
 FILES = {  # what lies in a run directory, and the verb that makes it
     "run": ("run.json", "lamella trace"),
@@ -38,6 +39,7 @@ FILES = {  # what lies in a run directory, and the verb that makes it
     "int8_onnx": ("model.int8.onnx", "lamella quantize"),
     "accordion": ("accordion.json", "lamella accordion"),
     "accordion_journal": ("accordion.jsonl", "lamella accordion"),
+    "trials": ("trials.json", "lamella compress --control origin"),
     "table": ("table.json", "lamella demo"),
     "elastic": ("elastic.json", "lamella elasticize"),
     "elastic_model": ("elastic.safetensors", "lamella elasticize"),
@@ -83,6 +85,8 @@ __all__ = [
     "Step",
     "Table",
     "Tensor",
+    "Trial",
+    "Trials",
     "check_amount",
     "check_levels",
 ]

@@ -1,0 +1,53 @@
+"""lamella compress: walk the run's plan, beside its controls if asked.
+
+lamella compress RUN --recipe lr=0.01 --recipe distil=0.5 --removal soft
+lamella compress RUN --control origin --control in_order --seeds 3
+"""
+
+from typing import Annotated
+
+import typer
+
+from ..records import to_plain
+from ..views import result_view, trials_view
+from .shared import AsJson, Quiet, Run, show, working
+
+
+def compress(
+    run: Run,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE of the tuning: lr=0.02, optimizer=adamw, label_smoothing=0.1, distil=0.5, patience=2, ... Repeatable."
+        ),
+    ] = None,
+    lr: Annotated[float, typer.Option(help="Learning rate of the tuning.")] = 0.02,
+    removal: Annotated[
+        str,
+        typer.Option(
+            help="How channels leave: cut (at once), soft or sparse (shrinking while the step's epochs train)."
+        ),
+    ] = "cut",
+    tuning_samples: Annotated[int | None, typer.Option(min=1, help="Samples per tuning epoch [default: all].")] = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(help="Walk this control too, from each seed: origin, in_order, uniform. Repeatable."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, with --control.")] = 3,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Walk the plan: narrow, tune, measure, step by step. Resumes where it was."""
+    from ..controls import controlled
+    from ..sessions import recipe_of, resume
+    from ..stages import Way, compressed
+
+    with working(run, quiet) as progress:
+        session = resume(run)
+        way = Way(recipe_of(recipe or [], lr=lr), tuning_samples, removal)
+        if control:
+            found = controlled(session, way, control, seeds, progress)
+            show(trials_view(found), to_plain(found), quiet=quiet, as_json=as_json)
+            return
+        _, result = compressed(session, way, progress=progress)
+    show(result_view(result), to_plain(result), quiet=quiet, as_json=as_json)
