@@ -21,10 +21,12 @@ from lamella.profiling.checks import is_out_of_memory
 from lamella.profiling.engine import Engine
 from lamella.profiling.facts import receptive_fields, weight_facts
 from lamella.profiling.keeping import keeping
-from lamella.profiling.points import Item, Level, planned_items
+from lamella.profiling.points import Item, Level, Order, planned_items
 from lamella.profiling.variants import Subject
+from lamella.profiling.working import Work
 from lamella.records import to_plain
 from lamella.replay import Program
+from lamella.statistics import score_interval
 from lamella.training import Batches, Recipe, Task, correct, evaluate, fit
 from lamella.views import profile_view
 from lamella.zoo import make_model
@@ -331,6 +333,49 @@ def test_a_task_that_cannot_travel_runs_here_and_says_so(model, task, graph):
         model, own, graph=graph, pruning_ratios=(0.5,), sweep=Sweep(executor="processes", points=("conv1",))
     )
     assert any(note.startswith("ran in this process") for note in found.notes)
+
+
+def test_recalibrated_points_share_the_prefix_and_equal_whole_models(model, task, graph, monkeypatch):
+    sweep = Sweep(layers=True, recalibrate=True, chunk=16)
+    items = [i for i in planned_items(model, graph, sweep, (0.5,), (3,)) if not i.target.startswith("layer2")]
+    whole, work = Engine(Subject(model, graph, task, sweep)), Work(Subject(model, graph, task, sweep), "exact")
+    ran = []
+    monkeypatch.setattr(Subject, "mended", lambda s, m, own=Subject.mended: ran.append(m) or own(s, m))
+    shared = {item: [report.point.score for report in work(Order(item))] for item in items}
+    assert not ran, work.engine.notes
+    bare = 0
+    for item in items:
+        for (_, scores_N), score in zip(whole.curve(item, item.levels), shared[item], strict=True):
+            assert score == score_interval(scores_N), item
+        bare += sum(evaluate(whole.subject.setting(item, v).model(), task.validation).mean() for v in item.levels)
+    assert len(ran) == len(items)
+    assert bare != sum(s.value for scores in shared.values() for s in scores)
+    assert work.engine.notes == []
+
+
+class TwiceNormed(nn.Module):
+    """Its batch norm is called twice, so its statistics are a mean over both."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.bn, self.head = (
+            nn.Conv2d(1, 4, 3),
+            nn.Conv2d(4, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.Linear(4, 4),
+        )
+
+    def forward(self, x):
+        x = self.bn(self.b(torch.relu(self.bn(self.a(x)))))
+        return self.head(x.mean((2, 3)))
+
+
+def test_statistics_that_cannot_be_shared_are_found_by_whole_models(task):
+    torch.manual_seed(0)
+    twice = TwiceNormed().eval()
+    found = profile(twice, task, pruning_ratios=(0.5,), sweep=Sweep(recalibrate=True, layers=True))
+    assert any("every recalibrated point ran the whole network: not every batch norm" in n for n in found.notes)
+    assert found.points
 
 
 def test_tuned_points_are_tuned(model, task, graph):

@@ -4,6 +4,7 @@
     found = profile(model, task, bits=(8, 4), journal="profile.jsonl")    # and bits; a line per point: a kill loses at most one
     found = profile(model, task, method="race", sweep=Sweep(factor=0.99)) # only which ratios hold, 25 times faster
     found = profile(model, task, sweep=Sweep(layers=True))                # also a curve per layer, its filters masked, as published
+    found = profile(model, task, sweep=Sweep(recalibrate=True))           # scored after batch norms have settled, as tuning would start
 
 A point sets one target to one level, scores every validation sample, and says how sure that is. `exact` runs only what changes and
 gives the counts of the plain loop; `race` stops a point when its answer is known; `estimate` predicts from one backward pass.

@@ -14,6 +14,7 @@ Levels are measured one after the other, so that each can be written down as it 
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,14 +40,25 @@ Seen = Scores | Glance  # of one chunk
 
 
 class Engine:
-    """One network, one set of samples, any number of items."""
+    """One network, one set of samples, any number of items.
 
-    def __init__(self, subject: Subject) -> None:
-        self.subject = subject
+    `samples`, `notes`: those of another engine, shared. `adjust`: what else changes with every change (statistics, see recalibrating).
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        samples: Samples | None = None,
+        notes: list[str] | None = None,
+        adjust: Callable[[Change], Change] | None = None,
+        binary: bool = False,
+    ) -> None:
+        self.subject, self.adjust = subject, adjust
         self.model = copied(subject.model, {}, share=True).eval()
-        self.samples = Samples(subject.task.validation, subject.sweep.chunk, device_of(self.model))
-        self.notes: list[str] = []
-        self.binary = False
+        self.samples = samples or Samples(subject.task.validation, subject.sweep.chunk, device_of(self.model))
+        self.notes: list[str] = [] if notes is None else notes
+        self.binary = binary
         self.margins: NDArray[np.float64] | None = None
         self.screen: Screen | None = None
         self._probe = next(iter(self.samples))
@@ -179,27 +191,27 @@ class Engine:
     def _curve(self, item: Item, levels: Sequence[Level]) -> Iterator[tuple[Level, Scores]]:
         place = f"{item.target} ({item.knob})"
         with with_context(place):
-            make = self.maker(item)
-            shared = self._walks is not None and self._ways.get(_key(item)) is not None
-            runs = [make(level) for level in levels] if shared else []
-            early = self._early(runs)
+            make = cache(self.maker(item))  # a run may cost tuning: each is made when its turn comes, and once
+            early = self._early(make, levels) if self._ways.get(_key(item)) else {}
         for index, level in enumerate(levels):
             with with_context(place):
-                run = runs[index] if shared else make(level)  # this may tune
-                scores_N = self._level(run, {number: found[index] for number, found in early.items()})
+                scores_N = self._level(make(level), {number: found[index] for number, found in early.items()})
             yield level, scores_N
 
-    def _early(self, runs: Sequence["Run"]) -> dict[int, list[Seen]]:
-        """By chunk, what every run gives on the chunks whose walk cannot be kept."""
+    def _early(self, make: "Callable[[Level], Run]", levels: Sequence[Level]) -> dict[int, list[Seen]]:
+        """By chunk, what every level gives on the chunks whose walk cannot be kept."""
         found: dict[int, list[Seen]] = {}
-        if not runs or self._walks is None or (self.screen and runs[0].low is None):
+        first = make(levels[0])
+        if self._walks is None or (self.screen and first.low is None):
             return found
         with torch.inference_mode():
             for chunk in self.samples:
                 if not self._walks.program.accepts(len(chunk)):
                     continue
-                branch = self._walks.branch(chunk, runs[0].names)
+                branch = self._walks.branch(chunk, first.names)
                 if not self._walks.holds(chunk):
+                    with torch.inference_mode(False):
+                        runs = [make(level) for level in levels]
                     found[chunk.number] = [self._seen(run, chunk, branch) for run in runs]
         return found
 
@@ -211,16 +223,18 @@ class Engine:
     def maker(self, item: Item) -> "Callable[[Level], Run]":
         """How to make a level of this item ready; proven on the last one, which changes most."""
         subject, program = self.subject, self.program
-        if subject.sweep.changes_models:
-            return lambda level: Run(s := subject.setting(item, level), None, subject.mended(s.model()))
-        if program is None:
-            return lambda level: Run(subject.setting(item, level), None)
+        if program is None or (subject.sweep.changes_models and self.adjust is None):
+            return lambda level: self._whole(subject.setting(item, level))
         if _key(item) not in self._ways:
             self._ways[_key(item)] = self._way(program, item)
         way = self._ways[_key(item)]
         if way is None:
-            return lambda level: Run(subject.setting(item, level), None)
+            return lambda level: self._whole(subject.setting(item, level))
         return lambda level: self._replayed(program, s := subject.setting(item, level), _sure(way(s)))
+
+    def _whole(self, setting: Setting) -> "Run":
+        changes = self.subject.sweep.changes_models
+        return Run(setting, None, self.subject.mended(setting.model()) if changes else None)
 
     def _way(self, program: Program, item: Item) -> Callable[[Setting], Change | None] | None:
         last = self.subject.setting(item, item.levels[-1])
@@ -247,6 +261,7 @@ class Engine:
             return agree(outputs, tensors_of(call(setting.model().eval(), self._probe.inputs)))
 
     def _replayed(self, program: Program, setting: Setting, change: Change) -> "Run":
+        change = self.adjust(change) if self.adjust else change
         # Rounding an input to a grid is no work for bf16: its steps are coarser than those of 8 bits.
         low = self.screen.program.prepared(change) if self.screen and not change.tweaks else None
         run = Run(setting, program.prepared(change), None, change.names, low)

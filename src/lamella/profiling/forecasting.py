@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ..replay import Program
 from ..schema import Graph
 from .points import Item, Order
+from .recalibrating import BATCHES
 from .working import Work
 
 RACED_SHARE = 0.12  # of an exact sweep, by benchmarks/profile.py
@@ -49,11 +50,9 @@ def forecast(work: Work, orders: Sequence[Order]) -> Forecast:
         return Forecast(points, 0.0)
     program = engine.program
     dense = work.scores_seconds  # the baseline that has just been measured
-    if sweep.changes_models:
-        tuning = (
-            3 * dense * max(1, sweep.tune_epochs)
-        )  # a step costs three forward passes; the epoch is taken to be as long
-        seconds = points * (2 * dense + tuning)
+    if sweep.tune_epochs:
+        # a step costs three forward passes; the epoch is taken to be as long as a pass over the validation samples
+        seconds = points * dense * (2 + 3 * sweep.tune_epochs)
     elif program is None:
         seconds = points * dense
     else:
@@ -61,7 +60,14 @@ def forecast(work: Work, orders: Sequence[Order]) -> Forecast:
         shares = [_share(graph, order.item, behind) for order in orders]
         seconds = sum(n * share for n, share in zip(counts, shares, strict=True)) * dense + dense
     seconds *= RACED_SHARE if work.method == "race" else 1.0
+    seconds *= _recalibration(work) if sweep.recalibrate and not sweep.tune_epochs else 1.0
     return Forecast(points, seconds / (1 if sweep.executor == "serial" else sweep.workers))
+
+
+def _recalibration(work: Work) -> float:
+    """How many times as long a point takes when it is recalibrated first: its batches run without folding, half as fast again."""
+    batch = getattr(work.engine.subject.task.train, "batch_size", None) or work.engine.samples.chunk
+    return 1 + 1.5 * BATCHES * int(batch) / work.engine.samples.count
 
 
 def _shares_behind(program: Program) -> dict[str, float]:

@@ -52,7 +52,7 @@ class Sweep:
 
     @property
     def changes_models(self) -> bool:
-        """Whether every point trains or recalibrates a model of its own, so that nothing can be shared."""
+        """Whether every point is trained or recalibrated before it is scored."""
         return self.recalibrate or self.tune_epochs > 0
 
 

@@ -17,6 +17,7 @@ from .engine import Engine, Scores
 from .estimating import estimated
 from .points import Item, Level, Order
 from .racing import Racer, next_question
+from .recalibrating import recalibrated
 from .variants import Subject
 
 
@@ -52,6 +53,14 @@ class Work:
     def _racer(self) -> Racer:
         return Racer(self.engine, self.dense_scores)
 
+    @cached_property
+    def _scoring(self) -> Engine:
+        """What measures whole curves: where points are only recalibrated, an engine of the recalibrated network."""
+        sweep = self.engine.subject.sweep
+        if not sweep.recalibrate or sweep.tune_epochs or self.engine.program is None:
+            return self.engine
+        return recalibrated(self.engine) or self.engine
+
     def __call__(self, order: Order) -> Iterator[Report]:
         """Measure what is open of an order, point by point."""
         _ = self.dense_scores  # knows what scores look like, and the margins
@@ -75,7 +84,7 @@ class Work:
     def exact(self, order: Order) -> Iterator[Point]:
         """Every level on every sample."""
         started = time.perf_counter()
-        for level, scores_N in self.engine.curve(order.item, order.open):
+        for level, scores_N in self._scoring.curve(order.item, order.open):
             now = time.perf_counter()
             yield _point(order.item, level, score_interval(scores_N), now - started)
             started = time.perf_counter()

@@ -7,10 +7,12 @@
 
 A variant of a layer shares everything before that layer with the dense network, and all variants of a layer share its input: a
 batch is walked once, from the first layer to the last, and every variant runs from the walk's position on. `program` turns a model
-into a list of operators, `folding` absorbs batch norms into the layers before them, `running` walks and branches.
+into a list of operators, `folding` absorbs batch norms into the layers before them, `watching` notes the statistics of their batches
+instead, `running` walks and branches.
 """
 
 from .program import Change, Program
 from .running import Branch, State, Variant
+from .watching import watch
 
-__all__ = ["Branch", "Change", "Program", "State", "Variant"]
+__all__ = ["Branch", "Change", "Program", "State", "Variant", "watch"]

@@ -34,7 +34,7 @@ def fold(listing: Listing) -> Listing:
     renamed: dict[int, int] = {}
     gone: set[int] = set()
     for op in listing.operators:
-        found = _norm_of(op)
+        found = norm_of(op)
         layer = made.get(op.reads[0]) if found and op.reads else None
         if found is None or layer is None or not _absorbs(layer) or readers[layer.index] != [op.index]:
             continue
@@ -62,7 +62,7 @@ def _readers(listing: Listing) -> dict[int, list[int]]:
     return readers
 
 
-def _norm_of(op: Operator) -> Norm | None:
+def norm_of(op: Operator) -> Norm | None:
     """The batch norm an operator is, if it uses running statistics that are held."""
     if op.target == aten.batch_norm.default:
         _, weight, bias, mean, var, training, _, eps, *_ = op.args

@@ -38,14 +38,14 @@ class Program:
     """A model in evaluation mode, exported at these inputs, batch norms folded, weights in channels-last order.
 
     Raises whatever torch.export raises for a model it cannot follow. `dtype`: what floating-point values are computed in, all but
-    those of the operators in `wide`; None: as they are.
+    those of the operators in `wide`; None: as they are. `rewrite`: what is done to the listing.
     """
 
     dtype: torch.dtype | None = None
     wide: frozenset[int] = frozenset()
 
-    def __init__(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self.listing = fold(operators(model, inputs))
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], rewrite: Callable[[Listing], Listing] = fold) -> None:
+        self.listing = rewrite(operators(model, inputs))
         self.size = next(len(x) for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim())
         self._sides = tuple(int(x.shape[-1]) for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() > 2)
         self.structure = _output_structure(model, inputs)
