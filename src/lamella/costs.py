@@ -3,6 +3,7 @@
     cost(graph)                                     the dense model
     cost(graph, {"layer1.0.conv1": 8}, bits)        narrowed, with bits per layer
     layer_cost(graph, "conv1", widths, bits)        one layer's share
+    layer_costs(graph, widths, bits)                every layer's share, by name
 
 params and MACs equal what counting the narrowed model gives (a law, tested). `bytes` predicts the exported ONNX file: batch norm
 folded, integers packed, a calibrated overhead per layer; the file itself is the truth. `memory` is the peak of live activations.
@@ -43,14 +44,24 @@ def layer_cost(
     graph: Graph, name: str, widths: Mapping[str, int] | None = None, bits: Mapping[str, int] | None = None
 ) -> Cost:
     """One layer's params, MACs and bytes; `memory` is that of its output per sample."""
+    return _layer_cost(graph, graph.layer_of[name], graph.completed(widths or {}), bits or {})
+
+
+def layer_costs(
+    graph: Graph, widths: Mapping[str, int] | None = None, bits: Mapping[str, int] | None = None
+) -> dict[str, Cost]:
+    """Every layer's cost, as `layer_cost` gives it."""
     full = graph.completed(widths or {})
-    layer = graph.layer_of[name]
+    return {layer.name: _layer_cost(graph, layer, full, bits or {}) for layer in graph.layers}
+
+
+def _layer_cost(graph: Graph, layer: Layer, full: Mapping[str, int], bits: Mapping[str, int]) -> Cost:
     own = [graph.parameter_of[p] for p in (layer.weight, layer.bias) if p]
     params = sum(numel(p, full) for p in own if p.trained)
     macs = numel(graph.parameter_of[layer.weight], full) * layer.positions if layer.weight else 0
     positions = max(1, layer.positions // max(1, layer.calls))
     memory = 4 * layer.outputs.at(full) * positions
-    return Cost(params=params, macs=macs, bytes=_layer_bytes(graph, layer, full, bits or {}), memory=memory)
+    return Cost(params=params, macs=macs, bytes=_layer_bytes(graph, layer, full, bits), memory=memory)
 
 
 def stored_bits(bits: int) -> int:

@@ -1,23 +1,28 @@
-"""Facts per layer: what each one was, is, weighs and gave. Pictures, tables and sentences all read these.
+"""Facts per layer: what each one was, is, weighs, gave, and is worth. Pictures, tables and sentences all read these.
 
-    facts = layer_facts(graph, plan)       # or a Result, or None for the dense network
-    facts[3].dense, facts[3].kept, facts[3].bits, facts[3].bytes_dense, facts[3].order
+    facts = layer_facts(graph, plan, profile)       # or a Result, or None for the dense network; a profile or None
+    facts[3].dense, facts[3].kept, facts[3].bits, facts[3].bytes_dense, facts[3].order, facts[3].half_losses
 
-Everything is arithmetic on records (`costs`); norms and the like have no facts of their own.
+Costs are arithmetic on records (`costs`), worth is read off measured curves; norms and the like have no facts of their own.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..schema import Cost, Graph, Layer, Plan, Result
-from .words import percent, size, whole
+from ..schema import Cost, Graph, Layer, Plan, Profile, Result
+from .losses import half_losses
+from .words import lost_points, percent, short, size, whole
 
 FULL_BITS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerFacts:
-    """One layer before and after. `order` holds the numbers of the steps that narrow its channels."""
+    """One layer before and after.
+
+    `order` holds the numbers of the steps that narrow its channels; `half_losses` per group the layer's channels in it and the
+    fraction of the score that is lost, untuned, when half of that group leaves; `latency_ms` that of the dense layer, where known.
+    """
 
     name: str
     kind: str
@@ -34,6 +39,8 @@ class LayerFacts:
     groups: tuple[str, ...]
     order: tuple[int, ...]
     frozen: str | None
+    half_losses: tuple[tuple[str, int, float], ...] = ()
+    latency_ms: float | None = None
 
     @property
     def saved(self) -> int:
@@ -43,25 +50,73 @@ class LayerFacts:
     def __str__(self) -> str:
         """The facts in one line, the name aside."""
         width = f"{whole(self.dense)} channels" if self.kept == self.dense else f"{self.kept} of {self.dense} channels"
-        weight = f"{size(self.bytes_dense)} ({percent(self.share_dense, 1)} of the network)"
-        if self.bytes_kept != self.bytes_dense:
-            shares = f"{percent(self.share_dense, 1)} → {percent(self.share_kept, 1)}"
-            weight = f"{size(self.bytes_dense)} → {size(self.bytes_kept)} ({shares} of the network)"
-        steps = f", step {', '.join(map(str, self.order))}" if self.order else ""
-        frozen = f", cannot be narrowed: {self.frozen}" if self.frozen else ""
-        return f"{width}, {self.bits} bits, {weight}{steps}{frozen}"
+        steps = f"step {', '.join(map(str, self.order))}" if self.order else ""
+        worst = max((loss for _, _, loss in self.half_losses), default=None)
+        worth = "" if worst is None else f"without half its channels {lost_points(worst)}"
+        frozen = f"cannot be narrowed: {self.frozen}" if self.frozen else ""
+        parts = (width, f"{self.bits} bits", self._weight, self._work, worth, steps, frozen)
+        return ", ".join(part for part in parts if part)
+
+    @property
+    def _weight(self) -> str:
+        if self.bytes_kept == self.bytes_dense:
+            return f"{size(self.bytes_dense)} ({percent(self.share_dense, 1)} of the network)"
+        shares = f"{percent(self.share_dense, 1)} → {percent(self.share_kept, 1)}"
+        return f"{size(self.bytes_dense)} → {size(self.bytes_kept)} ({shares} of the network)"
+
+    @property
+    def _work(self) -> str:
+        if self.macs_kept == self.macs_dense:
+            return f"{short(self.macs_dense)} MACs"
+        return f"{short(self.macs_dense)} → {short(self.macs_kept)} MACs"
 
 
-def layer_facts(graph: Graph, value: Plan | Result | None) -> tuple[LayerFacts, ...]:
+def layer_facts(
+    graph: Graph, value: Plan | Result | None = None, profile: Profile | None = None
+) -> tuple[LayerFacts, ...]:
     """The facts of every layer with a weight matrix, in call order. MismatchError if `value` is of another model."""
     plan = plan_of(value)
     if plan:
         plan.check_fits(graph)
-    after = graph.completed(value.widths) if value else graph.widths
-    bits = dict(value.bits) if value else {}
+    return facts_at(graph, value.widths if value else {}, dict(value.bits) if value else {}, profile, plan)
+
+
+def facts_at(
+    graph: Graph,
+    widths: Mapping[str, int],
+    bits: Mapping[str, int],
+    profile: Profile | None = None,
+    plan: Plan | None = None,
+) -> tuple[LayerFacts, ...]:
+    """The facts at these widths (groups not named are dense) and bits, whatever they come from."""
+    from ..costs import layer_costs
+
+    after = graph.completed(widths)
+    before, now = layer_costs(graph, graph.widths, {}), layer_costs(graph, after, bits)
     totals = whole_cost(graph, graph.widths, {}).bytes, whole_cost(graph, after, bits).bytes
-    steps = steps_of_groups(graph, plan)
-    return tuple(_facts(graph, x, after, bits, totals, steps) for x in drawn_layers(graph))
+    steps, losses = steps_of_groups(graph, plan), half_losses(profile) if profile else {}
+    return tuple(
+        LayerFacts(
+            name=x.name,
+            kind=x.kind,
+            kernel=x.kernel,
+            dense=x.outputs.at(graph.widths),
+            kept=x.outputs.at(after),
+            bits=bits.get(x.name, FULL_BITS),
+            bytes_dense=before[x.name].bytes,
+            bytes_kept=now[x.name].bytes,
+            macs_dense=before[x.name].macs,
+            macs_kept=now[x.name].macs,
+            share_dense=before[x.name].bytes / max(1, totals[0]),
+            share_kept=now[x.name].bytes / max(1, totals[1]),
+            groups=x.outputs.groups,
+            order=tuple(sorted({n for g in x.outputs.groups for n in steps.get(g, ())})),
+            frozen=_why_frozen(graph, x.outputs.groups),
+            half_losses=tuple((g, n, losses[g]) for g, n in channels_of(x, graph.widths).items() if g in losses),
+            latency_ms=(profile.facts.get(x.name, {}) if profile else {}).get("latency_ms"),
+        )
+        for x in drawn_layers(graph)
+    )
 
 
 def plan_of(value: Plan | Result | None) -> Plan | None:
@@ -87,41 +142,20 @@ def steps_of_groups(graph: Graph, plan: Plan | None) -> dict[str, tuple[int, ...
     return found
 
 
+def channels_of(layer: Layer, widths: Mapping[str, int]) -> dict[str, int]:
+    """How many of a layer's output channels follow each group."""
+    found = dict.fromkeys(layer.outputs.groups, 0)
+    for group, times in layer.outputs.terms:
+        found[group] += times * widths[group]
+    for share in layer.outputs.shares:
+        found[share.group] += share.at(widths[share.group])
+    return found
+
+
 def whole_cost(graph: Graph, widths: Mapping[str, int], bits: Mapping[str, int]) -> Cost:
     from ..costs import cost
 
     return cost(graph, widths, bits)
-
-
-def _facts(
-    graph: Graph,
-    layer: Layer,
-    after: Mapping[str, int],
-    bits: Mapping[str, int],
-    totals: tuple[int, int],
-    steps: Mapping[str, tuple[int, ...]],
-) -> LayerFacts:
-    from ..costs import layer_cost
-
-    before, now = layer_cost(graph, layer.name, graph.widths, {}), layer_cost(graph, layer.name, after, bits)
-    groups = tuple(g for g, _ in layer.outputs.terms)
-    return LayerFacts(
-        name=layer.name,
-        kind=layer.kind,
-        kernel=layer.kernel,
-        dense=layer.outputs.at(graph.widths),
-        kept=layer.outputs.at(after),
-        bits=bits.get(layer.name, FULL_BITS),
-        bytes_dense=before.bytes,
-        bytes_kept=now.bytes,
-        macs_dense=before.macs,
-        macs_kept=now.macs,
-        share_dense=before.bytes / max(1, totals[0]),
-        share_kept=now.bytes / max(1, totals[1]),
-        groups=groups,
-        order=tuple(sorted({n for g in groups for n in steps.get(g, ())})),
-        frozen=_why_frozen(graph, groups),
-    )
 
 
 def _why_frozen(graph: Graph, groups: tuple[str, ...]) -> str | None:

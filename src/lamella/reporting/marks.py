@@ -1,6 +1,6 @@
 """Marks: a picture as data. What to draw is decided elsewhere; `svg` only writes it down.
 
-    marks = ribbon_marks(graph, plan)           # or curve_marks, walk_marks: geometry that tests can reason about
+    marks = ribbon_marks(graph, plan)           # or print_marks: geometry that tests can reason about
     text  = svg(marks, label="...")             # one self-contained SVG: styles inside, light and dark, no script
 
 `role` is the word the style sheet (`picture.css`) knows a mark by. Marks with the same `about` become one group: one
@@ -10,11 +10,11 @@ stop for the keyboard, with the facts in words as its title, and as a line of te
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache
 from html import escape
-from importlib.resources import files
 from typing import Literal
 from zlib import crc32
+
+from .styles import picture_css
 
 Shape = Literal["rect", "circle", "path", "text"]
 Anchor = Literal["start", "middle", "end"]
@@ -95,23 +95,18 @@ def elide(text: str, room: int) -> str:
     return f"{text[:head]}…{text[len(text) - (room - head - 1) :]}"
 
 
-def svg(marks: Iterable[Mark], *, label: str = "", style: bool = True) -> str:
-    """The marks as an SVG element. Without `style` the page around it must hold `picture_css()`."""
+def svg(marks: Iterable[Mark], *, label: str = "", style: str | None = None) -> str:
+    """The marks as an SVG element, with this style sheet inside (None: that of all pictures; "": that of the page around it)."""
     marks = tuple(marks)
     width, height = _extent(marks)
     body = "".join(_grouped(marks))
     hatch = f"lm{crc32(body.encode()):08x}"
     part = "group" if any(m.about for m in marks) else "img"
-    head = f"<style>{picture_css()}</style>" if style else ""
+    css = picture_css() if style is None else style
+    head = f"<style>{css}</style>" if css else ""
     view = f'viewBox="0 0 {width:g} {height:g}" role="{part}" aria-label="{escape(shown(label))}"'
     inside = head + _hatches(hatch, body) + body.replace(HATCH, hatch)
     return f'<svg xmlns="http://www.w3.org/2000/svg" class="lm-picture" {view}>{inside}</svg>'
-
-
-@cache
-def picture_css() -> str:
-    """The style sheet of every picture."""
-    return files(__package__).joinpath("picture.css").read_text(encoding="utf-8")
 
 
 def _extent(marks: tuple[Mark, ...]) -> tuple[float, float]:
@@ -153,13 +148,14 @@ def _drawn(mark: Mark) -> tuple[str, str, str]:
     if mark.shape == "circle":
         radius = mark.width / 2
         return "circle", f'cx="{mark.x + radius:.5g}" cy="{mark.y + radius:.5g}" r="{radius:.4g}"', ""
-    fill = f' fill="url(#{HATCH}-{mark.role.split("-")[-1]})"' if mark.role.startswith("hatch") else ""
+    fill = ' rx="8"' if mark.role == "badge" else ""
+    fill += f' fill="url(#{HATCH}-{mark.role.split("-")[-1]})"' if mark.role.startswith("hatch") else ""
     return "rect", f'x="{mark.x:.5g}" y="{mark.y:.5g}" width="{mark.width:.5g}" height="{mark.height:.5g}"{fill}', ""
 
 
 def _hatches(name: str, body: str) -> str:
     """Fewer bits, more paper: the patterns that tell bit widths apart in grey."""
-    lines = {8: (7, 1.6), 4: (5, 1.8), 2: (4, 2.0)}
+    lines = {8: (8, 1.4), 4: (5, 1.6), 2: (4, 2.0)}
     patterns = [
         f'<pattern id="{name}-{bits}" width="{gap}" height="{gap}" patternUnits="userSpaceOnUse" '
         f'patternTransform="rotate(45)"><rect class="paper" width="{thick}" height="{gap}"/></pattern>'

@@ -40,6 +40,33 @@ def hundredths(value: float) -> str:
     return f"{100 * value:.2f}".replace("-", MINUS)
 
 
+def lost_points(loss: float) -> str:
+    """A lost fraction of the score as points, as short as it may be.
+
+    >>> lost_points(0.0042), lost_points(0.3), lost_points(0.0)
+    ('0.42 points lost', '30 points lost', '0 points lost')
+    """
+    return f"{brief_points(loss)} points lost"
+
+
+def brief_points(loss: float) -> str:
+    """Points with two digits that count: three where there is no room for a unit.
+
+    >>> brief_points(0.0042), brief_points(0.0187), brief_points(0.823), brief_points(0.00001)
+    ('0.42', '1.9', '82', '0')
+    """
+    value = 100 * loss
+    return (
+        "0"
+        if value < 0.005
+        else f"{value:.2f}"
+        if value < 0.995
+        else f"{value:.1f}"
+        if value < 9.95
+        else f"{value:.0f}"
+    )
+
+
 def short(value: float) -> str:
     """A count with three digits and a letter.
 

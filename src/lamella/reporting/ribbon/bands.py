@@ -6,11 +6,11 @@ marks = [*band_marks(frame, facts), *branch_marks(graph, frame, facts)]
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from ..schema import Graph
-from .facts import LayerFacts, drawn_layers
+from ...schema import Graph
+from ..facts import LayerFacts, drawn_layers
+from ..marks import Box, Mark, path_mark
 from .frame import Frame
 from .layout import parents_of
-from .marks import Box, Mark, path_mark
 
 Facts = Sequence[LayerFacts]
 

@@ -1,47 +1,53 @@
-"""The architecture ribbon: the network as one band along depth, and what each layer gave.
+"""From facts to the marks of a ribbon, layer by layer.
 
-    marks = ribbon_marks(graph, plan)       # or a Result; or None for the dense network
-    text  = svg(marks)
-
-Per layer: an outline (dense channels), a body inside it (kept channels; colour and hatching are bits), a number (when
-it was pruned), a bar (its bytes before, and what is left of them). A brace joins layers whose channels leave together.
+ribbon_marks(graph, plan, profile)      the picture of a plan or a result
+marks_at(graph, facts)                  of any facts: a level of an elastic network
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from ..schema import Graph, Plan, Result
+from ...schema import Graph, Plan, Profile, Result
+from ..facts import LayerFacts, layer_facts, plan_of, steps_of_groups
+from ..marks import Box, Mark, box_mark, elide, path_mark, text_mark
+from ..words import counted
 from .bands import band_marks, branch_marks
 from .braces import Brace, find_braces
-from .facts import LayerFacts, layer_facts, plan_of, steps_of_groups
-from .frame import BARS, DIGIT, GUTTER, NAME, Frame, frame_ribbon
+from .frame import DIGIT, GUTTER, NAME, Frame, frame_ribbon
+from .insets import inset_captions, inset_marks
 from .layout import lay_out
 from .legend import legend_marks, shade
-from .marks import Box, Mark, box_mark, elide, path_mark, text_mark
-from .words import counted, percent
 
 Facts = Sequence[LayerFacts]
+Steps = Mapping[str, tuple[int, ...]]
 
 
-def ribbon_marks(graph: Graph, value: Plan | Result | None = None) -> tuple[Mark, ...]:
+def ribbon_marks(graph: Graph, value: Plan | Result | None = None, profile: Profile | None = None) -> tuple[Mark, ...]:
     """The ribbon as data. MismatchError if `value` belongs to another model."""
-    facts = layer_facts(graph, value)
-    places = lay_out(graph)
+    facts = layer_facts(graph, value, profile)
+    return marks_at(graph, facts, steps_of_groups(graph, plan_of(value)), changed=value is not None)
+
+
+def marks_at(graph: Graph, facts: Facts, steps: Steps | None = None, *, changed: bool = True) -> tuple[Mark, ...]:
+    """The ribbon of these facts. `steps`: per group the steps that narrow it; `changed`: whether there is a before and a now."""
+    places, steps = lay_out(graph), steps or {}
     braces = find_braces(facts, places)
     frame = frame_ribbon(places, facts, braces)
-    steps = steps_of_groups(graph, plan_of(value))
-    tallest = max((b for f in facts for b in (f.bytes_dense, f.bytes_kept)), default=0) or 1
     braced = {group for b in braces for group in b.groups}
-    marks = [*_captions(frame, facts, value is not None), *band_marks(frame, facts), *branch_marks(graph, frame, facts)]
+    marks = [*_captions(frame, changed), *inset_captions(frame, changed)]
+    marks += [*band_marks(frame, facts), *branch_marks(graph, frame, facts)]
     for brace in braces:
-        marks += _brace(brace, frame, facts, tuple(sorted({n for g in brace.groups for n in steps.get(g, ())})))
+        marks += _brace(brace, frame, facts, _numbers(brace.groups, steps))
     for fact in facts:
-        numbers = tuple(sorted({n for g in fact.groups if g not in braced for n in steps.get(g, ())}))
-        marks += _layer(fact, frame, numbers, tallest)
-    return (*marks, *legend_marks(frame, facts, bool(braces), value is not None))
+        marks += _layer(fact, frame, _numbers([g for g in fact.groups if g not in braced], steps))
+    return (*marks, *legend_marks(frame, facts, bool(braces), changed))
 
 
-def _layer(fact: LayerFacts, frame: Frame, numbers: tuple[int, ...], tallest: int) -> Iterator[Mark]:
+def _numbers(groups: Sequence[str], steps: Steps) -> tuple[int, ...]:
+    return tuple(sorted({n for g in groups for n in steps.get(g, ())}))
+
+
+def _layer(fact: LayerFacts, frame: Frame, numbers: tuple[int, ...]) -> Iterator[Mark]:
     about, box, body = f"layer {fact.name}", frame.box(fact), frame.body(fact)
     yield box_mark("outline", box, about, f"{fact.name}: {fact}")
     yield box_mark(f"body bits-{shade(fact.bits)}", body, about)
@@ -50,7 +56,7 @@ def _layer(fact: LayerFacts, frame: Frame, numbers: tuple[int, ...], tallest: in
     if fact.frozen:
         yield from _clamps(box, about)
     yield from _width_text(fact, frame, about)
-    yield from _bars(fact, frame, tallest, about)
+    yield from inset_marks(fact, frame, about)
     yield from _name(fact, frame, about)
     if numbers:
         yield from _badge(box.middle, box.y - 11, numbers, about)
@@ -74,17 +80,9 @@ def _width_text(fact: LayerFacts, frame: Frame, about: str) -> Iterator[Mark]:
         yield text_mark(role, text, box.middle, box.bottom + 13, size, "middle", about)
 
 
-def _bars(fact: LayerFacts, frame: Frame, tallest: int, about: str) -> Iterator[Mark]:
-    """Bytes before as an outline and bytes now as its filled foot, on one scale."""
-    room = frame.bar(fact)
-    for role, amount in (("bar-dense", fact.bytes_dense), ("bar-kept", fact.bytes_kept)):
-        height = room.height * amount / tallest
-        yield box_mark(role, Box(x=room.x, y=room.bottom - height, width=room.width, height=height), about)
-
-
 def _name(fact: LayerFacts, frame: Frame, about: str) -> Iterator[Mark]:
     place, box = frame.places[fact.name], frame.box(fact)
-    y = frame.lane_ends[place.line] + 10 + BARS + 12
+    y = frame.name_tops[place.line] + 12
     if place.lane and frame.pitch > 36:  # named where it lies: the room under the bars belongs to the main path
         yield text_mark("name", elide(fact.name, 22), box.middle, box.bottom + 25, 9.5, "middle", about)
     elif not place.lane and frame.level_names:
@@ -120,21 +118,13 @@ def _brace(brace: Brace, frame: Frame, facts: Facts, steps: tuple[int, ...]) -> 
 
 def _facts_line(frame: Frame, line: int, text: str, about: str) -> Mark:
     """The line that shows above the band while its layer is pointed at or has the focus."""
-    return text_mark("facts", elide(text, 165), GUTTER, frame.tops[line] + 12, 12, about=about)
+    return text_mark("facts", elide(text, 178), GUTTER, frame.tops[line] + 12, 12, about=about)
 
 
-def _captions(frame: Frame, facts: Facts, changed: bool) -> Iterator[Mark]:
-    """What the rows mean, at the left of each line."""
-    largest = max((f.share_dense for f in facts), default=0.0)
+def _captions(frame: Frame, changed: bool) -> Iterator[Mark]:
+    """What the band means, at the left of each line."""
+    more = ("kept / dense" if frame.both_widths else "kept") if changed else "of each layer"
     for line in range(len(frame.tops)):
-        y, bars = frame.centres.get((line, 0), frame.tops[line]), frame.lane_ends[line] + 10
-        yield from _caption(
-            y - 2, "channels", ("kept / dense" if frame.both_widths else "kept") if changed else "of each layer"
-        )
-        yield from _caption(bars + 14, "bytes", f"before{', now' if changed else ''}")
-        yield text_mark("caption faint", f"(tallest {percent(largest, 1)})", 0, bars + 40, 9.5)
-
-
-def _caption(y: float, word: str, more: str) -> Iterator[Mark]:
-    yield text_mark("caption", word, 0, y, 11)
-    yield text_mark("caption faint", more, 0, y + 13, 9.5)
+        y = frame.centres.get((line, 0), frame.tops[line])
+        yield text_mark("caption", "channels", 0, y - 2, 11)
+        yield text_mark("caption faint", more, 0, y + 11, 9.5)

@@ -10,8 +10,8 @@ back from its end. Layers beside it take the lane of the layer they follow, or t
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..schema import Graph, Layer
-from .facts import drawn_layers
+from ...schema import Graph, Layer
+from ..facts import drawn_layers
 
 LINE = 40  # columns that still leave room for a number under each
 

@@ -2,18 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 
-from .facts import LayerFacts
+from ..facts import LayerFacts
+from ..marks import Box, Mark, box_mark, path_mark, text_mark
 from .frame import GUTTER, WIDTH, Frame
-from .marks import Box, Mark, box_mark, path_mark, text_mark
+from .insets import STEPS
+
+SHADES = len(STEPS) + 1
 
 
 def legend_marks(frame: Frame, facts: Sequence[LayerFacts], braces: bool, changed: bool) -> Iterator[Mark]:
     """Entries from left to right under the last line."""
     x, y = GUTTER, frame.bottom + 16
     for role, words in _entries(facts, braces, changed):
-        width = 46 + 6.1 * len(words)
+        width = 44 + 5.6 * len(words)
         if x + width > WIDTH:
             x, y = GUTTER, y + 20
+        x += 14 if role == "loss" else 0
         yield from _swatch(role, x, y)
         yield text_mark("caption", words, x + 22, y + 4, 11)
         x += width
@@ -30,8 +34,10 @@ def _entries(facts: Sequence[LayerFacts], braces: bool, changed: bool) -> Iterat
         yield "brace", "channels leave together"
     if any(f.frozen for f in facts):
         yield "clamp", "cannot be narrowed"
+    if any(f.half_losses for f in facts):
+        yield "loss", "hardly minds losing half … minds much"
     if changed:
-        yield "bar", "bytes: before, now"
+        yield "bar", "share before, now"
 
 
 def shade(bits: int) -> int:
@@ -53,6 +59,9 @@ def _swatch(role: str, x: float, y: float) -> Iterator[Mark]:
     elif role == "clamp":
         yield box_mark("clamp", Box(x=x, y=y - 6, width=16, height=1.5))
         yield box_mark("clamp", Box(x=x, y=y + 4, width=16, height=1.5))
+    elif role == "loss":
+        for step in range(SHADES):
+            yield box_mark(f"loss loss-{step}", Box(x=x - 14 + 5 * step, y=y - 6, width=5, height=12))
     elif role == "bar":
         yield box_mark("bar-dense", Box(x=x + 3, y=y - 7, width=10, height=13))
         yield box_mark("bar-kept", Box(x=x + 3, y=y + 1, width=10, height=5))

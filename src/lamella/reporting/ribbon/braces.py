@@ -6,7 +6,7 @@ braces = find_braces(facts, places)     # one per set of layers and line of the 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from .facts import LayerFacts
+from ..facts import LayerFacts
 from .layout import Place
 
 
