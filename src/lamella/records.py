@@ -165,6 +165,11 @@ def loads(text: str, kind: type[R]) -> R:
         envelope = json.loads(text)
     except ValueError as error:
         raise RecordError("", f"not JSON ({error}); the file is damaged or was cut short: make it again") from None
+    return from_envelope(envelope, kind)
+
+
+def from_envelope(envelope: Any, kind: type[R]) -> R:
+    """The record in an envelope that has been parsed already. Raises as `loads` does."""
     check(isinstance(envelope, dict) and "value" in envelope, "", "not a Lamella record (no envelope)")
     _check_format(envelope.get("format"))
     seen = envelope.get("kind")

@@ -23,7 +23,7 @@ def layer_facts(
 ) -> dict[str, dict[str, float]]:
     """Per layer: position, params, macs, memory (bytes of activations per sample) and statistics of its weight.
 
-    With a program also its receptive field, and 1.0 where that of its input already exceeds the picture. With a table also
+    With a program also its receptive field, the side of the picture, and 1.0 where its input's field already exceeds that. With a table also
     `latency_ms` at batch 1; layers that the table does not know yet are measured and kept there.
     """
     fields = receptive_fields(program) if program else {}
@@ -40,6 +40,7 @@ def layer_facts(
         if layer.weight in fields:
             before, after, side = fields[layer.weight]
             known |= {"receptive_field": float(after), "input_field_exceeds_picture": float(before > side)}
+            known["picture_side"] = float(side)
         if layer.name in latencies:
             known["latency_ms"] = latencies[layer.name]
         facts[layer.name] = known

@@ -1,25 +1,32 @@
-"""draw(): the picture of a value, for a notebook.
+"""draw(): the picture of a value, for a notebook; and the pictures of a run directory as files.
 
-draw(graph)             the dense ribbon            draw(plan, graph)       the ribbon, before and after
-draw(profile)           the curves                  draw(result, graph)     the ribbon, and the walk through the plan
+draw(graph)             the dense ribbon                draw(plan, graph)       the ribbon, before and after
+draw(profile)           fingerprints and curves         draw(result, graph)     the ribbon, and the walk through the plan
+draw(net)               an elastic network's levels     draw(front), draw(accordion)
+
+save_pictures("runs/r20", svg="figures", png="figures")     -> the paths written
+
+Ribbons and fingerprints need nothing but this package. Charts and PNG files need the extra `report`.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..errors import LamellaError
-from ..schema import Graph, Plan, Profile, Result
-from .curves import curve_marks
-from .marks import svg
-from .ribbon import ribbon_marks
-from .walk import walk_marks
+from ..errors import MissingExtra
+from ..runs import write_atomically
+from ..schema import Family, Graph
+from .charts import grounded, png_of
+from .pictures import Picture, pictures_of, pictures_of_run
+from .stages import read_stages
+from .styles import Scheme
 
-GRID = "display:grid;grid-template-columns:repeat(auto-fill,minmax(200px,1fr));gap:8px"
+SCALE = 2.0  # pixels of a PNG per unit of its picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """A picture as HTML: a notebook shows it, `save` writes it."""
+    """One picture, or several below each other, as HTML: a notebook shows it, `save` writes it."""
 
     html: str
 
@@ -27,27 +34,53 @@ class Drawing:
         return self.html
 
     def save(self, path: str | Path) -> None:
-        Path(path).write_text(self.html, encoding="utf-8")
+        """Write it: one picture is an SVG file, several are for an HTML file."""
+        write_atomically(path, self.html)
 
 
-def draw(value: Graph | Profile | Plan | Result, graph: Graph | None = None) -> Drawing:
-    """The picture of a value. A plan and a result name groups only, so they need the graph for their ribbon."""
-    if isinstance(value, Graph):
-        return Drawing(html=svg(ribbon_marks(value, None), label=f"Architecture ribbon of {value.model}"))
-    if isinstance(value, Profile):
-        return Drawing(html=_curves(value))
-    if not isinstance(value, Plan | Result):
-        raise LamellaError(f"a {type(value).__name__} has no picture. Draw a Graph, Profile, Plan or Result.")
-    if graph is None:
-        kind = type(value).__name__
-        raise LamellaError(f"a {kind} names groups, and its layers are in the Graph. Call draw({kind.lower()}, graph).")
-    parts = [svg(ribbon_marks(graph, value), label=f"Architecture ribbon of {graph.model}")]
-    if isinstance(value, Result) and len(value.history) > 1:
-        parts.append(svg(walk_marks(value.history), label="Score after each step"))
-    return Drawing(html="".join(parts))
+def draw(value: Any, graph: Graph | None = None) -> Drawing:
+    """The picture of a value. What names groups only (a plan, a result, a family) needs the graph for its ribbon.
+
+    Graph, Profile, Plan, Result, Family, Front, Accordion, or an elastic network. LamellaError for anything else. Without the
+    extra `report` charts are left out; MissingExtra where there is nothing else to draw.
+    """
+    family = getattr(value, "family", None)
+    if isinstance(family, Family):
+        value, graph = family, graph or getattr(value, "graph", None)
+    return Drawing(html="".join(_drawn(pictures_of(value, graph))))
 
 
-def _curves(profile: Profile) -> str:
-    targets = dict.fromkeys((p.target, p.knob) for p in profile.points)
-    panels = (svg(curve_marks(profile, target, knob), label=f"Score curve of {target}") for target, knob in targets)
-    return f'<div style="{GRID}">{"".join(panels)}</div>'
+def _drawn(pictures: tuple[Picture, ...]) -> list[str]:
+    try:
+        return [picture.svg() for picture in pictures]
+    except MissingExtra:
+        own = [picture.svg() for picture in pictures if not picture.is_chart]
+        if not own:
+            raise
+        return own
+
+
+def save_pictures(
+    directory: str | Path,
+    *,
+    svg: str | Path | None = None,
+    png: str | Path | None = None,
+    scheme: Scheme = "light",
+) -> tuple[Path, ...]:
+    """Every picture of a run as files in the folders given. MissingExtra for PNG, and where only charts are asked, without `report`.
+
+    Files carry their colours written out and a ground behind, so that any program shows them alike.
+    """
+    written = []
+    for picture in pictures_of_run(read_stages(directory)):
+        try:
+            text = grounded(picture.svg(scheme), scheme)
+        except MissingExtra:
+            continue  # the library is named once, below or in the page; our own pictures are written all the same
+        if svg is not None:
+            written.append(Path(svg) / f"{picture.name}.svg")
+            write_atomically(written[-1], text)
+        if png is not None:
+            written.append(Path(png) / f"{picture.name}.png")
+            write_atomically(written[-1], png_of(text, SCALE))
+    return tuple(written)

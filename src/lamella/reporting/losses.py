@@ -29,13 +29,12 @@ def half_losses(profile: Profile) -> dict[str, float]:
     return {name: loss for name, loss in found.items() if loss is not None}
 
 
-def mean_losses(profile: Profile) -> dict[str, float]:
-    """Per group the mean height of its curve of losses up to REACH; beyond the last measured level its last loss holds."""
+def mean_losses(profile: Profile, knob: Knob = "pruning_ratio") -> dict[str, float]:
+    """Per target the mean height of its curve of losses up to REACH; beyond the last measured level its last loss holds."""
     found = {}
-    for group in profile.graph.free:
-        curve = losses(profile, group.name)
-        if curve:
-            found[group.name] = _area([(0.0, 0.0), *curve, (max(REACH, curve[-1][0]), curve[-1][1])])
+    for target in dict.fromkeys(p.target for p in profile.points if p.knob == knob):
+        curve = losses(profile, target, knob)
+        found[target] = _area([(0.0, 0.0), *curve, (max(REACH, curve[-1][0]), curve[-1][1])])
     return found
 
 

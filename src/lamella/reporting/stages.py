@@ -2,29 +2,48 @@
 
 stages = read_stages("runs/r20")        # RunError where there is nothing to tell; RecordError names a damaged file
 stages.graph, stages.profile, stages.plan, stages.result, stages.table, stages.run      # None where a stage has not run
+stages.front, stages.family, stages.accordion
 """
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from ..errors import MismatchError, RunError
-from ..records import digest, load_record
-from ..schema import FILES, Graph, Plan, Point, Profile, Result, RunInfo, Table
+from ..errors import LamellaError, MismatchError, RecordError, RunError
+from ..records import digest, from_envelope
+from ..schema import FILES, Accordion, Family, Front, Graph, Plan, Point, Profile, Result, RunInfo, Score, Table
 
 R = TypeVar("R")
+
+KINDS: dict[str, type[Any]] = {
+    "run": RunInfo,
+    "graph": Graph,
+    "profile": Profile,
+    "plan": Plan,
+    "front": Front,
+    "result": Result,
+    "table": Table,
+    "elastic": Family,
+    "accordion": Accordion,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    graph: Graph
+    """`graph` is None only where nothing but a width search has run. `measuring`: the profile is still being measured."""
+
+    graph: Graph | None
     profile: Profile | None = None
     plan: Plan | None = None
     result: Result | None = None
     table: Table | None = None
     run: RunInfo | None = None
+    front: Front | None = None
+    family: Family | None = None
+    accordion: Accordion | None = None
+    measuring: bool = False
     files: Mapping[str, str]  # file name -> compact JSON
 
     @property
@@ -40,21 +59,35 @@ class Stages:
 
 def read_stages(directory: str | Path) -> Stages:
     directory = Path(directory)
-    run, graph = _read(directory, "run", RunInfo), _read(directory, "graph", Graph)
-    profile, plan = _read(directory, "profile", Profile), _read(directory, "plan", Plan)
-    result, table = _read(directory, "result", Result), _read(directory, "table", Table)
-    graph = graph or (profile.graph if profile else None)
-    if graph is None:
+    texts: dict[str, str] = {}
+    found = {key: _read(directory / FILES[key][0], kind, texts) for key, kind in KINDS.items()}
+    graph = found["graph"] or (found["profile"].graph if found["profile"] else None)
+    if graph is None and found["accordion"] is None:
         name, verb = FILES["graph"]
         raise RunError(
             f"{directory}: no {name} here, so there is nothing to report. It is made by `{verb}`; run that first."
         )
-    _check_together(graph, (profile, plan, result))
-    plan = result.plan if result else plan  # what was measured is shown beside the plan it was measured for
+    if graph is not None:
+        _check_together(graph, {key: found[key] for key in ("profile", "plan", "front", "result", "elastic")})
+    profile, measuring = found["profile"], False
+    if profile is None and graph is not None:
+        profile, measuring = partial_profile(directory, graph), True
+    result, table = found["result"], found["table"]
     if table and result and table.plan not in ("", digest(result.plan)):
         table = None  # of an earlier plan
-    files = _texts(directory, ("run", "graph", "profile", "plan", "result", "table"))
-    return Stages(graph=graph, profile=profile, plan=plan, result=result, table=table, run=run, files=files)
+    return Stages(
+        graph=graph,
+        profile=profile,
+        plan=result.plan if result else found["plan"],  # what was measured stands beside the plan it was measured for
+        result=result,
+        table=table,
+        run=found["run"],
+        front=found["front"],
+        family=found["elastic"],
+        accordion=found["accordion"],
+        measuring=measuring and profile is not None,
+        files=texts,
+    )
 
 
 def chosen_level(points: Iterable[Point], width: int) -> float | None:
@@ -62,26 +95,51 @@ def chosen_level(points: Iterable[Point], width: int) -> float | None:
     return next((p.level for p in points if p.width == width), None)
 
 
-def _read(directory: Path, key: str, kind: type[R]) -> R | None:
-    path = directory / FILES[key][0]
-    return load_record(path, kind) if path.exists() else None
+def _read(path: Path, kind: type[R], texts: dict[str, str]) -> R | None:
+    """The record, if its file is there; its compact text goes into `texts`."""
+    if not path.exists():
+        return None
+    try:
+        envelope = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(
+            str(path), f"cannot be read ({error}); it is damaged or was cut short: make it again"
+        ) from None
+    try:
+        record = from_envelope(envelope, kind)
+    except RecordError as error:
+        raise RecordError(f"{path}" + (f": {error.path}" if error.path else ""), error.problem) from None
+    except LamellaError as error:
+        raise type(error)(f"{path}: {error}") from None
+    texts[path.name] = json.dumps(envelope, separators=(",", ":"), ensure_ascii=False)
+    return record
 
 
-def _check_together(graph: Graph, others: Iterable[Profile | Plan | Result | None]) -> None:
-    for other in others:
+def _check_together(graph: Graph, others: Mapping[str, Any]) -> None:
+    for key, other in others.items():
         if other and other.structure != graph.structure:
-            kind = type(other).__name__.lower()
-            name, verb = FILES[kind]
+            name, verb = FILES[key]
             raise MismatchError(
                 f"{name} belongs to another model (structure {other.structure}, and the graph's is {graph.structure}). "
                 f"Make it again with `{verb}`, or name another run directory."
             )
 
 
-def _texts(directory: Path, keys: Iterable[str]) -> dict[str, str]:
-    paths = [directory / FILES[key][0] for key in keys]
-    return {
-        p.name: json.dumps(json.loads(p.read_text(encoding="utf-8")), separators=(",", ":"))
-        for p in paths
-        if p.exists()
-    }
+def partial_profile(directory: Path, graph: Graph) -> Profile | None:
+    """The points that a sweep has written down so far, and its baseline; None where there is no baseline yet."""
+    from ..records import from_plain
+
+    path = directory / FILES["profile_journal"][0]
+    if not path.exists():
+        return None
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]  # the last may be half written
+    try:
+        first, *others = (json.loads(line) for line in lines)
+        if first["identity"].get("structure") != graph.structure:
+            return None
+        entries = {line["key"]: line["value"] for line in others}
+        baseline = from_plain(entries.pop("baseline"), Score)
+        points = tuple(from_plain(value, Point) for value in entries.values())
+    except (ValueError, KeyError, TypeError, LamellaError):
+        return None  # a journal of another kind of sweep, or one that is being made
+    return Profile(graph=graph, baseline=baseline, points=points, notes=("still being measured",))

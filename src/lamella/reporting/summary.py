@@ -7,7 +7,8 @@ sentences(stages)      -> "Most bytes were given by layer3.2.conv2 (18 % of all 
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from ..schema import Graph, Profile, Result, Row, Table
+from ..planning import depth_test
+from ..schema import Accordion, Family, Graph, Profile, Result, Row, Table
 from .facts import LayerFacts, plan_of, steps_of_groups, whole_cost
 from .marks import elide
 from .stages import Stages
@@ -24,7 +25,9 @@ def figures(stages: Stages) -> tuple[Figure, ...]:
     """Measured figures where there are any, else predicted ones, else the dense network's."""
     if stages.table and len(stages.table.rows) > 1:
         return tuple(_from_table(stages.table))
-    return tuple(_from_records(stages))
+    if stages.graph:
+        return tuple(_from_records(stages, stages.graph))
+    return tuple(_from_search(stages.accordion)) if stages.accordion else ()
 
 
 def headline_rows(table: Table) -> tuple[Row, Row]:
@@ -49,8 +52,16 @@ def _from_table(table: Table) -> Iterator[Figure]:
     yield Figure("MACs", f"{times(dense.macs, final.macs)} fewer", f"{short(dense.macs)} → {short(final.macs)}")
 
 
-def _from_records(stages: Stages) -> Iterator[Figure]:
-    graph, outcome = stages.graph, stages.outcome
+def _from_search(found: Accordion) -> Iterator[Figure]:
+    base, winner = found.entry("baseline"), found.entry("winner")
+    counts = f"{whole(base.params)} → {whole(winner.params)}"
+    yield Figure("Parameters", f"{times(base.params, winner.params)} fewer", counts)
+    for metric in [m for m in winner.test if m in base.test][:3]:
+        yield Figure(f"Test {metric}", f"{winner.test[metric].value:.3f}", f"baseline {base.test[metric].value:.3f}")
+
+
+def _from_records(stages: Stages, graph: Graph) -> Iterator[Figure]:
+    outcome = stages.outcome
     dense = whole_cost(graph, graph.widths, {})
     if outcome is None:
         yield Figure("Parameters", short(dense.params), whole(dense.params))
@@ -82,10 +93,33 @@ def _score(stages: Stages) -> Iterator[Figure]:
 
 def sentences(stages: Stages, facts: Sequence[LayerFacts]) -> tuple[str, ...]:
     """What a reader should know first, in the order of the stages that have run."""
-    gave = steps_of_groups(stages.graph, plan_of(stages.outcome))
-    found = [*_outcome(stages), *_givers(facts), *_kept(stages.graph, gave)]
-    found += [*_sensitivity(stages.profile, stages.threshold)] if stages.profile else []
-    return (*found, *_freedom(stages.graph, bool(gave)))
+    found = [*_outcome(stages)]
+    if stages.graph:
+        gave = steps_of_groups(stages.graph, plan_of(stages.outcome))
+        found += [*_givers(facts), *_kept(stages.graph, gave)]
+        found += [*_sensitivity(stages.profile, stages.threshold)] if stages.profile else []
+        found += _freedom(stages.graph, bool(gave))
+    found += [*_levels(stages.family)] if stages.family else []
+    return (*found, *(_search(stages.accordion) if stages.accordion else ()))
+
+
+def _levels(family: Family) -> Iterator[str]:
+    small, large = family.levels[0], family.levels[-1]
+    scores = [x.test or x.validation for x in (small, large)]
+    if len(family.levels) > 1 and all(scores):
+        at = [percent(score.value) for score in scores if score]
+        took = f", {small.latency_ms:.3g} to {large.latency_ms:.3g} ms" if small.latency_ms and large.latency_ms else ""
+        ends = f"from “{_named(small.name)}” ({at[0]}) to “{_named(large.name)}” ({at[1]})"
+        yield f"One set of weights holds {counted(len(family.levels), 'level')}, {ends}{took}."
+
+
+def _search(found: Accordion) -> Iterator[str]:
+    winner = found.entry("winner")
+    against = [c for c in found.comparisons if c.metric == found.metric]
+    for verdict, words in (("better", "better than"), ("open", "not told apart from"), ("worse", "worse than")):
+        names = [c.against for c in against if c.verdict == verdict]
+        if names:
+            yield f"By {_named(found.metric)} on test data, the accordion of {whole(winner.params)} parameters is {words} {_listed(names)}."
 
 
 def _outcome(stages: Stages) -> Iterator[str]:
@@ -128,6 +162,12 @@ def _sensitivity(profile: Profile, threshold: float | None) -> Iterator[str]:
             held = [_holds(profile, group, threshold) for group in (most, least)]
             words += f". {percent(threshold)} is held {held[0]} by the first, {held[1]} by the second"
         yield words + "."
+    if len(means) > 2:
+        yield f"Is it the early layers that matter? {_sentence(depth_test(profile).text)}"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _holds(profile: Profile, group: str, threshold: float) -> str:

@@ -35,6 +35,7 @@ class StepRow(NamedTuple):
     number: int
     what: tuple[tuple[str, str], ...]  # name, change
     predicted: str
+    expected: str
     before: str  # before tuning
     measured: str
     interval: str
@@ -53,7 +54,7 @@ class FrozenRow(NamedTuple):
 def heat_map(profile: Profile, knob: Knob, chosen: Mapping[str, float], threshold: float | None) -> Heat:
     """Targets down, levels across, in the order of the curves; a level that was not measured is None."""
     found = [p for p in profile.points if p.knob == knob]
-    levels = sorted({p.level for p in found}, reverse=knob == "bits")
+    levels = sorted({p.level for p in found}, reverse=knob.startswith("bits"))
     worst = max((profile.baseline.value - p.score.value for p in found), default=0.0)
     rows = []
     for target in dict.fromkeys(p.target for p in found):
@@ -63,7 +64,7 @@ def heat_map(profile: Profile, knob: Knob, chosen: Mapping[str, float], threshol
             for v in levels
         )
         rows.append(HeatRow(target, cells))
-    heads = tuple(ratio(v) if knob == "pruning_ratio" else f"{v:g} bits" for v in levels)
+    heads = tuple(f"{v:g} bits" if knob.startswith("bits") else ratio(v) for v in levels)
     return Heat(heads, tuple(rows))
 
 
@@ -81,10 +82,10 @@ def step_rows(graph: Graph, plan: Plan, result: Result | None) -> tuple[StepRow,
     measured = {m.step: m for m in result.history} if result else {}
     now, rows = graph.widths, []
     for number, step in enumerate(plan.steps, 1):
-        rows.append(_step_row(number, _changes(step, now), step.predicted, measured.get(number)))
+        rows.append(_step_row(number, _changes(step, now), step, measured.get(number)))
         now = {**now, **step.widths}
     later = [m for m in measured.values() if m.step > len(plan.steps)]  # quantization, after the plan's own steps
-    return (*rows, *(_step_row(m.step, ((m.name, ""),), m.predicted, m) for m in later))
+    return (*rows, *(_step_row(m.step, ((m.name, ""),), m, m) for m in later))
 
 
 def _changes(step: Step, now: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
@@ -98,19 +99,19 @@ def _changes(step: Step, now: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
     return tuple(what)
 
 
-def _step_row(
-    number: int, what: tuple[tuple[str, str], ...], expected: float | None, measure: Measure | None
-) -> StepRow:
+def _step_row(number: int, what: tuple[tuple[str, str], ...], told: Step | Measure, measure: Measure | None) -> StepRow:
+    """`told`: what was predicted, by the plan or by the measure of a step that is not in it."""
     score = measure.validation if measure else None
     before = measure.before_tuning if measure else None
     return StepRow(
         number=number,
         what=what,
-        predicted="" if expected is None else percent(expected),
+        predicted="" if told.predicted is None else percent(told.predicted),
+        expected="" if told.expected is None else percent(told.expected),
         before="" if before is None else percent(before),
         measured=percent(score.value) if score else "",
         interval=f"{100 * score.low:.2f} to {100 * score.high:.2f}" if score else "",
-        gap=points(score.value - expected) if score and expected is not None else "",
+        gap=points(score.value - told.predicted) if score and told.predicted is not None else "",
         params=short(measure.params) if measure else "",
         macs=short(measure.macs) if measure else "",
     )

@@ -33,31 +33,55 @@ def ratio_spec(
         for target in targets
         for row in _curve_rows(profile, target, knob, (chosen or {}).get(target))
     ]
-    lines = [{"y": profile.baseline.value, "kind": "baseline"}]
-    lines += [] if threshold is None else [{"y": threshold, "kind": "threshold"}]
+    lines = [("baseline", profile.baseline.value), *([] if threshold is None else [("threshold", threshold)])]
     x = {"field": "level", "type": "quantitative", "axis": _axis(None, format=".0%", tickCount=4, grid=False)}
-    y = {"field": "score", "type": "quantitative", "axis": _axis(None, format=".0%", tickCount=3), "scale": {"zero": False}}
+    y = {
+        "field": "score",
+        "type": "quantitative",
+        "axis": _axis(None, format=".0%", tickCount=3),
+        "scale": {"zero": False},
+    }
     return {
         "data": {"values": rows},
         "columns": COLUMNS,
         "spacing": {"row": 14, "column": 18},
-        "facet": {"field": "panel", "type": "nominal", "title": None, "sort": [names[t] for t in targets], "header": {"labelAnchor": "start", "labelPadding": 4}},
+        "facet": {
+            "field": "panel",
+            "type": "nominal",
+            "title": None,
+            "sort": [names[t] for t in targets],
+            "header": {"labelAnchor": "start", "labelPadding": 4},
+        },
         "spec": {
             **PANEL,
             "layer": [
-                *(_rule(line["y"], line["kind"]) for line in lines),
-                {"mark": {"type": "area", "color": LINE, "opacity": 0.2}, "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}},
+                *(_rule(value, kind) for kind, value in lines),
+                {
+                    "mark": {"type": "area", "color": LINE, "opacity": 0.2},
+                    "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
+                },
                 {"mark": {"type": "line", "color": LINE, "strokeWidth": 1.6}, "encoding": {"x": x, "y": y}},
-                {"transform": [{"filter": "datum.level > 0"}], "mark": {"type": "circle", "color": LINE, "size": 22, "opacity": 1}, "encoding": {"x": x, "y": y, "description": {"field": "words"}}},
-                {"transform": [{"filter": "datum.chosen"}], "mark": {"type": "point", "color": INK, "size": 100, "strokeWidth": 1.6, "filled": False}, "encoding": {"x": x, "y": y, "description": {"field": "words"}}},
+                {
+                    "transform": [{"filter": "datum.level > 0"}],
+                    "mark": {"type": "circle", "color": LINE, "size": 22, "opacity": 1},
+                    "encoding": {"x": x, "y": y, "description": {"field": "words"}},
+                },
+                {
+                    "transform": [{"filter": "datum.chosen"}],
+                    "mark": {"type": "point", "color": INK, "size": 100, "strokeWidth": 1.6, "filled": False},
+                    "encoding": {"x": x, "y": y, "description": {"field": "words"}},
+                },
             ],
         },
     }
 
 
-def _rule(y: float, kind: str) -> Spec:
+def _rule(height: float, kind: str) -> Spec:
     dashed = {"color": ACCENT, "strokeDash": [4, 3]} if kind == "threshold" else {"color": FAINT}
-    return {"mark": {"type": "rule", "strokeWidth": 1, **dashed}, "encoding": {"y": {"datum": y}, "description": {"value": f"{kind} {100 * y:.2f} %"}}}
+    return {
+        "mark": {"type": "rule", "strokeWidth": 1, **dashed},
+        "encoding": {"y": {"datum": height}, "description": {"value": f"{kind} {100 * height:.2f} %"}},
+    }
 
 
 def _axis(title: str | None, **more: object) -> Spec:
@@ -87,17 +111,43 @@ def bits_spec(
     targets = list(dict.fromkeys(p.target for p in found))
     names, base = distinct(targets, 34), profile.baseline.value
     rows = [
-        {"layer": names[p.target], **_in_points(_point_row(p, (chosen or {}).get(p.target)), base), "bits": f"{p.level:g}"}
+        {
+            "layer": names[p.target],
+            **_in_points(_point_row(p, (chosen or {}).get(p.target)), base),
+            "bits": f"{p.level:g}",
+        }
         for p in found
     ]
     widths = [f"{b:g}" for b in sorted({p.level for p in found}, reverse=True)]
     colours = [BITS[next((step for step in BITS if step <= float(b)), 2)] for b in widths]
-    y = {"field": "layer", "type": "nominal", "sort": [names[t] for t in targets], "axis": _axis(None, grid=True, ticks=False, domain=False)}
+    y = {
+        "field": "layer",
+        "type": "nominal",
+        "sort": [names[t] for t in targets],
+        "axis": _axis(None, grid=True, ticks=False, domain=False),
+    }
     ticks = [-1, 0, 1, 2, 5, 10, 20, 50, 100]
     scale = {"type": "symlog", "constant": 1}
-    x = {"field": "lost", "type": "quantitative", "axis": _axis("points lost", values=ticks, orient="top"), "scale": scale}
-    colour = {"field": "bits", "type": "nominal", "sort": widths, "scale": {"domain": widths, "range": colours}, "legend": {"title": "bits", "orient": "top"}}
-    shape = {"field": "bits", "type": "nominal", "sort": widths, "scale": {"domain": widths, "range": SHAPES[: len(widths)]}, "legend": {"title": "bits", "orient": "top"}}
+    x = {
+        "field": "lost",
+        "type": "quantitative",
+        "axis": _axis("points lost", values=ticks, orient="top"),
+        "scale": scale,
+    }
+    colour = {
+        "field": "bits",
+        "type": "nominal",
+        "sort": widths,
+        "scale": {"domain": widths, "range": colours},
+        "legend": {"title": "bits", "orient": "top"},
+    }
+    shape = {
+        "field": "bits",
+        "type": "nominal",
+        "sort": widths,
+        "scale": {"domain": widths, "range": SHAPES[: len(widths)]},
+        "legend": {"title": "bits", "orient": "top"},
+    }
     lines = [("baseline", 0.0), *([] if threshold is None else [("threshold", 100 * (base - threshold))])]
     return {
         "data": {"values": rows},
@@ -105,12 +155,19 @@ def bits_spec(
         "height": {"step": 17},
         "layer": [
             *({"mark": _rule(v, kind)["mark"], "encoding": {"x": {"datum": v}}} for kind, v in lines),
-            {"mark": {"type": "rule", "strokeWidth": 1.4, "color": MUTED}, "encoding": {"y": y, "x": {**x, "field": "least"}, "x2": {"field": "most"}}},
+            {
+                "mark": {"type": "rule", "strokeWidth": 1.4, "color": MUTED},
+                "encoding": {"y": y, "x": {**x, "field": "least"}, "x2": {"field": "most"}},
+            },
             {
                 "mark": {"type": "point", "filled": True, "opacity": 1, "size": 62, "stroke": INK, "strokeWidth": 0.5},
                 "encoding": {"y": y, "x": x, "fill": colour, "shape": shape, "description": {"field": "words"}},
             },
-            {"transform": [{"filter": "datum.chosen"}], "mark": {"type": "point", "filled": False, "color": INK, "size": 170, "strokeWidth": 1.5}, "encoding": {"y": y, "x": x, "description": {"field": "words"}}},
+            {
+                "transform": [{"filter": "datum.chosen"}],
+                "mark": {"type": "point", "filled": False, "color": INK, "size": 170, "strokeWidth": 1.5},
+                "encoding": {"y": y, "x": x, "description": {"field": "words"}},
+            },
         ],
     }
 

@@ -37,15 +37,25 @@ THEME = {
         "titleFontWeight": "normal",
         "labelFontSize": 11,
         "titleFontSize": 11,
+        "titlePadding": 9,
         "labelLimit": 260,
     },
-    "legend": {"labelColor": INK, "titleColor": MUTED, "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 11},
+    "legend": {
+        "symbolStrokeWidth": 0,
+        "labelColor": INK,
+        "titleColor": MUTED,
+        "titleFontWeight": "normal",
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+    },
     "header": {"labelColor": INK, "labelFontSize": 11, "labelFontWeight": 600, "titleColor": MUTED},
     "title": {"color": INK, "fontSize": 12, "anchor": "start"},
 }
 
 _NOISE = re.compile(r' (?:aria-roledescription|role|pointer-events|aria-hidden)="[^"]*"| class="(?!mark-)[^"]*"')
-_EMPTY = re.compile(r'<path class="(?:background|foreground)"[^>]*?/>|<path[^>]* d="M0,0h0v0h0Z"[^>]*?/>|<path d="" display="none"/>')
+_EMPTY = re.compile(
+    r'<path class="(?:background|foreground)"[^>]*?/>|<path[^>]* d="M0,0h0v0h0Z"[^>]*?/>|<path d="" display="none"/>'
+)
 _TOLD = re.compile(r'<(path|text|rect|line|g)((?:(?! aria-label=)[^>])*?) aria-label="([^"]*)"([^>]*?)(/?)>')
 
 
@@ -60,18 +70,15 @@ def chart_svg(spec: Spec, *, label: str, scheme: Scheme | None = None) -> str:
     if head is None or view is None:
         raise ValueError("vl-convert gave no SVG")
     width = f' style="max-width:{float(view[1]) * 1.25:.0f}px"' if scheme is None else ""
-    start = f'<svg xmlns="http://www.w3.org/2000/svg" class="lm-picture lm-chart" {view[0]}{width} role="img" aria-label="{escape(shown(label))}">'
+    told = f'{width} role="img" aria-label="{escape(shown(label))}"'
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" class="lm-chart" {view[0]}{told}>'
     whole = start + text[head.end() :]
     return flat(whole, scheme) if scheme else whole
 
 
 def _drawn(spec: Spec) -> str:
-    try:
-        import vl_convert
-    except ModuleNotFoundError:
-        raise MissingExtra("vl-convert-python", "report", "a chart") from None
     themed = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", "config": THEME, **_safe(spec)}
-    return str(vl_convert.vegalite_to_svg(themed))
+    return str(_converter("a chart").vegalite_to_svg(themed))
 
 
 def _safe(value: Any) -> Any:
@@ -93,7 +100,20 @@ def _told(found: re.Match[str]) -> str:
     return f"<{tag}{before}{after}><title>{words}</title></{tag}>"
 
 
-def standalone(text: str, scheme: Scheme) -> str:
-    """A chart on paper of its own: a ground behind it."""
+def grounded(text: str, scheme: Scheme) -> str:
+    """An SVG with a ground behind it, for a file of its own."""
     ground = f'<rect width="100%" height="100%" fill="{palette(scheme)["paper"]}"/>'
     return re.sub(r"(<svg[^>]*>)", rf"\1{ground}", text, count=1)
+
+
+def png_of(text: str, scale: float) -> bytes:
+    """An SVG as PNG, drawn without a browser. MissingExtra where vl-convert is not installed."""
+    return bytes(_converter("a PNG").svg_to_png(text, scale=scale))
+
+
+def _converter(purpose: str) -> Any:
+    try:
+        import vl_convert
+    except ModuleNotFoundError:
+        raise MissingExtra("vl-convert-python", "report", purpose) from None
+    return vl_convert

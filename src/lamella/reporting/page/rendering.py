@@ -1,47 +1,33 @@
-"""The page: one self-contained HTML file that tells a whole run, from whatever stages exist.
+"""From stages to the text of the page.
 
-    write_report("runs/r20")        -> runs/r20/report.html
-    render(read_stages("runs/r20")) -> the text of the page
-
-No script, no network: the page forbids itself both (Content-Security-Policy), so a hostile name can only be text. Facts
-on hover and focus are styles; the data are links that hold the files themselves.
+The page is mailed and opened years later, so it holds everything: styles, pictures, data. The one script (sorting
+fingerprints, the slider of an elastic network) is ours and is named by its hash in the Content-Security-Policy, which forbids
+every other script and every request; so a hostile name can only be text. Without the script all is still there to read.
 """
 
 import base64
-from collections.abc import Iterator, Mapping
+import hashlib
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from ..records import to_plain
-from ..runs import write_atomically
-from ..schema import FILES, Knob, Profile
-from . import words
-from .curves import curve_marks
-from .facts import layer_facts
-from .marks import elide, picture_css, shown, svg
-from .ribbon import ribbon_marks
-from .stages import Stages, chosen_level, read_stages
-from .summary import figures, sentences
-from .tables import Heat, frozen_rows, heat_map, step_rows
-from .walk import walk_marks
+from ...records import to_plain
+from ...runs import write_atomically
+from ...schema import FILES
+from .. import words
+from ..facts import layer_facts
+from ..marks import elide, shown
+from ..stages import Stages, read_stages
+from ..styles import picture_css
+from ..summary import figures, sentences
+from .datasets import csv_files
+from .sections import Charts, sections
 
-
-class Curves(NamedTuple):
-    """The curves of one knob: a panel per target, and the same numbers as a heat map."""
-
-    knob: Knob
-    panels: tuple[Markup, ...]
-    heat: Heat
-
-    @property
-    def folded(self) -> bool:
-        """Whether the heat map tells it better at first sight."""
-        return self.knob == "bits" or len(self.panels) > 24
+RULES = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; script-src 'sha256-{}'"
 
 
 def write_report(directory: str | Path) -> Path:
@@ -51,68 +37,35 @@ def write_report(directory: str | Path) -> Path:
     return path
 
 
-def render(stages: Stages) -> str:
-    """The page as text."""
-    facts = layer_facts(stages.graph, stages.outcome)
-    model = stages.run.model if stages.run else stages.graph.model
+def render(stages: Stages, *, live: bool = False) -> str:
+    """The page as text. `live`: it asks its server for news while it is open."""
+    facts = layer_facts(stages.graph, stages.outcome, stages.profile) if stages.graph else ()
+    charts = Charts()
+    found = sections(stages, facts, charts)
+    script = _read("page.js")
     page: str = _template().render(
-        title=f"{model} on {stages.run.task}" if stages.run else model,
+        title=_title(stages),
+        rules=RULES.format(_hash(script)) + ("; connect-src 'self'" if live else ""),
         css=Markup(picture_css() + _read("page.css")),
+        script=Markup(script),
+        live=live,
         stages=stages,
         figures=figures(stages),
         sentences=sentences(stages, facts),
-        ribbon=_picture(
-            ribbon_marks(stages.graph, stages.outcome), f"Architecture ribbon: {len(facts)} layers along depth"
-        ),
-        facts=facts,
-        curves=tuple(_curves(stages)),
-        steps=step_rows(stages.graph, stages.plan, stages.result) if stages.plan else (),
-        walk=_walk(stages),
-        frozen=frozen_rows(stages.graph),
+        sections=found,
+        missing=charts.missing,
         provenance=_provenance(stages),
-        downloads=[(name, _link(text), words.size(len(text))) for name, text in stages.files.items()],
+        downloads=[_download(name, text) for name, text in {**csv_files(stages, facts), **stages.files}.items()],
     )
     return page
 
 
-def _picture(marks: Any, label: str) -> Markup:
-    return Markup(svg(marks, label=label, style=False))
-
-
-def _walk(stages: Stages) -> Markup | None:
-    history = stages.result.history if stages.result else ()
-    return _picture(walk_marks(history), "Score after each step, measured and predicted") if len(history) > 1 else None
-
-
-def _curves(stages: Stages) -> Iterator[Curves]:
-    if stages.profile:
-        for knob, chosen in (("pruning_ratio", chosen_ratios(stages)), ("bits", chosen_bits(stages))):
-            if any(p.knob == knob for p in stages.profile.points):
-                yield _knob_curves(stages.profile, knob, chosen, stages.threshold)  # type: ignore[arg-type]
-
-
-def _knob_curves(profile: Profile, knob: Knob, chosen: Mapping[str, float], threshold: float | None) -> Curves:
-    panels = tuple(
-        _picture(
-            curve_marks(profile, target, knob, threshold=threshold, chosen=chosen.get(target)),
-            f"Score curve of {target}",
-        )
-        for target in dict.fromkeys(p.target for p in profile.points if p.knob == knob)
+def _title(stages: Stages) -> str:
+    if stages.run:
+        return f"{stages.run.model} on {stages.run.task}"
+    return (
+        stages.graph.model if stages.graph else f"{stages.accordion.task if stages.accordion else ''}: a width search"
     )
-    return Curves(knob, panels, heat_map(profile, knob, chosen, threshold))
-
-
-def chosen_ratios(stages: Stages) -> dict[str, float]:
-    """The level each group's plan width was measured at, where it was."""
-    plan, profile = stages.plan, stages.profile
-    if not (plan and profile):
-        return {}
-    levels = {group: chosen_level(profile.curve(group), width) for group, width in plan.widths.items()}
-    return {group: level for group, level in levels.items() if level is not None}
-
-
-def chosen_bits(stages: Stages) -> dict[str, float]:
-    return {layer: float(bits) for layer, bits in stages.outcome.bits.items()} if stages.outcome else {}
 
 
 def _provenance(stages: Stages) -> list[tuple[str, str]]:
@@ -122,21 +75,34 @@ def _provenance(stages: Stages) -> list[tuple[str, str]]:
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         if text not in ("", None):
             rows.append((name, str(text)))
-    return [*rows, ("structure", stages.graph.structure)]
+    if stages.result:
+        rows.append(("seed of the walk", str(stages.result.seed)))
+    return [*rows, *([("structure", stages.graph.structure)] if stages.graph else [])]
 
 
-def _link(text: str) -> str:
-    return "data:application/json;base64," + base64.b64encode(text.encode()).decode()
+def _download(name: str, text: str) -> tuple[str, str, str]:
+    kind = "text/csv" if name.endswith(".csv") else "application/json"
+    data = text.encode("utf-8", errors="replace")
+    return name, f"data:{kind};base64,{base64.b64encode(data).decode()}", words.size(len(data))
+
+
+def _hash(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 @cache
 def _template() -> Template:
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_finalize, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(lambda name: _read(f"templates/{name}")),
     )
     environment.filters |= {"elide": elide}
     environment.globals |= {"words": words, "counted": words.counted}
-    return environment.from_string(_read("page.html.j2"))
+    return environment.get_template("page.html.j2")
 
 
 def _finalize(value: Any) -> Any:

@@ -9,6 +9,7 @@ to fewer bits, one bar per width. Both grow with the square root of the loss, so
 more ink, and the darker, the more sensitive. At the right six columns: shares P M A L and traits R F.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ class Scale:
 
     def height(self, loss: float) -> float:
         """Of a loss, as a fraction of the room."""
-        return min(1.0, loss / self.loss) ** 0.5
+        return math.sqrt(min(1.0, loss / self.loss))
 
 
 def scale_of(prints: Sequence[LayerPrint]) -> Scale:

@@ -68,7 +68,8 @@ def _distances(features: Floats) -> Floats:
     known = ~np.isnan(features)
     means = np.where(known, features, 0).sum(0) / np.maximum(1, known.sum(0))
     filled = np.where(known, features, means)
-    return np.sqrt(np.maximum(0, ((filled[:, None] - filled[None]) ** 2).sum(2)))
+    apart: Floats = np.sqrt(((filled[:, None] - filled[None]) ** 2).sum(2))
+    return apart
 
 
 def _clusters(distances: Floats) -> list[list[int]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...schema import Graph, Profile
-from ..marks import Box, Mark, path_mark, text_mark
+from ..marks import Box, Mark, box_mark, path_mark, text_mark
 from ..words import percent
 from .facts import LayerPrint, layer_prints
 from .glyph import BITS, COLUMNS, HEIGHT, PLOT, WIDTH, Scale, glyph_marks, scale_of
@@ -58,7 +58,8 @@ def legend_marks(scale: Scale) -> tuple[Mark, ...]:
             text_mark("panel", letter, right + 40, at, 11, "end"),
             text_mark("caption" if letter else "caption faint", text, right + 50, at, 11 if letter else 9.5),
         ]
-    return (*glyph, *words, *_leads(x, y), *_reading(x + WIDTH + 436, y))
+    room = box_mark("hit", Box(x=0, y=0, width=PER_ROW * (WIDTH + GAP) + 20, height=LEGEND - 16))
+    return (room, *glyph, *words, *_leads(x, y), *_reading(x + WIDTH + 424, y))
 
 
 def _leads(x: float, y: float) -> list[Mark]:

@@ -8,6 +8,6 @@ pruned), and under it insets: points lost without half its channels, its share o
 before and now. A brace joins layers whose channels leave together; parallel branches are bands of their own.
 """
 
-from .drawing import ribbon_marks
+from .drawing import marks_at, ribbon_marks
 
-__all__ = ["ribbon_marks"]
+__all__ = ["marks_at", "ribbon_marks"]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Facts = Sequence[LayerFacts]
 Name = Literal["sensitivity", "bytes", "MACs", "latency"]
 
+SPENT: tuple[Name, ...] = ("bytes", "MACs", "latency")
 CELL, BARS = 16.0, 32.0
 STEPS = (0.002, 0.01, 0.03, 0.1, 0.3)  # losses at which a cell of the sensitivity row gets one shade darker
 CHARACTER = 5.2  # pixels of a digit in a cell
@@ -36,11 +37,11 @@ class Inset:
 def insets_of(facts: Facts) -> tuple[Inset, ...]:
     """The rows that these facts can fill, from the top."""
     found = [Inset(name="sensitivity", height=CELL)] if any(f.half_losses for f in facts) else []
-    for name in ("bytes", "MACs", "latency"):
-        amounts = [amounts_of(f, name) for f in facts]  # type: ignore[arg-type]
+    for name in SPENT:
+        amounts = [amounts_of(f, name) for f in facts]
         tallest, total = max((max(a) for a in amounts), default=0.0), sum(a[0] for a in amounts)
         if name == "bytes" or tallest > 0:
-            found.append(Inset(name=name, height=BARS, tallest=tallest or 1.0, total=total or 1.0))  # type: ignore[arg-type]
+            found.append(Inset(name=name, height=BARS, tallest=tallest or 1.0, total=total or 1.0))
     return tuple(found)
 
 
