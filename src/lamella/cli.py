@@ -18,6 +18,7 @@ from .commands.accordion import accordion
 from .commands.compress import compress
 from .commands.elastic import elasticize, serve_levels
 from .commands.plan import plan
+from .commands.report import report
 from .commands.shared import AsJson, Quiet, Run, complain, show, working
 from .errors import LamellaError
 from .reach import reach
@@ -236,13 +237,6 @@ def export(run: Run, quiet: Quiet = False, as_json: AsJson = False) -> None:
     show("wrote " + " and ".join(paths), {"files": paths}, quiet=quiet, as_json=as_json)
 
 
-@app.command()
-def report(run: Run, quiet: Quiet = False, as_json: AsJson = False) -> None:
-    """Write report.html: the whole run on one self-contained page. Needs no torch, and works on a copied directory."""
-    from .reporting import write_report
-
-    path = write_report(run)
-    show(f"wrote {path}", {"report": str(path)}, quiet=quiet, as_json=as_json)
-
+app.command()(report)
 
 __all__ = ["app", "main"]

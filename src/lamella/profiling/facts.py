@@ -23,8 +23,8 @@ def layer_facts(
 ) -> dict[str, dict[str, float]]:
     """Per layer: position, params, macs, memory (bytes of activations per sample) and statistics of its weight.
 
-    With a program also its receptive field, the side of the picture, and 1.0 where its input's field already exceeds that. With a table also
-    `latency_ms` at batch 1; layers that the table does not know yet are measured and kept there.
+    With a program also its receptive field, the side of the picture, and 1.0 where its input's field already exceeds that. With a
+    table also `latency_ms` at batch 1; layers that the table does not know yet are measured and kept there.
     """
     fields = receptive_fields(program) if program else {}
     latencies = layer_latencies(graph, table) if table else {}

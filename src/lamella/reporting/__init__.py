@@ -6,6 +6,7 @@
     chart_svg(ratio_spec(profile, ...), label=...)  a standard chart (extra `report`)
     draw(profile); draw(plan, graph)                the picture of a value, in a notebook
     save_pictures("runs/r20", svg="figures")        every picture of a run as files
+    with serving("runs/r20") as served: ...         the page, live
 
 Geometry is data (`Mark`): `ribbon_marks` and `print_marks` decide, `svg` writes down. Charts are Vega-Lite specifications.
 """
@@ -15,5 +16,17 @@ from .marks import Mark, svg
 from .page import write_report
 from .prints import print_marks
 from .ribbon import ribbon_marks
+from .watching import Served, serving
 
-__all__ = ["Drawing", "Mark", "draw", "print_marks", "ribbon_marks", "save_pictures", "svg", "write_report"]
+__all__ = [
+    "Drawing",
+    "Mark",
+    "Served",
+    "draw",
+    "print_marks",
+    "ribbon_marks",
+    "save_pictures",
+    "serving",
+    "svg",
+    "write_report",
+]

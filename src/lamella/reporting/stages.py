@@ -12,8 +12,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import LamellaError, MismatchError, RecordError, RunError
-from ..records import digest, from_envelope
-from ..schema import FILES, Accordion, Family, Front, Graph, Plan, Point, Profile, Result, RunInfo, Score, Table
+from ..records import digest, from_envelope, from_plain
+from ..schema import (
+    FILES,
+    Accordion,
+    Family,
+    Front,
+    Graph,
+    Measure,
+    Plan,
+    Point,
+    Profile,
+    Result,
+    RunInfo,
+    Score,
+    Table,
+)
 
 R = TypeVar("R")
 
@@ -32,7 +46,10 @@ KINDS: dict[str, type[Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    """`graph` is None only where nothing but a width search has run. `measuring`: the profile is still being measured."""
+    """`graph` is None only where nothing but a width search has run. `measuring`: the profile is still being measured.
+
+    `walking`: the steps finished so far of a walk that goes on.
+    """
 
     graph: Graph | None
     profile: Profile | None = None
@@ -44,12 +61,18 @@ class Stages:
     family: Family | None = None
     accordion: Accordion | None = None
     measuring: bool = False
+    walking: tuple[Measure, ...] = ()
     files: Mapping[str, str]  # file name -> compact JSON
 
     @property
     def outcome(self) -> Plan | Result | None:
         """The furthest stage that gives widths."""
         return self.result or self.plan
+
+    @property
+    def history(self) -> tuple[Measure, ...]:
+        """What was measured step by step, of a walk that is done or goes on."""
+        return self.result.history if self.result else self.walking
 
     @property
     def threshold(self) -> float | None:
@@ -72,14 +95,18 @@ def read_stages(directory: str | Path) -> Stages:
     profile, measuring = found["profile"], False
     if profile is None and graph is not None:
         profile, measuring = partial_profile(directory, graph), True
-    result, table = found["result"], found["table"]
+    result, table, plan = found["result"], found["table"], found["plan"]
+    walking: tuple[Measure, ...] = ()
+    if result is None and plan is not None and graph is not None:
+        walking = partial_history(directory, graph)
     if table and result and table.plan not in ("", digest(result.plan)):
         table = None  # of an earlier plan
     return Stages(
         graph=graph,
         profile=profile,
-        plan=result.plan if result else found["plan"],  # what was measured stands beside the plan it was measured for
+        plan=result.plan if result else plan,  # what was measured stands beside the plan it was measured for
         result=result,
+        walking=walking,
         table=table,
         run=found["run"],
         front=found["front"],
@@ -127,19 +154,36 @@ def _check_together(graph: Graph, others: Mapping[str, Any]) -> None:
 
 def partial_profile(directory: Path, graph: Graph) -> Profile | None:
     """The points that a sweep has written down so far, and its baseline; None where there is no baseline yet."""
-    from ..records import from_plain
-
-    path = directory / FILES["profile_journal"][0]
-    if not path.exists():
-        return None
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]  # the last may be half written
+    entries = _journal(directory / FILES["profile_journal"][0], graph)
     try:
-        first, *others = (json.loads(line) for line in lines)
-        if first["identity"].get("structure") != graph.structure:
-            return None
-        entries = {line["key"]: line["value"] for line in others}
         baseline = from_plain(entries.pop("baseline"), Score)
         points = tuple(from_plain(value, Point) for value in entries.values())
-    except (ValueError, KeyError, TypeError, LamellaError):
-        return None  # a journal of another kind of sweep, or one that is being made
-    return Profile(graph=graph, baseline=baseline, points=points, notes=("still being measured",))
+    except (KeyError, RecordError):
+        return None
+    return Profile(graph=graph, baseline=baseline, points=points)
+
+
+def partial_history(directory: Path, graph: Graph) -> tuple[Measure, ...]:
+    """The steps that the walk written to last has finished so far."""
+    journals = sorted(directory.glob("steps/*/steps.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    entries = _journal(journals[-1], graph) if journals else {}
+    try:
+        return tuple(from_plain(value["measure"], Measure) for value in entries.values())
+    except (KeyError, TypeError, RecordError):
+        return ()
+
+
+def _journal(path: Path, graph: Graph) -> dict[str, Any]:
+    """The whole lines of a journal by key, read without touching it; none of another model, or of one that is damaged.
+
+    A journal in use may end in half a line. It is read for looking only, so what cannot be read is not an error here.
+    """
+    if not path.exists():
+        return {}
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    try:
+        first, *others = (json.loads(line) for line in lines)
+        ours = first["identity"].get("structure") == graph.structure
+        return {line["key"]: line["value"] for line in others} if ours else {}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}

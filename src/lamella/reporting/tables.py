@@ -4,13 +4,15 @@ heat = heat_map(profile, "pruning_ratio", chosen={"conv1": 0.4}, threshold=0.965
 heat.rows[0].cells[3]                   # Cell(text="97.1", warmth=2, ...)
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ..schema import Graph, Knob, Measure, Plan, Point, Profile, Result, Step
+from ..schema import Graph, Knob, Measure, Plan, Point, Profile, Step
 from .words import counted, members, percent, points, ratio, scored, short
 
 WARMEST = 9
+MOST_COLUMNS = 12
+TENTHS = tuple(k / 10 for k in range(1, 10))
 
 
 class Cell(NamedTuple):
@@ -52,20 +54,37 @@ class FrozenRow(NamedTuple):
 
 
 def heat_map(profile: Profile, knob: Knob, chosen: Mapping[str, float], threshold: float | None) -> Heat:
-    """Targets down, levels across, in the order of the curves; a level that was not measured is None."""
+    """Targets down, levels across, in the order of the curves; a level that was not measured is None.
+
+    Groups round a ratio to widths of their own. Where that gives too many levels a column takes what comes nearest to it.
+    """
     found = [p for p in profile.points if p.knob == knob]
-    levels = sorted({p.level for p in found}, reverse=knob.startswith("bits"))
+    levels = _columns(found, knob)
     worst = max((profile.baseline.value - p.score.value for p in found), default=0.0)
-    rows = []
-    for target in dict.fromkeys(p.target for p in found):
-        at = {p.level: p for p in found if p.target == target}
-        cells = tuple(
-            _cell(at[v], profile.baseline.value, worst, chosen.get(target), threshold) if v in at else None
-            for v in levels
+    targets: dict[str, dict[float, Point]] = {p.target: {} for p in found}
+    for point in found:
+        column, row = min(levels, key=lambda v: abs(v - point.level)), targets[point.target]
+        picked = chosen.get(point.target) == point.level
+        if column not in row or picked or abs(point.level - column) < abs(row[column].level - column):
+            row[column] = point
+    rows = tuple(
+        HeatRow(
+            target,
+            tuple(
+                _cell(at[v], profile.baseline.value, worst, chosen.get(target), threshold) if v in at else None
+                for v in levels
+            ),
         )
-        rows.append(HeatRow(target, cells))
-    heads = tuple(f"{v:g} bits" if knob.startswith("bits") else ratio(v) for v in levels)
-    return Heat(heads, tuple(rows))
+        for target, at in targets.items()
+    )
+    near = "" if knob.startswith("bits") or len(levels) != len(TENTHS) else "≈ "
+    heads = tuple(f"{v:g} bits" if knob.startswith("bits") else near + ratio(v) for v in levels)
+    return Heat(heads, rows)
+
+
+def _columns(points: Iterable[Point], knob: Knob) -> list[float]:
+    levels = sorted({p.level for p in points}, reverse=knob.startswith("bits"))
+    return levels if len(levels) <= MOST_COLUMNS or knob.startswith("bits") else list(TENTHS)
 
 
 def _cell(point: Point, baseline: float, worst: float, chosen: float | None, threshold: float | None) -> Cell:
@@ -73,13 +92,16 @@ def _cell(point: Point, baseline: float, worst: float, chosen: float | None, thr
     warmth = round(WARMEST * (lost / worst) ** 0.5) if worst > 0 else 0
     holds = threshold is not None and point.score.value >= threshold
     picked = chosen is not None and abs(chosen - point.level) < 1e-6
-    title = scored(point.score) + ("; at or above the threshold" if holds else "") + ("; chosen" if picked else "")
+    level = f"{point.level:g} bits: " if point.knob.startswith("bits") else f"{ratio(point.level)}: "
+    title = (
+        level + scored(point.score) + ("; at or above the threshold" if holds else "") + ("; chosen" if picked else "")
+    )
     return Cell(f"{100 * point.score.value:.1f}", warmth, picked, holds, title)
 
 
-def step_rows(graph: Graph, plan: Plan, result: Result | None) -> tuple[StepRow, ...]:
+def step_rows(graph: Graph, plan: Plan, history: Sequence[Measure]) -> tuple[StepRow, ...]:
     """The plan in its order, with what was measured after each step."""
-    measured = {m.step: m for m in result.history} if result else {}
+    measured = {m.step: m for m in history}
     now, rows = graph.widths, []
     for number, step in enumerate(plan.steps, 1):
         rows.append(_step_row(number, _changes(step, now), step, measured.get(number)))

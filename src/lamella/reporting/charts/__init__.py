@@ -5,9 +5,10 @@ text = chart_svg(spec, label="Score curves")                                Miss
 """
 
 from .accordions import controls_spec, pairs_spec, widths_spec
+from .grammar import Spec
 from .outcomes import family_spec, front_spec, score_of, walk_spec
 from .sweeps import bits_spec, ratio_spec
-from .vega import Spec, chart_svg, grounded, png_of
+from .vega import chart_svg, grounded, png_of
 
 __all__ = [
     "Spec",

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from ...schema import Cost, Family, Front, Level, Measure, Plan, Score
 from ..marks import elide
 from ..words import percent, scored, short, size
-from .vega import ACCENT, FAINT, INK, LINE, PAPER, SECOND, Spec
+from .grammar import ACCENT, FAINT, INK, LINE, PAPER, SECOND, Spec, dots, kinds, layer, quantity, whiskers
 
+WIDE = {"width": 860, "height": 220}
 UNITS = {
     "bytes": "bytes of the file",
     "params": "parameters",
@@ -19,166 +20,80 @@ UNITS = {
     "memory": "bytes of activations",
     "latency_ms": "ms",
 }
-WIDE = {"width": 860, "height": 220}
-SERIES = {
+SERIES = {  # colour and dashes
     "measured": (LINE, [1, 0]),
     "before tuning": (FAINT, [1, 0]),
     "step alone": (SECOND, [2, 3]),
     "expected": (ACCENT, [5, 3]),
 }
+BESIDE = {"dense": "square", "this plan": "cross", "measured, untuned": "circle"}
 
 
 def walk_spec(history: Sequence[Measure]) -> Spec:
     """Score after each step: measured with its interval, before tuning, predicted for the step alone, expected of all steps."""
     rows = [row for m in history for row in _walk_rows(m)]
     present = [name for name in SERIES if any(r["kind"] == name for r in rows)]
-    x = {
-        "field": "step",
-        "type": "quantitative",
-        "axis": {"title": "step of the plan (0: dense)", "tickMinStep": 1, "format": "d", "grid": False},
-    }
-    y = {
-        "field": "score",
-        "type": "quantitative",
-        "axis": {"title": "validation score", "format": ".1%"},
-        "scale": {"zero": False},
-    }
-    scale = {"domain": present, "range": [SERIES[name][0] for name in present]}
-    colour = {
-        "field": "kind",
-        "type": "nominal",
-        "sort": present,
-        "scale": scale,
-        "legend": {"title": None, "orient": "top"},
-    }
-    dash = {
-        "field": "kind",
-        "type": "nominal",
-        "sort": present,
-        "scale": {"domain": present, "range": [SERIES[n][1] for n in present]},
-        "legend": None,
-    }
+    x = quantity("step", "step of the plan (0: dense)", tickMinStep=1, format="d", grid=False)
+    y = quantity("score", "validation score", format=".1%")
+    colour = kinds("kind", present, [SERIES[name][0] for name in present])
+    dash = kinds("kind", present, [SERIES[name][1] for name in present], None)
     return {
         "data": {"values": rows},
         **WIDE,
         "layer": [
-            {
-                "mark": {"type": "line", "strokeWidth": 1.6},
-                "encoding": {"x": x, "y": y, "color": colour, "strokeDash": dash},
-            },
-            {
-                "transform": [{"filter": "isValid(datum.low)"}],
-                "mark": {"type": "rule", "color": LINE, "strokeWidth": 1.2},
-                "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
-            },
-            {
-                "mark": {"type": "point", "filled": True, "opacity": 1, "size": 34},
-                "encoding": {"x": x, "y": y, "color": colour, "description": {"field": "words"}},
-            },
+            layer("line", {"x": x, "y": y, "color": colour, "strokeDash": dash}, strokeWidth=1.6),
+            whiskers(x, y, color=LINE),
+            dots(x, y, color=colour),
         ],
     }
 
 
 def _walk_rows(measure: Measure) -> Iterable[Spec]:
-    about = f"step {measure.step}, {elide(measure.name, 60)}"
-    score = measure.validation
-    yield {
-        "step": measure.step,
-        "kind": "measured",
-        "score": score.value,
-        "low": score.low,
-        "high": score.high,
-        "words": f"{about}: {scored(score)}",
-    }
-    others = (
-        ("before tuning", measure.before_tuning),
-        ("step alone", measure.predicted),
-        ("expected", measure.expected),
-    )
-    for kind, value in others:
+    about, score = f"step {measure.step}, {elide(measure.name, 60)}", measure.validation
+    at = {"step": measure.step, "low": score.low, "high": score.high}
+    yield {**at, "kind": "measured", "score": score.value, "words": f"{about}: {scored(score)}"}
+    others = {"before tuning": measure.before_tuning, "step alone": measure.predicted, "expected": measure.expected}
+    for kind, value in others.items():
         if value is not None:
             yield {"step": measure.step, "kind": kind, "score": value, "words": f"{about}, {kind}: {percent(value)}"}
 
 
 def front_spec(front: Front, plan: Plan | None = None) -> Spec:
-    """Predicted score against what is spent. Rings: measured. The cross: the plan of this run; the square: the dense network."""
+    """Predicted score against what is spent; beside it the dense network, the plan of this run, and what was measured."""
     axis = "bytes" if front.axis == "max_drop" else front.axis
-    rows = []
-    for row in front.rows:
-        amount = row.latency_ms if axis == "latency_ms" else getattr(row.predicted, axis)
-        if amount:
-            score = f"predicted {percent(row.predicted_score)} ({row.drop:.2f} points below dense)"
-            words = f"limit {row.limit}: {_amount(axis, amount)}, {score}"
-            rows.append({"spent": amount, "score": row.predicted_score, "measured": row.measured_score, "words": words})
-    marks = [
-        {
-            "spent": _spent(axis, front.dense, front.dense_latency_ms),
-            "score": front.dense_score,
-            "what": "dense",
-            "words": f"dense: {percent(front.dense_score)}",
-        }
-    ]
+    rows = [_front_row(axis, r.predicted, r.latency_ms, r.predicted_score, f"limit {r.limit}") for r in front.rows]
+    beside = [_front_row(axis, front.dense, front.dense_latency_ms, front.dense_score, "dense")]
     if plan is not None and plan.predicted_score is not None:
-        spent = _spent(axis, plan.predicted, plan.latency_ms)
-        marks.append(
-            {
-                "spent": spent,
-                "score": plan.predicted_score,
-                "what": "this plan",
-                "words": f"this plan: {_amount(axis, spent or 0)}, predicted {percent(plan.predicted_score)}",
-            }
-        )
-    marks = [m for m in marks if m["spent"]]
-    x = {
-        "field": "spent",
-        "type": "quantitative",
-        "scale": {"zero": True},
-        "axis": {"title": UNITS[axis], "format": "~s"},
-    }
-    y = {
-        "field": "score",
-        "type": "quantitative",
-        "scale": {"zero": False},
-        "axis": {"title": "predicted score, untuned", "format": ".1%"},
-    }
-    shape = {
-        "field": "what",
-        "type": "nominal",
-        "scale": {"domain": ["dense", "this plan"], "range": ["square", "cross"]},
-        "legend": {"title": None, "orient": "top"},
-    }
+        beside.append(_front_row(axis, plan.predicted, plan.latency_ms, plan.predicted_score, "this plan"))
+    for r in front.rows:
+        if r.measured_score is not None:
+            row = _front_row(axis, r.predicted, r.latency_ms, r.measured_score, f"limit {r.limit}, measured untuned")
+            beside.append({**row, "what": "measured, untuned"})
+    beside = [row for row in beside if row["spent"]]
+    x = quantity("spent", UNITS[axis], scale={"zero": True}, format="~s")
+    y = quantity("score", "predicted score, untuned", format=".1%")
+    used = [what for what in BESIDE if any(row["what"] == what for row in beside)]
+    marks = kinds("what", used, [BESIDE[what] for what in used])
+    colour = kinds("what", used, [ACCENT if what.startswith("measured") else INK for what in used])
     return {
         **WIDE,
         "layer": [
-            {
-                "data": {"values": rows},
-                "mark": {"type": "line", "color": LINE, "interpolate": "step-before", "strokeWidth": 1.6},
-                "encoding": {"x": x, "y": y},
-            },
-            {
-                "data": {"values": rows},
-                "mark": {"type": "circle", "color": LINE, "size": 46, "opacity": 1},
-                "encoding": {"x": x, "y": y, "description": {"field": "words"}},
-            },
-            {
-                "data": {"values": [r for r in rows if r["measured"] is not None]},
-                "mark": {"type": "point", "color": ACCENT, "size": 80, "filled": False},
-                "encoding": {"x": x, "y": {**y, "field": "measured"}},
-            },
-            {
-                "data": {"values": marks},
-                "mark": {"type": "point", "filled": True, "size": 120, "color": INK, "opacity": 1},
-                "encoding": {"x": x, "y": y, "shape": shape, "description": {"field": "words"}},
-            },
+            # Between two limits the best plan known is the one of the tighter limit.
+            layer("line", {"x": x, "y": y}, data=rows, color=LINE, interpolate="step-after", strokeWidth=1.6),
+            dots(x, y, data=rows, color=LINE, size=46),
+            dots(x, y, data=beside, shape=marks, color=colour, size=110),
         ],
     }
 
 
-def _spent(axis: str, cost: Cost, latency_ms: float | None) -> float | None:
-    return latency_ms if axis == "latency_ms" else float(getattr(cost, axis))
+def _front_row(axis: str, cost: Cost, latency_ms: float | None, score: float, what: str) -> Spec:
+    spent = latency_ms if axis == "latency_ms" else float(getattr(cost, axis))
+    return {"spent": spent, "score": score, "what": what, "words": f"{what}: {_amount(axis, spent)}, {percent(score)}"}
 
 
-def _amount(axis: str, amount: float) -> str:
+def _amount(axis: str, amount: float | None) -> str:
+    if amount is None:
+        return "not timed"
     if axis in ("bytes", "memory"):
         return size(amount)
     return f"{amount:.3g} ms" if axis == "latency_ms" else f"{short(amount)} {UNITS[axis]}"
@@ -187,46 +102,20 @@ def _amount(axis: str, amount: float) -> str:
 def family_spec(family: Family) -> Spec:
     """A dot per level with its interval, joined from the smallest to the largest."""
     timed = all(level.latency_ms for level in family.levels)
-    rows = [_level_row(level, timed) for level in family.levels if score_of(level)]
+    rows = [row for level in family.levels for row in _level_row(level, timed)]
     title = "latency in ONNX Runtime, ms" if timed else "MACs per sample"
-    x = {
-        "field": "spent",
-        "type": "quantitative",
-        "scale": {"zero": True},
-        "axis": {"title": title, "format": "~g" if timed else "~s", "tickCount": 7},
-    }
-    y = {
-        "field": "score",
-        "type": "quantitative",
-        "scale": {"zero": False},
-        "axis": {"title": "score", "format": ".1%"},
-    }
+    x = quantity("spent", title, scale={"zero": True}, format="~g" if timed else "~s", tickCount=7)
+    y = quantity("score", "score", format=".1%")
+    name = {"x": x, "y": y, "text": {"field": "name"}}
     return {
         "data": {"values": rows},
-        "width": 520,
+        "width": 560,
         "height": 220,
         "layer": [
-            {"mark": {"type": "line", "color": LINE, "strokeWidth": 1.6}, "encoding": {"x": x, "y": y}},
-            {
-                "mark": {"type": "rule", "color": LINE, "strokeWidth": 1.2},
-                "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
-            },
-            {
-                "mark": {
-                    "type": "point",
-                    "filled": True,
-                    "fill": PAPER,
-                    "stroke": LINE,
-                    "strokeWidth": 2,
-                    "size": 70,
-                    "opacity": 1,
-                },
-                "encoding": {"x": x, "y": y, "description": {"field": "words"}},
-            },
-            {
-                "mark": {"type": "text", "dy": 16, "dx": 6, "align": "left", "color": INK, "fontSize": 11},
-                "encoding": {"x": x, "y": y, "text": {"field": "name"}},
-            },
+            layer("line", {"x": x, "y": y}, color=LINE, strokeWidth=1.6),
+            whiskers(x, y, color=LINE),
+            dots(x, y, fill=PAPER, stroke=LINE, strokeWidth=2, size=70),
+            layer("text", name, dy=16, dx=6, align="left", color=INK, fontSize=11),
         ],
     }
 
@@ -236,17 +125,10 @@ def score_of(level: Level) -> Score | None:
     return level.test or level.validation
 
 
-def _level_row(level: Level, timed: bool) -> Spec:
+def _level_row(level: Level, timed: bool) -> Iterable[Spec]:
     score = score_of(level)
-    assert score is not None
-    spent = level.latency_ms if timed else level.macs
-    took = f"{level.latency_ms:.3g} ms, " if level.latency_ms else ""
-    words = f"{elide(level.name, 40)}: {took}{short(level.macs)} MACs, {scored(score)}"
-    return {
-        "name": elide(level.name, 18),
-        "spent": spent,
-        "score": score.value,
-        "low": score.low,
-        "high": score.high,
-        "words": words,
-    }
+    if score is not None:
+        took = f"{level.latency_ms:.3g} ms, " if level.latency_ms else ""
+        words = f"{elide(level.name, 40)}: {took}{short(level.macs)} MACs, {scored(score)}"
+        at = {"name": elide(level.name, 18), "spent": level.latency_ms if timed else level.macs}
+        yield {**at, "score": score.value, "low": score.low, "high": score.high, "words": words}

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from ...schema import Knob, Point, Profile
 from ..marks import elide
 from ..words import ratio, scored
-from .vega import ACCENT, BITS, FAINT, INK, LINE, MUTED, Spec
+from .grammar import ACCENT, BITS, FAINT, INK, LINE, MUTED, Spec, dots, facets, kinds, layer, quantity, ring
 
 TAKEN = {"pruning_ratio": "pruned", "masked_ratio": "masked"}
 COLUMNS = 5
 PANEL = {"width": 190, "height": 92}
+SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-right", "triangle-left")
+TICKS = (-1, 0, 1, 2, 5, 10, 20, 50, 100)  # points lost
 
 
 def ratio_spec(
@@ -33,59 +35,60 @@ def ratio_spec(
         for target in targets
         for row in _curve_rows(profile, target, knob, (chosen or {}).get(target))
     ]
-    lines = [("baseline", profile.baseline.value), *([] if threshold is None else [("threshold", threshold)])]
-    x = {"field": "level", "type": "quantitative", "axis": _axis(None, format=".0%", tickCount=4, grid=False)}
-    y = {
-        "field": "score",
-        "type": "quantitative",
-        "axis": _axis(None, format=".0%", tickCount=3),
-        "scale": {"zero": False},
+    x = quantity("level", None, format=".0%", tickCount=4, grid=False)
+    y = quantity("score", None, format=".0%", tickCount=3)
+    band = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}
+    panel = {
+        **PANEL,
+        "layer": [
+            *(_rule("y", value, kind) for kind, value in _lines(profile.baseline.value, threshold)),
+            layer("area", band, color=LINE, opacity=0.2),
+            layer("line", {"x": x, "y": y}, color=LINE, strokeWidth=1.6),
+            dots(x, y, only="datum.level > 0", size=22, color=LINE),
+            ring(x, y, only="datum.chosen"),
+        ],
     }
+    return {"data": {"values": rows}, **facets("panel", [names[t] for t in targets], COLUMNS, panel)}
+
+
+def bits_spec(
+    profile: Profile, knob: Knob, *, threshold: float | None = None, chosen: Mapping[str, float] | None = None
+) -> Spec:
+    """One line per layer: the points lost at every bit width, with their intervals."""
+    found = [p for p in profile.points if p.knob == knob]
+    names, base = distinct(list(dict.fromkeys(p.target for p in found)), 34), profile.baseline.value
+    rows = [
+        {"layer": names[p.target], "bits": f"{p.level:g}", **_in_points(p, (chosen or {}).get(p.target), base)}
+        for p in found
+    ]
+    widths = [f"{b:g}" for b in sorted({p.level for p in found}, reverse=True)]
+    colours = [BITS[next((step for step in BITS if step <= float(b)), 2)] for b in widths]
+    axis = {"title": None, "grid": True, "ticks": False, "domain": False}
+    y = {"field": "layer", "type": "nominal", "sort": list(names.values()), "axis": axis}
+    x = quantity("lost", "points lost", scale={"type": "symlog", "constant": 1}, values=TICKS, orient="top")
+    ends = {"y": y, "x": {**x, "field": "least"}, "x2": {"field": "most"}}
+    fill, shape = (kinds("bits", widths, look, "bits") for look in (colours, SHAPES))
+    limits = _lines(0.0, None if threshold is None else 100 * (base - threshold))
     return {
         "data": {"values": rows},
-        "columns": COLUMNS,
-        "spacing": {"row": 14, "column": 18},
-        "facet": {
-            "field": "panel",
-            "type": "nominal",
-            "title": None,
-            "sort": [names[t] for t in targets],
-            "header": {"labelAnchor": "start", "labelPadding": 4},
-        },
-        "spec": {
-            **PANEL,
-            "layer": [
-                *(_rule(value, kind) for kind, value in lines),
-                {
-                    "mark": {"type": "area", "color": LINE, "opacity": 0.2},
-                    "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
-                },
-                {"mark": {"type": "line", "color": LINE, "strokeWidth": 1.6}, "encoding": {"x": x, "y": y}},
-                {
-                    "transform": [{"filter": "datum.level > 0"}],
-                    "mark": {"type": "circle", "color": LINE, "size": 22, "opacity": 1},
-                    "encoding": {"x": x, "y": y, "description": {"field": "words"}},
-                },
-                {
-                    "transform": [{"filter": "datum.chosen"}],
-                    "mark": {"type": "point", "color": INK, "size": 100, "strokeWidth": 1.6, "filled": False},
-                    "encoding": {"x": x, "y": y, "description": {"field": "words"}},
-                },
-            ],
-        },
+        "width": 820,
+        "height": {"step": 17},
+        "layer": [
+            *(_rule("x", value, kind) for kind, value in limits),
+            layer("rule", ends, strokeWidth=1.4, color=MUTED),
+            dots(x, y, size=62, stroke=INK, strokeWidth=0.5, fill=fill, shape=shape),
+            ring(x, y, only="datum.chosen", size=170),
+        ],
     }
 
 
-def _rule(height: float, kind: str) -> Spec:
-    dashed = {"color": ACCENT, "strokeDash": [4, 3]} if kind == "threshold" else {"color": FAINT}
-    return {
-        "mark": {"type": "rule", "strokeWidth": 1, **dashed},
-        "encoding": {"y": {"datum": height}, "description": {"value": f"{kind} {100 * height:.2f} %"}},
-    }
+def _lines(baseline: float, threshold: float | None) -> list[tuple[str, float]]:
+    return [("baseline", baseline), *([] if threshold is None else [("threshold", threshold)])]
 
 
-def _axis(title: str | None, **more: object) -> Spec:
-    return {"title": title, **more}
+def _rule(channel: str, at: float, kind: str) -> Spec:
+    look = {"color": ACCENT, "strokeDash": [4, 3]} if kind == "threshold" else {"color": FAINT}
+    return layer("rule", {channel: {"datum": at}, "description": {"value": kind}}, strokeWidth=1, **look)
 
 
 def _curve_rows(profile: Profile, target: str, knob: Knob, chosen: float | None) -> list[Spec]:
@@ -103,77 +106,9 @@ def _point_row(point: Point, chosen: float | None) -> Spec:
     return {**row, "words": words, "chosen": picked}
 
 
-def bits_spec(
-    profile: Profile, knob: Knob, *, threshold: float | None = None, chosen: Mapping[str, float] | None = None
-) -> Spec:
-    """One line per layer: the score at every bit width, with its interval."""
-    found = [p for p in profile.points if p.knob == knob]
-    targets = list(dict.fromkeys(p.target for p in found))
-    names, base = distinct(targets, 34), profile.baseline.value
-    rows = [
-        {
-            "layer": names[p.target],
-            **_in_points(_point_row(p, (chosen or {}).get(p.target)), base),
-            "bits": f"{p.level:g}",
-        }
-        for p in found
-    ]
-    widths = [f"{b:g}" for b in sorted({p.level for p in found}, reverse=True)]
-    colours = [BITS[next((step for step in BITS if step <= float(b)), 2)] for b in widths]
-    y = {
-        "field": "layer",
-        "type": "nominal",
-        "sort": [names[t] for t in targets],
-        "axis": _axis(None, grid=True, ticks=False, domain=False),
-    }
-    ticks = [-1, 0, 1, 2, 5, 10, 20, 50, 100]
-    scale = {"type": "symlog", "constant": 1}
-    x = {
-        "field": "lost",
-        "type": "quantitative",
-        "axis": _axis("points lost", values=ticks, orient="top"),
-        "scale": scale,
-    }
-    colour = {
-        "field": "bits",
-        "type": "nominal",
-        "sort": widths,
-        "scale": {"domain": widths, "range": colours},
-        "legend": {"title": "bits", "orient": "top"},
-    }
-    shape = {
-        "field": "bits",
-        "type": "nominal",
-        "sort": widths,
-        "scale": {"domain": widths, "range": SHAPES[: len(widths)]},
-        "legend": {"title": "bits", "orient": "top"},
-    }
-    lines = [("baseline", 0.0), *([] if threshold is None else [("threshold", 100 * (base - threshold))])]
-    return {
-        "data": {"values": rows},
-        "width": 820,
-        "height": {"step": 17},
-        "layer": [
-            *({"mark": _rule(v, kind)["mark"], "encoding": {"x": {"datum": v}}} for kind, v in lines),
-            {
-                "mark": {"type": "rule", "strokeWidth": 1.4, "color": MUTED},
-                "encoding": {"y": y, "x": {**x, "field": "least"}, "x2": {"field": "most"}},
-            },
-            {
-                "mark": {"type": "point", "filled": True, "opacity": 1, "size": 62, "stroke": INK, "strokeWidth": 0.5},
-                "encoding": {"y": y, "x": x, "fill": colour, "shape": shape, "description": {"field": "words"}},
-            },
-            {
-                "transform": [{"filter": "datum.chosen"}],
-                "mark": {"type": "point", "filled": False, "color": INK, "size": 170, "strokeWidth": 1.5},
-                "encoding": {"y": y, "x": x, "description": {"field": "words"}},
-            },
-        ],
-    }
-
-
-def _in_points(row: Spec, base: float) -> Spec:
-    """The same row as points lost: 0 is the dense network."""
+def _in_points(point: Point, chosen: float | None, base: float) -> Spec:
+    """A row with the points lost: 0 is the dense network."""
+    row = _point_row(point, chosen)
     lost = {name: 100 * (base - row[field]) for name, field in (("lost", "score"), ("least", "high"), ("most", "low"))}
     return {**row, **lost}
 
@@ -190,6 +125,3 @@ def distinct(names: Sequence[str], room: int) -> dict[str, str]:
         taken.add(short)
         found[name] = short
     return found
-
-
-SHAPES = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-right", "triangle-left"]

@@ -15,16 +15,17 @@ from zlib import crc32
 from ...errors import MissingExtra
 from ..marks import shown
 from ..styles import Scheme, flat, palette
-
-Spec = dict[str, Any]
+from .grammar import INK, MUTED, RULE, Spec
 
 FONT = "Inter, Segoe UI, system-ui, Helvetica Neue, Arial, Liberation Sans, sans-serif"
-INK, MUTED, FAINT, RULE = "var(--ink)", "var(--muted)", "var(--faint)", "var(--rule)"
-LINE, SECOND, ACCENT, PAPER = "var(--line)", "var(--second)", "var(--accent)", "var(--paper)"
-BITS = {32: "var(--full)", 16: "var(--half)", 8: "var(--eight)", 4: "var(--four)", 2: "var(--two)"}
-
 THEME = {
     "background": None,
+    "padding": {
+        "left": 18,
+        "right": 28,
+        "top": 5,
+        "bottom": 5,
+    },  # a browser's letters may be wider than those measured here
     "font": FONT,
     "view": {"stroke": None},
     "axis": {

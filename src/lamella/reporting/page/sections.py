@@ -229,9 +229,8 @@ def _chosen(stages: Stages, profile: Profile, knob: Knob) -> Mapping[str, float]
 
 
 def _walk(graph: Graph, plan: Plan, stages: Stages, charts: Charts) -> Walk:
-    history = stages.result.history if stages.result else ()
-    chart = charts(walk_spec(history), "Score after each step, measured and predicted") if len(history) > 1 else None
-    return Walk(plan, chart, step_rows(graph, plan, stages.result))
+    label, history = "Score after each step, measured and predicted", stages.history
+    return Walk(plan, charts(walk_spec(history), label) if history else None, step_rows(graph, plan, history))
 
 
 def _search(found: Accordion, charts: Charts) -> Search:

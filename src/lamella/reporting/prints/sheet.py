@@ -46,11 +46,11 @@ def legend_marks(scale: Scale) -> tuple[Mark, ...]:
         ]
     for number, (letter, text) in enumerate(
         (
-            ("P M A", "its share of the network's parameters, MACs, activation memory"),
-            ("L", "its share of latency, where that was measured"),
-            ("", f"(full height: {percent(scale.share, 1)}, the largest share of any layer; square-root scale)"),
-            ("R", "redundancy: how little of its weight's rank it needs, from 0 to 100 %"),
-            ("F", "how much of its receptive field lies on the picture, from 0 to 100 %"),
+            ("P M A", "share of parameters, of MACs, of activation memory"),
+            ("L", "share of latency, where that was measured"),
+            ("", f"(full height: {percent(scale.share, 1)}, the largest share; square-root scale)"),
+            ("R", "redundancy: the part of its rank that it does not use"),
+            ("F", "receptive field: the part that lies on the picture"),
         )
     ):
         at = y + 20 + 17 * number
@@ -59,7 +59,7 @@ def legend_marks(scale: Scale) -> tuple[Mark, ...]:
             text_mark("caption" if letter else "caption faint", text, right + 50, at, 11 if letter else 9.5),
         ]
     room = box_mark("hit", Box(x=0, y=0, width=PER_ROW * (WIDTH + GAP) + 20, height=LEGEND - 16))
-    return (room, *glyph, *words, *_leads(x, y), *_reading(x + WIDTH + 424, y))
+    return (room, *glyph, *words, *_leads(x, y), *_reading(x + WIDTH + 398, y))
 
 
 def _leads(x: float, y: float) -> list[Mark]:
