@@ -229,13 +229,15 @@ def test_a_sweep_that_goes_on_is_shown(tmp_path):
     graph = chain()
     curves = profile(graph)
     save_record(tmp_path / FILES["graph"][0], graph)
-    lines = [{"identity": {"structure": graph.structure}}, {"key": "baseline", "value": to_plain(curves.baseline)}]
+    lines = [{"identity": {"structure": graph.structure}}]
     lines += [{"key": str(i), "value": to_plain(p)} for i, p in enumerate(curves.points[:5])]
     journal = tmp_path / FILES["profile_journal"][0]
     journal.write_text("\n".join(map(json.dumps, lines)) + '\n{"key": "half')
     stages = read_stages(tmp_path)
     assert stages.measuring
     assert stages.profile.points == curves.points[:5]
+    assert stages.profile.baseline == max((p.score for p in curves.points[:5]), key=lambda s: s.value)
+    assert "stands for the baseline" in stages.profile.notes[0]
     assert "Still being measured: 5 points so far" in write_report(tmp_path).read_text(encoding="utf-8")
     assert journal.read_text().endswith("half")
     for damaged in ("", "nonsense\n", json.dumps({"identity": {"structure": "other"}}) + "\n"):

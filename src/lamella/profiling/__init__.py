@@ -63,8 +63,6 @@ def profile(
     with keeping(journal, _identity(work)) if journal else nullcontext(None) as kept:
         progress("profile", 0, total, "baseline")
         baseline = work.baseline
-        if kept is not None and "baseline" not in kept.entries:
-            kept.append("baseline", to_plain(baseline))  # so that a sweep can be looked at while it goes on
         orders = [Order(item, _known(item, method, kept)) for item in items]
         left = sum(len(work.open(order)) for order in orders)
         progress("profile", total - left, total, forecast(work, orders).text)

@@ -25,12 +25,12 @@ from ..schema import (
     Profile,
     Result,
     RunInfo,
-    Score,
     Table,
 )
 
 R = TypeVar("R")
 
+STAND_IN = "the dense network's score is written down when the sweep ends; until then the best point so far stands for the baseline"
 KINDS: dict[str, type[Any]] = {
     "run": RunInfo,
     "graph": Graph,
@@ -153,14 +153,17 @@ def _check_together(graph: Graph, others: Mapping[str, Any]) -> None:
 
 
 def partial_profile(directory: Path, graph: Graph) -> Profile | None:
-    """The points that a sweep has written down so far, and its baseline; None where there is no baseline yet."""
+    """The points that a sweep has written down so far; None before the first.
+
+    The dense network's own score is written when the sweep ends: until then the best point seen stands for it, and a note says so.
+    """
     entries = _journal(directory / FILES["profile_journal"][0], graph)
     try:
-        baseline = from_plain(entries.pop("baseline"), Score)
         points = tuple(from_plain(value, Point) for value in entries.values())
-    except (KeyError, RecordError):
+    except RecordError:
         return None
-    return Profile(graph=graph, baseline=baseline, points=points)
+    best = max((p.score for p in points), key=lambda score: score.value, default=None)
+    return Profile(graph=graph, baseline=best, points=points, notes=(STAND_IN,)) if best else None
 
 
 def partial_history(directory: Path, graph: Graph) -> tuple[Measure, ...]:
