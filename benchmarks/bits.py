@@ -2,11 +2,11 @@
 
     python benchmarks/bits.py --data data --weights cifar10_resnet20.safetensors          # writes benchmarks/results/bits-<date>.json
 
-The first and the last layer have 8 bits in every row. Per row: validation accuracy with rounded weights alone (`zero_shot`), with batch
-norm recalibrated (`recalibrated`) and after tuning on the grids (`tuned`); of the file in integers its bytes, its accuracy on validation and
-test, the share of validation images in which it gives the class that its eager simulation gives (`agreement`), and its latency as a
-ratio to the dense float file, measured in one interleaved run. The weights have seen all training images: validation is the even
-test images, test the odd ones. Finished rows are kept in --work, and the same command goes on from there.
+The first and the last layer have 8 bits in every row. Per row: validation accuracy with rounded weights alone (`zero_shot`), with
+batch norm recalibrated (`recalibrated`) and after tuning on the grids (`tuned`); of the file in integers its bytes, its accuracy on
+validation and test, the share of validation images in which it gives the class that its eager simulation gives (`agreement`), and its
+latency as a ratio to the dense float file, measured in one interleaved run. The weights have seen all training images: validation is
+the even test images, test the odd ones. Finished rows are kept in --work, and the same command goes on from there.
 """
 
 import argparse
@@ -79,6 +79,11 @@ def accuracy(model: nn.Module, data: Any, task: Task) -> float:
     return round(float(evaluate(model, data, task.score).mean()), 5)
 
 
+def commit() -> str:
+    changed = output_of("git", "status", "--porcelain", "-uno")
+    return output_of("git", "rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
+
+
 def output_of(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
@@ -120,8 +125,7 @@ def main() -> None:
         "command": " ".join(
             ["python", "benchmarks/bits.py", "--data", "DATA", "--weights", Path(options.weights).name]
         ),
-        "commit": output_of("git", "rev-parse", "--short", "HEAD")
-        + (" with changes" if output_of("git", "status", "--porcelain", "-uno") else ""),
+        "commit": commit(),
         "date": today,
         "machine": f"{platform.machine()}, torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, one thread",
         "seeds": [options.seed],
