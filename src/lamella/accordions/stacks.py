@@ -7,7 +7,7 @@
 A single network of a thousand parameters leaves a processor idle: a step is mostly the overhead of its calls. Networks of other
 widths join by padding with zeros, which is exact: a unit whose weights in and out are zero gets no gradient, and weight decay and
 Adam leave it at zero.
-Shapes: S networks, B samples of a batch, I inputs and O outputs of a layer, D inputs of the network, C outputs.
+Shapes: S networks, K inputs they share, B samples of a batch, I inputs and O outputs of a layer, D inputs of the network, C outputs.
 """
 
 import math
@@ -66,15 +66,23 @@ class Stack:
             self.weights[layer][index, :i, :o] = weight_OI.T
             self.biases[layer][index, 0, :o] = bias_O
 
-    def forward(self, x_SBD: Tensor) -> list[Tensor]:
-        """The input of every layer, and the outputs (S, B, C) last."""
+    def forward(self, x_KBD: Tensor) -> list[Tensor]:
+        """The input of every layer, and the outputs (S, B, C) last. Of K inputs, network i reads number i modulo K."""
         activate, _ = IN_PLACE[self.activation]
-        states = [x_SBD]
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            if len(states) > 1:
-                activate(states[-1])
+        states = [x_KBD, self._first(x_KBD)]
+        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+            activate(states[-1])
             states.append(torch.baddbmm(bias, states[-1], weight))
         return states
+
+    def _first(self, x_KBD: Tensor) -> Tensor:
+        """The first layer, (S, B, O). Networks with the same input share one wide product: the input is read once."""
+        weight, bias, shared = self.weights[0], self.biases[0], len(x_KBD)
+        if shared == len(self.nets):
+            return torch.baddbmm(bias, x_KBD, weight)
+        side_by_side = weight.view(-1, shared, *weight.shape[1:]).permute(1, 2, 0, 3).flatten(2)
+        outputs = torch.bmm(x_KBD, side_by_side).view(*x_KBD.shape[:2], -1, weight.shape[2])
+        return outputs.permute(2, 0, 1, 3).flatten(0, 1).add_(bias)
 
     def backward(self, states: Sequence[Tensor], slope_SBC: Tensor) -> None:
         """Gradients of all weights, given the loss's slope at the outputs."""
@@ -82,14 +90,24 @@ class Stack:
         _, sloped = IN_PLACE[self.activation]
         slope = slope_SBC
         for layer in range(len(self.weights) - 1, -1, -1):
-            torch.bmm(states[layer].transpose(1, 2), slope, out=weight_gradients[layer])
             torch.sum(slope, 1, keepdim=True, out=bias_gradients[layer])
             if layer:
+                torch.bmm(states[layer].transpose(1, 2), slope, out=weight_gradients[layer])
                 slope = torch.bmm(slope, self.weights[layer].transpose(1, 2)).mul_(sloped(states[layer]))
+        self._first_gradient(states[0], slope)
+
+    def _first_gradient(self, x_KBD: Tensor, slope_SBO: Tensor) -> None:
+        gradient, shared = self.gradients[0][0], len(x_KBD)
+        if shared == len(self.nets):
+            torch.bmm(x_KBD.transpose(1, 2), slope_SBO, out=gradient)
+            return
+        side_by_side = slope_SBO.view(-1, shared, *slope_SBO.shape[1:]).permute(1, 2, 0, 3).flatten(2)
+        found = torch.bmm(x_KBD.transpose(1, 2), side_by_side).view(shared, x_KBD.shape[2], -1, slope_SBO.shape[2])
+        gradient.view(-1, shared, *gradient.shape[1:]).copy_(found.permute(2, 0, 1, 3))
 
     def outputs_of(self, x_ND: Tensor) -> Tensor:
         """Every network's outputs on the same samples, (S, N, C)."""
-        return self.forward(x_ND.unsqueeze(0).expand(len(self.nets), -1, -1))[-1]
+        return self.forward(x_ND.unsqueeze(0))[-1]
 
     def module(self, index: int) -> nn.Module:
         """One network as an ordinary module, in evaluation mode."""
@@ -131,6 +149,7 @@ def train(stack: Stack, task: Task, recipe: Recipe, on_epoch: OnEpoch | None = N
     """
     seeds = list(dict.fromkeys(net.seed for net in stack.nets))
     place_S = torch.tensor([seeds.index(net.seed) for net in stack.nets])
+    in_turn = torch.equal(place_S, torch.arange(len(place_S)) % len(seeds)) and len(place_S) % len(seeds) == 0
     optimizer = _optimizer(stack, recipe)
     for epoch in range(recipe.epochs):
         rates = rates_of(task.train, recipe, epoch)
@@ -138,7 +157,13 @@ def train(stack: Stack, task: Task, recipe: Recipe, on_epoch: OnEpoch | None = N
         for index, (x_KBD, targets) in enumerate(_together(task.train, seeds, epoch)):
             for group in optimizer.param_groups:
                 group["lr"] = rates(index)
-            _step(stack, x_KBD[place_S], tree_map_only(Tensor, lambda t: t[place_S], targets), task, epoch)
+            _step(
+                stack,
+                x_KBD if in_turn else x_KBD[place_S],
+                tree_map_only(Tensor, lambda t: t[place_S], targets),
+                task,
+                epoch,
+            )
             optimizer.step()
             count += 1
         if not count:
@@ -155,9 +180,9 @@ def _optimizer(stack: Stack, recipe: Recipe) -> torch.optim.Optimizer:
     return OPTIMIZERS[recipe.optimizer]([decays, stays], recipe)
 
 
-def _step(stack: Stack, x_SBD: Tensor, targets: Any, task: Task, epoch: int) -> None:
+def _step(stack: Stack, x_KBD: Tensor, targets: Any, task: Task, epoch: int) -> None:
     """Gradients of one batch. All batches are equally long, so S times the mean over all samples is the sum of the networks' own means."""
-    states = stack.forward(x_SBD)
+    states = stack.forward(x_KBD)
     outputs = states[-1].requires_grad_()
     with torch.enable_grad():
         loss = task.loss(outputs.flatten(0, 1), tree_map_only(Tensor, lambda t: t.flatten(0, 1), targets))
