@@ -43,8 +43,8 @@ from lamella.tasks import make_task
 from lamella.training import Recipe, evaluate, fit
 
 SEEDS = 5
-FRAUD = Recipe(epochs=150, lr=0.003, optimizer="adamw", weight_decay=1e-4)
-MNIST = Recipe(epochs=8, lr=0.003, optimizer="adamw", weight_decay=1e-4)
+FRAUD = Recipe(epochs=100, lr=0.003, optimizer="adamw", weight_decay=1e-4)
+MNIST = Recipe(epochs=5, lr=0.003, optimizer="adamw", weight_decay=1e-4)
 FRAUD_BATCH = 32
 FAMILY = 10  # shapes of each kind
 

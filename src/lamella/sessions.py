@@ -39,6 +39,7 @@ from .zoo import MODELS, load_weights, make_model
 R = TypeVar("R")
 
 OPTIONS = (
+    "batch_size",
     "floor",
     "ignore",
     "ignored_layers",
@@ -188,6 +189,7 @@ def open_task(info: RunInfo) -> Task:
         info.data,
         seed=info.seed,
         validation=None if validation is None else str(validation),
+        batch_size=whole_option(info, "batch_size") or 128,
         limit=limit,
         columns=_columns(info),
     )
@@ -225,7 +227,9 @@ def check_options(info: RunInfo) -> None:
     if ":" in info.task:
         own += ["--data"] * (info.data is not None)
         own += [
-            f"--option {name}" for name in info.options if name in ("ignore", "label", "limit", "time", "validation")
+            f"--option {name}"
+            for name in info.options
+            if name in ("batch_size", "ignore", "label", "limit", "time", "validation")
         ]
     if own:
         raise LamellaError(
