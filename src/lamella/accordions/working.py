@@ -122,7 +122,7 @@ class Workshop:
         """
         wanted = list(dict.fromkeys(nets))
         total = total or len(wanted)
-        packs = packed([net for net in wanted if net not in self.done], self.bench)
+        packs = packed([net for net in wanted if net not in self.done], self.bench, self._largest(len(wanted)))
         finished = spared + len(wanted) - sum(map(len, packs))
         self.progress(stage, finished, total, note)
         for pack in self._executed(packs):
@@ -142,23 +142,28 @@ class Workshop:
             value = {"validation": outcome.validation, "test": outcome.test, "seconds": round(outcome.seconds, 4)}
             self.journal.append(_key(outcome.net), value)
 
+    def _largest(self, nets: int) -> int:
+        """Networks in a pack: workers elsewhere share them."""
+        return LARGEST if self.settings.executor == "serial" else min(LARGEST, -(-nets // self.settings.workers))
+
     def _executed(self, packs: Sequence[Sequence[Net]]) -> Iterable[list[Outcome]]:
         setup = partial(make_bench, self.bench.task, self.bench.recipe, self.bench.activation)
         how = self.settings.executor
         if how != "serial" and (reason := portable(setup)) is not None:
             self.notes.append(f"ran in this process: the task cannot be sent to another one ({reason})")
             how = "serial"
-        if how == "serial":
+        if how == "serial" or len(packs) < 2:
+            how = "serial"
             setup = lambda: self.bench  # type: ignore[assignment]
         ran = execute(packs, setup, executor=how, workers=self.settings.workers, address=self.settings.address)
         return (result for _, result in ran)
 
 
-def packed(nets: Sequence[Net], bench: Bench) -> list[list[Net]]:
+def packed(nets: Sequence[Net], bench: Bench, largest: int = LARGEST) -> list[list[Net]]:
     """Networks in packs: of equal depth, by rising size, while padding wastes little."""
     packs: list[list[Net]] = []
     for net in sorted(nets, key=lambda net: (len(net.widths), bench.params(net.widths), net.widths, net.seed)):
-        if packs and _fits(packs[-1], net, bench):
+        if packs and len(packs[-1]) < largest and _fits(packs[-1], net, bench):
             packs[-1].append(net)
         else:
             packs.append([net])
@@ -167,7 +172,7 @@ def packed(nets: Sequence[Net], bench: Bench) -> list[list[Net]]:
 
 def _fits(pack: Sequence[Net], net: Net, bench: Bench) -> bool:
     together = [*pack, net]
-    if len(net.widths) != len(pack[0].widths) or len(together) > LARGEST:
+    if len(net.widths) != len(pack[0].widths):
         return False
     padded = bench.params(tuple(max(column) for column in zip(*(n.widths for n in together), strict=True)))
     own = sum(bench.params(n.widths) + OVERHEAD for n in together)

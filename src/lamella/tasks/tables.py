@@ -10,10 +10,12 @@ A CSV has a line of column names; its separator is a comma, semicolon or tab, it
 import csv
 import math
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,7 +187,7 @@ def _stacked(columns: Iterable[NDArray[np.generic]]) -> Floats:
 def _read_npz(path: Path) -> Table:
     wanted = "x (rows, columns), y (rows) and columns (names of x)"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             parts = {name.lower(): np.asarray(arrays[name]) for name in arrays.files}
         x, y, names = parts["x"], parts["y"], [str(name) for name in parts["columns"]]
         if x.ndim != 2 or y.shape != (len(x),) or x.shape[1] != len(names):
@@ -194,7 +196,7 @@ def _read_npz(path: Path) -> Table:
         return Table((*names, NPZ_LABEL), np.concatenate([x, y[:, None]], axis=1).astype(np.float64))
     except KeyError as error:
         raise DataError(f"{path}: has no array {error}; {wanted} were expected.") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: cannot be read as npz ({error}); {wanted} were expected.") from None
 
 

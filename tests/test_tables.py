@@ -1,0 +1,253 @@
+"""Tables as tasks: what is read is what was written, splits keep to their rules, and bad cells are named by row and column."""
+
+import builtins
+
+import numpy as np
+import pytest
+import torch
+
+from lamella.errors import DataError, LamellaError, MissingExtra
+from lamella.tasks import FRAUD, Columns, make_task, read_table
+from lamella.training import evaluate
+from lamella.zoo import make_model
+
+NAMES = ("a", "b", "c")
+
+
+def rows(n=200, odd=20, seed=0):
+    """Clean rows on a line, anomalies off it; a time column in order."""
+    random = np.random.default_rng(seed)
+    values = np.outer(random.normal(size=n), (1.0, -2.0, 0.5)) + random.normal(0, 0.1, (n, 3))
+    labels = np.zeros(n)
+    labels[random.choice(n, odd, replace=False)] = 1
+    values[labels == 1] += random.normal(0, 3, (odd, 3))
+    return values, labels, np.sort(random.uniform(0, 2 * 86_400, n))
+
+
+def csv(path, values, labels, times=None, separator=",", names=NAMES):
+    head = [*(["Time"] if times is not None else []), *names, "label"]
+    lines = [separator.join(f'"{name}"' for name in head)]
+    for i, row in enumerate(values):
+        cells = [*([times[i]] if times is not None else []), *row]
+        lines.append(separator.join([*(f"{c:.9g}" for c in cells), f'"{int(labels[i])}"']))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def table(tmp_path):
+    return csv(tmp_path / "t.csv", *rows()[:2])
+
+
+def column_of(part, name):
+    return torch.cat([targets[name] for _, targets in part]).numpy()
+
+
+# -- reading
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_csv_is_read_as_written(tmp_path, separator):
+    values, labels, times = rows(30, 5)
+    found = read_table(csv(tmp_path / "t.csv", values, labels, times, separator))
+    assert found.names == ("Time", "a", "b", "c", "label")
+    assert np.allclose(found.columns(NAMES), values, rtol=1e-8)
+    assert found.column("label").tolist() == labels.tolist()
+
+
+def test_windows_files_are_files(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"\xef\xbb\xbfa,label\r\n1,0\r\n\r\n2,1\r\n")
+    found = read_table(path)
+    assert found.names == ("a", "label")
+    assert found.values.tolist() == [[1, 0], [2, 1]]
+
+
+def test_npz_and_parquet_give_the_same_table(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    values, labels, _ = rows(30, 5)
+    np.savez(tmp_path / "t.npz", x=values, y=labels.astype(np.uint8), columns=np.array(NAMES))
+    columns = {name: values[:, i] for i, name in enumerate(NAMES)} | {"Class": labels.astype(np.int8)}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    first, second = (read_table(tmp_path / name) for name in ("t.npz", "t.parquet"))
+    assert first.names == second.names == (*NAMES, "Class")
+    assert np.array_equal(first.values, second.values)
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith("pyarrow"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    with pytest.raises(MissingExtra, match=r"pyarrow.*lamella\[parquet\]"):
+        read_table(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,label\n1,0\n,1\n", r"row 2, column 'a' is missing"),
+        ("a,label\n1,0\nNaN,1\n", r"row 2, column 'a' is missing"),
+        ("a,label\n1,0\n2,n/a\n", r"row 2, column 'label' is missing"),
+        ("a,label\n1,0\ninf,1\n", r"row 2, column 'a' is inf"),
+        ("a,label\n1,0\nred,1\n", r"row 2, column 'a' holds text \('red'\).*encode the column"),
+        ("a,label\n1,0\n" + "x" * 300 + ",1\n", r"holds text \('x{37}\.\.\.'\)"),
+        ("a,label\n1,0\n1,2,3\n", r"row 2 has 3 cells, and the first line names 2 columns"),
+        ("1,2\n3,4\n", r"the first line holds numbers \(1, 2 \.\.\.\)"),
+        ("a,a\n3,4\n", r"column 'a' is there twice"),
+        ("a,label\n", "holds no row"),
+        ("", "begins with an empty line"),
+        ('a,label\n"1,0\n', "t.csv: "),
+    ],
+)
+def test_a_hostile_csv_is_refused_with_its_place(tmp_path, text, words):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=words) as caught:
+        read_table(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("t.csv", b"\xff\xfe\x00a\x00b\x80" * 50, "cannot be read as"),
+        ("t.npz", b"PK\x03\x04 not a zip", "cannot be read as npz"),
+        ("t.parquet", b"PAR1 not parquet", "cannot be read as Parquet"),
+        ("t.xlsx", b"", r"\.xlsx is not one of \.csv, \.parquet, \.npz"),
+    ],
+)
+def test_damaged_files_are_refused(tmp_path, name, content, words):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        read_table(tmp_path / name)
+
+
+def test_an_npz_of_other_arrays_is_refused(tmp_path):
+    np.savez(tmp_path / "t.npz", x=np.zeros((3, 2)), y=np.zeros(4), columns=np.array(["a", "b"]))
+    with pytest.raises(DataError, match=r"do not belong together \(x \(3, 2\), y \(4,\)"):
+        read_table(tmp_path / "t.npz")
+    np.savez(tmp_path / "t.npz", values=np.zeros((3, 2)))
+    with pytest.raises(DataError, match="has no array 'x'"):
+        read_table(tmp_path / "t.npz")
+
+
+# -- tasks
+
+
+def test_training_sees_clean_rows_alone_and_scales_by_them(table):
+    task = make_task("table", table)
+    x = torch.cat([inputs for inputs, _ in task.train])
+    assert column_of(task.train, "labels").sum() == 0
+    assert x.mean(0).abs().max() < 1e-5
+    assert (x.std(0, unbiased=False) - 1).abs().max() < 1e-4
+    held = torch.cat([inputs for inputs, _ in task.validation])
+    assert held.mean(0).abs().max() > 1e-3  # scaled by training rows, not by its own
+
+
+def test_no_row_lies_in_two_splits(table):
+    task = make_task("table", table)
+    parts = [{row.numpy().tobytes() for x, _ in part for row in x} for part in (task.train, task.validation, task.test)]
+    assert [len(p) for p in parts] == [108, 46, 46]
+    assert not parts[0] & parts[1]
+    assert not (parts[0] | parts[1]) & parts[2]
+
+
+def test_a_split_by_time_never_trains_on_the_future(tmp_path):
+    values, labels, times = rows()
+    path = csv(tmp_path / "t.csv", np.column_stack([values[:, :2], times / 1e5]), labels, times)
+    task = make_task("table", path, validation="time", columns=Columns(time="Time"))
+    clocks = [torch.cat([x[:, 2] for x, _ in part]) for part in (task.train, task.validation, task.test)]
+    assert clocks[0].max() < clocks[1].min()
+    assert clocks[1].max() < clocks[2].min()
+    with pytest.raises(DataError, match="a split by time needs a time column"):
+        make_task("table", path, validation="time")
+
+
+def test_weights_bring_back_the_natural_rate(tmp_path):
+    values, labels, times = rows()
+    path = csv(tmp_path / "t.csv", values, labels, times)
+    task = make_task("table", path, columns=Columns(time="Time", clean=18_000))
+    days = np.ptp(times) / 86_400
+    for part in (task.validation, task.test):
+        weights, odd = column_of(part, "weights"), column_of(part, "labels") == 1
+        assert weights[~odd].sum() == pytest.approx(18_000 / days, rel=1e-6)
+        assert weights[odd].sum() == pytest.approx(20 / days, rel=1e-6)
+    assert any("each is weighted by 100.00" in note for note in task.notes)
+
+
+def test_the_official_columns_make_the_fraud_task(tmp_path):
+    random = np.random.default_rng(0)
+    names = ["Time", *FRAUD.inputs, "Class"]
+    table = random.normal(size=(120, 31))
+    table[:, 0], table[:, -1] = np.arange(120) * 1000, np.arange(120) % 6 == 0
+    path = tmp_path / "creditcard.csv"
+    lines = [",".join(f'"{n}"' for n in names), *(",".join([*map(str, r[:-1]), f'"{int(r[-1])}"']) for r in table)]
+    path.write_text("\n".join(lines))
+    task = make_task("fraud", path, limit=20)
+    assert task.example_inputs[0].shape == (1, 29)
+    assert [p.samples for p in (task.train, task.validation, task.test)] == [20, 20, 20]
+    path.write_text(path.read_text().replace('"V3"', '"V03"'))
+    with pytest.raises(DataError, match="it lacks 'V3'"):
+        make_task("fraud", path)
+
+
+def test_scores_are_deviations_of_the_copy(table):
+    task = make_task("table", table)
+    model = make_model("autoencoder", widths=(2,), inputs=3).eval()
+    x = torch.cat([inputs for inputs, _ in task.test])
+    with torch.no_grad():
+        expected = 1 / (1 + (model(x) - x).double().abs().mean(1))
+    assert torch.allclose(evaluate(model, task.test, task.score), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "columns", "words"),
+    [
+        (lambda v, y: (v, y * 0), Columns(), r"holds 1 classes \(0\); two were expected"),
+        (lambda v, y: (v, np.arange(len(y)) % 3), Columns(), r"holds 3 classes \(0, 1, 2\)"),
+        (lambda v, y: (v, y + 1), Columns(), r"holds 2 classes \(1, 2\); two were expected, 1 for an anomaly"),
+        (lambda v, y: (v, np.arange(len(y)) == 5), Columns(), "holds no anomaly"),
+        (lambda v, y: (v * (1, 0, 1), y), Columns(), "column 'b' is constant over the clean training rows"),
+        (lambda v, y: (v, y), Columns(inputs=("a", "b")), r"3 inputs were found and 2 expected: it has 'c' besides"),
+        (lambda v, y: (v, y), Columns(label="fraud"), "unknown column 'fraud'"),
+        (lambda v, y: (v, y), Columns(ignore=("d",)), "unknown column 'd'"),
+        (lambda v, y: (v, y), Columns(ignore=NAMES), "no column is left as an input"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_refused(tmp_path, change, columns, words):
+    values, labels, _ = rows()
+    path = csv(tmp_path / "t.csv", *change(values, labels))
+    with pytest.raises(DataError, match=words):
+        make_task("table", path, columns=columns)
+
+
+def test_no_positives_in_a_split_by_time(tmp_path):
+    values, labels, times = rows()
+    labels[:] = np.arange(len(labels)) < 10
+    path = csv(tmp_path / "t.csv", values, labels, times)
+    with pytest.raises(DataError, match=r"a split of .* rows holds no anomaly .*split the other way"):
+        make_task("table", path, validation="time", columns=Columns(time="Time"))
+
+
+def test_options_that_are_not_for_tables(table):
+    with pytest.raises(LamellaError, match="no file was named"):
+        make_task("fraud")
+    with pytest.raises(DataError, match="no such file"):
+        make_task("fraud", "nowhere.csv")
+    with pytest.raises(LamellaError, match=r"unknown validation 'heldout'.*random, time"):
+        make_task("table", table, validation="heldout")
+    with pytest.raises(LamellaError, match="has pictures, and no columns"):
+        make_task("digits", columns=Columns())
+    with pytest.raises(DataError, match="limit=0 leaves no row"):
+        make_task("table", table, limit=0)
