@@ -1,0 +1,210 @@
+"""A family of ONNX files: every level says what torch says, the weights lie there once, and the runner switches under load."""
+
+import json
+import shutil
+import threading
+import warnings
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+import zoo
+from torch import nn
+from typer.testing import CliRunner
+
+from lamella.cli import app
+from lamella.elasticity import elasticize, publish, save_elastic
+from lamella.errors import LamellaError, MismatchError, RunError
+from lamella.exporting import family_bytes, layers_in_float
+from lamella.runtimes import open_session
+from lamella.schema import Level
+from lamella.serving import Clock, Governor, Policy, day_of, open_family, serve
+from lamella.tracing import trace
+from lamella.training import Batches, Recipe, Task
+
+
+class Dense(nn.Module):
+    """Two layers whose outputs are joined: the second one's input channels are two stretches."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.stem, self.one = zoo.cbr(3, width), zoo.cbr(width, width)
+        self.two, self.out = zoo.cbr(2 * width, width), zoo.head(width)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.out(self.two(torch.cat((x, self.one(x)), 1)))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A trained family whose levels hold slices, gathered channels and a batch norm of their own, on disk."""
+    torch.manual_seed(0)
+    model, inputs = Dense(16).eval(), (torch.randn(2, 3, 8, 8),)
+    x, y = torch.randn(48, 3, 8, 8), torch.randint(0, 5, (48,))
+    batches = Batches(x, y, 16)
+    task = Task(inputs, train=batches, validation=batches, test=batches)
+    levels, graph = {"core": 0.5, "middle": 0.25}, trace(model, inputs, round_to=1)
+    net = elasticize(model, levels, task, tuning=Recipe(epochs=2, lr=0.05), graph=graph)
+    directory = tmp_path_factory.mktemp("run")
+    publish(net, task, directory / "elastic", slots=2)
+    save_elastic(directory, net)
+    return net, x, directory
+
+
+def expected(net, x):
+    with torch.no_grad():
+        return {level.name: net.view(level.name)(x).numpy() for level in net.levels}
+
+
+def test_every_level_says_what_torch_says(published):
+    net, x, directory = published
+    with open_family(directory / "elastic") as family:
+        assert family.active_subnet == "full"
+        for name, logits in expected(net, x).items():
+            family.set_active_subnet(name)
+            np.testing.assert_allclose(family.run(x.numpy())[0], logits, rtol=0, atol=1e-4 * np.abs(logits).max())
+
+
+def test_every_level_runs_in_integers(published):
+    net, x, directory = published
+    with open_family(directory / "elastic", precision="int8") as family:
+        for name, logits in expected(net, x).items():
+            assert layers_in_float(directory / "elastic" / f"{name}.int8.onnx") == ()
+            family.set_active_subnet(name)
+            error = np.abs(family.run(x.numpy())[0] - logits).max()
+            assert error < 0.1 * np.abs(logits).max()
+
+
+def test_weights_are_stored_once_and_nothing_is_computed_twice(published):
+    net, _, directory = published
+    shared = sum(p.nbytes for n, p in net.net.named_parameters() if not net.is_own(n) and p.nbytes >= 512)
+    assert (directory / "elastic" / "weights.bin").stat().st_size == shared
+    assert (directory / "elastic" / "weights.int8.bin").stat().st_size == shared / 4
+    files = [path.stat().st_size for path in (directory / "elastic").glob("*.onnx") if "int8" not in path.name]
+    assert family_bytes(directory / "elastic") == shared + sum(files) == net.family.onnx_bytes
+    for level in net.levels:
+        kinds = [n.op_type for n in onnx.load(directory / "elastic" / f"{level.name}.onnx").graph.node]
+        assert ("Slice" in kinds) == (level.name != "full")
+        options = ort.SessionOptions()
+        options.optimized_model_filepath = str(directory / "elastic" / "optimized.onnx.tmp")
+        options.log_severity_level = 3
+        ort.InferenceSession(str(directory / "elastic" / f"{level.name}.onnx"), options, ["CPUExecutionProvider"])
+        optimized = onnx.load(options.optimized_model_filepath, load_external_data=False)
+        assert not {"Slice", "Gather", "Mul"} & {n.op_type for n in optimized.graph.node}
+
+
+def test_levels_are_timed_and_weighed(published):
+    net, _, _ = published
+    assert all(level.latency_ms > 0 and level.bytes > 0 for level in net.levels)
+    assert net.levels[-1].latency_ratio == 1
+    assert net.levels[0].bytes < net.levels[-1].bytes
+    assert net.family.int8_bytes < net.family.onnx_bytes
+
+
+@pytest.mark.parametrize("resident", [None, ("core",)])
+def test_switching_while_requests_run(published, resident):
+    _, x, directory = published
+    with open_family(directory / "elastic", resident=resident) as family:
+        answers, wrong, stop = [], [], threading.Event()
+        for name in family.family.names:
+            family.set_active_subnet(name)
+            answers.append(family.run(x.numpy())[0])
+
+        def ask():
+            while not stop.is_set():
+                seen = family.run(x.numpy())[0]
+                if not any(np.array_equal(seen, a) for a in answers):
+                    wrong.append(seen)
+
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for turn in range(40):
+            family.set_active_subnet(family.family.names[turn % 3])
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+
+
+def test_a_day_is_served_by_real_sessions(published):
+    net, x, directory = published
+    requests = [image[None].numpy() for image in x]
+    alone = expected(net, x)
+    with open_family(directory / "elastic") as family:
+        levels = tuple(
+            Level(name=n, widths={}, params=i, latency_ms=t, bits={"a": 8 - i})
+            for i, (n, t) in enumerate(zip(family.family.names, (0.05, 0.1, 0.2), strict=True))
+        )
+        day = day_of(peak=2000, quiet=50, seconds=0.5)
+        clock = Clock()
+        governor = Governor(
+            levels, family.set_active_subnet, Policy(load=0.02, window=0.02, patience=0.02), clock=clock
+        )
+        with warnings.catch_warnings(action="ignore"):
+            found = serve(family, day, requests, governor, clock)
+    assert len(found.outputs) == len(day.arrivals)
+    assert (found.finished > found.arrivals).all()
+    assert (np.diff(found.finished) > 0).all()
+    assert len(set(found.levels.tolist())) > 1
+    for index in range(0, len(day.arrivals), 37):
+        logits = alone[family.family.names[found.levels[index]]][index % len(x)]
+        np.testing.assert_allclose(found.outputs[index][0], logits, rtol=0, atol=1e-3 * np.abs(logits).max())
+
+
+def test_a_missing_or_foreign_level_is_refused(published, tmp_path):
+    _, _, directory = published
+    shutil.copytree(directory, tmp_path / "run")
+    folder = tmp_path / "run" / "elastic"
+    (folder / "core.onnx").write_bytes((folder / "middle.onnx").read_bytes())
+    with pytest.raises(MismatchError, match=r"is level 'middle' of '.*', and level 'core' of '.*' was expected"):
+        open_family(folder)
+    (folder / "core.onnx").unlink()
+    with pytest.raises(MismatchError, match="level 'core' of the family is not there"):
+        open_family(folder)
+    with pytest.raises(LamellaError, match="unknown precision 'int4'"):
+        open_family(folder, precision="int4")
+    with pytest.raises(LamellaError, match="unknown level 'cor'"):
+        open_family(folder, resident=("cor",))
+    (folder / "weights.bin").unlink()
+    with pytest.raises(LamellaError, match=r"ONNX Runtime .* cannot load it"):
+        open_family(folder, resident=("full",))
+    (tmp_path / "run" / "elastic.json").unlink()
+    with pytest.raises(RunError, match=r"no elastic\.json here or one level up"):
+        open_family(folder)
+
+
+NETS = """
+import torch
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10))
+"""
+
+
+def test_the_verbs(tmp_path, monkeypatch):
+    (tmp_path / "elastic_nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = lambda *arguments: CliRunner().invoke(app, list(arguments))
+    options = ["--option", "limit=256", "--option", "round_to=1", "--quiet"]
+    assert run("trace", "r", "--model", "elastic_nets:net", "--task", "digits", *options).exit_code == 0
+    assert "It is made by `lamella elasticize r`" in str(run("serve-levels", "r").exception)
+    assert "0.5.5" in str(run("elasticize", "r", "--level", "core=0.5.5").exception)
+    made = run("elasticize", "r", "--level", "core=0.5", "--epochs", "1", "--json")
+    assert made.exit_code == 0, made.exception
+    family = json.loads(made.stdout)
+    assert [level["name"] for level in family["levels"]] == ["core", "full"]
+    assert all(level["test"]["n"] == 256 for level in family["levels"])
+    served = run("serve-levels", "r", "--seconds", "1", "--precision", "int8", "--json")
+    assert served.exit_code == 0, served.exception
+    found = json.loads(served.stdout)
+    assert found["switching"]["wrong"] == 0
+    assert [shift["name"] for shift in found["day"]["shifts"]] == ["governor", "core", "full"]
+    assert "governor" in run("serve-levels", "r", "--seconds", "1").stdout
+    assert open_session(tmp_path / "r" / "elastic" / "core.onnx").get_inputs()
