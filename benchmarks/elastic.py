@@ -2,7 +2,10 @@
 
     python benchmarks/elastic.py train --data data --weights weights --recipe sandwich --epochs 8 --work .elastic
     python benchmarks/elastic.py levels --data data --weights weights --recipe sandwich --work .elastic    # test scores of a training
-    python benchmarks/elastic.py switching                            # ResNet-56: switching time, memory, storage
+    python benchmarks/elastic.py control --data data --weights weights --epochs 8 --work .elastic          # independent networks
+    python benchmarks/elastic.py switching                            # switching time, memory, storage in PyTorch
+    python benchmarks/elastic.py family                               # ways to ship a family, measured in ONNX Runtime
+    python benchmarks/elastic.py day --data data --work .elastic      # a governor through a day of changing load
 
 Each part is written into `results/elastic-<date>.json` under its own name, beside what other parts left there; a training that was
 cut short goes on from its last epoch. ResNet-20 has projected shortcuts (option B, 272,474 parameters): the trained option-A weights
@@ -14,7 +17,9 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,15 +27,24 @@ from typing import Any
 # A file beside this one has the name of a standard module, which torch imports: this directory must not be searched.
 sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lamella.elasticity import ROUNDS, elasticize, save_elastic
+from lamella.elasticity import ROUNDS, ElasticModel, elasticize, load_elastic, make_levels, nest, publish, save_elastic
+from lamella.elasticstages import a_day, samples, switched, timed_here
+from lamella.exporting import export_onnx, onnx_bytes, quantize_onnx
+from lamella.records import to_plain
+from lamella.runtimes import open_session
 from lamella.schema import Graph
+from lamella.serving import Policy, open_family
 from lamella.sessions import machine, versions
+from lamella.statistics import score_interval
+from lamella.surgery import narrow
 from lamella.tasks import make_task
+from lamella.timing import latency
 from lamella.tracing import trace
-from lamella.training import Recipe, Task, recalibrate_bn
+from lamella.training import Recipe, Task, correct, evaluate, fit, recalibrate_bn
 from lamella.zoo import load_weights, make_model
 
 RESULTS = Path(__file__).parent / "results"
@@ -49,6 +63,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=float, default=0.5)
     parser.add_argument("--own", default="")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=24.0, help="of work that the day is squeezed into")
     parser.add_argument("--work", type=Path, default=Path(".elastic"))
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -63,7 +78,12 @@ def write(part: str, found: dict[str, Any], asked: argparse.Namespace) -> None:
     command = [a if not a.startswith("/") else Path(a).name for a in sys.argv[1:]]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     about = {"command": f"python benchmarks/elastic.py {' '.join(command)}", "commit": commit, "machine": machine()}
-    whole[part] = {**about, "versions": versions(), "seeds": [asked.seed], **found}
+    whole[f"{part}_{asked.recipe}" if part in ("levels", "day") else part] = {
+        **about,
+        "versions": versions(),
+        "seeds": [asked.seed],
+        **found,
+    }
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(whole, indent=1) + "\n")
     print(f"wrote {path.name}: {part}")
@@ -155,7 +175,297 @@ def train(asked: argparse.Namespace) -> dict[str, Any]:
     return {}
 
 
-PARTS = {"train": train}
+def control(asked: argparse.Namespace) -> dict[str, Any]:
+    """Independent networks of each level's widths, narrowed from the same weights and trained as long, alone."""
+    task = cifar(asked)
+    model, _ = projected(asked, task)
+    graph = traced(model)
+    rows = []
+    for level in make_levels(graph, ROUNDS):
+        small = recalibrate_bn(narrow(model, graph, level.widths), task.train)
+        checkpoint = asked.work / f"control-{asked.seed}-{level.name}.pt"
+        recipe = Recipe(epochs=asked.epochs, lr=asked.lr, warmup=asked.warmup)
+        fit(
+            small,
+            task,
+            recipe,
+            seed=asked.seed,
+            checkpoint=checkpoint,
+            on_epoch=lambda n, loss: print(n, loss, flush=True),
+        )
+        rows.append({"level": level.name, "params": level.params, "macs": level.macs, **scores(small, task)})
+        print(rows[-1], flush=True)
+    return {"epochs": asked.epochs, "lr": asked.lr, "levels": rows}
+
+
+def scores(model: nn.Module, task: Task) -> dict[str, Any]:
+    """Accuracy on validation and on test, with its 95 % interval."""
+    validation, test = (
+        score_interval(evaluate(model, data, task.score).numpy()) for data in (task.validation, task.test)
+    )
+    return {
+        "validation": validation.value,
+        "test": test.value,
+        "test_low": test.low,
+        "test_high": test.high,
+        "n": test.n,
+    }
+
+
+def levels(asked: argparse.Namespace) -> dict[str, Any]:
+    """What the levels of a trained family score on test, in torch and as int8 files, beside the published ones."""
+    task = cifar(asked)
+    model, error = projected(asked, task)
+    directory = asked.work / f"{asked.recipe}-{asked.seed}"
+    net = load_elastic(directory, lambda: make_model("resnet20", shortcut="B"))
+    publish(net, task, directory / "elastic", slots=4)
+    save_elastic(directory, net)
+    rows = []
+    with open_family(directory / "elastic", precision="int8") as coarse:
+        for index, level in enumerate(net.levels):
+            coarse.set_active_subnet(level.name)
+            right = [correct(torch.from_numpy(coarse.run(x.contiguous().numpy())[0]), y).numpy() for x, y in task.test]
+            rows.append(
+                {
+                    "level": level.name,
+                    "params": level.params,
+                    "published_params": PUBLISHED_PARAMS[index],
+                    "params_off": level.params / PUBLISHED_PARAMS[index] - 1,
+                    "macs": level.macs,
+                    **scores(net.view(level.name), task),
+                    "int8_test": float(np.concatenate(right).mean()),
+                    "published_test": PUBLISHED_ACCURACY[index],
+                    "latency_ratio": level.latency_ratio,
+                }
+            )
+            print(rows[-1], flush=True)
+    family = net.family
+    return {
+        "recipe": family.recipe,
+        "epochs": family.epochs,
+        "embedding_error": error,
+        "dense": scores(model, task),
+        "levels": rows,
+        "safetensors_over_largest": family.file_bytes / family.largest_bytes - 1,
+        "figure": {
+            "macs": [row["macs"] for row in rows],
+            "test": [row["test"] for row in rows],
+            "published_test": list(PUBLISHED_ACCURACY),
+        },
+        "not_measured": NOT_MEASURED,
+    }
+
+
+# -- switching, storage, memory
+
+
+def switching(asked: argparse.Namespace) -> dict[str, Any]:
+    """In PyTorch, on fresh weights: the time of a switch, the bytes all levels hold together, and what they weigh on disk."""
+    found = []
+    for name, options in NETWORKS:
+        torch.manual_seed(asked.seed)
+        model = make_model(name, **options).eval()
+        graph = traced(model)
+        net = nest(model, graph, make_levels(graph, ROUNDS), IMAGE)
+        names = net.family.names
+        times = []
+        for turn in range(20_000):
+            started = time.perf_counter_ns()
+            net.set_active_subnet(names[turn % len(names)])
+            times.append(time.perf_counter_ns() - started)
+        largest = sum(t.nbytes for t in (*net.net.parameters(), *net.net.buffers()))
+        everything = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors_of(net)}
+        with tempfile.TemporaryDirectory() as scratch:
+            family = save_elastic(scratch, net)
+        found.append(
+            {
+                "network": name + ("_b" if options.get("shortcut") == "B" else ""),
+                "switch_median_us": float(np.median(times)) / 1e3,
+                "switch_p99_us": float(np.quantile(times, 0.99)) / 1e3,
+                "memory_over_largest": sum(everything.values()) / largest - 1,
+                "gathered_bytes": {level.name: net.gathered_bytes(level.name) for level in net.levels},
+                "safetensors_over_largest": family.file_bytes / family.largest_bytes - 1,
+            }
+        )
+        print(found[-1], flush=True)
+    return {"networks": found}
+
+
+def tensors_of(net: ElasticModel) -> list[Tensor]:
+    views = [net.view(name) for name in net.family.names]
+    return [t for module in (net, *views) for t in (*module.parameters(), *module.buffers()) if t.numel()]
+
+
+def family(asked: argparse.Namespace) -> dict[str, Any]:
+    """Ways to ship a family to ONNX Runtime, on fresh weights: bytes, time to load a level, resident memory, latency."""
+    found: dict[str, Any] = {}
+    for name, options in (("resnet20", {"shortcut": "B"}), ("vgg16_bn", {})):
+        torch.manual_seed(asked.seed)
+        model = trained_norms(make_model(name, **options).eval())
+        graph = traced(model)
+        net = nest(model, graph, make_levels(graph, ROUNDS), IMAGE)
+        images = [(torch.randn(16, 3, 32, 32), torch.zeros(16, dtype=torch.int64))]
+        task = Task(IMAGE, train=images, validation=images, test=images)
+        with tempfile.TemporaryDirectory() as scratch:
+            found[name] = shipped(net, task, Path(scratch))
+        print(json.dumps(found[name], indent=1), flush=True)
+    return found
+
+
+def trained_norms(model: nn.Module) -> nn.Module:
+    """Norms that are not trivial, so that folding them changes every weight."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return model
+
+
+def shipped(net: ElasticModel, task: Task, directory: Path) -> dict[str, Any]:
+    publish(net, task, directory / "elastic", slots=4)
+    save_elastic(directory, net)
+    names, one = net.family.names, net.family.names[-1]
+    alone = {n: export_onnx(net.extract(n), task.example_inputs, directory / f"{n}.onnx") for n in names}
+    switch = one_file(alone, net, directory / "switch.onnx")
+    shared = {n: directory / "elastic" / f"{n}.onnx" for n in names}
+    integers = {n: directory / "elastic" / f"{n}.int8.onnx" for n in names}
+    sizes = {n: onnx_bytes(path) for n, path in alone.items()}
+    integer_alone = quantize_onnx(alone[one], directory / "whole.int8.onnx", [x for x, _ in task.calibration])
+    times = latency({"alone": alone[one], "shared": shared[one]}, IMAGE, slots=6)
+    return {
+        "largest_bytes": sizes[one],
+        "separate_over_largest": sum(sizes.values()) / sizes[one] - 1,
+        "shared_over_largest": net.family.onnx_bytes / sizes[one] - 1,
+        "one_file_over_largest": onnx_bytes(switch) / sizes[one] - 1,
+        "int8_shared_over_largest": net.family.int8_bytes / onnx_bytes(integer_alone) - 1,
+        "load_ms": {
+            "separate": load_ms(alone),
+            "shared": load_ms(shared),
+            "int8_shared": load_ms(integers),
+            "one_file": load_ms({"all": switch}),
+        },
+        "resident_mb": {
+            "largest_alone": resident_mb([alone[one]]),
+            "all_separate": resident_mb(alone.values()),
+            "all_shared": resident_mb(shared.values()),
+            "one_of_shared": resident_mb([shared[one]]),
+            "all_int8_shared": resident_mb(integers.values()),
+            "one_file": resident_mb([switch]),
+        },
+        "shared_latency_ratio": times["shared"].ratio,
+        "one_file_latency_ratio": one_file_ratio(switch, alone[one], len(names)),
+    }
+
+
+def one_file(alone: dict[str, Path], net: ElasticModel, target: Path) -> Path:
+    """All levels in one file: `level` chooses a branch of nested Ifs. Weights are sliced in the branches from shared ones."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    protos = {name: onnx.load(str(path)) for name, path in alone.items()}
+    first = next(iter(protos.values())).graph
+    branches = []
+    for name, proto in protos.items():
+        graph = proto.graph
+        inputs = {v.name for v in graph.input}
+        for node in graph.node:
+            node.input[:] = [n if n in inputs or not n else f"{name}/{n}" for n in node.input]
+            node.output[:] = [f"{name}/{n}" for n in node.output]
+        constants = [numpy_helper.from_array(numpy_helper.to_array(i), f"{name}/{i.name}") for i in graph.initializer]
+        outputs = [helper.make_tensor_value_info(f"{name}/{o.name}", 1, None) for o in graph.output]
+        branches.append(helper.make_graph(list(graph.node), name, [], outputs, constants))
+    chosen, constants, checks = branches[-1], [], []
+    for index in reversed(range(len(branches) - 1)):
+        constants.append(numpy_helper.from_array(np.array(index, dtype=np.int64), f"is_{index}"))
+        checks.append(helper.make_node("Equal", ["level", f"is_{index}"], [f"chosen_{index}"]))
+        node = helper.make_node(
+            "If", [f"chosen_{index}"], [f"out_{index}"], then_branch=branches[index], else_branch=chosen
+        )
+        chosen = helper.make_graph([node], f"if_{index}", [], [helper.make_tensor_value_info(f"out_{index}", 1, None)])
+    nodes = [*checks, *chosen.node]
+    nodes[-1].output[0] = "output"
+    inputs = [*first.input, helper.make_tensor_value_info("level", TensorProto.INT64, [])]
+    graph = helper.make_graph(nodes, "switch", inputs, [helper.make_tensor_value_info("output", 1, None)], constants)
+    onnx.save(
+        helper.make_model(graph, opset_imports=next(iter(protos.values())).opset_import, ir_version=10), str(target)
+    )
+    return target
+
+
+def one_file_ratio(switch: Path, alone: Path, levels: int) -> float:
+    """The largest level's time in the file of all levels against a file of its own, calls taken in turn."""
+    sessions = (open_session(switch), open_session(alone))
+    image = IMAGE[0].numpy()
+    feeds = ({"x": image, "level": np.array(levels - 1)}, {"x": image})
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(200):
+        for session, feed, seen in zip(sessions, feeds, times, strict=True):
+            started = time.thread_time()
+            session.run(None, feed)
+            seen.append(time.thread_time() - started)
+    return float(np.median(times[0]) / np.median(times[1]))
+
+
+def load_ms(paths: dict[str, Path]) -> dict[str, float]:
+    found = {}
+    for name, path in paths.items():
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            open_session(path)
+            times.append(1e3 * (time.perf_counter() - started))
+        found[name] = min(times)
+    return found
+
+
+def resident_mb(paths: Iterable[Path]) -> float:
+    """What these sessions add to a fresh process, in MB, after a call of each."""
+    program = (
+        "import sys, numpy as np; from lamella.runtimes import open_session\n"
+        "mb = lambda: int(open('/proc/self/statm').read().split()[1]) * 4096 / 1e6\n"
+        "import onnxruntime; before = mb(); x = np.zeros((1, 3, 32, 32), np.float32)\n"
+        "held = [open_session(p) for p in sys.argv[1:]]\n"
+        "[s.run(None, {i.name: x if len(i.shape) else np.array(0) for i in s.get_inputs()}) for s in held]\n"
+        "print(mb() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *map(str, paths)], capture_output=True, text=True, check=True)
+    return round(float(done.stdout), 1)
+
+
+# -- a day
+
+
+def day(asked: argparse.Namespace) -> dict[str, Any]:
+    """A day of changing load on a trained family: a governor, and each level all day."""
+    task = cifar(asked)
+    directory = asked.work / f"{asked.recipe}-{asked.seed}"
+    found = {}
+    for precision in ("float32", "int8"):
+        with open_family(directory / "elastic", precision=precision) as family:
+            requests, targets = samples(task, 2000)
+            timed = timed_here(family, requests)
+            switch = switched(family, requests, seconds=2.0, threads=2)
+            found[precision] = {
+                "latency_ms": {level.name: level.latency_ms for level in timed},
+                "switching": to_plain(switch),
+                **to_plain(a_day(family, timed, requests, targets, task, Policy(load=0.7), asked.seconds)),
+            }
+        print(json.dumps({k: v for k, v in found[precision].items() if k != "plot"}, indent=1), flush=True)
+    return found
+
+
+NETWORKS = (("resnet20", {"shortcut": "B"}), ("resnet56", {}), ("resnet56", {"shortcut": "B"}), ("vgg16_bn", {}))
+IMAGE = (torch.zeros(1, 3, 32, 32),)
+NOT_MEASURED = "seeds 1 and 2; independent networks trained as long (part `control`); VGG-16-BN accuracies. They take hours on a CPU."
+
+PARTS = {
+    "train": train,
+    "control": control,
+    "levels": levels,
+    "switching": switching,
+    "family": family,
+    "day": day,
+}
 
 if __name__ == "__main__":
     main()
