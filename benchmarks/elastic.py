@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=float, default=0.5)
     parser.add_argument("--own", default="")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--networks", default="resnet20,vgg16_bn", help="of the part `family`")
     parser.add_argument("--seconds", type=float, default=24.0, help="of work that the day is squeezed into")
     parser.add_argument("--work", type=Path, default=Path(".elastic"))
     asked = parser.parse_args()
@@ -299,7 +300,9 @@ def tensors_of(net: ElasticModel) -> list[Tensor]:
 def family(asked: argparse.Namespace) -> dict[str, Any]:
     """Ways to ship a family to ONNX Runtime, on fresh weights: bytes, time to load a level, resident memory, latency."""
     found: dict[str, Any] = {}
-    for name, options in (("resnet20", {"shortcut": "B"}), ("vgg16_bn", {})):
+    for name, options in (NETWORKS[0], NETWORKS[-1]):
+        if name not in asked.networks.split(","):
+            continue
         torch.manual_seed(asked.seed)
         model = trained_norms(make_model(name, **options).eval())
         graph = traced(model)

@@ -1,9 +1,11 @@
 """A family of ONNX files: every level says what torch says, the weights lie there once, and the runner switches under load."""
 
 import json
+import re
 import shutil
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -175,6 +177,14 @@ def test_a_missing_or_foreign_level_is_refused(published, tmp_path):
     (tmp_path / "run" / "elastic.json").unlink()
     with pytest.raises(RunError, match=r"no elastic\.json here or one level up"):
         open_family(folder)
+
+
+def test_the_page_about_elastic_networks_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parent.parent / "docs" / "elastic.md").read_text()
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "elastic.md", "exec"), {})
+    assert "full" in capsys.readouterr().out
 
 
 NETS = """

@@ -19,6 +19,7 @@ from .version import __version__
 _HOMES = {
     "Budget": "schema",
     "BudgetError": "errors",
+    "ElasticModel": "elasticity",
     "Graph": "schema",
     "LamellaError": "errors",
     "MismatchError": "errors",
@@ -33,6 +34,7 @@ _HOMES = {
     "compress": "compression",
     "cost": "costs",
     "draw": "reporting",
+    "elasticize": "elasticity",
     "evaluate": "training",
     "export": "exporting:export_onnx",
     "fit": "training",
@@ -52,6 +54,7 @@ _HOMES = {
 __all__ = [
     "Budget",
     "BudgetError",
+    "ElasticModel",
     "Graph",
     "LamellaError",
     "MismatchError",
@@ -67,6 +70,7 @@ __all__ = [
     "compress",
     "cost",
     "draw",
+    "elasticize",
     "evaluate",
     "export",
     "fit",
@@ -86,6 +90,7 @@ __all__ = [
 if TYPE_CHECKING:
     from .compression import compress
     from .costs import cost
+    from .elasticity import ElasticModel, elasticize
     from .errors import BudgetError, LamellaError, MismatchError, MissingExtra, RecordError, TraceError
     from .exporting import export_onnx as export
     from .planning import plan, reorder
