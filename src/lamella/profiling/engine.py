@@ -20,14 +20,15 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import LamellaError, with_context
-from ..replay import Change, Program, Variant
+from ..replay import Change, Program
 from ..surgery import copied
 from ..training import call, device_of
 from .checks import Scores, agree, checked_scores, is_out_of_memory, tensors_of, unsteady
 from .points import Item, Level
+from .readying import Run, Way, way_of
 from .samples import Chunk, Samples, gathered
 from .screening import CALIBRATION, SAFETY, Glance, Screen, cannot_screen, certain
 from .variants import Setting, Subject
@@ -65,7 +66,7 @@ class Engine:
         self._program: Program | None = None
         self._walks: Walks | None = None
         self._built = False
-        self._ways: dict[tuple[str, str], Callable[[Setting], Change | None] | None] = {}
+        self._ways: dict[tuple[str, str], Way | None] = {}
 
     @property
     def program(self) -> Program | None:
@@ -226,7 +227,11 @@ class Engine:
         if program is None or (subject.sweep.changes_models and self.adjust is None):
             return lambda level: self._whole(subject.setting(item, level))
         if _key(item) not in self._ways:
-            self._ways[_key(item)] = self._way(program, item)
+            self._ways[_key(item)] = way_of(program, self._probe, subject.setting(item, item.levels[-1]))
+            if self._ways[_key(item)] is None:
+                self.notes.append(
+                    f"{item.target}: every point ran the whole network, because its program differs from the model"
+                )
         way = self._ways[_key(item)]
         if way is None:
             return lambda level: self._whole(subject.setting(item, level))
@@ -235,30 +240,6 @@ class Engine:
     def _whole(self, setting: Setting) -> "Run":
         changes = self.subject.sweep.changes_models
         return Run(setting, None, self.subject.mended(setting.model()) if changes else None)
-
-    def _way(self, program: Program, item: Item) -> Callable[[Setting], Change | None] | None:
-        last = self.subject.setting(item, item.levels[-1])
-        for way in (_as_it_is, _with_masks):
-            change = way(last)
-            if change is not None and self._proven(program, change, last):
-                return way
-        self.notes.append(
-            f"{item.target}: every point ran the whole network, because its program differs from the model"
-        )
-        return None
-
-    def _proven(self, program: Program, change: Change, setting: Setting) -> bool:
-        """Whether the replayed change gives what its model gives on a few samples."""
-        try:
-            with torch.inference_mode():
-                branch = program.branch(program.start(self._probe.inputs), change.names)
-                outputs = tensors_of(program.outputs(branch, program.prepared(change)))
-        except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
-            if is_out_of_memory(error):
-                raise
-            return False
-        with torch.inference_mode():
-            return agree(outputs, tensors_of(call(setting.model().eval(), self._probe.inputs)))
 
     def _replayed(self, program: Program, setting: Setting, change: Change) -> "Run":
         change = self.adjust(change) if self.adjust else change
@@ -319,39 +300,8 @@ class Engine:
         return checked_scores(self.subject.task.score(outputs, chunk.targets), len(chunk), place, self.binary)
 
 
-class Run:
-    """A level made ready: replayed where that is proven, else a model. `error`: the largest of a margin that bf16 has shown here."""
-
-    __slots__ = ("_model", "error", "low", "measured", "names", "setting", "variant")
-
-    def __init__(
-        self,
-        setting: Setting,
-        variant: Variant | None,
-        model: nn.Module | None = None,
-        names: frozenset[str] = frozenset(),
-        low: Variant | None = None,
-    ) -> None:
-        self.setting, self.variant, self.names, self.low, self._model = setting, variant, names, low, model
-        self.error, self.measured = 0.0, False
-
-    def whole(self) -> nn.Module:
-        """The variant as a model of its own, in evaluation mode."""
-        if self._model is None:
-            self._model = self.setting.model().eval()
-        return self._model
-
-
 def _key(item: Item) -> tuple[str, str]:
     return item.target, item.knob
-
-
-def _as_it_is(setting: Setting) -> Change | None:
-    return setting.change
-
-
-def _with_masks(setting: Setting) -> Change | None:
-    return setting.masked() if setting.masked else None
 
 
 def _sure(value: T | None) -> T:
