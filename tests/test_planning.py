@@ -147,6 +147,8 @@ def brute_force(profile, limits, max_drop=None):
     bits = {name: rungs for name, rungs in bits.items() if len(rungs) > 1}
     best = np.inf
     for rungs in itertools.product(*widths.values(), *bits.values()):
+        if len({r.level < 32 for r in rungs[len(widths) :]}) > 1:
+            continue  # a file is in integers as a whole, or not at all
         drop = sum(r.drop + r.doubt for r in rungs)
         if drop < best:
             levels = [r.level for r in rungs]

@@ -70,7 +70,7 @@ def test_depth_and_sensitivity():
 
 
 def test_a_front_gets_worse_as_it_gets_tighter(profile):
-    front = pareto(profile, "bytes", ("60%", "40%", "25%", "1%"))
+    front = pareto(profile, "bytes", ("60%", "22%", "15%", "1%"))
     spent = [p.plan.predicted.bytes for p in front]
     scores = [p.plan.predicted_score for p in front]
     assert len(front) == 3

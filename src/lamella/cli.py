@@ -216,6 +216,7 @@ app.command(name="serve-levels")(serve_levels)
 @app.command()
 def quantize(run: Run, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Export the compressed network and its twin in integers (the plan's bits) as ONNX files, and measure both."""
+    from .deciding import heavier
     from .sessions import resume
     from .stages import file_facts, quantized
 
@@ -223,18 +224,27 @@ def quantize(run: Run, quiet: Quiet = False, as_json: AsJson = False) -> None:
         session = resume(run)
         coarse, result = quantized(session)
         facts = file_facts(session, coarse, result)
+        facts["notes"] += heavier(session, "int8_onnx")
     show(files_view(facts), facts, quiet=quiet, as_json=as_json)
 
 
 @app.command()
 def export(run: Run, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Write the dense and the compressed network as float ONNX files, checked against torch."""
+    from .deciding import heavier
     from .sessions import resume
     from .stages import exported
 
     with working(run, quiet):
-        paths = [str(path) for path in exported(resume(run))]
-    show("wrote " + " and ".join(paths), {"files": paths}, quiet=quiet, as_json=as_json)
+        session = resume(run)
+        paths = [str(path) for path in exported(session)]
+        notes = heavier(session, "onnx")
+    show(
+        "\n".join(["wrote " + " and ".join(paths), *notes]),
+        {"files": paths, "notes": notes},
+        quiet=quiet,
+        as_json=as_json,
+    )
 
 
 app.command()(report)

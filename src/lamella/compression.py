@@ -16,7 +16,7 @@ from .schema import Graph, Plan, Result
 from .surgery import integers_of
 from .tracing import trace
 from .training import Recipe, Task
-from .walking import few_bits, start, walk
+from .walking import State, few_bits, start, walk
 
 TUNING = Recipe(epochs=1, lr=0.02)
 
@@ -54,6 +54,11 @@ def compress(
         removal=removal,
     )
     *_, state = states
+    return state.model, outcome(state, plan, graph, seed)
+
+
+def outcome(state: State, plan: Plan, graph: Graph, seed: int) -> Result:
+    """Where a walk over this plan ended, as a Result. `graph`: of the dense model."""
     kept = {group.name: tuple(state.kept.get(group.name, range(group.width))) for group in graph.groups}
     integers = integers_of(graph, state.kept)
-    return state.model, Result(plan=plan, kept=kept, history=state.measures, integers=integers, seed=seed)
+    return Result(plan=plan, kept=kept, history=state.measures, integers=integers, seed=seed)

@@ -14,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from .costs import cost
+from .deciding import planned
 from .errors import LamellaError
 from .exporting import OnnxModel, onnx_bytes
 from .planning import reorder
@@ -21,9 +22,9 @@ from .profiling import Sweep
 from .progress import Progress, silent
 from .records import digest
 from .reporting import write_report
-from .schema import Budget, Graph, Plan, Profile, Result, Row, Table
+from .schema import Budget, Graph, Plan, Profile, Request, Result, Row, Table
 from .sessions import Session, build_model
-from .stages import Way, compressed_as, export_once, opened, planned, profiled, quantized, train, tuning_task
+from .stages import Way, compressed_as, export_once, opened, profiled, quantized, train, tuning_task
 from .statistics import paired_difference
 from .storage import load_tensors, save_tensors
 from .surgery import narrow, refitted
@@ -79,10 +80,7 @@ def demo(session: Session, settings: Settings, progress: Progress = silent) -> T
     _check_dense(dense, session, settings)
     opened(session)
     profiled(session, sweep=Sweep(recalibrate=settings.recalibrate), progress=progress)
-    closing = settings.closing_epochs
-    plan = planned(
-        session, Budget(), closing_epochs=closing, factor=settings.factor, epochs=settings.epochs_per_step, bits=8
-    )
+    plan = planned(session, _request(settings))
     variants = _compressed_variants(session, plan, settings, progress)
     quantized(session)
     scratch = _from_scratch(session, settings, progress)
@@ -92,6 +90,19 @@ def demo(session: Session, settings: Settings, progress: Progress = silent) -> T
     write_report(session.directory)
     progress("report", 1, 1)
     return table
+
+
+def _request(settings: Settings) -> Request:
+    """The published schedule, with 8 bits at its end."""
+    return Request(
+        budget=Budget(),
+        planner="threshold",
+        order="by_score",
+        epochs=settings.epochs_per_step,
+        closing_epochs=settings.closing_epochs,
+        bits=8,
+        options={"factor": settings.factor},
+    )
 
 
 def _check_dense(dense: nn.Module, session: Session, settings: Settings) -> None:

@@ -286,14 +286,19 @@ def _model_options(info: RunInfo) -> dict[str, Any]:
 
 def sweep_of(pairs: Iterable[str], points: tuple[str, ...]) -> Sweep:
     """The sweep that NAME=VALUE pairs describe. LamellaError for a name it does not have, RecordError for a value that does not fit."""
-    kinds = {f.name: f.type for f in fields(Sweep)}
-    values: dict[str, Any] = {"points": points}
-    for name, text in named_values(pairs, "--sweep"):
-        if name not in kinds or name == "points":
-            raise LamellaError(unknown_name("option of the sweep", name, set(kinds) - {"points"}))
+    return options_of(Sweep, pairs, "--sweep", points=points)
+
+
+def options_of(kind: type[R], pairs: Iterable[str], option: str, **given: Any) -> R:
+    """The record of options that NAME=VALUE pairs (and what is `given`) describe."""
+    kinds = {f.name: f.type for f in fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = dict(given)
+    for name, text in named_values(pairs, option):
+        if name not in kinds or name in given:
+            raise LamellaError(unknown_name(f"name of {option}", name, set(kinds) - set(given)))
         value = parsed(text)
         values[name] = bool(value) if kinds[name] in (bool, "bool") and value in (0, 1) else value
-    return from_plain(values, Sweep)
+    return from_plain(values, kind)
 
 
 def recipe_of(pairs: Iterable[str], **given: Any) -> Recipe:

@@ -1,7 +1,7 @@
 """The stages over a run directory, one function each: what the command line's verbs and the demo both call.
 
     session = start("runs/digits", describe(model="resnet14", task="digits", ...))
-    train(session, recipe); traced(session); profiled(session); planned(session, ...); compressed(session, Way(recipe))
+    train(session, recipe); opened(session); profiled(session); deciding.planned(session, request); compressed(session, Way(recipe))
 
 Each reads what earlier stages wrote, writes its own file when it is done, and goes on from where it was after a kill.
 """
@@ -16,14 +16,11 @@ from torch import nn
 from .compression import compress
 from .errors import LamellaError, MismatchError
 from .exporting import OnnxModel, export_onnx, onnx_bytes
-from .planning import edited, front_csv, front_record, pareto
-from .planning import plan as make_plan
 from .profiling import RATIOS, Sweep, profile
 from .progress import Progress, silent
 from .quantization import agreement, integers_file, quantize
 from .records import digest, save_record
-from .runs import read_text, write_atomically
-from .schema import Budget, Front, Graph, Plan, Profile, Result, Step
+from .schema import Graph, Plan, Profile, Result
 from .sessions import Session, untrained, weighted
 from .storage import load, save
 from .training import Batches, Portion, Recipe, Task, evaluate, fit
@@ -73,43 +70,6 @@ def profiled(
     )
     session.write("profile", found)
     return found
-
-
-def planned(session: Session, budget: Budget, *, closing_epochs: int = 0, bits_epochs: int = 0, **options: Any) -> Plan:
-    """A plan from the run's curves, and `plan.json`. `closing_epochs`: a last step of tuning alone, after all cuts.
-
-    `bits_epochs`: epochs of tuning with the weights on their grids, where a layer has fewer than 8 bits.
-    """
-    plan = make_plan(session.read("profile", Profile), budget, **options)
-    if closing_epochs:
-        cuts = tuple(step for step in plan.steps if step.widths)
-        rest = tuple(step for step in plan.steps if not step.widths)
-        plan = replace(plan, steps=(*cuts, Step(epochs=closing_epochs), *rest))
-    if bits_epochs:
-        plan = replace(
-            plan, steps=tuple(replace(s, epochs=bits_epochs) if _few_bits_alone(s) else s for s in plan.steps)
-        )
-    session.write("plan", plan)
-    return plan
-
-
-def _few_bits_alone(step: Step) -> bool:
-    return not step.widths and any(bits < 8 for bits in step.bits.values())
-
-
-def fronted(session: Session, axis: str, budget: Budget, **options: Any) -> Front:
-    """The front over one budget, `front.json` and `pareto.csv`."""
-    front = front_record(pareto(session.read("profile", Profile), axis, budget=budget, **options), axis)
-    write_atomically(session.path("front_csv"), front_csv(front))
-    session.write("front", front)
-    return front
-
-
-def taken(session: Session, path: Path, budget: Budget) -> Plan:
-    """The plan that an edited text describes, and `plan.json`."""
-    made = edited(read_text(path, "lamella plan RUN --text"), session.read("profile", Profile), budget)
-    session.write("plan", made)
-    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +122,7 @@ def tuning_task(task: Task, samples: int | None) -> Task:
 def quantized(session: Session) -> tuple[nn.Module, Result]:
     """The plan's bits: `model.onnx`, its twin in integers, and `result.json` with bits and ranges."""
     small, result = load(session.directory, session.fresh)
-    if session.has("plan") and session.read("plan", Plan) != result.plan:
+    if session.has("plan") and (asked := session.read("plan", Plan)) != result.plan and digest(asked) != result.asked:
         raise MismatchError(
             f"{session.path('plan')}: was made after the compressed model. Run `lamella compress {session.directory}` first."
         )
@@ -232,7 +192,6 @@ __all__ = [
     "exported",
     "file_facts",
     "opened",
-    "planned",
     "profiled",
     "quantized",
     "train",

@@ -64,20 +64,22 @@ def walk(
     directory: str | Path | None = None,
     progress: Progress = silent,
     removal: str = "cut",
+    taken: int = 0,
 ) -> Iterator[State]:
     """The state at the start and after every step, whose own epochs replace the recipe's. No given model is changed.
 
-    `removal` says how channels leave (`leaving`); where the recipe distils, the network of the start teaches.
+    `removal` says how channels leave (`leaving`); where the recipe distils, the network of the start teaches. `taken`: so many
+    steps led to `state`; numbers and chance go on from there.
     """
     if removal not in REMOVALS:
         raise LamellaError(unknown_name("removal", removal, REMOVALS))
     tuning = Tuning(task, recipe, seed, removal, state.model if recipe.distil else None)
     record = _Record(state, steps, tuning, directory) if directory else None
-    total = len(steps)
-    progress("compress", 0, total)
+    total = taken + len(steps)
+    progress("compress", taken, total)
     yield state
     bits: dict[str, int] = {}
-    for number, step in enumerate(steps, 1):
+    for number, step in enumerate(steps, taken + 1):
         bits = bits | few_bits(step)
         with with_context(f"step {number} of {total} ({', '.join(step.widths) or 'tuning'})"):
             done = record.restored(state, number, step) if record else None
@@ -140,6 +142,7 @@ def _take(
         validation=measured(model, task),
         predicted=step.predicted,
         before_tuning=before,
+        expected=step.expected,
         **_counts(after.graph),
     )
     after = replace(after, measures=(*state.measures, measure))

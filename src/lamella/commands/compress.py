@@ -1,6 +1,7 @@
 """lamella compress: walk the run's plan, beside its controls if asked.
 
 lamella compress RUN --recipe lr=0.01 --recipe distil=0.5 --removal soft
+lamella compress RUN --replan 4
 lamella compress RUN --control origin --control in_order --seeds 3
 """
 
@@ -34,11 +35,16 @@ def compress(
         typer.Option(help="Walk this control too, from each seed: origin, in_order, uniform. Repeatable."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, with --control.")] = 3,
+    replan: Annotated[
+        int | None,
+        typer.Option(min=1, help="After every so many cuts, measure what is left anew and plan the rest anew."),
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Walk the plan: narrow, tune, measure, step by step. Resumes where it was."""
     from ..controls import controlled
+    from ..replanning import compressed_in_turns
     from ..sessions import recipe_of, resume
     from ..stages import Way, compressed
 
@@ -49,5 +55,8 @@ def compress(
             found = controlled(session, way, control, seeds, progress)
             show(trials_view(found), to_plain(found), quiet=quiet, as_json=as_json)
             return
-        _, result = compressed(session, way, progress=progress)
+        if replan is None:
+            _, result = compressed(session, way, progress=progress)
+        else:
+            _, result = compressed_in_turns(session, way, every=replan, progress=progress)
     show(result_view(result), to_plain(result), quiet=quiet, as_json=as_json)

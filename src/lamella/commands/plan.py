@@ -1,6 +1,8 @@
 """lamella plan: a plan from the run's curves, a front of plans, or a plan read back from a text.
 
 lamella plan RUN --planner knapsack --budget bytes=10% --budget macs=50%
+lamella plan RUN --planner knapsack --budget latency_ms=50% --bits 8       # measures this network's latencies first, once
+lamella plan RUN --planner search --budget bytes=10% --option trials=40    # measures candidates; resumes
 lamella plan RUN --pareto bytes
 lamella plan RUN --text > plan.txt; lamella plan RUN --edit plan.txt; lamella plan RUN --compare other/plan.json
 """
@@ -10,10 +12,11 @@ from typing import Annotated
 
 import typer
 
+from ..errors import LamellaError
 from ..planning import ORDERS, PLANNERS, editable, flat
 from ..planning import compare as compare_plans
 from ..records import load_record, to_plain
-from ..schema import Budget, Graph, Plan, Profile
+from ..schema import Budget, Graph, Plan, Profile, Request
 from ..texts import parsed
 from ..views import front_view, plan_view
 from .shared import AsJson, Quiet, Run, show, working
@@ -21,20 +24,33 @@ from .shared import AsJson, Quiet, Run, show, working
 CHOOSE_BITS = ("knapsack", "search")
 BUDGETS = ("max_drop", "bytes", "params", "macs", "memory", "latency_ms")
 
+Texts = list[str] | None
+
 
 def plan(
     run: Run,
-    planner: Annotated[str, typer.Option(help=", ".join(PLANNERS))] = "threshold",
+    planner: Annotated[
+        str | None, typer.Option(help=f"{', '.join(PLANNERS)} [default: threshold; knapsack for --pareto].")
+    ] = None,
     order: Annotated[str, typer.Option(help=", ".join(ORDERS))] = "by_score",
-    option: Annotated[
-        list[str] | None,
+    budget: Annotated[
+        Texts,
         typer.Option(
-            help="NAME=VALUE of the planner: factor=0.985, pruning_ratio=0.5, by=macs, align=8 ... Repeatable."
+            help="NAME=LIMIT: max_drop=1.0 (points), bytes=10%, params, macs, memory, latency_ms. Repeatable."
         ),
     ] = None,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=LIMIT: max_drop=1.0 (points), bytes=10%, params, macs, memory. Repeatable."),
+    option: Annotated[
+        Texts,
+        typer.Option(
+            help="NAME=VALUE of the planner: factor=0.985, pruning_ratio=0.5, by=macs, align=8, trials=40 ... Repeatable."
+        ),
+    ] = None,
+    measure: Annotated[
+        Texts,
+        typer.Option(
+            help="NAME=VALUE of what planning measures: precision=int8, fits=12, holds=8 (latency_ms), recalibrate=1 (greedy, "
+            "search), weigh=0 (do not export the plan's file to weigh it). Repeatable."
+        ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after each step.")] = 1,
     closing_epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after the last step.")] = 0,
@@ -49,7 +65,8 @@ def plan(
         ),
     ] = None,
     pareto: Annotated[
-        str | None, typer.Option(help="Print the front over this budget instead of a plan; writes pareto.csv.")
+        str | None,
+        typer.Option(help="Instead of a plan, the front over this budget; writes front.json and pareto.csv."),
     ] = None,
     compare: Annotated[Path | None, typer.Option(help="Print how the run's plan differs from this plan.json.")] = None,
     edit: Annotated[Path | None, typer.Option(help="Take the plan from this edited text (see --text).")] = None,
@@ -58,28 +75,51 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Decide which group gives up how many channels, and in which order."""
-    from ..sessions import named_values, resume
-    from ..stages import fronted, planned, taken
+    from ..deciding import Measuring, fronted, planned, taken
+    from ..sessions import named_values, options_of, resume
 
+    planner = planner or ("knapsack" if pareto else "threshold")
+    _one_thing({"--pareto": pareto, "--compare": compare, "--edit": edit, "--text": text})
     limits = Budget(**{name: parsed(value) for name, value in named_values(budget or [], "--budget", BUDGETS)})
     own = {name: parsed(value) for name, value in named_values(option or [], "--option")}
-    with working(run, quiet):
+    measuring = options_of(Measuring, measure or [], "--measure")
+    request = Request(
+        budget=limits,
+        planner=planner,
+        order=order,
+        epochs=epochs,
+        closing_epochs=closing_epochs,
+        bits_epochs=bits_epochs,
+        bits=_width(bits, planner),
+        options={"control": True, **own} if planner == "search" else own,
+    )
+    with working(run, quiet) as progress:
         session = resume(run)
         if text or compare:
             _about_plan(session.read("plan", Plan), session.read("graph", Graph), compare, quiet=quiet, as_json=as_json)
             return
         if pareto:
-            front = fronted(session, pareto, limits, **own)
-            show(front_view(front), [flat(row) for row in front.rows], quiet=quiet, as_json=as_json)
-            return
-        if edit:
-            made = taken(session, edit, limits)
+            front = fronted(session, pareto, request, measuring, progress)
+        elif edit:
+            made = taken(session, edit, limits, progress)
         else:
-            width = (None if planner in CHOOSE_BITS else 8) if bits is None else (None if bits >= 32 else bits)
-            own = {"planner": planner, "order": order, "epochs": epochs, "bits": width, **own}
-            made = planned(session, limits, closing_epochs=closing_epochs, bits_epochs=bits_epochs, **own)
+            made = planned(session, request, measuring, progress)
         graph, curves = session.read("graph", Graph), session.read("profile", Profile)
-    show(plan_view(made, graph, curves), to_plain(made), quiet=quiet, as_json=as_json)
+    if pareto:
+        show(front_view(front), [flat(row) for row in front.rows], quiet=quiet, as_json=as_json)
+    else:
+        show(plan_view(made, graph, curves), to_plain(made), quiet=quiet, as_json=as_json)
+
+
+def _one_thing(asked: dict[str, object]) -> None:
+    given = [name for name, value in asked.items() if value]
+    if len(given) > 1:
+        raise LamellaError(f"{' and '.join(given)} ask for different things: give one of them.")
+
+
+def _width(bits: int | None, planner: str) -> int | None:
+    """Bits for every layer; None where the planner chooses."""
+    return bits if bits is not None or planner in CHOOSE_BITS else 8
 
 
 def _about_plan(made: Plan, graph: Graph, other: Path | None, *, quiet: bool, as_json: bool) -> None:

@@ -23,13 +23,15 @@ from .blocking import check_budget
 from .editing import editable, edited, replan, with_residue
 from .fronts import FrontPoint, compare, flat, front_csv, front_record, pareto
 from .knapsack import knapsack
-from .order import ORDERS, Choice, reorder, sorted_choices
+from .order import ORDERS, Choice, greedy_measurements, reorder, sorted_choices
 from .ratios import shares, uniform
 from .searching import search
 from .threshold import threshold
 from .worth import depth_test, sensitivity, significance
 
 Planner = Callable[..., Draft]
+
+ADDED_UP = "predicted_score adds up the drops measured one group at a time, without tuning"
 
 PLANNERS: dict[str, Planner] = {
     "knapsack": knapsack,
@@ -52,10 +54,10 @@ def plan(
 ) -> Plan:
     """The planner's choices in order, one step each, with `epochs` of tuning after each step, then one step for bits.
 
-    `bits`: a number for every multiplying layer, whatever the planner. `latency=`: a predictor, for budgets in latency_ms.
-    `measure=`: a function (widths, bits) -> score, for what measures as it goes. Other `options` are the planner's own
-    (threshold: `factor`; uniform, shares: `pruning_ratio`; shares: `by`; knapsack: see there). Raises BudgetError when the
-    outcome does not keep the budget, naming the nearest it reaches.
+    `bits`: a number for every multiplying layer, whatever the planner (32: none gets fewer). `latency=`: a predictor, for
+    budgets in latency_ms. `measure=`: a function (widths, bits) -> score, for what measures as it goes. Other `options` are the
+    planner's own (threshold: `factor`; uniform, shares: `pruning_ratio`; shares: `by`; knapsack: see there). Raises BudgetError
+    when the outcome does not keep the budget, naming the nearest it reaches.
     """
     handed = {name: options.pop(name) for name in ("latency", "measure") if name in options}
     given = settled_bits(profile.graph, bits)
@@ -92,7 +94,8 @@ def _steps(choices: list[Choice], bits: dict[str, int], baseline: float, epochs:
         lost += baseline - c.score if c.score is not None else 0.0
         expected = max(0.0, baseline - lost) if c.expected is None else c.expected
         steps.append(Step(widths={c.group: c.width}, epochs=epochs, predicted=c.score, expected=expected))
-    return (*steps, Step(bits=bits)) if bits else tuple(steps)
+    few = {layer: width for layer, width in bits.items() if width < 32}
+    return (*steps, Step(bits=few)) if few else tuple(steps)
 
 
 def _made(ask: Ask, draft: Draft, planner: str, steps: tuple[Step, ...]) -> Plan:
@@ -107,7 +110,8 @@ def _made(ask: Ask, draft: Draft, planner: str, steps: tuple[Step, ...]) -> Plan
         dense_score=baseline,
         threshold=draft.threshold,
         proof=draft.proof,
-        notes=("predicted_score adds up the drops measured one group at a time, without tuning", *draft.notes),
+        front=draft.front,
+        notes=draft.notes if draft.measured else (ADDED_UP, *draft.notes),
     )
     if ask.latency is None:
         return made
@@ -131,6 +135,7 @@ __all__ = [
     "flat",
     "front_csv",
     "front_record",
+    "greedy_measurements",
     "pareto",
     "plan",
     "reorder",

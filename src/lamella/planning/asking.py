@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ..costs import cost
 from ..errors import LamellaError
-from ..schema import Budget, Graph, Layer, Profile, Proof
+from ..schema import Budget, FrontRow, Graph, Layer, Profile, Proof
 from .order import Choice
 
 COSTS = ("params", "macs", "bytes", "memory")
@@ -57,14 +57,16 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A planner's answer. `drop`: its own estimate in points, where it has a better one than the sum of raw drops."""
+    """A planner's answer. `drop`: its own estimate in points, where it has a better one than the sum of raw drops; `measured`."""
 
     choices: list[Choice]
     bits: dict[str, int] = field(default_factory=dict)
     drop: float | None = None
+    measured: bool = False
     proof: Proof | None = None
     threshold: float | None = None
     notes: tuple[str, ...] = ()
+    front: tuple[FrontRow, ...] = ()
 
     @property
     def widths(self) -> dict[str, int]:

@@ -120,8 +120,8 @@ def _check_narrowing(steps: list[Step]) -> None:
 def replan(made: Plan, taken: int, fresh: Profile, budget: Budget | None = None, **options: Any) -> Plan:
     """The first `taken` steps of a plan, and new ones after them from curves measured on the network they left.
 
-    `fresh`: a profile of the narrowed (and tuned) network. Shares in the budget are of the original dense model. `options` are
-    those of `plan`.
+    `fresh`: a profile of the narrowed (and tuned) network. Shares in the budget are of the original dense model, and so are
+    `max_drop` and the threshold that a single cut must keep: what tuning won or lost since counts. `options` are those of `plan`.
     """
     from . import plan
 
@@ -136,10 +136,13 @@ def replan(made: Plan, taken: int, fresh: Profile, budget: Budget | None = None,
                 f"the fresh profile is of another network: group {name!r} has {seen or 'no'} channels there and {width} "
                 f"after step {taken}. Profile the network as those steps left it."
             )
-    rest = plan(fresh, _absolute(budget or Budget(), made), **options)
+    if made.threshold is not None:
+        options["factor"] = min(1.0, made.threshold / fresh.baseline.value)
+    rest = plan(fresh, _absolute(budget or Budget(), made, fresh), **options)
     return replace(
         rest,
         structure=made.structure,
+        dense_score=made.dense_score,
         planner=f"{rest.planner}, after {taken} steps",
         steps=(*done, *rest.steps),
         dense=made.dense,
@@ -161,9 +164,12 @@ def with_residue(budget: Budget, made: Plan, file_bytes: int) -> Budget:
     return replace(budget, bytes=limit - residue)
 
 
-def _absolute(budget: Budget, made: Plan) -> Budget:
+def _absolute(budget: Budget, made: Plan, fresh: Profile) -> Budget:
+    """The budget in figures of the original network, and the drop that is left from where the walk stands."""
     names = ("bytes", "params", "macs", "memory")
     found: dict[str, Any] = {n: budget.limit(n, getattr(made.dense, n)) for n in names}
     if made.dense_latency_ms is not None:
         found["latency_ms"] = budget.limit("latency_ms", made.dense_latency_ms)
+    if budget.max_drop is not None and made.dense_score is not None:
+        found["max_drop"] = max(0.0, budget.max_drop - 100 * (made.dense_score - fresh.baseline.value))
     return replace(budget, **found)

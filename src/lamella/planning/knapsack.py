@@ -5,18 +5,19 @@
     plan(profile, Budget(macs="50%", memory="60%"), planner="knapsack", minimize="bytes")
     plan(profile, Budget(bytes="10%"), planner="knapsack", bit_drops={8: 0.0, 4: 0.4})   # bits for layers without a curve
 
-One width per group among those measured, one number of bits per layer, costs as exact products, drops added up over groups and
-layers (`solving` says how). Additivity is the one assumption; the walk measures how it holds. Out of time, the best plan so far
-is returned with its gap; `Plan.proof` says what was proved.
+One width per group among those measured, one number of bits per layer (32 for all, or fewer for all), costs as exact products,
+drops added up over groups and layers (`solving` says how). Additivity is the one assumption; the walk measures how it holds.
+Out of time, the best plan so far is returned with its gap; `Plan.proof` says what was proved.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..errors import LamellaError
+from ..errors import BudgetError, LamellaError
 from ..schema import Group
-from .asking import COSTS, Ask, Draft, limits
+from .asking import COSTS, Ask, Draft, limits, over
 from .curves import Rung, bit_rungs, check_curves, group_rungs
+from .drafting import better
 from .modelling import Setting
 from .solving import solved
 
@@ -51,8 +52,27 @@ def knapsack(
         seconds=time_limit,
         gap=gap,
     )
-    draft = solved(ask, setting, goal, limit_of)
+    draft = _in_float_or_integers(ask, setting, goal, limit_of)
     return replace(draft, notes=(f"no curve, so left dense: {', '.join(unmeasured)}",)) if unmeasured else draft
+
+
+def _in_float_or_integers(ask: Ask, setting: Setting, goal: str, limit_of: Mapping[str, float]) -> Draft:
+    """A file holds its layers in float or in integers, never both (decision 0003): the better plan of the two kinds."""
+    if not setting.bits:
+        return solved(ask, setting, goal, limit_of)
+    in_float = replace(setting, bits={})
+    in_integers = replace(setting, bits={name: rungs[1:] for name, rungs in setting.bits.items()})
+    narrowest = {name: rungs[-1].level for name, rungs in setting.widths.items()}
+    if over(ask, limit_of, narrowest, ask.bits):
+        return solved(ask, in_integers, goal, limit_of)
+    try:
+        first = solved(ask, in_float, goal, limit_of)
+    except BudgetError:
+        return solved(ask, in_integers, goal, limit_of)
+    try:
+        return better(first, solved(ask, in_integers, goal, limit_of))
+    except BudgetError:
+        return first
 
 
 def _check(ask: Ask, goal: str, limit_of: Mapping[str, float], align: int) -> None:

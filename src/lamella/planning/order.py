@@ -82,6 +82,11 @@ def _greedy(left: list[Choice], measure: Score, pool: int = POOL) -> list[Choice
     return made
 
 
+def greedy_measurements(cuts: int, pool: int = POOL) -> int:
+    """How many candidates `greedy` measures for so many cuts."""
+    return sum(min(pool, left) for left in range(1, cuts + 1))
+
+
 def reorder(plan: Plan, profile: Profile, order: str, measure: Score | None = None) -> Plan:
     """The same cuts in another order; steps without widths (bits) stay last."""
     cuts = [step for step in plan.steps if step.widths]
@@ -95,4 +100,4 @@ def reorder(plan: Plan, profile: Profile, order: str, measure: Score | None = No
     return plan.reordered([index[id(step)] for step in ordered], f"{plan.planner.split(',')[0]}, {order}")
 
 
-__all__ = ["ORDERS", "Choice", "Step", "reorder", "sorted_choices"]
+__all__ = ["ORDERS", "Choice", "Step", "greedy_measurements", "reorder", "sorted_choices"]

@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..costs import cost
 from ..errors import LamellaError, MissingExtra
-from ..schema import Point, Profile
+from ..schema import FrontRow, Point, Profile
 from .asking import COSTS, Ask, Draft, Measure, costs, limits, over
-from .curves import Rung, bit_rungs, check_curves, group_rungs
+from .curves import Rung, bit_rungs, check_curves, group_rungs, score_at
 from .knapsack import knapsack
 from .order import Choice
 
@@ -76,7 +77,11 @@ def _near(ask: Ask, start: Draft, assumed: dict[int, float]) -> Rungs:
         widths[group.name] = _window(each, start.widths.get(group.name, group.width))
     for layer in ask.graph.layers:
         if layer.weight and layer.positions and layer.name not in ask.bits:
-            bits[layer.name] = _window(bit_rungs(ask.profile, layer.name, assumed), start.bits.get(layer.name, 32))
+            each = bit_rungs(ask.profile, layer.name, assumed)
+            each = (
+                each[1:] if start.bits and len(each) > 1 else each[:1]
+            )  # a file is in integers as a whole, or not at all
+            bits[layer.name] = _window(each, start.bits.get(layer.name, 32))
     return Rungs(widths, bits)
 
 
@@ -176,12 +181,20 @@ def _complete(study: Any) -> list[Any]:
     return [t for t in study.trials if t.values is not None and t.state.name == "COMPLETE"]
 
 
-def _outcome(ask: Ask, rungs: Rungs, study: Any, start: Draft, control: float | None) -> Draft:
+def _outcome(ask: Ask, rungs: Rungs, study: Any, start: Draft, control: tuple[float, Draft] | None) -> Draft:
     done = _complete(study)
     if not done:
         return start
     best = max(done, key=lambda t: t.values[0])
     first = next((t.values[0] for t in done if t.params == _indices(rungs, start)), None)
+    notes = tuple(_notes(study, best.values[0], first, None if control is None else control[0]))
+    front = _front(ask, rungs, study) if len(study.directions) > 1 else ()
+    base = 100 * ask.profile.baseline.value
+    if control is not None and control[0] > best.values[0]:
+        notes = (*notes, "the best of those is the plan")
+        choices = [replace(c, score=score_at(ask.profile, c.group, c.width)) for c in control[1].choices]
+        drop = base - 100 * control[0]
+        return Draft(choices=choices, bits=control[1].bits, drop=drop, measured=True, notes=notes, front=front)
     widths, bits = _levels(rungs.widths, "width", best), _levels(rungs.bits, "bits", best)
     scores = {n: {r.level: r.score for r in each} for n, each in rungs.widths.items()}
     choices = [
@@ -190,9 +203,24 @@ def _outcome(ask: Ask, rungs: Rungs, study: Any, start: Draft, control: float | 
     return Draft(
         choices=choices,
         bits={n: b for n, b in bits.items() if b < 32},
-        drop=100 * (ask.profile.baseline.value - best.values[0]),
-        notes=tuple(_notes(study, best.values[0], first, control)),
+        drop=base - 100 * best.values[0],
+        measured=True,
+        notes=notes,
+        front=front,
     )
+
+
+def _front(ask: Ask, rungs: Rungs, study: Any) -> tuple[FrontRow, ...]:
+    """What was measured and is beaten by no other candidate in both, most costly first."""
+    base, rows = ask.profile.baseline.value, {}
+    for trial in study.best_trials:
+        widths, bits = _levels(rungs.widths, "width", trial), _levels(rungs.bits, "bits", trial)
+        score, spent = trial.values
+        now = cost(ask.graph, widths, {**ask.bits, **bits})
+        rows[score, spent] = FrontRow(
+            limit=spent, predicted=now, predicted_score=score, drop=100 * (base - score), measured_score=score
+        )
+    return tuple(rows[key] for key in sorted(rows, key=lambda key: -key[1]))
 
 
 def _levels(rungs: Mapping[str, tuple[Rung, ...]], prefix: str, trial: Any) -> dict[str, int]:
@@ -216,16 +244,17 @@ def _notes(study: Any, best: float, first: float | None, control: float | None) 
     return notes
 
 
-def _controlled(ask: Ask, count: int, seed: int, bit_drops: Mapping[int, float] | None) -> float:
-    """The best measured score of as many knapsack plans, the first from the curves as they are, the rest from jittered ones."""
-    rng, best = random.Random(seed), -math.inf
+def _controlled(ask: Ask, count: int, seed: int, bit_drops: Mapping[int, float] | None) -> tuple[float, Draft]:
+    """The best of as many knapsack plans, measured: the first from the curves as they are, the rest from jittered ones."""
+    rng, best = random.Random(seed), (-math.inf, Draft(choices=[]))
     assert ask.measure is not None
     for i in range(count):
         curves = ask.profile if i == 0 else jittered(ask.profile, rng)
         draft = knapsack(replace(ask, profile=curves), bit_drops=bit_drops, gap=1e-2)
         widths = {g.name: draft.widths.get(g.name, g.width) for g in ask.graph.free}
-        score = final_score(ask.measure, widths, {**ask.bits, **draft.bits}, best)
-        best = best if score is None else max(best, score)
+        score = final_score(ask.measure, widths, {**ask.bits, **draft.bits}, best[0])
+        if score is not None and score > best[0]:
+            best = score, draft
     return best
 
 

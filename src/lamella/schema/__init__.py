@@ -18,9 +18,10 @@ from .accordions import Accordion, Comparison, Entry, ExportedFile, PairSweep, R
 from .curves import Knob, Point, Profile, Score
 from .families import Family, Level, check_levels
 from .graphs import Attribute, Graph, Group, Integer, Layer, Parameter, Tensor
-from .plans import Amount, Budget, Cost, Front, FrontRow, Plan, Proof, Step, check_amount
+from .plans import Amount, Budget, Cost, Front, FrontRow, Plan, Proof, Request, Step, check_amount
 from .results import Measure, Result, Row, RunInfo, Table
 from .sizes import Axis, Run, Share, Size
+from .timings import LatencyFit, TimedPlan
 from .trials import Trial, Trials
 
 FILES = {  # what lies in a run directory, and the verb that makes it
@@ -30,6 +31,9 @@ FILES = {  # what lies in a run directory, and the verb that makes it
     "profile": ("profile.json", "lamella profile"),
     "profile_journal": ("profile.jsonl", "lamella profile"),
     "plan": ("plan.json", "lamella plan"),
+    "request": ("request.json", "lamella plan"),
+    "latency_fp32": ("latency.fp32.json", "lamella plan --budget latency_ms=50%"),
+    "latency_int8": ("latency.int8.json", "lamella plan --budget latency_ms=50% --bits 8"),
     "front": ("front.json", "lamella plan --pareto bytes"),
     "front_csv": ("pareto.csv", "lamella plan --pareto bytes"),
     "result": ("result.json", "lamella compress"),
@@ -64,6 +68,7 @@ __all__ = [
     "Group",
     "Integer",
     "Knob",
+    "LatencyFit",
     "Layer",
     "Level",
     "Measure",
@@ -73,6 +78,7 @@ __all__ = [
     "Point",
     "Profile",
     "Proof",
+    "Request",
     "Result",
     "Role",
     "Row",
@@ -85,6 +91,7 @@ __all__ = [
     "Step",
     "Table",
     "Tensor",
+    "TimedPlan",
     "Trial",
     "Trials",
     "check_amount",

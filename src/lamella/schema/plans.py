@@ -26,7 +26,10 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("bytes", "params", "macs", "latency_ms", "memory"):
             check_amount(getattr(self, name), name)
-        check(self.max_drop is None or self.max_drop >= 0, "max_drop", f"{self.max_drop} is negative")
+        drop = self.max_drop
+        known = drop is None or (isinstance(drop, int | float) and math.isfinite(drop))
+        check(known, "max_drop", f"{drop!r} where a number of points was expected")
+        check(drop is None or drop >= 0, "max_drop", f"{drop} is negative")
 
     def limit(self, name: str, dense: float) -> float | None:
         """The absolute limit for one cost, given the dense model's cost; None where the budget does not speak of it."""
@@ -105,7 +108,8 @@ class Plan:
     """An ordered tuple of steps for the model of one structure, which planner made it, and what it expects.
 
     `threshold` is the lowest score that the planner let a single cut have, where it had such a limit; `proof` what an
-    exact planner proved. Latencies are there when the planner was given a predictor.
+    exact planner proved. Latencies are there when the planner was given a predictor. `front`: what a search over score and
+    one cost found best, measured.
     """
 
     structure: str
@@ -120,6 +124,7 @@ class Plan:
     latency_ms: float | None = None
     dense_latency_ms: float | None = None
     proof: Proof | None = None
+    front: tuple["FrontRow", ...] = ()
 
     @property
     def widths(self) -> dict[str, int]:
@@ -143,6 +148,24 @@ class Plan:
         for index, step in enumerate(self.steps):
             with with_context(f"steps[{index}].widths"):
                 graph.check_widths(step.widths)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a plan was asked for, so that it can be asked for again: after some steps, or for a file that came out too large.
+
+    `epochs` of tuning after each cut, `closing_epochs` after the last, `bits_epochs` with weights on their grids, where a layer has
+    fewer than 8 bits. `bits`: for every layer (None: the planner chooses). `options`: the planner's own.
+    """
+
+    budget: Budget
+    planner: str
+    order: str
+    epochs: int = 0
+    closing_epochs: int = 0
+    bits_epochs: int = 0
+    bits: int | None = None
+    options: dict[str, str | int | float | bool | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

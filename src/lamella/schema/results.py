@@ -29,6 +29,7 @@ class Measure:
 class Result:
     """What a plan did to a model: the channels each group kept (dense numbering) and the measured history.
 
+    `asked`: the digest of the plan that the walk began with, where steps were planned anew on the way and `plan` is what came of it.
     `integers` of modules that narrowing set. After `quantize` also the bits of every layer and the range (low, high) of its input.
     """
 
@@ -39,6 +40,7 @@ class Result:
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     integers: tuple[Integer, ...] = ()
     seed: int = 0
+    asked: str = ""
 
     @property
     def structure(self) -> str:

@@ -1,0 +1,106 @@
+"""What a plan would score, measured: the network narrowed and rounded as it says, untuned. What `greedy` and `search` go by.
+
+    measure = Candidates(model, graph, task, journal="runs/r20/candidates.jsonl")
+    plan(profile, order="greedy", measure=measure)                                   # a score at once
+    plan(profile, Budget(bytes="10%"), planner="search", measure=measure.stream)     # may stop a candidate that cannot win
+
+Scores are kept: nothing is measured twice, and a kill loses at most the candidate in progress.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torch import nn
+
+from .coarsening import coarsen
+from .digests import data_digest, weights_digest
+from .progress import Progress, silent
+from .records import digest
+from .runs import Journal
+from .schema import Graph
+from .surgery import narrow
+from .training import Batches, Task, device_of, evaluate, recalibrate_bn, seeded
+
+Levels = Mapping[str, int]
+
+
+class Candidates:
+    """Scores of (widths, bits) on the validation samples. `recalibrate`: with batch-norm statistics re-estimated (decision 0005)."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: Graph,
+        task: Task,
+        *,
+        recalibrate: bool = False,
+        journal: str | Path | None = None,
+        total: int = 1,
+        progress: Progress = silent,
+    ) -> None:
+        self.model, self.graph, self.task, self.recalibrate = model, graph, task, recalibrate
+        self.total, self.progress, self.measured = total, progress, 0
+        self.known: dict[str, float] = {}
+        self.journal = Journal(journal, self._identity()) if journal else None
+        if self.journal:
+            self.known |= self.journal.entries
+        progress("measure candidates", 0, total)
+
+    def finished(self) -> None:
+        """Say that no more will be asked: `total` is the most that could be."""
+        self.progress("measure candidates", self.total, self.total)
+
+    def _identity(self) -> dict[str, str]:
+        return {
+            "structure": self.graph.structure,
+            "weights": weights_digest(self.model),
+            "data": data_digest(self.task.validation),
+            "recalibrate": str(self.recalibrate),
+        }
+
+    def __call__(self, widths: Levels, bits: Levels) -> float:
+        """The score."""
+        return [score for score, _ in self.stream(widths, bits)][-1]
+
+    def stream(self, widths: Levels, bits: Levels) -> Iterator[tuple[float, float]]:
+        """(score so far, share of the samples seen), batch by batch; one pair alone where it is known or the loader has no length."""
+        widths, bits = self._changed(widths, bits)
+        key = digest({"widths": widths, "bits": bits})
+        self.measured += 1
+        try:
+            if key in self.known:
+                yield self.known[key], 1.0
+            else:
+                yield from self._measured(key, self._made(widths, bits))
+        finally:  # whoever asks may stop early
+            told = f"{100 * self.known[key]:.2f} %" if key in self.known else "cannot win"
+            self.progress("measure candidates", min(self.measured, self.total), self.total, told)
+
+    def _changed(self, widths: Levels, bits: Levels) -> tuple[dict[str, int], dict[str, int]]:
+        """Without what stays as it is, in one order: the same candidate has the same key."""
+        dense = self.graph.group_of
+        return (
+            {name: widths[name] for name in sorted(widths) if widths[name] < dense[name].width},
+            {name: bits[name] for name in sorted(bits) if bits[name] < 32},
+        )
+
+    def _made(self, widths: Levels, bits: Levels) -> nn.Module:
+        model = narrow(self.model, self.graph, widths)
+        if self.recalibrate:
+            with seeded(0, 0, device_of(model)):
+                recalibrate_bn(model, self.task.train)
+        return coarsen(model, bits).eval() if bits else model.eval()
+
+    def _measured(self, key: str, model: nn.Module) -> Iterator[tuple[float, float]]:
+        loader = self.task.validation
+        total = loader.samples if isinstance(loader, Batches) else None
+        right, seen = 0.0, 0
+        for batch in loader:
+            scores = evaluate(model, [batch], self.task.score)
+            right, seen = right + float(scores.sum()), seen + len(scores)
+            if total is not None and seen < total:
+                yield right / seen, seen / total
+        self.known[key] = right / seen
+        if self.journal:
+            self.journal.append(key, self.known[key])
+        yield self.known[key], 1.0

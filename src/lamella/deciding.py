@@ -1,0 +1,273 @@
+"""The planning stage over a run directory: what a plan needs measured is measured, and its file is weighed before anyone tunes.
+
+    planned(session, Request(budget=Budget(latency_ms="50%"), planner="knapsack", order="by_score"))
+    planned(session, Request(budget=Budget(bytes="10%"), planner="search", order="by_score", options={"trials": 40}))
+    fronted(session, "bytes", request); taken(session, path, budget)
+    heavier(session, "int8_onnx")        # a file over its byte budget: a new plan, and what to say of it
+
+A budget in latency_ms has the network's plans timed (`latencies`), once per run and precision; order `greedy` and planner `search`
+measure candidates (`candidates`), journalled. A budget in bytes is held to the file itself: it is exported untuned and weighed.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from .candidates import Candidates
+from .digests import weights_digest
+from .errors import BudgetError, MissingExtra
+from .exporting import onnx_bytes
+from .latencies import Timing, latency_fit, predictor, written
+from .planning import PLANNERS, edited, front_csv, front_record, greedy_measurements, pareto, with_residue
+from .planning import plan as make_plan
+from .progress import Progress, silent
+from .records import digest
+from .runs import read_text, write_atomically
+from .schema import Budget, Front, Graph, LatencyFit, Plan, Profile, Request, Step
+from .sessions import Session
+from .surgery import narrow
+from .timing.tables import machine
+
+WEIGHINGS = 4  # of one request's plans; the residue hardly changes from one to the next
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measuring:
+    """How planning measures. `precision`, `fits`, `holds`: of latencies (see `latencies`; precision follows from the bits).
+
+    `recalibrate`: score candidates with batch-norm statistics re-estimated, as `compress` will. `weigh`: export and weigh the file.
+    """
+
+    precision: Literal["fp32", "int8"] | None = None
+    fits: int = 12
+    holds: int = 8
+    recalibrate: bool = False
+    weigh: bool = True
+
+
+def planned(
+    session: Session,
+    request: Request,
+    measuring: Measuring = Measuring(),
+    progress: Progress = silent,
+) -> Plan:
+    """The plan from the run's curves, `plan.json` and `request.json`; with `trade` in the options also the measured front."""
+    profile, handed = session.read("profile", Profile), _handed(session, request, measuring, progress)
+    notes = tuple(found.text for found in handed.pop("fits", ()))
+    measure: Any = handed.get("measure")
+
+    def again(budget: Budget) -> Plan:
+        return make_plan(profile, budget, **_asked(request), **handed)
+
+    made = again(request.budget)
+    if measuring.weigh:
+        made = _weighed(session, made, request.budget, again)
+    if measure is not None:
+        getattr(measure, "__self__", measure).finished()
+    made = _tuned(replace(made, notes=(*made.notes, *notes)), request)
+    keep(session, made, request)
+    return made
+
+
+def keep(session: Session, made: Plan, request: Request) -> None:
+    """`plan.json`, `request.json`, and a measured front where the plan has one."""
+    session.write("request", request)
+    session.write("plan", made)
+    if made.front:
+        axis = str(request.options["trade"])
+        _keep_front(session, front_of_search(made, axis))
+
+
+def front_of_search(made: Plan, axis: str) -> Front:
+    """The front that a search over two objectives measured."""
+    return Front(
+        structure=made.structure,
+        planner=made.planner,
+        axis=axis,
+        dense=made.dense,
+        dense_score=made.dense_score or 0.0,
+        rows=made.front,
+        notes=("every row was measured, untuned",),
+    )
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    """What `plan` takes of a request."""
+    names = ("planner", "order", "epochs", "bits")
+    return {**{name: getattr(request, name) for name in names}, **request.options}
+
+
+def _tuned(made: Plan, request: Request) -> Plan:
+    """With a last step of tuning alone, after all cuts, and tuning in few bits."""
+    steps = made.steps
+    if request.closing_epochs:
+        cuts, rest = ([s for s in steps if bool(s.widths) == cuts] for cuts in (True, False))
+        steps = (*cuts, Step(epochs=request.closing_epochs), *rest)
+    if request.bits_epochs:
+        steps = tuple(replace(s, epochs=request.bits_epochs) if _few_bits_alone(s) else s for s in steps)
+    return replace(made, steps=steps)
+
+
+def _few_bits_alone(step: Step) -> bool:
+    return not step.widths and any(bits < 8 for bits in step.bits.values())
+
+
+def fronted(
+    session: Session,
+    axis: str,
+    request: Request,
+    measuring: Measuring = Measuring(),
+    progress: Progress = silent,
+) -> Front:
+    """The front over one budget, `front.json` and `pareto.csv`. Bytes are predicted here: no file is weighed."""
+    budget = replace(request.budget, latency_ms="100%") if axis == "latency_ms" else request.budget
+    handed = _handed(session, replace(request, budget=budget), measuring, progress)
+    notes = tuple(found.text for found in handed.pop("fits", ()))
+    options = {"planner": request.planner, "bits": request.bits, **request.options, **handed}
+    points = pareto(session.read("profile", Profile), axis, budget=request.budget, **options)
+    front = front_record(points, axis)
+    front = replace(front, notes=(*front.notes, *notes))
+    _keep_front(session, front)
+    return front
+
+
+def _keep_front(session: Session, front: Front) -> None:
+    write_atomically(session.path("front_csv"), front_csv(front))
+    session.write("front", front)
+
+
+def taken(session: Session, path: Path, budget: Budget, progress: Progress = silent) -> Plan:
+    """The plan that an edited text describes, and `plan.json`."""
+    request = Request(budget=budget, planner="by hand", order="by hand")
+    handed = _handed(session, request, Measuring(), progress)
+    text = read_text(path, "lamella plan RUN --text")
+    made = edited(text, session.read("profile", Profile), budget, handed.get("latency"))
+    keep(session, made, request)
+    return made
+
+
+# -- what is handed in --------------------------------------------------------------------------------------------------------
+
+
+def _handed(session: Session, request: Request, measuring: Measuring, progress: Progress) -> dict[str, Any]:
+    """What `measured_by` gives for the dense network, and under `fits` what a predictor rests on."""
+    found = measured_by(session, request, measuring, progress, session.dense(), session.graph())
+    if "latency" in found:
+        found["fits"] = (timed(session, _timing(session, request, measuring)),)
+    return found
+
+
+def measured_by(
+    session: Session, request: Request, measuring: Measuring, progress: Progress, model: nn.Module, graph: Graph
+) -> dict[str, Any]:
+    """A predictor where the budget speaks of latency, a way to measure this network where something measures."""
+    found: dict[str, Any] = {}
+    if request.budget.latency_ms is not None or request.options.get("minimize") == "latency_ms":
+        fit = timed(session, _timing(session, request, measuring), progress)
+        found["latency"] = predictor(fit, graph)
+    if request.planner == "search" or request.order == "greedy":
+        found["measure"] = _measure(session, request, measuring, progress, model, graph)
+    if request.planner == "search" and "storage" not in request.options:
+        found["storage"] = session.directory / "search.journal"
+    return found
+
+
+def _timing(session: Session, request: Request, measuring: Measuring) -> Timing:
+    """In integers where the plan will have bits: a file is in integers as a whole."""
+    bits = request.bits is not None and request.bits < 32
+    chosen = request.bits is None and any(p.knob == "bits" for p in session.read("profile", Profile).points)
+    precision = measuring.precision or ("int8" if bits or chosen else "fp32")
+    return Timing(precision=precision, fits=measuring.fits, holds=measuring.holds, seed=session.info.seed)
+
+
+def timed(session: Session, timing: Timing, progress: Progress = silent) -> LatencyFit:
+    """The run's fit of this precision: read where it was made on this runtime and CPU for as many plans, made where not."""
+    name = f"latency_{timing.precision}"
+    if session.has(name):
+        found = session.read(name, LatencyFit)
+        counts = (found.machine, len(found.plans) - found.held_out, found.held_out)
+        if counts == (machine(), timing.fits, timing.holds) and found.structure == session.graph().structure:
+            return found
+    scratch = session.directory / f"latency-{timing.precision}-{timing.fits}-{timing.holds}"
+    found = latency_fit(session.dense(), session.graph(), session.task, timing, scratch, progress)
+    session.write(name, found)
+    return found
+
+
+def _measure(
+    session: Session, request: Request, measuring: Measuring, progress: Progress, model: nn.Module, graph: Graph
+) -> Any:
+    """Candidates of this network, journalled under what it is."""
+    searching = request.planner == "search"
+    total = greedy_measurements(len(graph.free)) if request.order == "greedy" else 0
+    if searching:
+        total += int(request.options.get("trials") or 30) * (2 if request.options.get("control") else 1)
+    found = Candidates(
+        model,
+        graph,
+        session.task,
+        recalibrate=measuring.recalibrate,
+        journal=session.directory / f"candidates-{digest((weights_digest(model), measuring.recalibrate))}.jsonl",
+        total=total,
+        progress=progress,
+    )
+    return found.stream if searching and request.order != "greedy" else found
+
+
+# -- files over their bytes ---------------------------------------------------------------------------------------------------
+
+
+def _weighed(session: Session, made: Plan, budget: Budget, again: Callable[[Budget], Plan]) -> Plan:
+    """The plan if its file keeps the byte budget, else one made with the residue; its notes say what was weighed."""
+    limit = budget.limit("bytes", made.dense.bytes)
+    if limit is None:
+        return made
+    for _ in range(WEIGHINGS):
+        try:
+            file_bytes = _file_bytes(session, made)
+        except MissingExtra as error:
+            return replace(made, notes=(*made.notes, f"its file was not weighed: {error}"))
+        known = f"its file weighs {file_bytes:,} bytes, predicted {made.predicted.bytes:,}, allowed {limit:,.0f}"
+        if file_bytes <= limit:
+            return replace(made, notes=(*made.notes, known))
+        tighter = with_residue(budget, made, file_bytes)
+        over = f"planned again: the file of the first plan weighed {file_bytes:,} bytes, and {limit:,.0f} are allowed"
+        made = again(tighter)
+        made = replace(made, notes=(*(n for n in made.notes if n != over), over))
+    raise BudgetError(
+        f"no plan's file keeps bytes <= {limit:,.0f}: after {WEIGHINGS} plans the file still weighs {file_bytes:,}.\n"
+        f"  try:     Budget(bytes={file_bytes}), or a smaller round_to."
+    )
+
+
+def _file_bytes(session: Session, made: Plan) -> int:
+    """What the plan's file weighs. Weights do not change it, so the dense network's will do, untuned."""
+    bits = {name: width for name, width in made.bits.items() if width < 32}
+    small = narrow(session.dense(), session.graph(), made.widths)
+    with tempfile.TemporaryDirectory(prefix="lamella.") as scratch:
+        path = Path(scratch) / "model.onnx"
+        return onnx_bytes(written(small, session.task, "int8" if bits else "fp32", path, bits or None))
+
+
+def heavier(session: Session, name: Literal["onnx", "int8_onnx"]) -> list[str]:
+    """Where the exported file of the run's plan is over its budget: a new plan is made with the residue, and a note says so."""
+    if not (session.has("request") and session.has("plan")):
+        return []
+    request, made = session.read("request", Request), session.read("plan", Plan)
+    kind = "int8_onnx" if any(width < 32 for width in made.bits.values()) else "onnx"
+    limit, weighs = request.budget.limit("bytes", made.dense.bytes), onnx_bytes(session.path(name))
+    if kind != name or limit is None or weighs <= limit or request.planner not in PLANNERS:
+        return []
+    known = f"{session.path(name)} weighs {weighs:,} bytes, over its budget of {limit:,.0f}"
+    planned(session, replace(request, budget=with_residue(request.budget, made, weighs)), Measuring(weigh=False))
+    session.write("request", request)
+    residue = weighs - made.predicted.bytes
+    again = f"planned again with the {residue:,} bytes that the prediction missed: run `lamella compress {session.directory}`"
+    return [f"{known}: {again}"]
+
+
+__all__ = ["Measuring", "fronted", "heavier", "planned", "taken", "timed"]

@@ -1,0 +1,157 @@
+"""What a network's plans would take on this machine: random plans exported and timed, a prediction fitted and held to others.
+
+    fit = latency_fit(model, graph, task, Timing(precision="int8"), directory="runs/r20/latency")
+    fit.text                                   # int8 latency on onnxruntime-1.31.1-...: median error 2.5 % ...
+    predictor(fit, graph)                      # what plan(latency=...) takes
+    measured_steps(graph, "int8")              # {"conv1": 4, ...}: what `round_to` should be on this machine
+
+Layers are timed once per runtime, version and CPU, and kept in the user's cache; exports lie in `directory` until the fit is made, so
+that a kill loses at most the file in progress.
+"""
+
+import os
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from torch import nn
+
+from .errors import LamellaError
+from .exporting import export_onnx, quantize_onnx
+from .progress import Progress, silent
+from .schema import Graph, LatencyFit, TimedPlan
+from .surgery import narrow
+from .timing import LatencyPredictor, LatencyTable, accuracy, fit, free_step, latency
+from .timing.predicting import shapes_of
+from .timing.shapes import Precision
+from .timing.tables import machine
+from .training import Task
+
+Widths = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """`precision` of the files; `fits` random plans to fit on (0: trust the table of layers alone), `holds` to hold the fit to."""
+
+    precision: Precision = "fp32"
+    fits: int = 12
+    holds: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.fits not in (0, *range(3, 1000)) or self.holds < 0:
+            raise LamellaError(
+                f"fits={self.fits}, holds={self.holds}: 0 or at least 3 plans to fit on, and 0 or more to hold."
+            )
+
+
+def latency_fit(
+    model: nn.Module,
+    graph: Graph,
+    task: Task,
+    timing: Timing,
+    directory: str | Path,
+    progress: Progress = silent,
+) -> LatencyFit:
+    """Export, time, fit, and predict the plans that were held out."""
+    table = LatencyTable(cache_directory(), precision=timing.precision, slots=16)
+    plans = random_plans(graph, timing.fits + timing.holds, timing.seed)
+    ms = _timed(model, graph, task, timing.precision, plans, Path(directory), progress) if plans else []
+    fitted, held = plans[: timing.fits], plans[timing.fits :]
+    found = LatencyPredictor(table, graph)
+    if fitted:
+        found = fit(table, graph, fitted, ms[: timing.fits], progress)
+    seen = accuracy(found, graph, held, ms[timing.fits :]) if held else None
+    table.measure([s for widths in [*plans, {}] for s in shapes_of(table, graph, widths)], progress)
+    shutil.rmtree(directory, ignore_errors=True)
+    rows = [
+        TimedPlan(widths=w, measured_ms=t, predicted_ms=found.predict(graph, w, {}), fitted=i < timing.fits)
+        for i, (w, t) in enumerate(zip(plans, ms, strict=True))
+    ]
+    return LatencyFit(
+        structure=graph.structure,
+        machine=machine(),
+        precision=timing.precision,
+        scale=found.scale,
+        per_layer=found.per_layer,
+        per_element=found.per_element,
+        plans=tuple(rows),
+        median_error=None if seen is None else seen.median_error,
+        worst_error=None if seen is None else seen.worst_error,
+        rank_correlation=None if seen is None else seen.rank_correlation,
+    )
+
+
+def predictor(found: LatencyFit, graph: Graph) -> LatencyPredictor:
+    """The fit at work, over the table in the user's cache."""
+    table = LatencyTable(cache_directory(), precision=found.precision, slots=16)
+    return LatencyPredictor(table, graph, found.scale, found.per_layer, found.per_element)
+
+
+def cache_directory() -> Path:
+    """Where latency tables lie: LAMELLA_CACHE, else `lamella` in the user's cache."""
+    named = os.environ.get("LAMELLA_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lamella"
+
+
+def random_plans(graph: Graph, count: int, seed: int) -> list[dict[str, int]]:
+    """Every free group at a legal width drawn from a quarter of its channels to all of them."""
+    rng = random.Random(seed)
+    return [{g.name: g.legal(g.width * rng.uniform(0.25, 1.0)) for g in graph.free} for _ in range(count)]
+
+
+def _timed(
+    model: nn.Module,
+    graph: Graph,
+    task: Task,
+    precision: Precision,
+    plans: Sequence[Widths],
+    directory: Path,
+    progress: Progress,
+) -> list[float]:
+    """Milliseconds of every plan's file, all timed side by side."""
+    files = {}
+    for i, widths in enumerate(plans):
+        progress("export plans to time", i, len(plans))
+        files[str(i)] = written(narrow(model, graph, widths), task, precision, directory / f"{i}.onnx")
+    progress("export plans to time", len(plans), len(plans))
+    times = latency(files, task.example_inputs, slots=8, seconds=0.02)
+    return [times[name].latency_ms for name in files]
+
+
+def written(
+    model: nn.Module, task: Task, precision: Precision, path: Path, bits: Mapping[str, int] | None = None
+) -> Path:
+    """The network as a file in float or in integers, unless it is there already."""
+    final = path if precision == "fp32" else path.with_suffix(".int8.onnx")
+    if not final.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        export_onnx(model, task.example_inputs, path)
+        if precision == "int8":
+            quantize_onnx(path, final, (batch[0] for batch in islice(task.calibration, 1)), bits=bits)
+    return final
+
+
+def measured_steps(graph: Graph, precision: Precision = "fp32", table: LatencyTable | None = None) -> dict[str, int]:
+    """Per group the largest step that is free for some layer that makes it: round_to as this machine has it.
+
+    Layers of one shape are measured once. A group that no multiplying layer makes has step 1.
+    """
+    table = table or LatencyTable(cache_directory(), precision=precision, slots=16)
+    shapes = dict(zip(_multiplying(graph), shapes_of(table, graph, {}), strict=True))
+    steps: dict[str, int] = {}
+    found: dict[str, int] = {}
+    for name, shape in shapes.items():
+        if shape.key not in steps:
+            steps[shape.key] = free_step(table, shape)
+        for group in graph.layer_of[name].outputs.groups:
+            found[group] = max(found.get(group, 1), steps[shape.key])
+    return {g.name: min(found.get(g.name, 1), g.width) for g in graph.groups}
+
+
+def _multiplying(graph: Graph) -> list[str]:
+    return [layer.name for layer in graph.layers if layer.weight and layer.positions]

@@ -1,0 +1,291 @@
+"""The planning stage over a run: latencies timed, candidates measured, files weighed, and plans made anew on the way."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from lamella import latencies
+from lamella.candidates import Candidates
+from lamella.cli import app
+from lamella.costs import cost
+from lamella.deciding import Measuring, heavier, planned, timed
+from lamella.errors import BudgetError, LamellaError
+from lamella.exporting import onnx_bytes
+from lamella.latencies import Timing, measured_steps
+from lamella.profiling import profile
+from lamella.records import digest
+from lamella.replanning import compressed_in_turns
+from lamella.schema import Budget, Front, LatencyFit, Plan, Profile, Request, Result
+from lamella.sessions import describe, start
+from lamella.stages import Way, compressed, exported, opened, quantized
+from lamella.training import Recipe
+
+pytest.importorskip("onnxruntime")
+
+FEW = Measuring(fits=3, holds=2, weigh=False)
+UNIFORM = Request(budget=Budget(), planner="uniform", order="by_score", epochs=0, options={"pruning_ratio": 0.5})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A ResNet-8 on digits with curves of widths and bits."""
+    info = describe(
+        model="resnet",
+        task="digits",
+        seed=0,
+        options={"limit": 64, "model.depth": 8, "model.widths": "8,8,16", "round_to": 4},
+    )
+    session = start(tmp_path_factory.mktemp("runs") / "r", info)
+    opened(session)
+    dense = session.dense()
+    for module in dense.modules():  # a trained network's: zeros would not be written
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.bias, std=0.1)
+    session.keep_dense(dense)
+    found = profile(session.dense(), session.task, graph=session.graph(), pruning_ratios=(0.5,), bits=(8, 4))
+    session.write("profile", found)
+    return session
+
+
+@pytest.fixture
+def session(made, tmp_path, monkeypatch):
+    """A copy of the run of its own, and a cache of its own."""
+    import shutil
+
+    from lamella.sessions import resume
+
+    monkeypatch.setenv("LAMELLA_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(made.directory, tmp_path / "r")
+    return resume(tmp_path / "r")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Plans timed by a formula: exporting takes seconds a file."""
+    ms = lambda plans: [0.01 + 1e-3 * sum(plan.values()) for plan in plans]
+    monkeypatch.setattr(latencies, "_timed", lambda *given: ms(given[4]))
+    monkeypatch.setattr(latencies.LatencyTable, "_timed", lambda _, shapes: [1e-4 * s.outputs for s in shapes])
+
+
+def test_files_are_exported_and_timed(session):
+    found = timed(session, Timing(precision="int8", fits=0, holds=1))
+    (seen,) = found.plans
+    assert 0 < seen.measured_ms < 50
+    assert not seen.fitted
+    assert found.median_error == pytest.approx(abs(seen.predicted_ms / seen.measured_ms - 1))
+    assert "on 1 plans it was not fitted on" in found.text
+
+
+def test_a_budget_in_latency_times_the_network_once(session, quick, monkeypatch):
+    request = Request(budget=Budget(latency_ms="95%"), planner="knapsack", order="by_score", bits=32)
+    made = planned(session, request, FEW)
+    assert made.latency_ms <= 0.95 * made.dense_latency_ms
+    kept = session.read("latency_fp32", LatencyFit)
+    assert (kept.held_out, len(kept.plans)) == (2, 5)
+    assert kept.median_error >= 0
+    assert any(note == kept.text for note in made.notes)
+    assert list((session.directory.parent / "cache").glob("onnxruntime-*-fp32.json"))
+    monkeypatch.setattr("lamella.deciding.latency_fit", lambda *_: pytest.fail("timed twice"))
+    assert planned(session, request, FEW) == made
+    assert not [p for p in session.directory.iterdir() if p.is_dir()]
+
+
+def test_latencies_in_integers_and_from_the_table_alone(session, quick):
+    found = timed(session, Timing(precision="int8", fits=0, holds=0))
+    assert (found.scale, found.per_layer, found.plans) == (1.0, 0.0, ())
+    assert "its error is not known" in found.text
+    with pytest.raises(LamellaError, match=r"fits=2, holds=8: 0 or at least 3 plans"):
+        Timing(fits=2)
+
+
+def test_steps_follow_the_runtime(session, monkeypatch):
+    monkeypatch.setattr(latencies, "free_step", lambda _, shape: 8 if shape.outputs == 16 else 4)
+    steps = measured_steps(session.graph())
+    assert set(steps) == {g.name for g in session.graph().groups}
+    assert {steps[g.name] for g in session.graph().groups if g.width == 16} == {8}
+
+
+def test_greedy_measures_and_is_never_measured_twice(session, monkeypatch):
+    seen = []
+    request = replace(UNIFORM, order="greedy")
+    made = planned(session, request, FEW, lambda stage, done, total, note="": seen.append((stage, done, total)))
+    assert all(step.expected is not None for step in made.steps if step.widths)
+    assert seen[0][:2] == ("measure candidates", 0)
+    assert seen[-1][1] == seen[-1][2]
+    monkeypatch.setattr(Candidates, "_made", lambda *_: pytest.fail("measured twice"))
+    assert planned(session, request, FEW) == made
+
+
+def test_a_candidate_scores_as_the_network_it_stands_for(session):
+    from lamella.coarsening import coarsen
+    from lamella.surgery import narrow
+    from lamella.training import evaluate
+
+    graph, model, task = session.graph(), session.dense(), session.task
+    widths, bits = {graph.free[0].name: 4}, {"conv1": 4}
+    expected = float(evaluate(coarsen(narrow(model, graph, widths), bits), task.validation, task.score).mean())
+    measure = Candidates(model, graph, task)
+    assert measure(widths, bits) == pytest.approx(expected)
+    assert list(measure.stream(widths, bits)) == [(pytest.approx(expected), 1.0)]
+    assert 0 <= Candidates(model, graph, task, recalibrate=True)(widths, {}) <= 1
+
+
+def test_search_over_a_run_resumes_and_reports(session, monkeypatch):
+    pytest.importorskip("optuna")
+    budget = Budget(bytes=int(0.27 * cost(session.graph()).bytes))
+    request = Request(budget=budget, planner="search", order="by_score", options={"trials": 3, "control": True})
+    made = planned(session, request, FEW)
+    assert made.predicted.bytes <= budget.bytes
+    assert any("beat" in note and "knapsack start" in note for note in made.notes)
+    assert any("from jittered curves" in note for note in made.notes)
+    assert not any("adds up" in note for note in made.notes)
+    monkeypatch.setattr(Candidates, "_made", lambda *_: pytest.fail("measured twice"))
+    assert planned(session, request, FEW).steps == made.steps
+
+
+def test_two_objectives_leave_a_measured_front(session):
+    pytest.importorskip("optuna")
+    options = {"trials": 4, "trade": "bytes"}
+    request = Request(budget=Budget(params="90%"), planner="search", order="by_score", options=options)
+    made = planned(session, request, FEW)
+    front = session.read("front", Front)
+    assert front.axis == "bytes"
+    assert front.rows == made.front
+    assert all(row.measured_score == row.predicted_score for row in front.rows)
+
+
+# -- files --------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_in_bytes_is_weighed(session):
+    dense = cost(session.graph()).bytes
+    request = Request(budget=Budget(bytes=int(0.35 * dense)), planner="knapsack", order="by_score")
+    made = planned(session, request)
+    note = next(note for note in made.notes if note.startswith("its file weighs"))
+    compressed(session, Way(Recipe(epochs=1, lr=0.01)))
+    quantized(session)
+    weighs = onnx_bytes(session.path("int8_onnx" if made.bits else "onnx"))
+    assert f"{weighs:,} bytes" in note
+    assert weighs <= 0.35 * dense
+    assert heavier(session, "int8_onnx") == []
+
+
+def test_a_file_over_its_bytes_is_planned_again(session, monkeypatch):
+    request = replace(UNIFORM, budget=Budget(bytes="80%"), options={}, bits=32)
+    first = planned(session, request, FEW)
+    limit = 0.8 * first.dense.bytes
+    weights = iter((int(limit) + 300, int(limit)))
+    monkeypatch.setattr("lamella.deciding._file_bytes", lambda *_: next(weights))
+    made = planned(session, request)
+    assert made.predicted.bytes <= limit - (int(limit) + 300 - first.predicted.bytes)
+    assert any(note.startswith("planned again: the file of the first plan weighed") for note in made.notes)
+    heavy = iter(range(4))
+    monkeypatch.setattr("lamella.deciding._file_bytes", lambda _, made: next(heavy) or int(limit + 1))
+    monkeypatch.setattr("lamella.deciding.with_residue", lambda budget, *_: budget)
+    monkeypatch.setattr("lamella.deciding.WEIGHINGS", 1)
+    with pytest.raises(BudgetError, match=r"no plan's file keeps bytes <= [\s\S]*try:"):
+        planned(session, request)
+
+
+def test_an_exported_file_over_its_bytes_is_planned_again(session):
+    request = replace(UNIFORM, budget=Budget(bytes="80%"), options={}, bits=32)
+    first = planned(session, request, FEW)
+    compressed(session, Way(Recipe(epochs=1, lr=0.01)))
+    exported(session)
+    budget = Budget(bytes=onnx_bytes(session.path("onnx")) - 1)
+    session.write("request", replace(request, budget=budget))
+    (note,) = heavier(session, "onnx")
+    assert "over its budget of" in note
+    assert "planned again with the" in note
+    assert session.read("plan", Plan).predicted.bytes < first.predicted.bytes
+    assert session.read("request", Request).budget == budget
+
+
+# -- plans made anew on the way -------------------------------------------------------------------------------------------------
+
+
+def test_compress_plans_anew_and_resumes(session, monkeypatch):
+    first = planned(session, replace(UNIFORM, epochs=1, closing_epochs=1, bits=8), FEW)
+    cuts = sum(bool(step.widths) for step in first.steps)
+    assert cuts >= 3
+    recipe = Way(Recipe(epochs=1, lr=0.01))
+    small, result = compressed_in_turns(session, recipe, every=2)
+    taken = [m for m in result.history if m.step]
+    assert len({m.step for m in taken}) == len(taken)
+    assert [m.name for m in taken if m.expected is None and m.name != "tuned"] == []
+    assert result.plan.steps[:2] == first.steps[:2]
+    assert any(note.startswith("after 2 steps the rest was planned anew from") for note in result.plan.notes)
+    assert result.asked == digest(session.read("plan", Plan))
+    assert result.widths == {**session.graph().widths, **result.plan.widths}
+    assert len(list((session.directory / "replan").glob("profile-*.jsonl"))) == (cuts - 1) // 2
+    quantized(session)  # the walk belongs to the run's plan
+
+    monkeypatch.setattr("lamella.walking._take", lambda *_: pytest.fail("walked twice"))
+    again, same = compressed_in_turns(session, recipe, every=2)
+    assert same == result
+    assert all(torch.equal(a, b) for a, b in zip(small.parameters(), again.parameters(), strict=True))
+
+
+def test_where_the_rest_cannot_keep_the_budget_the_old_plan_stays(session):
+    request = replace(UNIFORM, budget=Budget(max_drop=99.0), options={})
+    first = planned(session, request, FEW)
+    session.write("request", replace(request, budget=Budget(params=1)))
+    _, result = compressed_in_turns(session, Way(Recipe(epochs=1, lr=0.01)), every=2)
+    assert result.plan.widths == first.widths
+    assert any("the old plan was kept: no plan by 'uniform, by_score'" in note for note in result.plan.notes)
+    with pytest.raises(LamellaError, match="replan=0"):
+        compressed_in_turns(session, Way(Recipe(epochs=1, lr=0.01)), every=0)
+
+
+# -- the command --------------------------------------------------------------------------------------------------------------
+
+
+def run(session, *arguments):
+    return CliRunner().invoke(app, [*arguments[:1], str(session.directory), *arguments[1:]])
+
+
+def test_the_command_asks_for_all_of_it(session, quick):
+    few = ("--measure", "fits=3", "--measure", "holds=2")
+    told = run(session, "plan", "--planner", "uniform", "--budget", "latency_ms=90%", "--bits", "32", *few)
+    assert told.exit_code == 0, told.exception
+    assert "expected latency" in told.output
+    assert "depth against sensitivity" in told.output
+    assert "#1" in told.output
+    front = run(session, "plan", "--pareto", "latency_ms", "--bits", "32", *few, "--json")
+    assert front.exit_code == 0, front.exception
+    assert all(row["latency_ms"] > 0 for row in json.loads(front.stdout))
+    walked = run(session, "compress", "--replan", "1")
+    assert walked.exit_code == 0, walked.exception
+    assert "expected" in walked.output
+    assert session.read("result", Result).asked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--budget", "bytes=120%"), "bytes: '120%' is not a share of the dense model"),
+        (("--budget", "macs=-3"), "macs: -3 is not a positive amount"),
+        (("--budget", "max_drop=much"), "max_drop: 'much' where a number of points was expected"),
+        (("--budget", "bytes"), "--budget 'bytes': NAME=VALUE was expected"),
+        (("--measure", "precison=int8"), "unknown name of --measure 'precison'; did you mean 'precision'"),
+        (("--measure", "precision=int4"), "precision: 'int4'"),
+        (("--measure", "fits=1", "--budget", "latency_ms=50%"), "fits=1, holds=8: 0 or at least 3"),
+        (("--text", "--pareto", "bytes"), "--pareto and --text ask for different things"),
+        (("--planner", "knapsack", "--budget", "params=1%", "--budget", "max_drop=0.1"), "params <= "),
+    ],
+)
+def test_bad_input_is_one_paragraph(session, quick, arguments, words):
+    failed = run(session, "plan", *arguments)
+    assert failed.exit_code
+    assert isinstance(failed.exception, LamellaError)
+    assert words in str(failed.exception)
+
+
+def test_a_run_without_the_asked_knob(session):
+    found = session.read("profile", Profile)
+    session.write("profile", replace(found, points=tuple(p for p in found.points if p.knob == "bits")))
+    failed = run(session, "plan", "--planner", "knapsack", "--budget", "bytes=50%")
+    assert "the profile holds no pruning_ratio curve (it holds: bits)" in str(failed.exception)
