@@ -6,7 +6,9 @@
 speed   a loop of `fit` over seeds against one stack, CPU seconds of one thread, on the fraud rows; and how far results differ
 fraud   the sequential search within 26 % of the baseline's parameters, chosen by PR-AUC on validation
 family  symmetric shapes of seven layers and about 351 parameters, drawn at random: those that fall and rise against all others
+joint   the same budget, all pairs at once, beginning with the networks that `fraud` has trained
 mnist   the sequential search within 6,798 parameters, 5.55 % of the baseline's
+longer  the shape that `mnist` found, its baseline and controls, trained three times as long
 
 Everything is resumed from RUNS; figures are added to the result file part by part. Choices follow validation, figures are of test samples.
 """
@@ -30,10 +32,13 @@ import numpy as np
 import torch
 from scipy.stats import ttest_ind
 
-from lamella.accordions import PUBLISHED, Bench, Net, Settings, Stack, identity, train
+from lamella.accordions import PUBLISHED, Bench, Net, Settings, Stack, accordion, identity, train
+from lamella.accordions.closing import closed
+from lamella.accordions.searching import Quest
 from lamella.accordions.shapes import is_monotone, params, symmetric_shapes
 from lamella.accordions.stacks import fresh, scores
 from lamella.accordions.working import Workshop
+from lamella.records import load_record
 from lamella.runs import Journal
 from lamella.schema import Accordion, Budget
 from lamella.screens import bars
@@ -44,6 +49,7 @@ from lamella.training import Recipe, evaluate, fit
 
 SEEDS = 5
 FRAUD = Recipe(epochs=100, lr=0.003, optimizer="adamw", weight_decay=1e-4)
+LONGER = Recipe(epochs=15, lr=0.003, optimizer="adamw", weight_decay=1e-4)
 MNIST = Recipe(epochs=5, lr=0.003, optimizer="adamw", weight_decay=1e-4)
 FRAUD_BATCH = 32
 FAMILY = 10  # shapes of each kind
@@ -99,6 +105,32 @@ def fraud(options: argparse.Namespace) -> dict[str, Any]:
         session = begin(options.runs / f"fraud-{options.split}", info)
         found = shaped(session, PUBLISHED["fraud-baseline"].widths, settings=settings, recipe=FRAUD, progress=progress)
     return told(found, ("f1", "pr_auc", "roc_auc", "recall_at_100", "recall_at_500"))
+
+
+def joint(options: argparse.Namespace) -> dict[str, Any]:
+    """Whole shapes proposed by Optuna; what the sequential search trained is not trained again."""
+    task = make_task("fraud", options.fraud, batch_size=FRAUD_BATCH, validation=options.split)
+    settings = Settings(method="joint", trials=24, seeds=SEEDS, metric="pr_auc", budget=Budget(params="26%"))
+    journal = options.runs / f"joint-{options.split}.jsonl"
+    if not journal.exists():
+        journal.write_text((options.runs / f"fraud-{options.split}" / "accordion.jsonl").read_text())
+    with bars(False) as progress:
+        widths, candidates = PUBLISHED["fraud-baseline"].widths, (2, 3, 4, 6, 8)
+        found = accordion(
+            task, widths, candidates=candidates, settings=settings, recipe=FRAUD, journal=journal, progress=progress
+        )
+    return told(found, ("f1", "pr_auc"))
+
+
+def longer(options: argparse.Namespace) -> dict[str, Any]:
+    """Was the drop on MNIST the shape's, or too little training of a small network?"""
+    before = load_record(options.runs / "mnist" / "accordion.json", Accordion)
+    bench = Bench(make_task("mnist", options.mnist), LONGER, options.mnist_activation)
+    settings = Settings(seeds=SEEDS, activation=options.mnist_activation)
+    with bars(False) as progress:
+        shop = Workshop(bench, settings, Journal(options.runs / "longer.jsonl", identity(bench)), progress)
+        quest = Quest(shop, settings, "accuracy", before.baseline, (), True)
+        return told(closed(quest, before.widths), ("accuracy",))
 
 
 def mnist(options: argparse.Namespace) -> dict[str, Any]:
@@ -180,7 +212,9 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "speed": speed,
     "fraud": fraud,
     "family": family,
+    "joint": joint,
     "mnist": mnist,
+    "longer": longer,
 }
 
 
@@ -203,7 +237,9 @@ def main() -> None:
     result = json.loads(options.out.read_text()) if options.out.exists() else {}
     for part in options.parts:
         seconds, figures = cpu(lambda: PARTS[part](options))  # noqa: B023
-        key = part if part in ("speed", "mnist") or options.split == "random" else f"{part}_by_{options.split}"
+        key = (
+            part if part in ("speed", "mnist", "longer") or options.split == "random" else f"{part}_by_{options.split}"
+        )
         place = {"command": "python benchmarks/accordion.py --runs RUNS --fraud creditcard_subset.npz --mnist MNIST"}
         about = {"commit": commit(), "seeds": list(range(SEEDS)), "cpu_seconds_of_this_call": round(seconds, 1)}
         result |= {**place, "machine": f"{platform.machine()}, {describe(model='', task='').machine}"}

@@ -1,0 +1,136 @@
+"""lamella accordion, as a user runs it: a table in, a run of the chosen network out; killed, resumed, and fed nonsense."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from test_tables import csv, rows
+from typer.testing import CliRunner
+
+from lamella.accordions import RECIPE, Settings, accordion
+from lamella.cli import app
+from lamella.errors import DataError, LamellaError, MismatchError
+from lamella.records import load_record, to_plain
+from lamella.schema import Accordion, Graph, RunInfo
+from lamella.sessions import resume
+from lamella.tasks import make_task
+
+QUICK = ("--widths", "4,2,4", "--candidates", "2,4", "--seeds", "2", "--epochs", "2", "--option", "batch_size=32")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return csv(tmp_path_factory.mktemp("data") / "machines.csv", *rows()[:2])
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["accordion", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def finished(table, tmp_path_factory):
+    """A finished run, and what it printed."""
+    directory = tmp_path_factory.mktemp("runs") / "r"
+    result = run("--run", directory, "--task", "table", "--data", table, *QUICK, "--json", "--quiet")
+    assert result.exit_code == 0, result.output
+    return directory, json.loads(result.output)
+
+
+def test_a_table_in_a_run_of_the_winner_out(finished):
+    directory, plain = finished
+    found = load_record(directory / "accordion.json", Accordion)
+    assert plain["widths"] == list(found.widths)
+    assert [file.name for file in found.files] == ["baseline, fp32", "winner, fp32", "winner, int8"]
+    for file in found.files:
+        assert (directory / file.file).stat().st_size == file.bytes
+    session = resume(directory)
+    winner = session.dense()
+    assert sum(p.numel() for p in winner.parameters()) == found.entry("winner").params
+    groups = load_record(directory / "graph.json", Graph).groups
+    assert [group.width for group in groups if group.frozen is None] == list(found.widths)
+
+
+def test_a_finished_run_is_only_told_again(finished, table):
+    directory, plain = finished
+    again = run("--run", directory, "--task", "table", "--data", table, *QUICK)
+    assert again.exit_code == 0, again.output
+    for words in ("isolation forest", "plain, equal size", "The winner's test f1", "accordion.json"):
+        assert words in again.output
+    assert to_plain(load_record(directory / "accordion.json", Accordion).entries) == plain["entries"]
+
+
+def test_another_task_is_not_mixed_in(finished, table):
+    directory, _ = finished
+    other = run("--run", directory, "--task", "table", "--data", table, *QUICK, "--option", "ignore=a")
+    assert isinstance(other.exception, MismatchError)
+    assert "holds another run: options was" in str(other.exception)
+    assert "ignore" not in load_record(directory / "run.json", RunInfo).options
+
+
+def test_digits_offline_with_a_published_name_refused_and_a_shape_taken(tmp_path):
+    short = ("--run", tmp_path / "r", "--task", "digits", "--option", "limit=60", "--seeds", "2", "--epochs", "1")
+    result = run(*short, "--widths", "6-3-6", "--candidates", "3,6", "--budget", "max_drop=50", "--quiet")
+    assert result.exit_code == 0, result.output
+    with_name = run(*short, "--widths", "mnist-accordeon")
+    assert "did you mean 'mnist-accordion'" in str(with_name.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "words"),
+    [
+        (("--widths", "4,0,4"), LamellaError, "widths 4, 0, 4"),
+        (("--widths", "4,two,4"), LamellaError, "numbers such as 16,8,4,8,16"),
+        (("--seeds", "1"), LamellaError, "at least two"),
+        (("--budget", "bytes=5"), LamellaError, "unknown --budget name 'bytes'"),
+        (("--option", "labels=x"), LamellaError, "did you mean 'label'"),
+        (("--option", "label=failed"), DataError, "unknown column 'failed'"),
+        (("--option", "validation=time"), DataError, "needs a time column"),
+        (("--metric", "accuracy_"), LamellaError, "did you mean 'accuracy'"),
+    ],
+)
+def test_nonsense_is_one_sentence(table, tmp_path, arguments, kind, words):
+    result = run("--run", tmp_path / "r", "--task", "table", "--data", table, *QUICK, *arguments)
+    assert isinstance(result.exception, kind), result.exception
+    assert words in str(result.exception)
+
+
+def process(*arguments, **options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "lamella", "accordion", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
+    )
+
+
+def test_killed_at_its_hardest_it_ends_with_the_same_table(table, tmp_path):
+    arguments = ("--task", "table", "--data", table, *QUICK, "--seeds", "4", "--quiet")
+    journal = tmp_path / "killed" / "accordion.jsonl"
+    killed = process("--run", tmp_path / "killed", *arguments)
+    end = time.monotonic() + 120
+    while time.monotonic() < end and not (journal.exists() and journal.read_bytes().count(b"\n") > 1):
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    before = journal.read_text()
+    assert before.count("\n") > 1
+    assert run("--run", tmp_path / "killed", *arguments).exit_code == 0
+    assert journal.read_text().startswith(before[: before.rfind("\n") + 1])
+    found = load_record(tmp_path / "killed" / "accordion.json", Accordion)
+    task = make_task("table", table, batch_size=32)
+    whole = accordion(task, (4, 2, 4), candidates=(2, 4), settings=Settings(seeds=4), recipe=replace(RECIPE, epochs=2))
+    assert replace(found, files=()) == whole
+
+
+def test_errors_are_a_paragraph_and_exit_2(tmp_path):
+    (tmp_path / "bad.csv").write_text("a,label\n1,0\n<script>,1\n")
+    failed = process("--run", tmp_path / "r", "--task", "table", "--data", tmp_path / "bad.csv")
+    _, complaint = failed.communicate(timeout=120)
+    assert failed.returncode == 2
+    assert complaint.startswith("error: ")
+    assert "row 2, column 'a' holds text ('<script>')" in complaint
+    assert "Traceback" not in complaint
