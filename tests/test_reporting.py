@@ -6,23 +6,27 @@ import io
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from accordion_records import accordion
 from reporting_records import HOSTILE, chain, family, fill, front, plan, profile, resnet, result, run_info
+from typer.testing import CliRunner
 
+from lamella.cli import app
 from lamella.errors import LamellaError, MismatchError, RecordError, RunError
 from lamella.records import save_record, to_plain
 from lamella.reporting import draw, losses, marks, ribbon_marks, save_pictures, serving, svg, words, write_report
 from lamella.reporting.facts import layer_facts
 from lamella.reporting.marks import elide, shown
 from lamella.reporting.page.datasets import csv_files, table
-from lamella.reporting.prints import sheet
+from lamella.reporting.prints import layer_prints, sheet
 from lamella.reporting.ribbon import insets
 from lamella.reporting.stages import read_stages
 from lamella.reporting.styles import flat_css, palette
@@ -263,7 +267,8 @@ def test_a_walk_that_goes_on_is_shown(tmp_path):
 def test_data_as_csv(tmp_path):
     graph = chain((6, 16, 10), names=["=cmd()", 'b,"c', "c"])
     stages = read_stages(fill(tmp_path, graph))
-    found = csv_files(stages, layer_facts(graph, stages.outcome, stages.profile))
+    prints = layer_prints(graph, stages.profile)
+    found = csv_files(stages, layer_facts(graph, stages.outcome, stages.profile), prints)
     assert list(found) == ["layers.csv", "curves.csv", "steps.csv"]
     layers = list(csv.DictReader(io.StringIO(found["layers.csv"])))
     assert [row["name"] for row in layers] == ["'=cmd()", 'b,"c', "c"]
@@ -285,6 +290,35 @@ def test_a_heat_map_of_many_levels_has_few_columns():
     assert len(heat.heads) == 9
     row = next(row for row in heat.rows if row.target == target)
     assert [cell.title.split(":")[0] for cell in row.cells if cell and cell.chosen] == [words.ratio(chosen)]
+
+
+# The command
+
+
+def test_the_command_writes_the_page_and_its_pictures(tmp_path):
+    pytest.importorskip("vl_convert", reason="charts and PNG are not drawn: vl-convert-python is not installed")
+    fill(tmp_path / "r", chain())
+    asked = ["report", str(tmp_path / "r"), "--svg", str(tmp_path / "s"), "--png", str(tmp_path / "p"), "--json"]
+    found = CliRunner().invoke(app, asked)
+    assert found.exit_code == 0, found.output
+    told = json.loads(found.stdout)
+    assert told["report"].endswith("report.html")
+    assert {Path(path).name for path in told["pictures"]} >= {"ribbon.svg", "fingerprints.png"}
+    assert all(Path(path).exists() for path in told["pictures"])
+
+
+def test_watching_writes_nothing_and_ends_with_ctrl_c(tmp_path):
+    save_record(tmp_path / FILES["graph"][0], chain())
+    command = [sys.executable, "-m", "lamella", "report", str(tmp_path), "--watch", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        told = "".join(iter(watching.stdout.readline, "}\n")) + "}"
+        assert 'id="ribbon"' in fetched(json.loads(told)["url"])[1]
+        watching.send_signal(signal.SIGINT)
+        _, errors = watching.communicate(timeout=30)
+    assert watching.returncode == 0, errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FILES["graph"][0]]
+    result = CliRunner().invoke(app, ["report", str(tmp_path), "--watch", "--svg", "x"])
+    assert "leave --svg and --png out" in str(result.exception)
 
 
 # Live

@@ -15,6 +15,7 @@ from lamella.reporting.ribbon import marks_at
 from lamella.reporting.ribbon.frame import WIDTH
 from lamella.reporting.ribbon.insets import SPENT, shade_of
 from lamella.reporting.ribbon.layout import lay_out
+from lamella.reporting.styles import palette
 from lamella.schema import Step
 
 NETS = {"five": chain(), "resnet20": resnet(), "deep": resnet(25), "one": chain((10,)), "two": chain((1, 2))}
@@ -156,6 +157,40 @@ def _same_place(one, other):
         (m.x, m.y, m.width, m.height) == (n.x, n.y, n.width, n.height)
         for m, n in zip(one.values(), other.values(), strict=True)
     )
+
+
+def luminance(colour):
+    """Relative luminance (WCAG 2), from 0 to 1."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def contrast(one, other):
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_can_be_told_apart_by_lightness_alone(scheme):
+    """So in grey print and with any colour vision; hatching tells bits apart a second time."""
+    colours = palette(scheme)
+    bits = [luminance(colours[name]) for name in ("full", "eight", "four", "two")]
+    losses = [luminance(colours[f"loss-{k}"]) for k in range(6)]
+    assert min(abs(a - b) for i, a in enumerate(bits) for b in bits[:i]) > 0.04
+    assert losses == sorted(losses, reverse=scheme == "light")
+    assert all(contrast(colours[name], colours["paper"]) >= 4.5 for name in ("ink", "muted"))
+    for shade in range(6):
+        text = colours["on-dark"] if shade > 3 else colours["ink"]
+        assert contrast(text, colours[f"loss-{shade}"]) >= 4.5
+
+
+def test_branches_are_bands_of_their_own():
+    graph = resnet()
+    marks = ribbon_marks(graph)
+    bands = [m for m in marks if m.role == "band"]
+    assert len(bands) == 1 + 2  # the main path, and a shortcut convolution in two stages
+    assert len([m for m in marks if m.role == "branch"]) == 4  # to each of them, and back
 
 
 def test_the_ribbon_of_resnet20_is_the_golden_one():

@@ -16,8 +16,8 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -47,9 +47,17 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def from_plain(data: Any, kind: type[R]) -> R:
-    """The record that `data` describes; `RecordError` names the first field that does not fit."""
-    return typing.cast(R, _read(data, kind))
+def from_plain(data: Any, kind: type[R], given: Mapping[str, Any] | None = None) -> R:
+    """The record that `data` describes; `RecordError` names the first field that does not fit.
+
+    `given`: fields of the outermost record that are at hand and are not read again.
+    """
+    if given is not None:
+        return typing.cast(R, _read_record(data, typing.cast(type, kind), given))
+    return typing.cast(R, _reader(typing.cast(Any, kind))(data))
+
+
+Reader = Callable[[Any], Any]
 
 
 @cache
@@ -57,40 +65,56 @@ def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def _read(data: Any, kind: Any) -> Any:
+@cache
+def _reader(kind: Any) -> Reader:
+    """What reads this kind. Made once: a profile holds tens of thousands of values of a few kinds."""
     if dataclasses.is_dataclass(kind):
-        return _read_record(data, typing.cast(type, kind))
+        return partial(_read_record, kind=typing.cast(type, kind))
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        return _read_union(data, get_args(kind))
+        return partial(_read_union, kinds=get_args(kind))
     if origin is Literal:
-        check(data in get_args(kind), "", f"{data!r} is not one of {', '.join(map(repr, get_args(kind)))}")
-        return data
+        return partial(_read_literal, values=get_args(kind))
     if origin is tuple:
-        return _read_tuple(data, get_args(kind))
+        items = get_args(kind)
+        return partial(_read_row, item=items[0]) if items[1:] == (...,) else partial(_read_tuple, items=items)
     if origin is dict:
-        return _read_dict(data, get_args(kind)[1])
-    return _read_scalar(data, kind)
+        return partial(_read_dict, item=get_args(kind)[1])
+    return partial(_read_scalar, kind=kind)
 
 
-def _read_record(data: Any, kind: type) -> Any:
-    check(isinstance(data, dict), "", f"{_seen(data)} where an object ({kind.__name__}) was expected")
-    hints = _hints(kind)
-    values = {}
-    for field in dataclasses.fields(kind):
-        if field.name in data:
-            values[field.name] = _at(field.name, data[field.name], hints[field.name])
+@cache
+def _fields(kind: type) -> tuple[tuple[str, Reader, bool], ...]:
+    """Of every field its name, what reads it, and whether it may be missing."""
+    return tuple(
+        (
+            field.name,
+            _reader(_hints(kind)[field.name]),
+            field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING,
+        )
+        for field in dataclasses.fields(kind)
+    )
+
+
+def _read_record(data: Any, kind: type, given: Mapping[str, Any] | None = None) -> Any:
+    if not isinstance(data, dict):
+        raise RecordError("", f"{_seen(data)} where an object ({kind.__name__}) was expected")
+    values = dict(given or {})
+    for name, read, optional in _fields(kind):
+        if name in values:
+            continue
+        if name in data:
+            values[name] = _at(name, data[name], read)
         else:
-            optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-            check(optional, field.name, "missing")
-    unknown = sorted(set(data) - set(hints))
+            check(optional, name, "missing")
+    unknown = sorted(data.keys() - _hints(kind).keys())
     check(not unknown, unknown[0] if unknown else "", f"not a field of {kind.__name__}")
     return kind(**values)
 
 
-def _at(place: str, data: Any, kind: Any) -> Any:
+def _at(place: str, data: Any, read: Reader) -> Any:
     try:
-        return _read(data, kind)
+        return read(data)
     except RecordError as error:
         raise error.within(place) from None
 
@@ -98,27 +122,49 @@ def _at(place: str, data: Any, kind: Any) -> Any:
 def _read_union(data: Any, kinds: tuple[Any, ...]) -> Any:
     if data is None and type(None) in kinds:
         return None
-    kinds = tuple(k for k in kinds if k is not type(None))
     failures = []
     for kind in kinds:
-        try:
-            return _read(data, kind)
-        except RecordError as error:
-            failures.append(error)
+        if kind is not type(None):
+            try:
+                return _reader(kind)(data)
+            except RecordError as error:
+                failures.append(error)
     raise failures[0]
 
 
+def _read_literal(data: Any, values: tuple[Any, ...]) -> Any:
+    if data not in values:
+        raise RecordError("", f"{data!r} is not one of {', '.join(map(repr, values))}")
+    return data
+
+
+def _read_row(data: Any, item: Any) -> tuple[Any, ...]:
+    """A tuple of any length. Only when an item does not fit is its place looked for."""
+    _check_list(data)
+    read = _reader(item)
+    try:
+        return tuple(map(read, data))
+    except RecordError:
+        return tuple(_at(f"[{i}]", d, read) for i, d in enumerate(data))
+
+
 def _read_tuple(data: Any, items: tuple[Any, ...]) -> tuple[Any, ...]:
-    check(isinstance(data, list | tuple), "", f"{_seen(data)} where a list was expected")
-    if len(items) == 2 and items[1] is ...:
-        return tuple(_at(f"[{i}]", d, items[0]) for i, d in enumerate(data))
-    check(len(data) == len(items), "", f"{len(data)} items where {len(items)} were expected")
-    return tuple(_at(f"[{i}]", d, k) for i, (d, k) in enumerate(zip(data, items, strict=True)))
+    _check_list(data)
+    if len(data) != len(items):
+        raise RecordError("", f"{len(data)} items where {len(items)} were expected")
+    return tuple(_at(f"[{i}]", d, _reader(k)) for i, (d, k) in enumerate(zip(data, items, strict=True)))
+
+
+def _check_list(data: Any) -> None:
+    if not isinstance(data, list | tuple):
+        raise RecordError("", f"{_seen(data)} where a list was expected")
 
 
 def _read_dict(data: Any, item: Any) -> dict[str, Any]:
-    check(isinstance(data, dict), "", f"{_seen(data)} where an object was expected")
-    return {str(k): _at(f"[{k!r}]", v, item) for k, v in data.items()}
+    if not isinstance(data, dict):
+        raise RecordError("", f"{_seen(data)} where an object was expected")
+    read = _reader(item)
+    return {str(k): _at(f"[{k!r}]", v, read) for k, v in data.items()}
 
 
 def _read_scalar(data: Any, kind: Any) -> Any:
@@ -126,10 +172,11 @@ def _read_scalar(data: Any, kind: Any) -> Any:
         return data
     if kind is float:
         number = isinstance(data, int | float) and not isinstance(data, bool)
-        check(number and math.isfinite(data), "", f"{_seen(data)} where a finite number was expected")
+        if not (number and math.isfinite(data)):
+            raise RecordError("", f"{_seen(data)} where a finite number was expected")
         return float(data)
-    exact = isinstance(data, kind) and (kind is bool or not isinstance(data, bool))
-    check(exact, "", f"{_seen(data)} where {kind.__name__} was expected")
+    if not isinstance(data, kind) or (kind is not bool and isinstance(data, bool)):
+        raise RecordError("", f"{_seen(data)} where {kind.__name__} was expected")
     return data
 
 
@@ -168,14 +215,14 @@ def loads(text: str, kind: type[R]) -> R:
     return from_envelope(envelope, kind)
 
 
-def from_envelope(envelope: Any, kind: type[R]) -> R:
-    """The record in an envelope that has been parsed already. Raises as `loads` does."""
+def from_envelope(envelope: Any, kind: type[R], given: Mapping[str, Any] | None = None) -> R:
+    """The record in an envelope that has been parsed already. Raises as `loads` does; `given` as for `from_plain`."""
     check(isinstance(envelope, dict) and "value" in envelope, "", "not a Lamella record (no envelope)")
     _check_format(envelope.get("format"))
     seen = envelope.get("kind")
     if seen != kind.__name__:
         raise MismatchError(f"holds a {seen}, and a {kind.__name__} was expected")
-    return from_plain(envelope["value"], kind)
+    return from_plain(envelope["value"], kind, given)
 
 
 def _check_format(version: Any) -> None:

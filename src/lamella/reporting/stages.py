@@ -82,8 +82,8 @@ class Stages:
 
 def read_stages(directory: str | Path) -> Stages:
     directory = Path(directory)
-    texts: dict[str, str] = {}
-    found = {key: _read(directory / FILES[key][0], kind, texts) for key, kind in KINDS.items()}
+    files = _Files(directory)
+    found = {key: files.read(key, kind) for key, kind in KINDS.items()}
     graph = found["graph"] or (found["profile"].graph if found["profile"] else None)
     if graph is None and found["accordion"] is None:
         name, verb = FILES["graph"]
@@ -113,7 +113,7 @@ def read_stages(directory: str | Path) -> Stages:
         family=found["elastic"],
         accordion=found["accordion"],
         measuring=measuring and profile is not None,
-        files=texts,
+        files=files.texts,
     )
 
 
@@ -122,24 +122,42 @@ def chosen_level(points: Iterable[Point], width: int) -> float | None:
     return next((p.level for p in points if p.width == width), None)
 
 
-def _read(path: Path, kind: type[R], texts: dict[str, str]) -> R | None:
-    """The record, if its file is there; its compact text goes into `texts`."""
-    if not path.exists():
-        return None
-    try:
-        envelope = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecordError(
-            str(path), f"cannot be read ({error}); it is damaged or was cut short: make it again"
-        ) from None
-    try:
-        record = from_envelope(envelope, kind)
-    except RecordError as error:
-        raise RecordError(f"{path}" + (f": {error.path}" if error.path else ""), error.problem) from None
-    except LamellaError as error:
-        raise type(error)(f"{path}: {error}") from None
-    texts[path.name] = json.dumps(envelope, separators=(",", ":"), ensure_ascii=False)
-    return record
+class _Files:
+    """The record files of a directory, each parsed once; what they hold as compact text."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.texts: dict[str, str] = {}
+        self._graph: tuple[Any, Graph] | None = None  # as it was written, and read
+
+    def read(self, key: str, kind: type[R]) -> R | None:
+        """The record, if its file is there."""
+        path = self.directory / FILES[key][0]
+        if not path.exists():
+            return None
+        try:
+            envelope = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RecordError(str(path), f"cannot be read ({error}): damaged or cut short; make it again") from None
+        record = self._record(path, envelope, kind)
+        if isinstance(record, Graph):
+            self._graph = envelope["value"], record
+        self.texts[path.name] = json.dumps(envelope, separators=(",", ":"), ensure_ascii=False)
+        return record
+
+    def _record(self, path: Path, envelope: Any, kind: type[R]) -> R:
+        try:
+            return from_envelope(envelope, kind, self._given(envelope))
+        except RecordError as error:
+            raise RecordError(f"{path}" + (f": {error.path}" if error.path else ""), error.problem) from None
+        except LamellaError as error:
+            raise type(error)(f"{path}: {error}") from None
+
+    def _given(self, envelope: Any) -> dict[str, Graph] | None:
+        """A profile repeats the graph, which takes longer to read than all else in it."""
+        value = envelope.get("value") if isinstance(envelope, dict) else None
+        same = self._graph and isinstance(value, dict) and value.get("graph") == self._graph[0]
+        return {"graph": self._graph[1]} if self._graph and same else None
 
 
 def _check_together(graph: Graph, others: Mapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ sentences(stages)      -> "Most bytes were given by layer3.2.conv2 (18 % of all 
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from ..planning import depth_test
 from ..schema import Accordion, Family, Graph, Profile, Result, Row, Table
 from .facts import LayerFacts, plan_of, steps_of_groups, whole_cost
 from .marks import elide
@@ -163,6 +162,8 @@ def _sensitivity(profile: Profile, threshold: float | None) -> Iterator[str]:
             words += f". {percent(threshold)} is held {held[0]} by the first, {held[1]} by the second"
         yield words + "."
     if len(means) > 2:
+        from ..planning import depth_test  # planners bring their solvers along
+
         yield f"Is it the early layers that matter? {_sentence(depth_test(profile).text)}"
 
 

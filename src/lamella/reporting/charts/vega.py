@@ -57,6 +57,7 @@ _NOISE = re.compile(r' (?:aria-roledescription|role|pointer-events|aria-hidden)=
 _EMPTY = re.compile(
     r'<path class="(?:background|foreground)"[^>]*?/>|<path[^>]* d="M0,0h0v0h0Z"[^>]*?/>|<path d="" display="none"/>'
 )
+_PLACES, _DIGITS = re.compile(r' (?:d|transform)="[^"]*"'), re.compile(r"(\.\d\d)\d+")
 _TOLD = re.compile(r'<(path|text|rect|line|g)((?:(?! aria-label=)[^>])*?) aria-label="([^"]*)"([^>]*?)(/?)>')
 
 
@@ -66,6 +67,7 @@ def chart_svg(spec: Spec, *, label: str, scheme: Scheme | None = None) -> str:
     text = _TOLD.sub(_told, _EMPTY.sub("", text))
     text = _NOISE.sub("", text)
     text = re.sub(r'\b(id="|url\(#|href="#)(?=[A-Za-z])', rf"\g<1>v{crc32(text.encode()):08x}", text)
+    text = _PLACES.sub(lambda found: _DIGITS.sub(r"\1", found[0]), text)
     head = re.compile(r"<svg([^>]*)>").search(text)
     view = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', head[0]) if head else None
     if head is None or view is None:

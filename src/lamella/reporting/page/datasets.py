@@ -1,6 +1,6 @@
 """The facts of the page as CSV: one file per table, plain names, numbers as they were measured.
 
-csv_files(stages, facts) -> {"layers.csv": "name,kind,...", "curves.csv": ..., "steps.csv": ..., ...}
+csv_files(stages, facts, prints) -> {"layers.csv": "name,kind,...", "curves.csv": ..., "steps.csv": ..., ...}
 """
 
 import csv
@@ -10,14 +10,14 @@ from typing import Any
 
 from ...schema import Accordion, Family, Profile, Result
 from ..facts import LayerFacts
-from ..prints import layer_prints
+from ..prints import LayerPrint
 from ..stages import Stages
 
 
-def csv_files(stages: Stages, facts: Sequence[LayerFacts]) -> dict[str, str]:
+def csv_files(stages: Stages, facts: Sequence[LayerFacts], prints: Sequence[LayerPrint]) -> dict[str, str]:
     found = {}
     if stages.graph:
-        found["layers.csv"] = _layers(stages, facts)
+        found["layers.csv"] = _layers(facts, prints)
     if stages.profile and stages.profile.points:
         found["curves.csv"] = _curves(stages.profile)
     if stages.result:
@@ -42,9 +42,7 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
 
 
-def _layers(stages: Stages, facts: Sequence[LayerFacts]) -> str:
-    assert stages.graph is not None
-    prints = layer_prints(stages.graph, stages.profile)
+def _layers(facts: Sequence[LayerFacts], prints: Sequence[LayerPrint]) -> str:
     fields = ("name", "kind", "dense", "kept", "bits", "bytes_dense", "bytes_kept", "macs_dense", "macs_kept")
     more = ("steps", "frozen", "group", "mean_loss", "significance", "params_share", "macs_share", "memory_share")
     rows = (

@@ -21,6 +21,7 @@ from ...schema import FILES
 from .. import words
 from ..facts import layer_facts
 from ..marks import elide, shown
+from ..prints import layer_prints
 from ..stages import Stages, read_stages
 from ..styles import picture_css
 from ..summary import figures, sentences
@@ -41,7 +42,8 @@ def render(stages: Stages, *, live: bool = False) -> str:
     """The page as text. `live`: it asks its server for news while it is open."""
     facts = layer_facts(stages.graph, stages.outcome, stages.profile) if stages.graph else ()
     charts = Charts()
-    found = sections(stages, facts, charts)
+    prints = layer_prints(stages.graph, stages.profile) if stages.graph else ()
+    found = sections(stages, facts, prints, charts)
     script = _read("page.js")
     page: str = _template().render(
         title=_title(stages),
@@ -55,7 +57,9 @@ def render(stages: Stages, *, live: bool = False) -> str:
         sections=found,
         missing=charts.missing,
         provenance=_provenance(stages),
-        downloads=[_download(name, text) for name, text in {**csv_files(stages, facts), **stages.files}.items()],
+        downloads=[
+            _download(name, text) for name, text in {**csv_files(stages, facts, prints), **stages.files}.items()
+        ],
     )
     return page
 

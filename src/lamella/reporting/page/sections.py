@@ -1,6 +1,6 @@
 """The sections of the page as views: what each template needs, made from stages. A stage that has not run has no section.
 
-sections(stages, facts, charts) -> {"ribbon": Ribbon(...), "prints": ..., "curves": ..., ...}   in the order of the page
+sections(stages, facts, prints, charts) -> {"ribbon": Ribbon(...), "prints": ..., "curves": ..., ...}   in the order of the page
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from ..facts import LayerFacts, plan_of, steps_of_groups
 from ..losses import mean_losses
 from ..marks import Mark, svg
 from ..pictures import KNOBS
-from ..prints import glyph_marks, layer_prints, legend_marks, likeness, scale_of
+from ..prints import LayerPrint, glyph_marks, legend_marks, likeness, scale_of
 from ..ribbon import marks_at
 from ..stages import Stages, chosen_level
 from ..tables import Heat, StepRow, frozen_rows, heat_map, step_rows
@@ -111,12 +111,12 @@ class Search(NamedTuple):
     controls: Markup | None
 
 
-def sections(stages: Stages, facts: Facts, charts: Charts) -> dict[str, Any]:
+def sections(stages: Stages, facts: Facts, prints: Sequence[LayerPrint], charts: Charts) -> dict[str, Any]:
     """The views by the name of their section; the order of the page is the template's."""
     found: dict[str, Any] = {}
     if stages.graph:
         found["ribbon"] = _ribbon(stages.graph, stages, facts)
-        found["prints"] = _prints(stages.graph, stages.profile)
+        found["prints"] = _prints(prints)
         found["frozen"] = frozen_rows(stages.graph)
     if stages.profile:
         found["curves"] = tuple(_curves(stages, stages.profile, charts))
@@ -155,8 +155,7 @@ ORDERS = (
 )
 
 
-def _prints(graph: Graph, profile: Profile | None) -> Prints:
-    prints = layer_prints(graph, profile)
+def _prints(prints: Sequence[LayerPrint]) -> Prints:
     scale, kin = scale_of(prints), likeness(prints)
     keys: dict[str, list[float]] = {
         "depth": list(map(float, range(len(prints)))),

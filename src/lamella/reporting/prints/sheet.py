@@ -75,8 +75,8 @@ def _leads(x: float, y: float) -> list[Mark]:
 def _reading(x: float, y: float) -> list[Mark]:
     lines = (
         ("How to read it", "panel"),
-        ("More ink above the line, and darker: the network minds", "caption"),
-        ("losing this layer's channels more. More ink below: it minds", "caption"),
+        ("More ink above the line, in a stronger colour: it minds", "caption"),
+        ("losing channels here more. More ink below: it minds", "caption"),
         ("coarse weights more. Tall columns: the layer costs much.", "caption"),
         ("Little ink beside tall columns: prune here first.", "caption"),
         ("Thin lines: 1, 10 and 50 points lost. A dash: not measured.", "caption faint"),

@@ -1,10 +1,9 @@
 """The bands of a ribbon: smooth shapes behind the layers, and the lines that lead to branches and back.
 
-marks = [*band_marks(frame, facts), *branch_marks(graph, frame, facts)]
+marks = [*band_marks(graph, frame, facts), *branch_marks(graph, frame, facts)]
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
 from ...schema import Graph
 from ..facts import LayerFacts, drawn_layers
@@ -15,24 +14,31 @@ from .layout import parents_of
 Facts = Sequence[LayerFacts]
 
 
-def band_marks(frame: Frame, facts: Facts) -> Iterator[Mark]:
-    """Behind each stretch of neighbouring layers two shapes: the dense network, and inside it what is kept."""
-    order = sorted(facts, key=lambda f: _line_lane_slot(frame, f))
-    for _, stretch in groupby(enumerate(order), key=lambda pair: _stretch(frame, *pair)):
-        layers = [f for _, f in stretch]
+def band_marks(graph: Graph, frame: Frame, facts: Facts) -> Iterator[Mark]:
+    """Behind each stretch of layers that follow each other two shapes: the dense network, and inside it what is kept."""
+    for layers in _stretches(graph, frame, facts):
         yield _band("band", [frame.box(f) for f in layers])
         yield _band("core", [frame.body(f) for f in layers])
+
+
+def _stretches(graph: Graph, frame: Frame, facts: Facts) -> list[list[LayerFacts]]:
+    """Layers side by side in one lane of a line; beside the main path only those of which one feeds the next."""
+    parents = parents_of(graph, drawn_layers(graph))
+    found: list[list[LayerFacts]] = []
+    for fact in sorted(facts, key=lambda f: _line_lane_slot(frame, f)):
+        line, lane, slot = _line_lane_slot(frame, fact)
+        before = found[-1][-1] if found else None
+        beside = before is not None and _line_lane_slot(frame, before) == (line, lane, slot - 1)
+        if before is not None and beside and (lane == 0 or before.name in parents[fact.name]):
+            found[-1].append(fact)
+        else:
+            found.append([fact])
+    return found
 
 
 def _line_lane_slot(frame: Frame, fact: LayerFacts) -> tuple[int, int, int]:
     place = frame.places[fact.name]
     return place.line, place.lane, place.slot
-
-
-def _stretch(frame: Frame, number: int, fact: LayerFacts) -> tuple[int, int, int]:
-    """The same for all layers of a lane that follow each other without a hole."""
-    line, lane, slot = _line_lane_slot(frame, fact)
-    return line, lane, slot - number
 
 
 def _band(role: str, boxes: list[Box]) -> Mark:
@@ -62,8 +68,14 @@ def branch_marks(graph: Graph, frame: Frame, facts: Facts) -> Iterator[Mark]:
         before = max(parents[name], key=lambda p: frame.places[p].column, default=None)
         after = min((c for c in parents if name in parents[c]), key=lambda c: frame.places[c].column, default=None)
         for one, other in ((before, name), (name, after)):
-            if one and other and frame.places[one].line == frame.places[other].line:
+            if one and other and _is_linked(frame, one, other):
                 yield _link(boxes[one], boxes[other], frame.gap)
+
+
+def _is_linked(frame: Frame, one: str, other: str) -> bool:
+    """Whether a line leads from one to the other: on one line of the ribbon, and not side by side in one band."""
+    a, b = frame.places[one], frame.places[other]
+    return a.line == b.line and (a.lane != b.lane or b.slot - a.slot > 1)
 
 
 def _link(one: Box, other: Box, gap: float) -> Mark:

@@ -35,7 +35,7 @@ def marks_at(graph: Graph, facts: Facts, steps: Steps | None = None, *, changed:
     frame = frame_ribbon(places, facts, braces)
     braced = {group for b in braces for group in b.groups}
     marks = [*_captions(frame, changed), *inset_captions(frame, changed)]
-    marks += [*band_marks(frame, facts), *branch_marks(graph, frame, facts)]
+    marks += [*band_marks(graph, frame, facts), *branch_marks(graph, frame, facts)]
     for brace in braces:
         marks += _brace(brace, frame, facts, _numbers(brace.groups, steps))
     for fact in facts:
