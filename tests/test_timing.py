@@ -64,6 +64,6 @@ def test_what_cannot_be_timed(files, tmp_path, monkeypatch):
 
 def test_a_latency_is_a_positive_time():
     with pytest.raises(RecordError, match="ratio: nan is not a positive time"):
-        Latency(latency_ms=1.0, median_ms=1.0, ratio=float("nan"), n=3)
+        Latency(latency_ms=1.0, median_ms=1.0, ratio=float("nan"), ratio_low=1.0, ratio_high=1.0, n=3)
     with pytest.raises(RecordError, match="n: 0 calls measure nothing"):
-        Latency(latency_ms=1.0, median_ms=1.0, ratio=1.0, n=0)
+        Latency(latency_ms=1.0, median_ms=1.0, ratio=1.0, ratio_low=1.0, ratio_high=1.0, n=0)

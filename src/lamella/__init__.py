@@ -36,7 +36,7 @@ _HOMES = {
     "draw": "reporting",
     "elasticize": "elasticity",
     "evaluate": "training",
-    "export": "exporting:export_onnx",
+    "export": "exporting",
     "fit": "training",
     "load": "storage",
     "make_model": "zoo",
@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     from .costs import cost
     from .elasticity import ElasticModel, elasticize
     from .errors import BudgetError, LamellaError, MismatchError, MissingExtra, RecordError, TraceError
-    from .exporting import export_onnx as export
+    from .exporting import export
     from .planning import plan, reorder
     from .profiling import profile
     from .quantization import quantize

@@ -16,6 +16,7 @@ import typer
 
 from .commands.accordion import accordion
 from .commands.compress import compress
+from .commands.deploy import export, quantize
 from .commands.elastic import elasticize, serve_levels
 from .commands.plan import plan
 from .commands.report import report
@@ -25,7 +26,7 @@ from .reach import reach
 from .records import to_plain
 from .schema import FILES, Profile
 from .version import __version__
-from .views import files_view, graph_view, profile_view, table_view
+from .views import graph_view, profile_view, table_view
 
 app = typer.Typer(
     name="lamella",
@@ -213,38 +214,8 @@ app.command()(elasticize)
 app.command(name="serve-levels")(serve_levels)
 
 
-@app.command()
-def quantize(run: Run, quiet: Quiet = False, as_json: AsJson = False) -> None:
-    """Export the compressed network and its twin in integers (the plan's bits) as ONNX files, and measure both."""
-    from .deciding import heavier
-    from .sessions import resume
-    from .stages import file_facts, quantized
-
-    with working(run, quiet):
-        session = resume(run)
-        coarse, result = quantized(session)
-        facts = file_facts(session, coarse, result)
-        facts["notes"] += heavier(session, "int8_onnx")
-    show(files_view(facts), facts, quiet=quiet, as_json=as_json)
-
-
-@app.command()
-def export(run: Run, quiet: Quiet = False, as_json: AsJson = False) -> None:
-    """Write the dense and the compressed network as float ONNX files, checked against torch."""
-    from .deciding import heavier
-    from .sessions import resume
-    from .stages import exported
-
-    with working(run, quiet):
-        session = resume(run)
-        paths = [str(path) for path in exported(session)]
-        notes = heavier(session, "onnx")
-    show(
-        "\n".join(["wrote " + " and ".join(paths), *notes]),
-        {"files": paths, "notes": notes},
-        quiet=quiet,
-        as_json=as_json,
-    )
+app.command()(quantize)
+app.command()(export)
 
 
 app.command()(report)

@@ -1,9 +1,13 @@
 """ONNX Runtime sessions on the CPU: opened quietly, with so many threads. No torch here."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import LamellaError, MissingExtra
+
+REMEDY = "If the file is damaged, export it again."
 
 
 def open_session(path: str | Path, *, threads: int = 1) -> Any:
@@ -17,10 +21,11 @@ def open_session(path: str | Path, *, threads: int = 1) -> Any:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class
-        first = str(error).strip().splitlines()[0]
-        raise LamellaError(
-            f"{path}: ONNX Runtime {ort.__version__} cannot load it ({first}). If the file is damaged, export it again."
-        ) from error
+        problem = str(error).strip().splitlines()[0]
+        lacking = re.search(r"Fatal error: ([\w.:]+)\(|Could not find an implementation for (\w+)", problem)
+        if lacking:
+            raise lacks(path, f"ONNX Runtime {ort.__version__}", (lacking[1] or lacking[2],)) from error
+        raise LamellaError(f"{path}: ONNX Runtime {ort.__version__} cannot load it ({problem}). {REMEDY}") from error
 
 
 def onnxruntime(purpose: str) -> Any:
@@ -30,3 +35,27 @@ def onnxruntime(purpose: str) -> Any:
     except ImportError:
         raise MissingExtra("onnxruntime", "onnx", purpose) from None
     return ort
+
+
+def lacks(path: str | Path, runtime: str, operators: Sequence[str]) -> LamellaError:
+    """The paragraph for operators that a runtime does not have, with the nodes that ask for them."""
+    places = [f"{kind} ({', '.join(nodes[:3]) or 'unnamed'})" for kind, nodes in _nodes(path, operators).items()]
+    return LamellaError(
+        f"{path}: {runtime} lacks {', '.join(places)}. Replace that layer by one it has, run the file in another runtime, or "
+        "use another version of this one."
+    )
+
+
+def _nodes(path: str | Path, operators: Sequence[str]) -> dict[str, list[str]]:
+    """The names of the nodes that use these operators, where the file is ONNX and can be read."""
+    found: dict[str, list[str]] = {kind: [] for kind in operators}
+    try:
+        import onnx
+
+        nodes = onnx.load(str(path), load_external_data=False).graph.node
+    except Exception:  # what cannot be read names no layer
+        return found
+    for kind in operators:
+        last = re.split(r"[.:]", kind)[-1]
+        found[kind] = [repr(node.name) for node in nodes if node.op_type == last and node.name]
+    return found

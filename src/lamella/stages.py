@@ -152,8 +152,9 @@ def export_once(session: Session, weights: Path, target: Path, make: Callable[[]
 
 
 def made_from(source: Path, target: Path, make: Callable[[], object]) -> Path:
-    """`target`, made unless it exists and is newer than what it is made from."""
-    if not target.exists() or target.stat().st_mtime_ns < source.stat().st_mtime_ns:
+    """`target`, made unless it exists and is newer than what it is made from (which fresh weights, of the run's seed, do not lie in)."""
+    outdated = target.exists() and source.exists() and target.stat().st_mtime_ns < source.stat().st_mtime_ns
+    if outdated or not target.exists():
         make()
     return target
 

@@ -3,7 +3,7 @@
 graph_view(reach(graph)), profile_view(profile), plan_view(plan, graph), result_view(result), table_view(table, files)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -284,14 +284,33 @@ def short(number: int) -> str:
 
 
 def files_view(facts: Mapping[str, Any]) -> Stack:
-    """What the exported files weigh and score."""
-    grid = _grid("file", "bytes", "validation")
+    """What the exported files weigh, score and take."""
+    grid = _grid("file", "bytes", "validation", "latency")
     for fact in facts["files"]:
-        grid.add_row(escape(fact["path"]), f"{fact['bytes']:,}", _percent(fact["validation_accuracy"]))
+        cells = (f"{fact['bytes']:,}", _percent(fact["validation_accuracy"]), _ratio(fact))
+        grid.add_row(escape(fact["path"]), *cells)
     same = Text(
         f"- the file in integers and its simulation: {_percent(facts['agreement'])} of validation in the same class"
     )
     return Stack(grid, same, *(Text(f"- {note}") for note in facts["notes"]))
+
+
+def _ratio(times: Mapping[str, Any]) -> str:
+    if times["ratio"] == times["ratio_low"] == times["ratio_high"]:
+        return f"{times['ratio']:.2f}x"
+    return f"{times['ratio']:.2f}x [{times['ratio_low']:.2f}, {times['ratio_high']:.2f}]"
+
+
+def formats_view(files: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> Stack:
+    """What the files of every format weigh and take, as a ratio to dense of the same format."""
+    grid = _grid("file", "format", "bytes", "smaller", "ms", "latency")
+    for file in files:
+        dense = next(f for f in files if f["format"] == file["format"] and f["variant"] == "dense")
+        sizes = (f"{file['bytes']:,}", f"{dense['bytes'] / file['bytes']:.1f}x")
+        grid.add_row(escape(file["path"]), file["format"], *sizes, f"{file['latency_ms']:.3f}", _ratio(file))
+    told = "latency: one thread, batch of the example inputs, in the format's own runtime, as a ratio to dense float32 there"
+    lines = (f"{told}, with its 95 % interval; the formats' milliseconds are of separate runs.", *notes)
+    return Stack(grid, *(Text(f"- {line}") for line in lines))
 
 
 def _grid(*columns: str) -> Grid:

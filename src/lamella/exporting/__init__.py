@@ -1,26 +1,35 @@
 """Files that run without torch: write, reload, compare, run, weigh.
 
+    export(model, example_inputs, "model.onnx")             # or .xml (OpenVINO), .pt2 (torch.export), .pte (ExecuTorch)
     dense = export_onnx(model, example_inputs, "dense.onnx")          # float32, checked against torch
     small = quantize_onnx(dense, "model.int8.onnx", calibration)      # weights and activations in integers
     layers_in_float(small)                                            # (): ONNX Runtime computes all of it in int8
     files = export_family(parts, shared, example_inputs, "elastic")     # levels of an elastic network, weights stored once
-    onnx_bytes(small), OnnxModel(small)(images)                       # its weight on disk; a module that runs it
+    file_bytes(small), OnnxModel(small)(images)                       # its weight on disk; a module that runs it
 
-These know modules, tensors and files, and nothing of graphs and plans. `timing` measures what lies in the files.
+These know modules, tensors and files, and nothing of graphs and plans. `timing` opens files in their runtimes and measures them.
 """
 
 from .families import Part, Place, Written, export_family, family_bytes
+from .formats import FORMATS, Format, export, file_bytes, format_named
 from .integers import layers_in_float, quantize_onnx
 from .onnx_file import OnnxModel, export_onnx, onnx_bytes, run_onnx
+from .openvino_file import convert_to_openvino
 
 __all__ = [
+    "FORMATS",
+    "Format",
     "OnnxModel",
     "Part",
     "Place",
     "Written",
+    "convert_to_openvino",
+    "export",
     "export_family",
     "export_onnx",
     "family_bytes",
+    "file_bytes",
+    "format_named",
     "layers_in_float",
     "onnx_bytes",
     "quantize_onnx",

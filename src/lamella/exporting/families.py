@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from ..errors import LamellaError
 from ..runs import write_through
 from ..timing import Array, feeds_of, open_session
+from .capturing import TOLERANCE, difference
 from .integers import layers_in_float, quantize_onnx
-from .onnx_file import TOLERANCE, difference, export_onnx, onnx_bytes, onnx_library
+from .onnx_file import export_onnx, onnx_bytes, onnx_library
 
 Place = slice | Array  # of one axis: evenly spaced positions, or their indices
 

@@ -9,26 +9,22 @@ the same bytes: what the exporter adds of its own (source lines, paths, counters
 docs/decisions/0003.
 """
 
-import copy
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
-from ..errors import LamellaError, MissingExtra, RecordError, TraceError
+from ..errors import MissingExtra, RecordError, TraceError
 from ..runs import write_through
 from ..timing import feeds_of, onnxruntime, open_session
 from ..version import __version__
+from .capturing import capture, compare, first_line, lacking, quiet
 
 OPSET = 20
-TOLERANCE = 1e-4  # of an output's largest absolute value: how far ONNX Runtime may be from torch
 INLINE_LIMIT = 2_000_000_000  # bytes of weights; a protobuf file ends at 2 GiB
 
 BATCH = "batch"  # the name of the free dimension in the file
@@ -55,82 +51,16 @@ def export_onnx(
     path = Path(path)
     onnx_library("exporting to ONNX")
     onnxruntime("exporting to ONNX")
-    subject = copy.deepcopy(model).cpu().eval()
-    inputs = tree_map_only(Tensor, lambda t: t.detach().cpu(), _as_tuple(example_inputs))
-    cases = [inputs, _one_sample(inputs)] if dynamic_batch else [inputs]
-    expected = [_outputs(subject, case) for case in cases]
-
-    proto = _converted(_captured(subject, inputs, dynamic_batch), opset, len(expected[0]))
+    seen = capture(model, example_inputs, free_batch=dynamic_batch)
+    proto = _converted(seen.program, opset, len(seen.expected[0]))
     _clean(proto)
 
     def write(temporary: Path) -> None:
         _save(proto, temporary, path)
-        for case, outputs in zip(cases, expected, strict=True):
-            _compare(open_session(temporary), tree_leaves(case), outputs, str(path))
+        compare(seen, temporary, str(path), "onnxruntime")
 
     write_through(path, write)
     return path
-
-
-def _as_tuple(inputs: Tensor | Sequence[Any]) -> tuple[Any, ...]:
-    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-
-
-def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
-    try:
-        with torch.no_grad():
-            return [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor)]
-    except Exception as error:
-        shapes = ", ".join(str(tuple(t.shape)) for t in tree_leaves(inputs) if isinstance(t, Tensor))
-        raise TraceError(
-            f"{type(model).__name__} fails on inputs of shapes {shapes}: {_first_line(error)}. Pass a tuple of "
-            "inputs as its forward takes them; for a model that takes one batch size only, dynamic_batch=False."
-        ) from error
-
-
-def _batched(inputs: tuple[Any, ...]) -> list[bool]:
-    """Which of the input tensors carry the batch: those as long as the first one along axis 0."""
-    tensors = [t for t in tree_leaves(inputs) if isinstance(t, Tensor)]
-    return [t.dim() > 0 and len(t) == len(tensors[0]) for t in tensors]
-
-
-def _each_batched(inputs: tuple[Any, ...], change: Any) -> tuple[Any, ...]:
-    carries = iter(_batched(inputs))
-    changed: tuple[Any, ...] = tree_map_only(Tensor, lambda t: change(t) if next(carries) else t, inputs)
-    return changed
-
-
-def _one_sample(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return _each_batched(inputs, lambda t: t[:1])
-
-
-def _captured(model: nn.Module, inputs: tuple[Any, ...], dynamic_batch: bool) -> torch.export.ExportedProgram:
-    shapes = None
-    if dynamic_batch:
-        inputs = _each_batched(
-            inputs, lambda t: torch.cat([t, t]) if len(t) == 1 else t
-        )  # torch.export takes 1 for a constant
-        carries = iter(_batched(inputs))
-        shapes = tree_map_only(Tensor, lambda _: {0: torch.export.Dim.DYNAMIC} if next(carries) else None, inputs)
-    try:
-        with quiet(), torch.no_grad():
-            return torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
-    except Exception as error:
-        name = type(model).__name__
-        if dynamic_batch and _exports(model, inputs):
-            raise TraceError(
-                f"{name} cannot be exported with a free batch size: {_first_line(error)}. A batch size is written into "
-                "its forward: write -1 or x.shape[0] there, or export with dynamic_batch=False."
-            ) from error
-        raise TraceError(f"{name} cannot be exported: {_first_line(error)}.") from error
-
-
-def _exports(model: nn.Module, inputs: tuple[Any, ...]) -> bool:
-    try:
-        _captured(model, inputs, dynamic_batch=False)
-    except TraceError:
-        return False
-    return True
 
 
 def _converted(program: torch.export.ExportedProgram, opset: int, outputs: int) -> Any:
@@ -144,30 +74,12 @@ def _converted(program: torch.export.ExportedProgram, opset: int, outputs: int) 
         cause = error
         while cause.__cause__ is not None:  # the report is pages long, its root is a line
             cause = cause.__cause__  # type: ignore[assignment]
-        raise TraceError(f"an operator of the model has no counterpart in ONNX: {_first_line(cause)}.") from error
+        operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", str(cause))
+        if operator:
+            raise lacking(program, operator[1], "ONNX") from error
+        raise TraceError(f"an operator of the model has no counterpart in ONNX: {first_line(cause)}.") from error
     assert made is not None
     return made.model_proto
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the exporter's remarks about its own internals: a deprecated name in torch, and torchvision's absence."""
-    remarks = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = remarks.level
-    remarks.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r".*treespec.*", category=FutureWarning)
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            yield
-    finally:
-        remarks.setLevel(level)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(
-        (line.strip().rstrip(".")[:300] for line in str(error).splitlines() if line.strip()), type(error).__name__
-    )
 
 
 def _clean(proto: Any) -> None:
@@ -244,38 +156,6 @@ def _save_beside(weights: Sequence[Any], part: Path, location: str) -> None:
             tensor.ClearField("raw_data")
 
 
-def _compare(session: Any, inputs: Sequence[Tensor], expected: Sequence[Tensor], place: str) -> None:
-    names = [o.name for o in session.get_outputs()]
-    seen = session.run(names, feeds_of(session, inputs))
-    if len(seen) != len(expected):
-        raise LamellaError(
-            f"{place}: the file gives {len(seen)} outputs, the model {len(expected)}. Nothing was written."
-        )
-    for name, array, tensor in zip(names, seen, expected, strict=True):
-        problem = difference(array, tensor.numpy(), TOLERANCE)
-        if problem:
-            raise LamellaError(
-                f"{place}: output {name!r} of the file is not the model's: {problem}. Nothing was written. A model "
-                "whose forward branches on values, draws random numbers or counts its calls cannot be a file; if "
-                "yours does not, please report it."
-            )
-
-
-def difference(seen: np.ndarray, expected: np.ndarray, tolerance: float) -> str | None:
-    """What sets `seen` apart by more than `tolerance` x the largest absolute expected value, or None."""
-    if seen.shape != expected.shape:
-        return f"shape {seen.shape} where {expected.shape} was expected"
-    if not np.array_equal(np.isfinite(seen), np.isfinite(expected)):
-        return "other values are not finite"
-    finite = np.isfinite(expected)
-    error = np.where(finite, np.abs(seen.astype(np.float64) - expected), 0.0)
-    allowed = tolerance * float(np.abs(np.where(finite, expected, 0)).max(initial=0.0))
-    if error.size == 0 or error.max() <= allowed:
-        return None
-    index = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
-    return f"off by {error.max():.2e} at {index}; at most {allowed:.2e} was expected"
-
-
 def onnx_bytes(path: str | Path) -> int:
     """Bytes on disk of an ONNX file and the side files that hold its weights. RecordError if it cannot be read."""
     path = Path(path)
@@ -291,7 +171,7 @@ def read_onnx(path: str | Path) -> Any:
         return onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's errors have no public base
         raise RecordError(
-            str(path), f"cannot be read as ONNX ({_first_line(error)}); it is damaged or absent: export it again"
+            str(path), f"cannot be read as ONNX ({first_line(error)}); it is damaged or absent: export it again"
         ) from None
 
 

@@ -5,10 +5,13 @@
     predictor = fit(table, graph, plans, measured_ms)                       # table + layers + activations -> the whole network
     plan(profile, Budget(latency_ms="50%"), planner="knapsack", latency=predictor)
 
-ONNX Runtime on the CPU, one thread, batch 1 for tables. Planning takes a predictor by hand and never imports this.
+Files run in the runtime of their kind, on the CPU; tables hold ONNX Runtime, one thread, batch 1. Planning takes a predictor
+by hand and never imports this.
 """
 
-from .files import Array, Latency, feeds_of, latency, onnxruntime, open_session
+from ..runtimes import onnxruntime, open_session
+from .calls import Array, feeds_of, prepared, require
+from .files import Latency, latency
 from .predicting import Accuracy, LatencyPredictor, accuracy, fit
 from .shapes import LayerShape, layer_shape
 from .tables import LatencyTable, free_step
@@ -28,4 +31,6 @@ __all__ = [
     "layer_shape",
     "onnxruntime",
     "open_session",
+    "prepared",
+    "require",
 ]

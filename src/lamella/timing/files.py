@@ -1,14 +1,14 @@
-"""How long files take on a runtime: several ONNX files, interleaved in one run, each as a ratio to the first.
+"""How long files take on their runtimes: several files, interleaved in one run, each as a ratio to the first.
 
     times = latency({"dense": "dense.onnx", "small": "model.onnx", "int8": "model.int8.onnx"}, inputs)
     times["int8"].ratio         # 0.31: of the first file's time, from slots measured side by side
+    times["int8"].ratio_low, times["int8"].ratio_high           # its 95 % interval over the rounds
     times["int8"].latency_ms    # the fastest call seen; milliseconds belong to the machine, ratios travel
 
-The runtime is ONNX Runtime on the CPU, at the batch size of `inputs`. A slot runs one file for `seconds`; a round
-gives every file a slot, each round starting with another file, so that a falling clock meets all alike. With one
-thread, time is that thread's CPU time: a call longer than a time slice is hardly ever left alone on a busy machine,
-and a clock on the wall would charge it, and not the short calls, for its neighbours (seen: a ratio of 0.18 instead of
-0.29).
+Every file runs in the runtime of its kind (`calls`), on the CPU, at the batch size of `inputs`. A slot runs one file for
+`seconds`; a round gives every file a slot, each round starting with another file, so that a falling clock meets all alike. With
+one thread, time is that thread's CPU time: a call longer than a time slice is hardly ever left alone on a busy machine, and a
+clock on the wall would charge it, and not the short calls, for its neighbours (seen: a ratio of 0.18 instead of 0.29).
 """
 
 import math
@@ -16,18 +16,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import LamellaError
 from ..records import check
-from ..runtimes import onnxruntime, open_session
-
-Array = NDArray[Any]
+from .calls import prepared
 
 BUNCH_SECONDS = 5e-4  # calls are timed in bunches of this length: reading the clock takes up to 3 microseconds
 
@@ -38,16 +33,18 @@ class Latency:
 
     `latency_ms` is the fastest of `n` calls (very short ones averaged over half a millisecond), `median_ms` their
     median. `ratio` is the median over rounds of this file's fastest call over the first file's in the same round; 1
-    for the first.
+    for the first. `ratio_low` and `ratio_high` bound that median: a 95 % interval by order statistics.
     """
 
     latency_ms: float
     median_ms: float
     ratio: float
+    ratio_low: float
+    ratio_high: float
     n: int
 
     def __post_init__(self) -> None:
-        for name in ("latency_ms", "median_ms", "ratio"):
+        for name in ("latency_ms", "median_ms", "ratio", "ratio_low", "ratio_high"):
             value = getattr(self, name)
             check(math.isfinite(value) and value > 0, name, f"{value} is not a positive time")
         check(self.n > 0, "n", f"{self.n} calls measure nothing")
@@ -61,10 +58,10 @@ def latency(
     slots: int = 12,
     seconds: float = 0.05,
 ) -> dict[str, Latency]:
-    """Time ONNX files on the same `inputs` (their batch is the batch measured): `slots` rounds of `seconds` per file.
+    """Time files on the same `inputs` (their batch is the batch measured): `slots` rounds of `seconds` per file.
 
     The first file is what the others are a ratio of. Raises `LamellaError` for an empty table and for inputs that a
-    file does not take, `MissingExtra` without onnxruntime.
+    file does not take, `MissingExtra` without a file's runtime.
     """
     if not paths:
         raise LamellaError("no file to time was given; name at least one, the first being the reference.")
@@ -84,12 +81,30 @@ def _round(calls: "Mapping[str, Call]", first: int, seconds: float) -> "dict[str
 
 def _summary(name: str, reference: str, rounds: "Sequence[Mapping[str, Slot]]") -> Latency:
     times = [t for each in rounds for t in each[name].times]
+    ratios = sorted(min(each[name].times) / min(each[reference].times) for each in rounds)
+    low, high = median_interval(ratios)
     return Latency(
         latency_ms=min(times) * 1e3,
         median_ms=float(np.median(times)) * 1e3,
-        ratio=float(np.median([min(each[name].times) / min(each[reference].times) for each in rounds])),
+        ratio=float(np.median(ratios)),
+        ratio_low=low,
+        ratio_high=high,
         n=sum(each[name].n for each in rounds),
     )
+
+
+def median_interval(ordered: Sequence[float], alpha: float = 0.05) -> tuple[float, float]:
+    """The order statistics that hold the median with probability 1 - `alpha` at least; the extremes below six values.
+
+    >>> median_interval([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
+    (3, 10)
+    """
+    n, below, outside = len(ordered), 0, 0.0
+    while below < (n - 1) // 2 and 2 * (outside + math.comb(n, below) / 2**n) <= alpha:
+        outside += math.comb(n, below) / 2**n
+        below += 1
+    skipped = max(0, below - 1)
+    return ordered[skipped], ordered[n - 1 - skipped]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +114,12 @@ class Slot:
 
 
 class Call:
-    """A session and its inputs, ready to run over and over."""
+    """A file and its inputs, ready to run over and over."""
 
-    def __init__(self, path: str | Path, inputs: Tensor | Sequence[Tensor], threads: int) -> None:
-        self.session = open_session(path, threads=threads)
-        self.feeds = feeds_of(self.session, inputs)
-        self.outputs = [o.name for o in self.session.get_outputs()]
+    def __init__(
+        self, path: str | Path, inputs: Tensor | Sequence[Tensor], threads: int, runtime: str | None = None
+    ) -> None:
+        self.call = prepared(path, inputs, runtime=runtime, threads=threads)
         self.clock = time.thread_time if threads == 1 else time.perf_counter
         self._timed(3)  # the first calls allocate
         self.bunch = max(1, round(BUNCH_SECONDS / max(self._timed(3), 1e-9)))
@@ -121,37 +136,5 @@ class Call:
         """Seconds per call."""
         start = self.clock()
         for _ in range(calls):
-            self.session.run(self.outputs, self.feeds)
+            self.call()
         return (self.clock() - start) / calls
-
-
-def feeds_of(session: Any, inputs: Tensor | Sequence[Tensor]) -> dict[str, Array]:
-    """The session's inputs by name, as arrays of the types it takes. LamellaError where number or shape differ."""
-    given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    wanted = session.get_inputs()
-    if len(given) != len(wanted):
-        names = ", ".join(repr(w.name) for w in wanted)
-        raise LamellaError(f"{len(given)} inputs were given; the file takes {len(wanted)} ({names}).")
-    return {w.name: _as_wanted(tensor, w) for tensor, w in zip(given, wanted, strict=True)}
-
-
-def _as_wanted(tensor: Tensor, wanted: Any) -> Array:
-    seen, expected = tuple(tensor.shape), tuple(wanted.shape)
-    fits = len(seen) == len(expected) and all(s == e for s, e in zip(seen, expected, strict=True) if isinstance(e, int))
-    if not fits:
-        shape = ", ".join(str(e) for e in expected)
-        raise LamellaError(f"input {wanted.name!r} has shape {seen}; the file takes ({shape}).")
-    tensor = tensor.detach().cpu()
-    array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # numpy knows no bfloat16
-    return np.ascontiguousarray(array, dtype=_DTYPES.get(wanted.type, array.dtype))
-
-
-_DTYPES = {
-    "tensor(float)": np.float32,
-    "tensor(double)": np.float64,
-    "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64,
-}
-
-
-__all__ = ["Array", "Call", "Latency", "Slot", "feeds_of", "latency", "onnxruntime", "open_session"]

@@ -24,7 +24,8 @@ from ..errors import RecordError, unknown_name
 from ..progress import Progress, silent
 from ..records import check
 from ..runs import write_atomically
-from .files import Call, onnxruntime
+from ..runtimes import onnxruntime
+from .files import Call
 from .shapes import LayerShape, Precision, input_sizes, write_layer
 
 TOGETHER = 24  # shapes that take turns

@@ -1,0 +1,63 @@
+"""lamella quantize, lamella export: the run's networks as files for runtimes, weighed and timed there.
+
+lamella quantize RUN
+lamella export RUN --format onnx --format openvino --format pt2 --format executorch
+
+A compressed file that is slower than dense is refused, with the reason, after everything has been written and shown.
+"""
+
+from typing import Annotated, Any
+
+import typer
+
+from ..views import files_view, formats_view
+from .shared import AsJson, Quiet, Run, show, working
+
+AllowSlower = Annotated[
+    bool, typer.Option("--allow-slower", help="Accept compressed files that are slower than the dense network.")
+]
+
+
+def quantize(run: Run, allow_slower: AllowSlower = False, quiet: Quiet = False, as_json: AsJson = False) -> None:
+    """Export the compressed network and its twin in integers (the plan's bits) as ONNX files, and measure both."""
+    from ..deciding import heavier
+    from ..deployment import check_faster, delivered, weighed
+    from ..sessions import resume
+    from ..stages import file_facts, quantized
+
+    with working(run, quiet):
+        session = resume(run)
+        coarse, result = quantized(session)
+        facts: dict[str, Any] = file_facts(session, coarse, result)
+        facts["notes"] += heavier(session, "int8_onnx")
+        files = weighed(session, delivered(session))
+    for fact, file in zip(facts["files"], files, strict=True):
+        fact.update(file.flat)
+    show(files_view(facts), facts, quiet=quiet, as_json=as_json)
+    if not allow_slower:
+        check_faster(session, [file for file in files if file.variant != "model"])
+
+
+def export(
+    run: Run,
+    format: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="onnx, openvino, pt2 or executorch [default: onnx]. Repeatable."),
+    ] = None,
+    allow_slower: AllowSlower = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the dense and the compressed network for runtimes, each file compared with its model, and measure them there."""
+    from ..deciding import heavier
+    from ..deployment import check_faster, delivered, weighed
+    from ..sessions import resume
+
+    with working(run, quiet):
+        session = resume(run)
+        files = weighed(session, delivered(session, format or ["onnx"]))
+        notes = heavier(session, "onnx")
+    flat = [file.flat for file in files]
+    show(formats_view(flat, notes), {"files": flat, "notes": notes}, quiet=quiet, as_json=as_json)
+    if not allow_slower:
+        check_faster(session, files)

@@ -1,0 +1,165 @@
+"""A run's networks as files for runtimes, what they weigh and take there, and whether that is worth deploying.
+
+    files = delivered(session, ("onnx", "openvino"))     # written where they are absent or older than what they are made from
+    facts = weighed(session, files)                      # bytes and latency of each, as a ratio to dense in the same runtime
+    check_faster(session, facts)                         # LamellaError for a compressed file that is slower than dense
+
+What is compared with what: every file of the compressed network, float or in integers, with the dense network in float32, in the
+same runtime, one thread, the batch of the example inputs, one interleaved run. Why: docs/decisions/0013.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from .errors import LamellaError
+from .exporting import Format, file_bytes, format_named
+from .schema import Graph, Result
+from .sessions import Session
+from .stages import exported, made_from
+from .storage import load
+from .timing import Latency, latency
+from .timing.calls import RUNTIME_OF
+from .tracing import aligned
+from .training import Task
+
+TOLERATED = 1.05  # a file is slower than dense when the whole interval of its ratio lies above this
+SAMPLES = 8  # real inputs on which a file is compared with its model
+VARIANTS = {"dense": "dense_onnx", "model": "onnx", "int8": "int8_onnx"}
+SHOWN = 6  # groups named in a refusal
+
+Files = Mapping[str, Mapping[str, Path]]  # format -> variant -> file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFacts:
+    """One exported file: what it weighs, and its latency as a ratio to the dense file of the same format."""
+
+    format: str
+    variant: str
+    path: str
+    bytes: int
+    latency: Latency
+
+    @property
+    def slower(self) -> bool:
+        """Whether it is certainly slower than dense, and not by noise."""
+        return self.latency.ratio_low > TOLERATED
+
+    @property
+    def flat(self) -> dict[str, Any]:
+        times = {name: getattr(self.latency, name) for name in ("latency_ms", "ratio", "ratio_low", "ratio_high")}
+        return {"format": self.format, "variant": self.variant, "path": self.path, "bytes": self.bytes, **times}
+
+
+def delivered(session: Session, formats: Iterable[str] = ("onnx",)) -> Files:
+    """The dense and the compressed network in every format, and in integers where `lamella quantize` has written them and the
+    format can hold them. Every new file is compared with its model on validation inputs before it appears.
+    """
+    named = {name: format_named(name) for name in formats}
+    sources = dict(zip(("dense", "model"), exported(session), strict=True))
+    integers = session.path("int8_onnx")
+    if integers.exists() and integers.stat().st_mtime_ns >= sources["model"].stat().st_mtime_ns:
+        sources["int8"] = integers
+    return {name: sources if name == "onnx" else _in_format(session, made, sources) for name, made in named.items()}
+
+
+def _in_format(session: Session, made: Format, sources: Mapping[str, Path]) -> dict[str, Path]:
+    """The variants that this format can hold."""
+    models: dict[str, Callable[[], nn.Module]] = {
+        "dense": session.dense,
+        "model": lambda: load(session.directory, session.fresh)[0],
+    }
+    inputs = real_inputs(session.task) if made.free_batch else session.task.example_inputs
+
+    def make(variant: str, target: Path) -> Path:
+        if made.convert:
+            return made.convert(sources[variant], target, inputs)
+        return made.write(models[variant](), inputs, target, dynamic_batch=made.free_batch)
+
+    found = {}
+    for variant, source in sources.items():
+        if made.convert or variant in models:
+            target = source.with_suffix(made.suffix)
+            found[variant] = made_from(source, target, partial(make, variant, target))
+    return found
+
+
+def real_inputs(task: Task) -> tuple[Tensor, ...]:
+    """A few validation inputs; the example inputs where a task's batches are not a tensor and its targets."""
+    batch = next(iter(task.validation), None)
+    first = batch[0] if isinstance(batch, Sequence) else None
+    return (first[:SAMPLES],) if isinstance(first, Tensor) and len(first) else task.example_inputs
+
+
+def weighed(session: Session, files: Files) -> list[FileFacts]:
+    """Bytes and latency of every file, one interleaved run for each format."""
+    found = []
+    for name, paths in files.items():
+        times = latency(paths, session.task.example_inputs)
+        found += [
+            FileFacts(format=name, variant=v, path=str(p), bytes=file_bytes(p), latency=times[v])
+            for v, p in paths.items()
+        ]
+    return found
+
+
+def check_faster(session: Session, facts: Sequence[FileFacts]) -> None:
+    """LamellaError, with the reason and what to do, where a file of the compressed network is slower than dense."""
+    slower = [each for each in facts if each.slower]
+    if slower:
+        widths = session.read("result", Result).widths
+        raise LamellaError(refusal(slower, facts, session.graph(), widths))
+
+
+def refusal(slower: Sequence[FileFacts], facts: Sequence[FileFacts], graph: Graph, widths: Mapping[str, int]) -> str:
+    """The paragraph: which files, by how much, why as far as widths tell, and what to do."""
+    lines = [f"{_takes(each)}." for each in slower]
+    odd = misaligned(graph, widths)
+    integers_alone = all(e.variant == "int8" for e in slower) and any(e.variant == "model" for e in facts)
+    if odd:
+        named = [f"{name!r} keeps {width} of {graph.group_of[name].width} (step {step})" for name, width, step in odd]
+        more = f"; and {len(odd) - SHOWN} more" if len(odd) > SHOWN else ""
+        lines.append(f"  widths that are no multiples of what CPU runtimes like: {'; '.join(named[:SHOWN])}{more}.")
+        advice = ", ".join(
+            f"{name!r} {_rounded(width, step, graph.group_of[name].width)}" for name, width, step in odd[:SHOWN]
+        )
+        step = max(step for *_, step in odd)
+        lines.append(
+            f"  try: a new run traced with --option round_to={step}; or these widths in `lamella plan RUN --text`: {advice}."
+        )
+    elif integers_alone:
+        lines.append(
+            "  its widths are aligned: on a network this small, quantizing activations costs more than integers save. Deploy the "
+            "float file, or keep the integers for their bytes."
+        )
+    else:
+        lines.append(
+            "  its widths are aligned: so few operations are left that calling the layers takes the time. Measure at the batch "
+            "you will deploy, or prune less in more layers."
+        )
+    lines.append("  The files are written; --allow-slower accepts them.")
+    return "\n".join(lines)
+
+
+def _takes(each: FileFacts) -> str:
+    times = each.latency
+    runtime = RUNTIME_OF[Path(each.path).suffix]
+    return (
+        f"{each.path}: slower than dense float32 in {runtime}: {times.ratio:.2f}x [{times.ratio_low:.2f}, {times.ratio_high:.2f}] "
+        f"of its time, where at most {TOLERATED}x was expected"
+    )
+
+
+def misaligned(graph: Graph, widths: Mapping[str, int]) -> list[tuple[str, int, int]]:
+    """Narrowed groups whose width is no multiple of the runtime's step: (group, width, step)."""
+    steps = [(g.name, widths.get(g.name, g.width), aligned(g.width)) for g in graph.groups]
+    return [(n, w, step) for n, w, step in steps if w % step and w < graph.group_of[n].width]
+
+
+def _rounded(width: int, step: int, dense: int) -> int:
+    return min(dense, max(step, round(width / step) * step))

@@ -1,0 +1,189 @@
+"""What all exporters share: the model captured by torch.export, and the file compared with the model before it appears.
+
+seen = capture(model, example_inputs, free_batch=True)      # cases with the model's own answers, and the ExportedProgram
+seen.program, place_of(seen.program, "bessel_j0")           # ", called by 'head.special' (line ...)": which layer wants an operator
+compare(seen, temporary, "model.pt2", runtime="torch")      # LamellaError unless the file answers alike
+"""
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from ..errors import LamellaError, TraceError
+from ..timing import prepared
+
+TOLERANCE = 1e-4  # of an output's largest absolute value: how far a runtime may be from torch
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """A model's `program`, and what it must say: its outputs, flat, for every case of inputs."""
+
+    program: torch.export.ExportedProgram
+    cases: tuple[tuple[Any, ...], ...]
+    expected: tuple[list[Tensor], ...]
+
+
+def capture(model: nn.Module, example_inputs: Tensor | Sequence[Any], *, free_batch: bool) -> Capture:
+    """The model in evaluation mode on the CPU; it is left as it was. The cases are the inputs and, with a free
+    batch, one sample of them.
+
+    Raises TraceError for a model that fails on the inputs or cannot be exported.
+    """
+    subject = copy.deepcopy(model).cpu().eval()
+    inputs = tree_map_only(Tensor, lambda t: t.detach().cpu(), as_tuple(example_inputs))
+    cases = (inputs, one_sample(inputs)) if free_batch else (inputs,)
+    expected = tuple(outputs_of(subject, case) for case in cases)
+    return Capture(captured(subject, inputs, free_batch), cases, expected)
+
+
+def as_tuple(inputs: Tensor | Sequence[Any]) -> tuple[Any, ...]:
+    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+
+
+def outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+    try:
+        with torch.no_grad():
+            return [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor)]
+    except Exception as error:
+        shapes = ", ".join(str(tuple(t.shape)) for t in tree_leaves(inputs) if isinstance(t, Tensor))
+        raise TraceError(
+            f"{type(model).__name__} fails on inputs of shapes {shapes}: {first_line(error)}. Pass a tuple of "
+            "inputs as its forward takes them; for a model that takes one batch size only, dynamic_batch=False."
+        ) from error
+
+
+def _batched(inputs: tuple[Any, ...]) -> list[bool]:
+    """Which of the input tensors carry the batch: those as long as the first one along axis 0."""
+    tensors = [t for t in tree_leaves(inputs) if isinstance(t, Tensor)]
+    return [t.dim() > 0 and len(t) == len(tensors[0]) for t in tensors]
+
+
+def _each_batched(inputs: tuple[Any, ...], change: Any) -> tuple[Any, ...]:
+    carries = iter(_batched(inputs))
+    changed: tuple[Any, ...] = tree_map_only(Tensor, lambda t: change(t) if next(carries) else t, inputs)
+    return changed
+
+
+def one_sample(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return _each_batched(inputs, lambda t: t[:1])
+
+
+def captured(model: nn.Module, inputs: tuple[Any, ...], free_batch: bool) -> torch.export.ExportedProgram:
+    shapes = None
+    if free_batch:
+        inputs = _each_batched(
+            inputs, lambda t: torch.cat([t, t]) if len(t) == 1 else t
+        )  # torch.export takes 1 for a constant
+        carries = iter(_batched(inputs))
+        shapes = tree_map_only(Tensor, lambda _: {0: torch.export.Dim.DYNAMIC} if next(carries) else None, inputs)
+    try:
+        with quiet(), torch.no_grad():
+            return torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        name = type(model).__name__
+        if free_batch and _exports(model, inputs):
+            raise TraceError(
+                f"{name} cannot be exported with a free batch size: {first_line(error)}. A batch size is written into "
+                "its forward: write -1 or x.shape[0] there, or export with dynamic_batch=False."
+            ) from error
+        raise TraceError(f"{name} cannot be exported: {first_line(error)}.") from error
+
+
+def _exports(model: nn.Module, inputs: tuple[Any, ...]) -> bool:
+    try:
+        captured(model, inputs, free_batch=False)
+    except TraceError:
+        return False
+    return True
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporter's remarks about its own internals: a deprecated name in torch, and torchvision's absence."""
+    remarks = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = remarks.level
+    remarks.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".*treespec.*", category=FutureWarning)
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            yield
+    finally:
+        remarks.setLevel(level)
+
+
+def first_line(error: BaseException) -> str:
+    return next(
+        (line.strip().rstrip(".")[:300] for line in str(error).splitlines() if line.strip()), type(error).__name__
+    )
+
+
+def compare(seen: Capture, file: Path, place: str, runtime: str, tolerance: float = TOLERANCE) -> None:
+    """LamellaError where the file, loaded in its runtime, is not the model. `place`: the name the file is going to have."""
+    for case, expected in zip(seen.cases, seen.expected, strict=True):
+        tensors = [leaf for leaf in tree_leaves(case) if isinstance(leaf, Tensor)]
+        check_outputs(prepared(file, tensors, runtime=runtime)(), expected, place, tolerance)
+
+
+def check_outputs(seen: Sequence[np.ndarray], expected: Sequence[Tensor], place: str, tolerance: float) -> None:
+    """LamellaError naming the first output that differs."""
+    if len(seen) != len(expected):
+        raise LamellaError(
+            f"{place}: the file gives {len(seen)} outputs, the model {len(expected)}. Nothing was written."
+        )
+    for index, (array, tensor) in enumerate(zip(seen, expected, strict=True)):
+        name = "output" if len(expected) == 1 else f"output_{index}"
+        problem = difference(array, tensor.numpy(), tolerance)
+        if problem:
+            raise LamellaError(
+                f"{place}: output {name!r} of the file is not the model's: {problem}. Nothing was written. A model "
+                "whose forward branches on values, draws random numbers or counts its calls cannot be a file; if "
+                "yours does not, please report it."
+            )
+
+
+def difference(seen: np.ndarray, expected: np.ndarray, tolerance: float) -> str | None:
+    """What sets `seen` apart by more than `tolerance` x the largest absolute expected value, or None."""
+    if seen.shape != expected.shape:
+        return f"shape {seen.shape} where {expected.shape} was expected"
+    if not np.array_equal(np.isfinite(seen), np.isfinite(expected)):
+        return "other values are not finite"
+    finite = np.isfinite(expected)
+    error = np.where(finite, np.abs(seen.astype(np.float64) - expected), 0.0)
+    allowed = tolerance * float(np.abs(np.where(finite, expected, 0)).max(initial=0.0))
+    if error.size == 0 or error.max() <= allowed:
+        return None
+    index = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
+    return f"off by {error.max():.2e} at {index}; at most {allowed:.2e} was expected"
+
+
+def lacking(program: torch.export.ExportedProgram, operator: str, runtime: str) -> TraceError:
+    """The paragraph for an operator that a format does not have."""
+    operator = operator.removeprefix("torch._ops.").removesuffix(".default")
+    return TraceError(
+        f"{runtime} has no counterpart for the operator {operator}{place_of(program, operator)}. Replace that layer by one made "
+        "of operators it has, or export to another format."
+    )
+
+
+def place_of(program: torch.export.ExportedProgram, operator: str) -> str:
+    """Which layers call an operator, as a clause; nothing where that cannot be told."""
+    base = operator.split("::")[-1].split(".")[-1]
+    modules = [
+        list(stack.values())[-1][0] or "the model itself"
+        for node in program.graph.nodes
+        if node.op == "call_function" and base in str(node.target) and (stack := node.meta.get("nn_module_stack"))
+    ]
+    named = ", ".join(repr(name) for name in dict.fromkeys(modules))
+    return f", which {named} calls" if named else ""

@@ -1,0 +1,238 @@
+"""Laws of the other formats: a file says what the model says in its own runtime, or it is not there; what is slower is refused."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lamella
+from lamella.deployment import FileFacts, misaligned, refusal
+from lamella.errors import LamellaError, MissingExtra, TraceError
+from lamella.exporting import convert_to_openvino, export, file_bytes, quantize_onnx
+from lamella.timing import Latency, latency, prepared
+from lamella.timing.files import median_interval
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+DEPLOYING = (Path(__file__).parent.parent / "docs" / "deploying.md").read_text()
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.body(torch.relu(self.stem(x)))).mean((2, 3)))
+
+
+class Bessel(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.special.bessel_j0(x)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return Small().eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def files(model, images, tmp_path_factory):
+    """model.onnx, its twins in integers, and model.pt2."""
+    folder = tmp_path_factory.mktemp("formats")
+    found = {"onnx": export(model, images, folder / "model.onnx"), "pt2": export(model, images, folder / "model.pt2")}
+    for name, bits in (("int8", {}), ("int4", {"body": 4}), ("int2", {"body": 2})):
+        found[name] = quantize_onnx(found["onnx"], folder / f"{name}.onnx", [images], bits=bits)
+    return found
+
+
+def answers(path, x, **how):
+    return prepared(path, x, **how)()[0]
+
+
+def test_a_pt2_file_says_what_the_model_says_at_any_batch_and_names_no_path(model, files):
+    for count in (1, 3):
+        x = torch.randn(count, 1, 8, 8)
+        np.testing.assert_allclose(answers(files["pt2"], x), model(x).detach().numpy(), atol=1e-6)
+    assert str(Path(__file__).parent).encode() not in files["pt2"].read_bytes()
+    assert file_bytes(files["pt2"]) == files["pt2"].stat().st_size
+
+
+def test_the_same_onnx_file_runs_in_openvino(files, images):
+    pytest.importorskip("openvino")
+    for name, tolerance in (("onnx", 1e-5), ("int8", 0.05), ("int4", 0.05)):
+        here, there = answers(files[name], images), answers(files[name], images, runtime="openvino")
+        assert np.abs(here - there).max() <= tolerance * np.abs(here).max()
+    with pytest.raises(LamellaError, match=r"INT4 weights it takes, INT2 it does not: give those layers 4 bits"):
+        prepared(files["int2"], images, runtime="openvino")
+
+
+def test_openvinos_own_pair_of_files(model, files, images, tmp_path):
+    pytest.importorskip("openvino")
+    written = export(model, images, tmp_path / "model.xml")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.bin", "model.xml"]
+    assert file_bytes(written) == sum(p.stat().st_size for p in tmp_path.iterdir())
+    np.testing.assert_allclose(answers(written, images), model(images).detach().numpy(), atol=1e-5)
+    whole = convert_to_openvino(files["int8"], tmp_path / "int8.xml", images)
+    assert np.abs(answers(whole, images) - answers(files["int8"], images)).max() < 0.05
+    with pytest.raises(LamellaError, match="INT2 it does not"):
+        convert_to_openvino(files["int2"], tmp_path / "int2.xml", images)
+    assert not list(tmp_path.glob("int2*"))
+    with pytest.raises(LamellaError, match=r"input 'x' has shape \(4, 1, 8, 7\); the file takes \(any, 1, 8, 8\)"):
+        prepared(written, images[..., :7])
+
+
+def test_executorch(model, images, tmp_path):
+    pytest.importorskip("executorch")
+    path = export(model, images[:1], tmp_path / "model.pte")
+    np.testing.assert_allclose(answers(path, images[:1]), model(images[:1]).detach().numpy(), atol=1e-5)
+    with pytest.raises(LamellaError, match=r"input 0' has shape \(4, 1, 8, 8\); the file takes \(1, 1, 8, 8\)"):
+        prepared(path, images)
+    with pytest.raises(
+        TraceError, match=r"ExecuTorch has no counterpart for the operator .*bessel_j0, which '1' calls"
+    ):
+        export(nn.Sequential(nn.ReLU(), Bessel()), images, tmp_path / "never.pte")
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pte"]
+
+
+def test_an_operator_onnx_lacks_is_named_with_its_layer(images, tmp_path):
+    with pytest.raises(TraceError, match=r"ONNX has no counterpart for the operator prims\.bessel_j0, which '1' calls"):
+        export(nn.Sequential(nn.ReLU(), Bessel()), images, tmp_path / "never.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def odd_file(path, operator, domain=""):
+    from onnx import TensorProto, helper
+
+    node = helper.make_node(operator, ["x"], ["y"], name="block.odd", domain=domain)
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4, 4])]
+    ends += [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("my.domain", 1)]
+    graph = helper.make_graph([node], "odd", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    return path
+
+
+def test_operators_a_runtime_lacks_are_named_with_their_nodes(tmp_path):
+    x = torch.zeros(1, 4, 4)
+    with pytest.raises(
+        LamellaError, match=r"ONNX Runtime [\d.]+ lacks my\.domain:Fancy \('block\.odd'\)\. Replace that layer"
+    ):
+        prepared(odd_file(tmp_path / "fancy.onnx", "Fancy", "my.domain"), x)
+    pytest.importorskip("openvino")
+    with pytest.raises(LamellaError, match=r"OpenVINO [\d.]+ lacks Det \('block\.odd'\)"):
+        prepared(odd_file(tmp_path / "det.onnx", "Det"), x, runtime="openvino")
+
+
+@pytest.mark.parametrize(
+    ("library", "suffix", "extra"),
+    [("openvino", ".xml", "openvino"), ("executorch", ".pte", "executorch"), ("onnxruntime", ".onnx", "onnx")],
+)
+def test_a_runtime_that_is_not_installed_names_its_extra(library, suffix, extra, model, images, tmp_path, monkeypatch):
+    for name in [n for n in sys.modules if n.split(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingExtra, match=rf"needs {library}, .*pip install 'lamella\[{extra}\]'"):
+        export(model, images, tmp_path / f"model{suffix}")
+    (tmp_path / f"old{suffix}").write_bytes(b"x")
+    with pytest.raises(MissingExtra, match=rf"needs {library}"):
+        prepared(tmp_path / f"old{suffix}", images)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".xml"])
+def test_damaged_files_and_unknown_names(suffix, files, model, images, tmp_path):
+    if suffix == ".xml":
+        pytest.importorskip("openvino")
+    damaged = tmp_path / f"damaged{suffix}"
+    damaged.write_bytes(files["onnx"].read_bytes()[:-100] if suffix == ".onnx" else b"nothing")
+    with pytest.raises(LamellaError, match=rf"damaged\{suffix}: .* cannot load it .*export it again"):
+        prepared(damaged, images)
+    with pytest.raises(LamellaError, match="no such file"):
+        prepared(tmp_path / f"absent{suffix}", images)
+    with pytest.raises(
+        LamellaError, match=r"the suffix names the format, and '\.tflite' names none\. Known: \.onnx \(onnx\)"
+    ):
+        export(model, images, tmp_path / "model.tflite")
+    with pytest.raises(LamellaError, match="unknown runtime 'onnxruntim'; did you mean 'onnxruntime'"):
+        prepared(damaged, images, runtime="onnxruntim")
+
+
+def test_files_of_several_runtimes_are_timed_in_one_run(files, images):
+    times = latency({"onnx": files["onnx"], "pt2": files["pt2"]}, images[:1], slots=3, seconds=0.005)
+    assert all(t.ratio_low <= t.ratio <= t.ratio_high for t in times.values())
+    assert (times["onnx"].ratio_low, times["onnx"].ratio_high) == (1.0, 1.0)
+
+
+def test_the_interval_of_a_median():
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        low, high = median_interval(sorted(rng.lognormal(size=12)))
+        held += low <= 1.0 <= high
+    assert held / 400 > 0.93
+    assert median_interval([2.0, 5.0]) == (2.0, 5.0)
+
+
+# What is slower than dense
+
+
+def facts(variant, ratio, spread=0.01):
+    times = Latency(latency_ms=1, median_ms=1, ratio=ratio, ratio_low=ratio - spread, ratio_high=ratio + spread, n=9)
+    return FileFacts(format="onnx", variant=variant, path=f"r/{variant}.onnx", bytes=10, latency=times)
+
+
+@pytest.fixture(scope="module")
+def graph(model, images):
+    return lamella.trace(model, images, round_to=1)
+
+
+def test_slower_means_the_whole_interval(graph):
+    assert facts("model", 1.2).slower
+    assert not facts("model", 1.2, spread=0.2).slower
+    assert not facts("model", 1.04).slower
+
+
+def test_a_refusal_names_the_widths_and_what_to_do(graph):
+    group = next(g.name for g in graph.free)
+    assert misaligned(graph, {group: 11}) == [(group, 11, 4)]
+    assert misaligned(graph, {group: 12}) == []
+    says = refusal([facts("model", 1.24)], [facts("model", 1.24)], graph, {group: 11})
+    assert "r/model.onnx: slower than dense float32 in onnxruntime: 1.24x [1.23, 1.25] of its time" in says
+    assert f"'{group}' keeps 11 of 16 (step 4)" in says
+    assert re.search(rf"--option round_to=4; or these widths .*'{group}' 12.*--allow-slower", says, re.DOTALL)
+
+
+def test_a_refusal_of_integers_alone_says_why(graph):
+    found = [facts("dense", 1.0), facts("model", 0.5), facts("int8", 1.4)]
+    assert "quantizing activations costs more than integers save" in refusal(found[2:], found, graph, {})
+    assert "calling the layers takes the time" in refusal([facts("model", 1.2)], found[:1], graph, {})
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", DEPLOYING, re.DOTALL))
+def test_the_documented_examples_run(block, model, files, images, tmp_path, monkeypatch):
+    """Each example of docs/deploying.md, of ten lines at most, prints the classes that the model gives."""
+    suffix = re.search(r"model(?:\.int8)?(\.\w+)", block)[1]
+    library = {".xml": "openvino", ".pte": "executorch"}.get(suffix) or ("openvino" if "openvino" in block else "onnx")
+    pytest.importorskip(library)
+    assert len(block.strip().splitlines()) <= 10
+    np.save(tmp_path / "images.npy", images[:1].numpy())
+    if suffix == ".onnx":
+        (tmp_path / "model.onnx").write_bytes(files["onnx"].read_bytes())
+    else:
+        export(model, images[:1], tmp_path / f"model{suffix}")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(block, "docs/deploying.md", "exec"), names)
+    assert np.asarray(names["classes"]).tolist() == model(images[:1]).argmax(1).tolist()
