@@ -14,12 +14,8 @@ FLOORS = (
     ("commands",),
     ("controls", "demo", "levelviews"),
     ("screens", "views"),
-<<<<<<< HEAD
     ("replanning",),
-    ("elasticstages",),
-=======
     ("deployment", "elasticstages"),
->>>>>>> 2092a1f (deployment stands above the stages)
     ("stages", "shaping"),
     ("deciding",),
     ("sessions",),
