@@ -32,12 +32,12 @@ import torch
 from torch import Tensor, nn
 
 from lamella.elasticity import ROUNDS, ElasticModel, elasticize, load_elastic, make_levels, nest, publish, save_elastic
-from lamella.elasticstages import a_day, samples, switched, timed_here
 from lamella.exporting import export_onnx, onnx_bytes, quantize_onnx
 from lamella.records import to_plain
 from lamella.runtimes import open_session
 from lamella.schema import Graph
 from lamella.serving import Policy, open_family
+from lamella.servingstages import a_day, samples, switched, timed_here
 from lamella.sessions import machine, versions
 from lamella.statistics import score_interval
 from lamella.surgery import narrow
@@ -79,12 +79,9 @@ def write(part: str, found: dict[str, Any], asked: argparse.Namespace) -> None:
     command = [a if not a.startswith("/") else Path(a).name for a in sys.argv[1:]]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     about = {"command": f"python benchmarks/elastic.py {' '.join(command)}", "commit": commit, "machine": machine()}
-    whole[f"{part}_{asked.recipe}" if part in ("levels", "day") else part] = {
-        **about,
-        "versions": versions(),
-        "seeds": [asked.seed],
-        **found,
-    }
+    suffix = {"levels": asked.recipe, "day": asked.recipe, "family": "" if "," in asked.networks else asked.networks}
+    key = "_".join(filter(None, (part, suffix.get(part, ""))))
+    whole[key] = {**about, "versions": versions(), "seeds": [asked.seed], **found}
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(whole, indent=1) + "\n")
     print(f"wrote {path.name}: {part}")

@@ -14,7 +14,7 @@ FLOORS = (
     ("commands",),
     ("controls", "demo", "levelviews"),
     ("screens", "views"),
-    ("replanning",),
+    ("replanning", "servingstages"),
     ("deployment", "elasticstages"),
     ("stages", "shaping"),
     ("deciding",),

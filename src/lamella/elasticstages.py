@@ -4,31 +4,23 @@ family = elasticized(session, None, "sandwich", Recipe(epochs=3, lr=0.02))
 found  = served(session, Policy(load=0.7))       # switches under load, and a day with and without a governor
 """
 
-import threading
-import time
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
+from torch import nn
 
 from .elasticity import Settings, elasticize, publish, save_elastic
 from .errors import LamellaError
 from .progress import Progress, silent
 from .records import digest, load_record
 from .schema import Family, Level, Plan
-from .serving import Clock, Day, Governor, OnnxFamily, Policy, day_of, open_family, serve
 from .sessions import Session
 from .stages import tuning_task
 from .statistics import score_interval
 from .training import Recipe, Task, evaluate
 
 FOLDER = "elastic"  # in the run directory: the levels' files, and the training in progress
-REQUESTS = 1000  # samples that a day asks for, again and again
 
 
 def elasticized(
@@ -62,7 +54,7 @@ def elasticized(
     return save_elastic(session.directory, net)
 
 
-def _tested(view: torch.nn.Module, level: Level, task: Task) -> Level:
+def _tested(view: nn.Module, level: Level, task: Task) -> Level:
     return replace(level, test=score_interval(evaluate(view, task.test, task.score).numpy()))
 
 
@@ -80,189 +72,3 @@ def _ratio(name: str, text: str) -> float:
         raise LamellaError(
             f"level {name}={text}: a pruning ratio or the path of a plan (.json) was expected."
         ) from None
-
-
-# -- serving
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shift:
-    """How a day went with a governor, or with one level all day: shares of requests, and milliseconds with waiting."""
-
-    name: str
-    score: float
-    in_time: float
-    right_in_time: float
-    median_ms: float
-    p99_ms: float
-    switches: int
-    shares: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Switching:
-    """Switches in one thread while others send requests: how many, how long one takes, and what the requests saw."""
-
-    requests: int
-    switches: int
-    median_us: float
-    longest_us: float
-    wrong: int
-
-
-def served(
-    session: Session,
-    policy: Policy,
-    *,
-    precision: str = "float32",
-    seconds: float = 12.0,
-    threads: int = 2,
-    progress: Progress = silent,
-) -> dict[str, Any]:
-    """The family's levels switched under load, and a day of changing load: {"levels", "switching", "day"}."""
-    with open_family(session.directory / FOLDER, precision=precision) as family:
-        requests, targets = samples(session.task, REQUESTS)
-        family_levels = timed_here(family, requests)
-        return {
-            "levels": family_levels,
-            "switching": switched(family, requests, seconds=min(2.0, seconds), threads=threads),
-            "day": a_day(family, family_levels, requests, targets, session.task, policy, seconds, progress),
-        }
-
-
-def samples(task: Task, count: int) -> tuple[list[Any], list[Any]]:
-    """The first `count` test samples one by one: inputs as arrays of batch 1, and targets."""
-    inputs: list[Any] = []
-    targets: list[Any] = []
-    for batch, labels in islice(task.test, count):
-        if not isinstance(batch, torch.Tensor):
-            raise LamellaError("serving a day needs a network of one input tensor; this task's has several.")
-        inputs += [x[None].numpy() for x in batch]
-        targets += [y[None] for y in labels]
-    return inputs[:count], targets[:count]
-
-
-def timed_here(family: OnnxFamily, requests: Sequence[Any], calls: int = 60) -> tuple[Level, ...]:
-    """The levels with this moment's median milliseconds per request, precision and machine being what they are."""
-    levels = []
-    for level in family.levels:
-        family.set_active_subnet(level.name)
-        times = []
-        for index in range(calls):
-            started = time.thread_time()
-            family.run(requests[index % len(requests)])
-            times.append(1e3 * (time.thread_time() - started))
-        levels.append(replace(level, latency_ms=float(np.median(times))))
-    return tuple(levels)
-
-
-def switched(family: OnnxFamily, requests: Sequence[Any], *, seconds: float, threads: int) -> Switching:
-    """Switch through all levels while `threads` threads send requests; every answer must be one of the levels' own."""
-    names = family.family.names
-    probe = requests[0]
-    expected = []
-    for name in names:
-        family.set_active_subnet(name)
-        expected.append(family.run(probe)[0])
-    stop, wrong, count = threading.Event(), [0] * threads, [0] * threads
-
-    def ask(place: int) -> None:
-        while not stop.is_set():
-            answer = family.run(probe)[0]
-            wrong[place] += not any(np.array_equal(answer, e) for e in expected)
-            count[place] += 1
-
-    workers = [threading.Thread(target=ask, args=(place,)) for place in range(threads)]
-    for worker in workers:
-        worker.start()
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        started = time.perf_counter()
-        family.set_active_subnet(names[len(times) % len(names)])
-        times.append(1e6 * (time.perf_counter() - started))
-        time.sleep(0.002)
-    stop.set()
-    for worker in workers:
-        worker.join()
-    return Switching(
-        requests=sum(count),
-        switches=len(times),
-        median_us=float(np.median(times)),
-        longest_us=max(times),
-        wrong=sum(wrong),
-    )
-
-
-def a_day(
-    family: OnnxFamily,
-    levels: Sequence[Level],
-    requests: Sequence[Any],
-    targets: Sequence[Any],
-    task: Task,
-    policy: Policy,
-    seconds: float,
-    progress: Progress = silent,
-) -> dict[str, Any]:
-    """A day whose peak the smallest level just serves: governed, and with each level fixed. Shifts, and what a plot needs."""
-    smallest, largest = (1e3 / float(level.latency_ms or 1) for level in (levels[0], levels[-1]))
-    day = day_of(peak=0.8 * smallest, quiet=0.1 * largest, seconds=seconds)
-    deadline_ms = 5 * float(levels[-1].latency_ms or 1)
-    clock = Clock()
-    progress("serve", 0, len(levels) + 1, f"{len(day.arrivals)} requests, governed")
-    policy = replace(policy, window=seconds / 200, patience=seconds / 100)
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # that no level keeps the policy at some instant is what the figures show
-        governor = Governor(levels, family.set_active_subnet, policy, clock=clock)
-        runs = {"governor": serve(family, day, requests, governor, clock)}
-    for number, level in enumerate(levels, 1):
-        progress("serve", number, len(levels) + 1, f"with {level.name!r} all day")
-        family.set_active_subnet(level.name)
-        runs[level.name] = serve(family, day, requests)
-    progress("serve", len(levels) + 1, len(levels) + 1)
-    right = {name: _scores(run.outputs, targets, task) for name, run in runs.items()}
-    names = family.family.names
-    shifts = [
-        _shift(
-            name, run.latency_ms, right[name], run.levels, deadline_ms, names, governor.switches * (name == "governor")
-        )
-        for name, run in runs.items()
-    ]
-    return {"deadline_ms": deadline_ms, "shifts": shifts, "plot": _plot(day, runs, names)}
-
-
-def _scores(outputs: Sequence[Any], targets: Sequence[Any], task: Task) -> Any:
-    answers = torch.from_numpy(np.concatenate(outputs))
-    asked = torch.cat([targets[i % len(targets)] for i in range(len(answers))])
-    return task.score(answers, asked).double().numpy()
-
-
-def _shift(
-    name: str, latency_ms: Any, right: Any, levels: Any, deadline_ms: float, names: Sequence[str], switches: int
-) -> Shift:
-    in_time = latency_ms <= deadline_ms
-    return Shift(
-        name=name,
-        score=float(right.mean()),
-        in_time=float(in_time.mean()),
-        right_in_time=float((right * in_time).mean()),
-        median_ms=float(np.median(latency_ms)),
-        p99_ms=float(np.quantile(latency_ms, 0.99)),
-        switches=switches,
-        shares={n: float((levels == i).mean()) for i, n in enumerate(names)},
-    )
-
-
-def _plot(day: Day, runs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Hour by hour: requests per second, the governor's mean place among the levels, and everyone's 99th percentile."""
-    hours = len(day.rates)
-    hour = np.minimum((day.arrivals * hours / day.seconds).astype(int), hours - 1)
-    per = {
-        name: [float(np.quantile(run.latency_ms[hour == h], 0.99)) if (hour == h).any() else None for h in range(hours)]
-        for name, run in runs.items()
-    }
-    levels = runs["governor"].levels
-    place = [float(levels[hour == h].mean()) if (hour == h).any() else None for h in range(hours)]
-    return {"rate": day.rates.tolist(), "levels": list(names), "governor_level": place, "p99_ms": per}

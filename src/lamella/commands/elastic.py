@@ -69,8 +69,8 @@ def serve_levels(
     as_json: AsJson = False,
 ) -> None:
     """Show the levels, switch them under load, and serve a day of changing load with and without a governor."""
-    from ..elasticstages import served
     from ..serving import Policy
+    from ..servingstages import served
     from ..sessions import resume
 
     limits: dict[str, Any] = {"load": load, "latency_ms": latency_ms, "memory": memory}
