@@ -144,9 +144,12 @@ def a_day(
     seconds: float,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """A day whose peak the smallest level just serves: governed, and with each level fixed. Shifts, and what a plot needs."""
+    """A day whose peak keeps the smallest level busy for 60 % of the time: governed, and with each level fixed.
+
+    {"deadline_ms", "shifts", "plot": hour by hour the rate, the governor's mean level and everyone's 99th percentile}
+    """
     smallest, largest = (1e3 / float(level.latency_ms or 1) for level in (levels[0], levels[-1]))
-    day = day_of(peak=0.8 * smallest, quiet=0.1 * largest, seconds=seconds)
+    day = day_of(peak=0.6 * smallest, quiet=0.1 * largest, seconds=seconds)
     deadline_ms = 5 * float(levels[-1].latency_ms or 1)
     clock = Clock()
     progress("serve", 0, len(levels) + 1, f"{len(day.arrivals)} requests, governed")
