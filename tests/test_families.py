@@ -216,5 +216,7 @@ def test_the_verbs(tmp_path, monkeypatch):
     found = json.loads(served.stdout)
     assert found["switching"]["wrong"] == 0
     assert [shift["name"] for shift in found["day"]["shifts"]] == ["governor", "core", "full"]
-    assert "governor" in run("serve-levels", "r", "--seconds", "1").stdout
+    drawn = run("serve-levels", "r", "--seconds", "1", "--picture", "day.svg")
+    assert "governor" in drawn.stdout, drawn.exception
+    assert "requests per second" in (tmp_path / "day.svg").read_text()
     assert open_session(tmp_path / "r" / "elastic" / "core.onnx").get_inputs()

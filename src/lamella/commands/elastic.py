@@ -2,15 +2,18 @@
 
 lamella elasticize RUN --recipe sandwich --epochs 8
 lamella elasticize RUN --level core=0.5 --level planned=plan.json
-lamella serve-levels RUN --load 0.7 --precision int8
+lamella serve-levels RUN --load 0.7 --precision int8 --picture day.svg
 """
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..levelviews import family_view, serving_view
 from ..records import to_plain
+from ..reporting.charts import chart_svg, day_spec, grounded
+from ..runs import write_atomically
 from ..schema import Family
 from .shared import AsJson, Quiet, Run, show, working
 
@@ -65,6 +68,7 @@ def serve_levels(
         float, typer.Option(min=1, help="Seconds of work that the simulated day is squeezed into.")
     ] = 12.0,
     threads: Annotated[int, typer.Option(min=1, help="Threads that send requests while levels switch.")] = 2,
+    picture: Annotated[Path | None, typer.Option(help="Draw the day into this SVG file.")] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -82,4 +86,7 @@ def serve_levels(
         found = served(
             session, Policy(**limits), precision=precision, seconds=seconds, threads=threads, progress=progress
         )
+        if picture:
+            drawn = chart_svg(day_spec(found["day"]["plot"]), label="A day of changing load", scheme="light")
+            write_atomically(picture, grounded(drawn, "light"))
     show(serving_view(family, found), to_plain(found), quiet=quiet, as_json=as_json)

@@ -5,6 +5,7 @@ text = chart_svg(spec, label="Score curves")                                Miss
 """
 
 from .accordions import controls_spec, pairs_spec, widths_spec
+from .days import day_spec
 from .grammar import Spec
 from .outcomes import family_spec, front_spec, score_of, walk_spec
 from .sweeps import bits_spec, ratio_spec
@@ -15,6 +16,7 @@ __all__ = [
     "bits_spec",
     "chart_svg",
     "controls_spec",
+    "day_spec",
     "family_spec",
     "front_spec",
     "grounded",
