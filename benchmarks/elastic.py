@@ -3,6 +3,7 @@
     python benchmarks/elastic.py train --data data --weights weights --recipe sandwich --epochs 8 --work .elastic
     python benchmarks/elastic.py levels --data data --weights weights --recipe sandwich --work .elastic    # test scores of a training
     python benchmarks/elastic.py control --data data --weights weights --epochs 8 --work .elastic          # independent networks
+    python benchmarks/elastic.py classifier                           # digits: a last layer for all levels, or one each
     python benchmarks/elastic.py switching                            # switching time, memory, storage in PyTorch
     python benchmarks/elastic.py family                               # ways to ship a family, measured in ONNX Runtime
     python benchmarks/elastic.py day --data data --work .elastic      # a governor through a day of changing load
@@ -254,6 +255,26 @@ def levels(asked: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def classifier(asked: argparse.Namespace) -> dict[str, Any]:
+    """On digits: is the last layer better shared by all levels, or each level's own? Mean validation accuracy over seeds."""
+    found: dict[str, list[list[float]]] = {}
+    for seed in range(asked.seed, asked.seed + 3):
+        torch.manual_seed(seed)
+        task = make_task("digits", seed=seed)
+        model = make_model("resnet14", widths=(8, 16, 32), in_channels=1, shortcut="B")
+        model = fit(model, task, Recipe(epochs=8, lr=0.1), seed=seed).eval()
+        graph = trace(model, task.example_inputs, round_to=1)
+        for recipe in ("sandwich", "grow"):
+            for own in ((), ("linear",)):
+                tuning = Recipe(epochs=5, lr=0.03)
+                net = elasticize(model, None, task, recipe=recipe, tuning=tuning, graph=graph, own=own, seed=seed)
+                key = f"{recipe}_{'own' if own else 'shared'}"
+                found.setdefault(key, []).append([level.validation.value for level in net.levels])
+                print(seed, key, found[key][-1], flush=True)
+    means = {key: np.mean(rows, 0).round(4).tolist() for key, rows in found.items()}
+    return {"seeds_run": [asked.seed + i for i in range(3)], "n": 360, "mean_validation": means, "validation": found}
+
+
 # -- switching, storage, memory
 
 
@@ -460,6 +481,7 @@ NOT_MEASURED = "seeds 1 and 2; independent networks trained as long (part `contr
 
 PARTS = {
     "train": train,
+    "classifier": classifier,
     "control": control,
     "levels": levels,
     "switching": switching,
