@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from functools import cache
 
 import pytest
 import torch
@@ -21,8 +22,9 @@ from lamella.training import Batches, Recipe, Task
 every_net = pytest.mark.parametrize("name", zoo.NAMES)
 
 
+@cache
 def nested(name, ratios=(0.5, 0.25)):
-    """An elastic network of two ratios, or of the one that this network can have."""
+    """An elastic network of two ratios, or of the one that this network can have. Made once: tests leave its weights alone."""
     model, inputs, graph = zoo.traced(name)
     try:
         levels = make_levels(graph, ratios)
@@ -216,7 +218,7 @@ def test_an_ordinary_module(tmp_path):
 
 def test_training_by_hand_is_seen_by_gathered_levels():
     torch.manual_seed(0)
-    net, _, inputs, _ = nested("dense_concat")
+    net, _, inputs, _ = nested.__wrapped__("dense_concat")
     net.train().set_active_subnet("core")
     optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
     net(*inputs).square().mean().backward()

@@ -20,7 +20,6 @@ from lamella.cli import app
 from lamella.elasticity import elasticize, publish, save_elastic
 from lamella.errors import LamellaError, MismatchError, RunError
 from lamella.exporting import family_bytes, layers_in_float
-from lamella.runtimes import open_session
 from lamella.schema import Level
 from lamella.serving import Clock, Governor, Policy, day_of, open_family, serve
 from lamella.tracing import trace
@@ -211,12 +210,9 @@ def test_the_verbs(tmp_path, monkeypatch):
     family = json.loads(made.stdout)
     assert [level["name"] for level in family["levels"]] == ["core", "full"]
     assert all(level["test"]["n"] == 256 for level in family["levels"])
-    served = run("serve-levels", "r", "--seconds", "1", "--precision", "int8", "--json")
+    served = run("serve-levels", "r", "--seconds", "1", "--precision", "int8", "--picture", "day.svg", "--json")
     assert served.exit_code == 0, served.exception
     found = json.loads(served.stdout)
     assert found["switching"]["wrong"] == 0
     assert [shift["name"] for shift in found["day"]["shifts"]] == ["governor", "core", "full"]
-    drawn = run("serve-levels", "r", "--seconds", "1", "--picture", "day.svg")
-    assert "governor" in drawn.stdout, drawn.exception
     assert "requests per second" in (tmp_path / "day.svg").read_text()
-    assert open_session(tmp_path / "r" / "elastic" / "core.onnx").get_inputs()
