@@ -1,7 +1,6 @@
 """The demo's table over seeds, and the README's copy of seed 0: `python benchmarks/demo.py --seeds 3 --readme`.
 
-Writes `results/demo-<date>.json` (rows per seed, seconds, provenance); with `--readme` also the table between the README's markers
-and the picture `docs/images/ribbon.svg`.
+Writes `results/demo-<date>.json` (rows per seed, seconds, provenance); with `--readme` also the table between the README's markers.
 """
 
 import argparse
@@ -16,9 +15,6 @@ from pathlib import Path
 # This folder holds a profile.py, which must not stand in for the standard library's.
 sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
 
-from lamella.records import load_record
-from lamella.reporting import ribbon_marks, svg
-from lamella.schema import Graph, Result
 from lamella.sessions import machine, versions
 
 ROOT = Path(__file__).parent.parent
@@ -33,8 +29,6 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         runs = [run(Path(scratch) / f"seed{seed}", seed) for seed in range(asked.seeds)]
-        if asked.readme:
-            picture(Path(scratch) / "seed0")
     outcome = {
         "command": "python benchmarks/demo.py " + " ".join(sys.argv[1:]),
         "commit": commit(),
@@ -130,14 +124,6 @@ def line(row: dict, dense: dict) -> str:
         f"{row['latency_ratio']:.2f}x",
     ]
     return "| " + " | ".join(cells) + " |"
-
-
-def picture(directory: Path) -> None:
-    """The ribbon of a finished run, for the README."""
-    graph, result = load_record(directory / "graph.json", Graph), load_record(directory / "result.json", Result)
-    target = ROOT / "docs" / "images" / "ribbon.svg"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(svg(ribbon_marks(graph, result), label="Architecture ribbon of the demo's ResNet-14"))
 
 
 if __name__ == "__main__":

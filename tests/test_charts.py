@@ -103,6 +103,13 @@ def test_the_front_holds_the_plan_at_hand_and_what_was_measured():
     assert len(spec["layer"][0]["data"]["values"]) == len(front(GRAPH).rows)
 
 
+def test_a_front_whose_latencies_are_unknown_is_drawn_over_bytes():
+    untimed = front_spec(replace(front(GRAPH), axis="latency_ms"))
+    assert untimed["layer"][0]["encoding"]["x"]["axis"]["title"] == "bytes of the file"
+    assert chart_svg(untimed, label="front")
+    assert chart_svg(front_spec(replace(front(GRAPH), rows=())), label="no plan")
+
+
 def test_a_family_without_latency_is_drawn_over_macs():
     untimed = family(GRAPH)
     untimed = replace(untimed, levels=tuple(replace(x, latency_ms=None) for x in untimed.levels))

@@ -60,8 +60,10 @@ def _walk_rows(measure: Measure) -> Iterable[Spec]:
 
 def front_spec(front: Front, plan: Plan | None = None) -> Spec:
     """Predicted score against what is spent; beside it the dense network, the plan of this run, and what was measured."""
-    axis = "bytes" if front.axis == "max_drop" else front.axis
+    timed = front.dense_latency_ms is not None or any(row.latency_ms for row in front.rows)
+    axis = "bytes" if front.axis == "max_drop" or (front.axis == "latency_ms" and not timed) else front.axis
     rows = [_front_row(axis, r.predicted, r.latency_ms, r.predicted_score, f"limit {r.limit}") for r in front.rows]
+    rows = [row for row in rows if row["spent"]]
     beside = [_front_row(axis, front.dense, front.dense_latency_ms, front.dense_score, "dense")]
     if plan is not None and plan.predicted_score is not None:
         beside.append(_front_row(axis, plan.predicted, plan.latency_ms, plan.predicted_score, "this plan"))

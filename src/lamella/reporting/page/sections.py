@@ -19,6 +19,7 @@ from ..charts import (
     front_spec,
     pairs_spec,
     ratio_spec,
+    score_of,
     walk_spec,
     widths_spec,
 )
@@ -126,7 +127,8 @@ def sections(stages: Stages, facts: Facts, prints: Sequence[LayerPrint], charts:
         found["front"] = FrontView(stages.front, charts(front_spec(stages.front, stages.plan), "Front of the budget"))
     if stages.graph and stages.family:
         family = stages.family
-        chart = charts(family_spec(family), "Score against latency, level by level")
+        scored = any(score_of(level) for level in family.levels)
+        chart = charts(family_spec(family), "Score against latency, level by level") if scored else None
         found["elastic"] = Elastic(family, chart, slider(stages.graph, family))
     if stages.accordion:
         found["accordion"] = _search(stages.accordion, charts)
