@@ -31,6 +31,7 @@ from .storage import load_tensors, save_tensors
 from .surgery import refitted
 from .tasks import TABLES, TASKS, Columns, make_task
 from .texts import parsed
+from .timing import Precision
 from .tracing import aligned, trace
 from .training import Recipe, Task
 from .version import __version__
@@ -49,6 +50,7 @@ OPTIONS = (
     "time",
     "validation",
 )  # and model.*, the zoo's own
+MEASURED_STEPS: dict[str, Precision] = {"measured": "fp32", "measured_int8": "int8"}
 BOUND = ("model", "task", "data", "weights", "seed", "options")  # what must not change within a run directory
 
 
@@ -105,10 +107,20 @@ class Session:
             self.dense(),
             self.task.example_inputs,
             ignored_layers=tuple(filter(None, options.get("ignored_layers", "").split(","))),
-            round_to=whole_option(self.info, "round_to") or aligned,
+            round_to=self._steps(),
             floor=whole_option(self.info, "floor") or 1,
         )
         return replace(graph, model=self.info.model)
+
+    def _steps(self) -> Any:
+        """`round_to` of the run: a number, the rule (decision 0002), or per group what the runtime shows."""
+        asked = self.info.options.get("round_to")
+        if asked not in MEASURED_STEPS:
+            return whole_option(self.info, "round_to") or aligned
+        from .latencies import measured_steps
+
+        graph = trace(self.dense(), self.task.example_inputs, round_to=1)
+        return measured_steps(graph, MEASURED_STEPS[str(asked)])
 
 
 def start(directory: str | Path, info: RunInfo) -> Session:

@@ -13,7 +13,7 @@ from ..runtimes import onnxruntime, open_session
 from .calls import Array, feeds_of, prepared, require
 from .files import Latency, latency
 from .predicting import Accuracy, LatencyPredictor, accuracy, fit
-from .shapes import LayerShape, layer_shape
+from .shapes import LayerShape, Precision, layer_shape
 from .tables import LatencyTable, free_step
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "LatencyPredictor",
     "LatencyTable",
     "LayerShape",
+    "Precision",
     "accuracy",
     "feeds_of",
     "fit",
