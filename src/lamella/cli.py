@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from .commands.accordion import accordion
+from .commands.bench import bench
 from .commands.compress import compress
 from .commands.deploy import export, quantize
 from .commands.elastic import elasticize, serve_levels
@@ -216,6 +217,7 @@ app.command(name="serve-levels")(serve_levels)
 
 app.command()(quantize)
 app.command()(export)
+app.add_typer(bench, name="bench")
 
 
 app.command()(report)

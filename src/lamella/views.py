@@ -13,6 +13,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from .planning import depth_test, significance
+from .published import Accounting
 from .reach import GroupRow, Reach
 from .schema import Accordion, Entry, Front, Graph, Plan, Point, Profile, Result, Row, Table, Trials
 from .statistics import paired_difference
@@ -326,3 +327,21 @@ def _percent(share: float) -> str:
 
 def _share(part: int, whole: int) -> str:
     return f"{part:,} ({100 * part / max(1, whole):.1f} %)"
+
+
+def published_view(rows: Sequence[Accounting], own: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Stack:
+    """Published schedules in both accountings, and our own results in true bytes alone."""
+    grid = _grid("published", "paper accounting", "true bytes", "MACs", "stored bytes", "filters kept")
+    for row in rows:
+        ratios = (f"{row.paper_ratio:.2f}x", f"{row.true_ratio:.2f}x", f"{row.macs_ratio:.2f}x")
+        grid.add_row(row.name, *ratios, f"{row.stored_bytes:,}", " ".join(map(str, row.filters)))
+    parts: list[Any] = [grid]
+    if own:
+        ours = _grid("our own", "run", "what", "true bytes", "MACs", "file bytes", "points below dense")
+        for each in own:
+            macs = "" if each["macs_ratio"] is None else f"{each['macs_ratio']:.2f}x"
+            drop = "" if each["points_below_dense"] is None else f"{each['points_below_dense']:+.2f}"
+            cells = (f"{each['true_ratio']:.2f}x", macs, f"{each['bytes']:,}", drop)
+            ours.add_row(escape(each["result"]), str(each["run"]), escape(each["name"]), *cells)
+        parts += [Text(), ours]
+    return Stack(*parts, *(Text(f"- {note}") for note in notes))

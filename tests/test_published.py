@@ -1,0 +1,60 @@
+"""The published ratios, recomputed exactly, in both accountings; and what is said of them."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from lamella.cli import app
+from lamella.commands.bench import own_rows, published
+from lamella.errors import LamellaError
+from lamella.published import SCHEDULES
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return {row.name: row for row in published()}
+
+
+@pytest.mark.parametrize(
+    ("name", "paper", "true", "macs"),
+    [
+        ("alexnet-c10", 47.28, 3.82, 1.51),
+        ("alexnet-c100", 40.82, 3.77, 1.50),
+        ("vgg16-c10", 35.21, 3.97, 5.43),
+        ("vgg16-c100", 19.50, 3.63, 3.17),  # 3.1748; 3.18 is against the dense network of 1000 classes
+    ],
+)
+def test_the_published_ratios_follow_from_the_schedules(rows, name, paper, true, macs):
+    row = rows[name]
+    assert (round(row.paper_ratio, 2), round(row.true_ratio, 2), round(row.macs_ratio, 2)) == (paper, true, macs)
+
+
+def test_filters_are_floors_and_the_last_convolution_stays(rows):
+    assert rows["alexnet-c10"].filters == (57, 172, 230, 153, 256)
+    assert rows["vgg16-c10"].filters == (12, 32, 25, 64, 51, 102, 128, 256, 256, 307, 256, 204, 512)
+    assert rows["alexnet-c10"].dense_bytes == 4 * (61_100_840 - 990 * 4097)
+    assert rows["alexnet-c10"].stored_bytes == 59_767_404
+    assert all(len(set(s.order)) == len(s.order) for s in SCHEDULES.values())
+
+
+def test_the_table_says_what_the_papers_accounting_leaves_out(tmp_path):
+    dense, small = (
+        {"name": "dense", "bytes": 1000, "macs": 50},
+        {"name": "int8", "bytes": 40, "macs": 10, "drop": 0.002},
+    )
+    (tmp_path / "demo-2026-01-01.json").write_text(json.dumps({"rows": [[dense, small]]}))
+    (tmp_path / "other-2026-01-01.json").write_text(json.dumps({"speedup": 3.0}))
+    result = CliRunner().invoke(app, ["bench", "tables", "--network", "alexnet", "--results", str(tmp_path)])
+    assert result.exit_code == 0, result.exception
+    for words in ("paper accounting", "true bytes", "47.28x", "3.82x", "leaves out", "25.00x", "+0.20"):
+        assert words in result.output
+    assert "vgg16" not in result.output
+
+
+def test_bad_input(tmp_path):
+    with pytest.raises(LamellaError, match="unknown network 'vgg'; did you mean 'vgg16'"):
+        published("vgg")
+    (tmp_path / "demo.json").write_text("{")
+    with pytest.raises(LamellaError, match=r"demo\.json: cannot be read as a result file"):
+        list(own_rows(tmp_path))
