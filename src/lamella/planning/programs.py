@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array
 
 
 @dataclass(slots=True)
@@ -145,6 +143,8 @@ class Program:
 
     def minimize(self, objective: Linear, *, seconds: float, gap: float) -> Solution:
         """The best assignment within `seconds`, or within the relative `gap` of the best."""
+        from scipy.optimize import Bounds, milp  # 0.5 s: pictures and commands that solve nothing do not wait for it
+
         n = len(self.upper)
         weights = np.zeros(n)
         for column, value in objective.terms.items():
@@ -165,7 +165,10 @@ class Program:
         value = float(weights @ found.x) + objective.constant if found.x is not None else np.inf
         return Solution(found.x, found.status in (0, 1), value, bound, found.status == 1)
 
-    def _constraints(self, n: int) -> LinearConstraint:
+    def _constraints(self, n: int) -> Any:
+        from scipy.optimize import LinearConstraint
+        from scipy.sparse import csr_array
+
         data = [(i, c, v) for i, (terms, _, _) in enumerate(self.rows) for c, v in terms.items()]
         row, column, value = (np.array(x) for x in zip(*data, strict=True))
         matrix = csr_array((value, (row, column)), shape=(len(self.rows), n))

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linprog
 
 from .elimination import Floats, Result, Table, TooWideError, eliminate
 from .tabling import CostTables, Term
@@ -101,6 +100,8 @@ class _Search:
 
     def _model(self, top: float) -> tuple[float, Floats]:
         """The most that any prices can give, as the cuts so far know it, and where."""
+        from scipy.optimize import linprog  # not at the top: see programs
+
         n = len(self.names)
         rows = np.array([[*(-slope), 1.0] for _, _, slope in self.cuts])
         sides = np.array([value - float(slope @ prices) for value, prices, slope in self.cuts])

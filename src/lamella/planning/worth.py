@@ -115,9 +115,15 @@ def _ranks(values: Sequence[float]) -> Floats:
 
 
 def _two_sided(rho: float, n: int) -> float:
-    """Student's t for a rank correlation, as scipy.stats.spearmanr has it, whose import takes longer than a page."""
-    from scipy.special import stdtr
-
+    """Student's t for a rank correlation, as scipy.stats.spearmanr has it, by the finite sums of Abramowitz and Stegun (26.7.3, 26.7.4)."""
     if abs(rho) >= 1:
         return 0.0
-    return float(2 * stdtr(n - 2, -abs(rho) * math.sqrt((n - 2) / (1 - rho * rho))))
+    freedom = n - 2
+    angle = math.atan(abs(rho) / math.sqrt(1 - rho * rho))  # t = tan(angle) x sqrt(freedom)
+    sine, cosine, odd = math.sin(angle), math.cos(angle), freedom % 2
+    term, total = (cosine, cosine * (freedom > 1)) if odd else (1.0, 1.0)
+    for k in range(2 if odd else 1, freedom - 1, 2):
+        term *= cosine * cosine * k / (k + 1)
+        total += term
+    inside = 2 / math.pi * (angle + sine * total) if odd else sine * total
+    return max(0.0, 1 - inside)

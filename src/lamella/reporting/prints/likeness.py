@@ -5,7 +5,7 @@
     kin.letters         # ("A", "A", "B", ...) in the order of the prints
 
 Average-linkage clustering (Sokal, Michener 1958) of the heights that the glyphs show, so that what looks alike is alike. The
-tree is cut where the next merger would be the largest jump, into two to seven clusters.
+tree is cut into two to seven clusters, where they stand best apart.
 """
 
 from collections.abc import Sequence
@@ -75,23 +75,32 @@ def _distances(features: Floats) -> Floats:
 def _clusters(distances: Floats) -> list[list[int]]:
     """Members of each cluster, as the tree orders its leaves."""
     members = [[i] for i in range(len(distances))]
-    apart, history, jumps = distances.copy(), [list(members)], [0.0]
+    apart, history = distances.copy(), [list(members)]
     np.fill_diagonal(apart, np.inf)
     while len(members) > 1:
         a, b = divmod(int(apart.argmin()), len(apart))
         a, b = min(a, b), max(a, b)
-        jumps.append(float(apart[a, b]))
         na, nb = len(members[a]), len(members[b])
         merged = (na * apart[a] + nb * apart[b]) / (na + nb)
         apart[a], apart[:, a], apart[a, a] = merged, merged, np.inf
         apart = np.delete(np.delete(apart, b, 0), b, 1)
         members = [*members[:a], members[a] + members[b], *members[a + 1 : b], *members[b + 1 :]]
         history.append(list(members))
-    return _cut(history, jumps)
+    return _cut(history, distances)
 
 
-def _cut(history: list[list[list[int]]], jumps: list[float]) -> list[list[int]]:
-    """The stage before the largest jump, among those of two to MOST clusters."""
-    stages = [k for k in range(len(history) - 1) if 2 <= len(history[k]) <= MOST]
-    best = max(stages, key=lambda k: jumps[k + 1] - jumps[k], default=len(history) - 1)
-    return history[best]
+def _cut(history: list[list[list[int]]], distances: Floats) -> list[list[int]]:
+    """The stage whose clusters stand best apart: the highest mean silhouette (Rousseeuw 1987)."""
+    stages = [stage for stage in history if 2 <= len(stage) <= MOST]
+    return max(stages, key=lambda stage: _silhouette(stage, distances), default=history[-1])
+
+
+def _silhouette(clusters: list[list[int]], distances: Floats) -> float:
+    """Mean of (b - a) / max(a, b): a the mean distance to the own cluster, b to the nearest other; 0 for one that is alone."""
+    total = 0.0
+    for members in clusters:
+        for i in members if len(members) > 1 else ():
+            own = float(distances[i, members].sum()) / (len(members) - 1)
+            other = min(float(distances[i, c].mean()) for c in clusters if c is not members)
+            total += (other - own) / max(own, other, 1e-12)
+    return total / len(distances)
