@@ -6,6 +6,7 @@
     python benchmarks/elastic.py classifier                           # digits: a last layer for all levels, or one each
     python benchmarks/elastic.py switching                            # switching time, memory, storage in PyTorch
     python benchmarks/elastic.py family                               # ways to ship a family, measured in ONNX Runtime
+    python benchmarks/elastic.py figure                               # docs/images/elastic.svg from the results
     python benchmarks/elastic.py day --data data --work .elastic      # a governor through a day of changing load
 
 Each part is written into `results/elastic-<date>.json` under its own name, beside what other parts left there; a training that was
@@ -35,6 +36,8 @@ from torch import Tensor, nn
 from lamella.elasticity import ROUNDS, ElasticModel, elasticize, load_elastic, make_levels, nest, publish, save_elastic
 from lamella.exporting import export_onnx, onnx_bytes, quantize_onnx
 from lamella.records import to_plain
+from lamella.reporting.charts import chart_svg, grounded
+from lamella.reporting.charts.grammar import ACCENT, INK, LINE, SECOND, dots, kinds, layer, quantity
 from lamella.runtimes import open_session
 from lamella.schema import Graph
 from lamella.serving import Policy, open_family
@@ -475,6 +478,27 @@ def day(asked: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def figure(asked: argparse.Namespace) -> dict[str, Any]:
+    """Accuracy against MACs, from what the other parts wrote: our levels, the published ones, independent networks."""
+    whole = json.loads(sorted(RESULTS.glob("elastic-*.json"))[-1].read_text())
+    rows = []
+    for name in ("levels_sandwich", "levels_grow", "control"):
+        if name in whole:
+            who = {"control": "independent networks"}.get(name, name.replace("levels_", "Lamella, "))
+            rows += [{"who": who, "macs": row["macs"], "test": row["test"]} for row in whole[name]["levels"]]
+    macs = next(whole[name] for name in whole if name.startswith("levels_"))["figure"]["macs"]
+    rows += [{"who": "published", "macs": m, "test": t} for m, t in zip(macs, PUBLISHED_ACCURACY, strict=True)]
+    names = list(dict.fromkeys(row["who"] for row in rows))
+    colour = kinds("who", names, [LINE, ACCENT, INK, SECOND][: len(names)])
+    x = quantity("macs", "MACs per image", scale={"zero": True}, format="~s")
+    y = quantity("test", "test accuracy, ResNet-20 on CIFAR-10", format=".0%")
+    lines = layer("line", {"x": x, "y": y, "color": colour}, strokeWidth=1.6)
+    spec = {"data": {"values": rows}, "width": 560, "height": 260, "layer": [lines, dots(x, y, color=colour, size=60)]}
+    drawn = grounded(chart_svg(spec, label="Accuracy against MACs", scheme="light"), "light")
+    (RESULTS.parent.parent / "docs" / "images" / "elastic.svg").write_text(drawn)
+    return {}
+
+
 NETWORKS = (("resnet20", {"shortcut": "B"}), ("resnet56", {}), ("resnet56", {"shortcut": "B"}), ("vgg16_bn", {}))
 IMAGE = (torch.zeros(1, 3, 32, 32),)
 NOT_MEASURED = "seeds 1 and 2; independent networks trained as long (part `control`); VGG-16-BN accuracies. They take hours on a CPU."
@@ -487,6 +511,7 @@ PARTS = {
     "switching": switching,
     "family": family,
     "day": day,
+    "figure": figure,
 }
 
 if __name__ == "__main__":
