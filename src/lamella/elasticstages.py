@@ -1,7 +1,6 @@
-"""The stages of an elastic network over a run directory: make its levels, write their files, serve them under a changing load.
+"""The stage of an elastic network over a run directory: make its levels, train them, write their files, measure them.
 
 family = elasticized(session, None, "sandwich", Recipe(epochs=3, lr=0.02))
-found  = served(session, Policy(load=0.7))       # switches under load, and a day with and without a governor
 """
 
 from collections.abc import Mapping, Sequence

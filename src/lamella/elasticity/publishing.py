@@ -38,8 +38,8 @@ def publish(net: ElasticModel, task: Task, directory: str | Path, *, slots: int 
     net.family = replace(
         net.family,
         levels=_timed(net.levels, written, times),
-        onnx_bytes=family_bytes(directory),
-        int8_bytes=family_bytes(directory, "int8"),
+        onnx_bytes=family_bytes(directory, net.family.names),
+        int8_bytes=family_bytes(directory, net.family.names, "int8"),
     )
     return net
 

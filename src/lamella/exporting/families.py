@@ -103,12 +103,11 @@ def _written(directory: Path, name: str, alone: Path, whole: Path | None) -> Wri
     return Written(directory / f"{name}.onnx", coarse, onnx_bytes(alone), onnx_bytes(whole) if whole else None)
 
 
-def family_bytes(directory: str | Path, precision: str = "float32") -> int:
-    """Bytes on disk of a family's files of one precision: every level's graph, and the weights once."""
-    directory = Path(directory)
-    coarse = set(directory.glob("*.int8.onnx"))
-    graphs = coarse if precision == "int8" else set(directory.glob("*.onnx")) - coarse
-    return sum(path.stat().st_size for path in (directory / WEIGHTS[precision], *graphs))
+def family_bytes(directory: str | Path, names: Iterable[str], precision: str = "float32") -> int:
+    """Bytes on disk of these levels' files of one precision: every graph, and the weights once."""
+    suffix = ".int8.onnx" if precision == "int8" else ".onnx"
+    files = [WEIGHTS[precision], *(f"{name}{suffix}" for name in names)]
+    return sum((Path(directory) / file).stat().st_size for file in files)
 
 
 class _Level:
