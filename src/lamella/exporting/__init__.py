@@ -13,6 +13,7 @@ These know modules, tensors and files, and nothing of graphs and plans. `timing`
 from .families import Part, Place, Written, export_family, family_bytes
 from .formats import FORMATS, Format, export, file_bytes, format_named
 from .integers import layers_in_float, quantize_onnx
+from .linear_layers import quantize_linear
 from .onnx_file import OnnxModel, export_onnx, onnx_bytes, run_onnx
 from .openvino_file import convert_to_openvino
 
@@ -32,6 +33,7 @@ __all__ = [
     "format_named",
     "layers_in_float",
     "onnx_bytes",
+    "quantize_linear",
     "quantize_onnx",
     "run_onnx",
 ]

@@ -57,7 +57,7 @@ def quantize_onnx(
     onnxruntime("quantizing")
     source, target, bits = Path(path_fp32), Path(path_int8), dict(bits or {})
     reader = _Reader(open_session(source), calibration)
-    with tempfile.TemporaryDirectory(prefix="lamella.") as scratch, _root_logger_kept():
+    with tempfile.TemporaryDirectory(prefix="lamella.") as scratch, root_logger_kept():
         ready, proto = _quantized(source, Path(scratch), reader)
 
     arrays, floats = _arrays(proto.graph), _arrays(ready.graph)
@@ -144,7 +144,7 @@ def _checked(session: Any, batch: Tensor | Sequence[Tensor], place: str) -> dict
 
 
 @contextmanager
-def _root_logger_kept() -> Iterator[None]:
+def root_logger_kept() -> Iterator[None]:
     """onnxruntime's quantizer speaks through the root logger, and thereby would set it up for the whole program."""
     root = logging.getLogger()
     silent = logging.NullHandler()
