@@ -2,8 +2,9 @@
 
     python benchmarks/tables.py
 
-Dense (10 classes, 224 px, float32) against the schedule alexnet-c10 with linear layers in dynamic int8, the published recipe, and in 4 bits.
-Bytes and latency do not depend on the weights; nothing is said of accuracy. Latency: ONNX Runtime, one thread, batch 1, one interleaved run.
+Dense (10 classes, 224 px, float32) against the schedule alexnet-c10 with its linear layers in dynamic int8, the published recipe, and
+in 4 bits. Bytes and latency do not depend on the weights; nothing is said of accuracy. Latency: ONNX Runtime, one thread, batch 1, one
+interleaved run.
 """
 
 import json
