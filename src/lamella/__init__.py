@@ -31,6 +31,7 @@ _HOMES = {
     "Result": "schema",
     "Task": "training",
     "TraceError": "errors",
+    "accordion": "accordions",
     "compress": "compression",
     "cost": "costs",
     "draw": "reporting",
@@ -67,6 +68,7 @@ __all__ = [
     "Task",
     "TraceError",
     "__version__",
+    "accordion",
     "compress",
     "cost",
     "draw",
@@ -88,6 +90,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .accordions import accordion
     from .compression import compress
     from .costs import cost
     from .elasticity import ElasticModel, elasticize
