@@ -223,6 +223,24 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 }
 
 
+def table(figures: dict[str, Any], metrics: Sequence[str]) -> str:
+    """The entries of a search as the documentation shows them: percent, with 95 % intervals over seeds."""
+    heads = ["", "widths", "params", *metrics, f"{metrics[-1]} below baseline"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for key in (name.removesuffix("_params") for name in figures if name.endswith("_params")):
+        cells = [_shown(figures[f"{key}_test_{metric}"]) for metric in metrics]
+        below = figures.get(f"{key}_{metrics[-1]}_below_baseline")
+        widths = "-".join(map(str, figures[f"{key}_widths"]))
+        row = [key.replace("_", " "), widths, f"{figures[f'{key}_params']:,}", *cells, _shown(below) if below else ""]
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def _shown(ends: Sequence[float]) -> str:
+    value, low, high = (100 * end for end in ends)
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
 def commit() -> str:
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return head.stdout.strip()

@@ -1,6 +1,9 @@
 """The record of a width search: round trip, and nonsense is refused with its path."""
 
+import importlib.util
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from accordion_records import accordion
@@ -42,3 +45,14 @@ def test_two_winners_are_one_too_many():
     found = accordion()
     with pytest.raises(RecordError, match="exactly one winner"):
         replace(found, entries=(*found.entries, found.entry("winner")))
+
+
+def test_the_documented_tables_are_the_latest_result():
+    root = Path(__file__).parent.parent
+    spec = importlib.util.spec_from_file_location("accordion_benchmark", root / "benchmarks" / "accordion.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    result = json.loads(sorted((root / "benchmarks" / "results").glob("accordion-*.json"))[-1].read_text())
+    told = (root / "docs" / "accordions.md").read_text()
+    assert benchmark.table(result["fraud"], ("f1", "pr_auc")) in told
+    assert benchmark.table(result["mnist"], ("accuracy",)) in told
