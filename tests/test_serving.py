@@ -73,7 +73,7 @@ def test_it_goes_down_at_once_and_up_after_a_while():
     at_rate(governor, clock, 100, 0.9)
     assert governor.active.name == "core"
     at_rate(governor, clock, 100, 3)
-    assert seen == ["full", "middle", "core", "middle", "full"]
+    assert seen == ["full", "middle", "core", "full"]
 
 
 def test_a_load_at_the_border_makes_no_flutter():

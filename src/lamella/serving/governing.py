@@ -174,19 +174,18 @@ class Governor:
         wanted = self.levels.index(found.level)
         if wanted < self._index:
             self._go(wanted)
-        elif wanted > self._index and self._larger_would_do():
+        elif (larger := self._with_margin()) > self._index:
             self._since = now if self._since is None else self._since
             if now - self._since >= self.policy.patience:
-                self._go(self._index + 1)
+                self._go(larger)
         else:
             self._since = None
         self._warn(found)
 
-    def _larger_would_do(self) -> bool:
-        """Whether the next level keeps the policy with the margin to spare."""
+    def _with_margin(self) -> int:
+        """The place of the largest level that keeps the policy with the margin to spare. (A larger level may be the faster one.)"""
         spare = 1 / (1 - self.policy.margin)
-        larger = self.levels[self._index + 1]
-        return not missed(larger, self.policy, self._demand * spare, self._slowness)
+        return self.levels.index(choose(self.levels, self.policy, self._demand * spare, self._slowness).level)
 
     def _go(self, index: int) -> None:
         self._index, self._since = index, None
