@@ -18,6 +18,7 @@ from lamella.surgery import copied, narrow
 from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task, fit
 from lamella.training.objectives import distance, objective
+from lamella.walking import start, walk
 from lamella.zoo import resnet
 
 
@@ -70,14 +71,27 @@ def test_every_removal_reaches_the_plan_and_resumes_bit_for_bit(removal, subject
     assert {name: len(kept) for name, kept in result.kept.items() if name in plan.widths} == plan.widths
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
 
-    first = replace(plan, steps=plan.steps[:1])
-    compress(model, first, data, recipe=recipe, graph=graph, removal=removal, directory=tmp_path / "one")
-    walk = lambda: compress(model, plan, data, recipe=recipe, graph=graph, removal=removal, directory=tmp_path / "two")
-    walk()
-    again, _ = walk()
+    states = walk(start(model, graph, data), plan.steps, data, recipe, directory=tmp_path, removal=removal)
+    next(states), next(states)
+    states.close()  # killed between the first step and the second
+    again, _ = compress(model, plan, data, recipe=recipe, graph=graph, removal=removal, directory=tmp_path)
     for one, other in zip(small.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(one, other)
-    assert [path.name for path in (tmp_path / "two").iterdir() if "tuning" in path.name] == []
+    assert [path.name for path in tmp_path.iterdir() if "tuning" in path.name] == []
+
+
+@pytest.mark.parametrize("removal", GRADUAL)
+def test_patience_waits_until_the_leaving_channels_are_gone(removal, subject):
+    data, model, graph, plan = subject
+    wide, epochs = copied(model, {}), []
+    leave = REMOVALS[removal](wide, graph, plan.steps[0].widths)
+    recipe = Recipe(epochs=6, lr=1e-6, patience=1)  # hardly learns: the epoch that lost the least would be the first
+    fit(wide, data, recipe, after_batch=leave, on_epoch=lambda epoch, loss: epochs.append(epoch))
+    assert max(epochs) > leave.until * recipe.epochs
+    small, x = narrow(wide, graph, leave.kept()).eval(), data.validation.inputs
+    with torch.no_grad():
+        dense, cut = wide.eval()(x), small(x)
+    assert torch.allclose(dense, cut, atol=1e-5 * float(dense.abs().max()))
 
 
 def test_a_soft_tuning_goes_on_from_its_checkpoint(subject, tmp_path):
@@ -136,6 +150,31 @@ def test_a_tuning_that_diverges_starts_again_slower_and_says_so(subject, monkeyp
     assert len(rates) == walking.RATE_CUTS + 1
 
 
+def test_weights_lost_in_the_last_batch_are_a_divergence_too():
+    data = task((4,))
+    x, y = next(iter(data.train))
+    one_batch = replace(data, train=[(1e3 * x, y)])
+    with pytest.raises(
+        DivergedError, match=r"fit, epoch 1: weight holds values that are not finite.* Train with a lower lr"
+    ):
+        fit(nn.Linear(4, 4), one_batch, Recipe(epochs=1, lr=1e38, momentum=0, weight_decay=0))
+
+
+def test_a_step_shorter_than_the_warmup_warms_up_all_along(subject):
+    data, model, graph, plan = subject
+    steps = (replace(plan.steps[0], epochs=1), replace(plan.steps[1], epochs=0))
+    recipe = Recipe(epochs=3, lr=0.01, warmup=2.0)
+    _, result = compress(model, replace(plan, steps=steps), data, recipe=recipe, graph=graph)
+    assert [measure.step for measure in result.history] == [0, 1, 2]
+
+
+def test_steps_are_counted_as_the_plan_counts_them(subject):
+    data, model, graph, plan = subject
+    steps = (Step(bits={"conv1": 8}), replace(plan.steps[0], epochs=0))  # the first is left to quantize
+    _, result = compress(model, replace(plan, steps=steps), data, graph=graph)
+    assert [measure.step for measure in result.history] == [0, 2]
+
+
 # What a training may learn from, and when it ends
 
 
@@ -163,7 +202,10 @@ def test_the_dense_network_teaches_the_walk(subject):
     data, model, graph, plan = subject
     one = replace(plan, steps=plan.steps[:1])
     plain, _ = compress(model, one, data, recipe=Recipe(epochs=1, lr=0.02), graph=graph)
+    model.train()
     taught, _ = compress(model, one, data, recipe=Recipe(epochs=1, lr=0.02, distil=0.9), graph=graph)
+    assert all(module.training for module in model.modules())  # the teacher is left as it was
+    model.eval()
     x = data.validation.inputs
     with torch.no_grad():
         gaps = [float(distance(small(x), model(x), 4.0)) for small in (plain, taught)]

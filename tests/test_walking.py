@@ -1,5 +1,7 @@
 """Narrow, tune, measure, checkpoint: interrupted anywhere and resumed, the walk ends where it would have ended."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import zoo
@@ -165,6 +167,12 @@ def test_a_plan_of_another_model_is_refused_with_the_first_differences(task, gra
         MismatchError, match=r"made for another model: .*group '3' gets 6 channels and has 4.*lamella plan"
     ):
         lm.compress(other, plan, task)
+
+
+def test_bits_for_no_layer_name_the_step(task, graph, plan):
+    wrong = replace(plan, steps=(Step(bits={"nope": 4}, epochs=1),))
+    with pytest.raises(RecordError, match=r"steps\[0\]\.bits\['nope'\]: no such layer in this model"):
+        lm.compress(make_net(), wrong, task, graph=graph)
 
 
 def test_an_impossible_width_names_step_and_group(task, graph):

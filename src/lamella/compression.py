@@ -7,6 +7,7 @@ predicted. A step that gives layers fewer than 8 bits puts their weights on that
 the activations are left to `quantize`.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -42,7 +43,8 @@ def compress(
     """
     graph = graph or trace(model, task.example_inputs)
     plan.check_fits(graph)
-    steps = [step for step in plan.steps if step.widths or step.epochs or few_bits(step)]
+    places = [i for i, step in enumerate(plan.steps) if step.widths or step.epochs or few_bits(step)]
+    steps = [plan.steps[i] for i in places]
     states = walk(
         start(model, graph, task),
         steps,
@@ -54,7 +56,9 @@ def compress(
         removal=removal,
     )
     *_, state = states
-    return state.model, outcome(state, plan, graph, seed)
+    numbers = (0, *(i + 1 for i in places))  # as the plan counts its steps, those without work here included
+    measures = tuple(replace(measure, step=numbers[measure.step]) for measure in state.measures)
+    return state.model, outcome(replace(state, measures=measures), plan, graph, seed)
 
 
 def outcome(state: State, plan: Plan, graph: Graph, seed: int) -> Result:

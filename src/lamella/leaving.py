@@ -28,6 +28,8 @@ EVERY = 10  # batches between two rankings
 class Removal(Protocol):
     """What `fit` calls after every batch, and which channels are left."""
 
+    until: float  # the share of the training after which the leaving channels are zero
+
     def __call__(self, index: int, before: float, after: float) -> None:
         """After batch `index` of an epoch, which took the training from one share done to another."""
 
@@ -37,6 +39,8 @@ class Removal(Protocol):
 
 class Soft:
     """The lowest-ranked channels shrink by a factor, ranked anew every `EVERY` batches."""
+
+    until = UNTIL
 
     def __init__(self, model: nn.Module, graph: Graph, widths: Mapping[str, int]) -> None:
         self.model, self.graph, self.widths = model, graph, dict(widths)
@@ -54,6 +58,8 @@ class Soft:
 
 class Sparse:
     """The channels ranked lowest at the start; the norm of each falls from what it was to zero."""
+
+    until = UNTIL
 
     def __init__(self, model: nn.Module, graph: Graph, widths: Mapping[str, int]) -> None:
         self.model, self.graph = model, graph

@@ -108,8 +108,9 @@ class Tuning:
     teacher: nn.Module | None = None
 
     def of(self, step: Step) -> "Tuning":
-        """With the step's own epochs."""
-        return replace(self, recipe=replace(self.recipe, epochs=step.epochs))
+        """With the step's own epochs, and no more of them for warming up."""
+        warmup = min(self.recipe.warmup, step.epochs)
+        return replace(self, recipe=replace(self.recipe, epochs=step.epochs, warmup=warmup))
 
 
 def _take(

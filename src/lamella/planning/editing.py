@@ -21,7 +21,6 @@ from .blocking import check_budget
 from .curves import score_at
 
 FIELDS = ("widths", "bits", "epochs")
-LEVELS = (2, 3, 4, 5, 6, 7, 8, 32)
 
 
 def editable(made: Plan, graph: Graph) -> str:
@@ -100,10 +99,9 @@ def _step(data: Any, graph: Graph) -> Step:
         check(known, f"widths[{name!r}]", "" if known else unknown_name("group", name, graph.group_of))
     with with_context("widths"):
         graph.check_widths(widths)
-    for name, level in bits.items():
+    for name in bits:
         known = name in graph.layer_of
         check(known, f"bits[{name!r}]", "" if known else unknown_name("layer", name, graph.layer_of))
-        check(level in LEVELS, f"bits[{name!r}]", f"{level} bits: 2 to 8, or 32 for none, were expected")
     return Step(widths=widths, bits=bits, epochs=epochs)
 
 

@@ -9,6 +9,7 @@ from ..errors import MismatchError, with_context
 from ..records import check
 from .graphs import Graph
 
+WEIGHT_BITS = (*range(2, 9), 32)  # what a layer's weights may be given; 32: left as they are
 Amount = float | str | None  # a number is absolute, "10%" is a share of the dense model
 
 
@@ -83,7 +84,7 @@ class Step:
     def __post_init__(self) -> None:
         check(self.epochs >= 0, "epochs", f"{self.epochs} is negative")
         for layer, bits in self.bits.items():
-            check(2 <= bits <= 32, f"bits[{layer!r}]", f"{bits} bits: from 2 to 8, or 32 for none")
+            check(bits in WEIGHT_BITS, f"bits[{layer!r}]", f"{bits} bits: 2 to 8, or 32 for none, were expected")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +149,8 @@ class Plan:
         for index, step in enumerate(self.steps):
             with with_context(f"steps[{index}].widths"):
                 graph.check_widths(step.widths)
+            for layer in step.bits:
+                check(layer in graph.layer_of, f"steps[{index}].bits[{layer!r}]", "no such layer in this model")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -16,7 +16,16 @@ from .loaders import Loader, Task, device_of, empty_loader, mixed, on_device
 from .objectives import Objective, objective
 from .recipes import Recipe, make_optimizer, rate_at
 
-AfterBatch = Callable[[int, float, float], object]
+
+class AfterBatch(Protocol):
+    """What is called after batch `index` of an epoch, with the shares of the training done before and after it.
+
+    `until`: the share from which on the weights have the form they end in, so that no epoch before it can be the best.
+    """
+
+    until: float
+
+    def __call__(self, index: int, before: float, after: float) -> object: ...
 
 
 def fit(
@@ -35,9 +44,9 @@ def fit(
     With a `checkpoint` path the state is written there after every epoch, and the same call, with the model as it was
     at the start, goes on from there; the result is that of an uninterrupted run, bit for bit (on a GPU, as far as its
     kernels are deterministic). After every epoch comes `on_epoch(epochs_done, mean_loss)`; after every batch
-    `after_batch(index, before, after)`, the shares of the training done, which may change the weights. `teacher` answers
-    where the recipe distils. DataError: an empty loader. DivergedError: a loss that is not finite. MismatchError: a
-    checkpoint of another training.
+    `after_batch(index, before, after)`, the shares of the training done, which may change the weights; patience begins once it
+    has done so (`after_batch.until`). `teacher` answers where the recipe distils. DataError: an empty loader. DivergedError: a
+    loss or weights that are not finite. MismatchError: a checkpoint of another training.
     """
     loss = objective(task.loss, recipe, teacher)
     optimizer = make_optimizer(model, recipe)
@@ -50,7 +59,8 @@ def fit(
         shares = _shares(task.train, recipe, epoch, after_batch)
         with with_context(f"fit, epoch {epoch + 1}"), _training_mode(model), seeded(seed, epoch, device_of(model)):
             mean_loss = _train_epoch(model, batches, loss, optimizer, rates, shares)
-        if recipe.patience:
+            _check_weights(model)
+        if recipe.patience and (epoch + 1) / recipe.epochs >= (after_batch.until if after_batch else 0):
             best = _better(best, epoch + 1, model, task)
         if checkpoint:
             save(checkpoint, identity, model, optimizer, epoch + 1, best)
@@ -128,6 +138,16 @@ def _finite(loss: float, batch: int, rate: float) -> float:
             f"{rate:.3g} there) or a longer warmup, and look for NaN in the inputs and the starting weights."
         )
     return loss
+
+
+def _check_weights(model: nn.Module) -> None:
+    """The last batch of an epoch has no loss after it that would tell."""
+    bad = [name for name, parameter in model.named_parameters() if not bool(torch.isfinite(parameter).all())]
+    if bad:
+        raise DivergedError(
+            f"{bad[0]} holds values that are not finite after the last batch; finite weights were expected. Train with a "
+            "lower lr or a longer warmup."
+        )
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What a training minimizes: the task's loss, smoothed labels, a teacher's answers."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ def objective(loss: Loss, recipe: Recipe, teacher: nn.Module | None = None) -> O
         return lambda model, inputs, targets: own(call(model, inputs), targets)
     if teacher is None:
         raise LamellaError(f"distil={recipe.distil} needs a teacher: pass fit(teacher=...), or set distil to 0.")
-    wise, share, heat = teacher.eval(), recipe.distil, recipe.temperature
+    wise, share, heat = copy.deepcopy(teacher).eval(), recipe.distil, recipe.temperature
 
     def mixed(model: nn.Module, inputs: Any, targets: Any) -> Tensor:
         with torch.no_grad():
