@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lamella.coarsening import InputGrid, coarsen, folded, observe_ranges
 from lamella.compression import compress
 from lamella.costs import cost
+from lamella.errors import LamellaError, RecordError
 from lamella.exporting import OnnxModel, export_onnx, run_onnx
 from lamella.grids import put_on_grids
 from lamella.quantization import agreement, integers_file, multiplying_layers, quantize
@@ -123,6 +124,40 @@ def test_an_addition_in_place_is_rounded_where_others_read_it():
     assert torch.equal(y + y, 2 * y)
     with torch.no_grad():
         assert torch.equal(coarse(x), out)
+
+
+class Beside(nn.Module):
+    """A network with a layer that forward leaves out, as an auxiliary head is in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.head = NETS["plain"](), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+def whole(model, data, bits):
+    """A plan of bits alone, and what it is for."""
+    graph = trace(model, data.example_inputs)
+    price = cost(graph)
+    plan = Plan(structure=graph.structure, planner="uniform", steps=(Step(bits=bits),), predicted=price, dense=price)
+    return compress(model, plan, data, graph=graph)
+
+
+def test_a_layer_that_never_runs_is_given_no_bits():
+    data, model = task((3, 16, 16)), Beside().eval()
+    _, found = quantize(*whole(model, data, {"net.0": 8}), data)
+    assert set(found.bits) == {"net.0", "net.3", "net.8"}
+
+
+def test_a_weight_that_is_computed_anew_is_refused_with_its_name():
+    data, model = task((3, 16, 16)), NETS["plain"]().eval()
+    with pytest.raises(RecordError, match=r"bits\['0'\]: 12 bits: 2 to 8, or 32 for none"):
+        whole(model, data, {"0": 12})
+    model[0] = nn.utils.parametrizations.weight_norm(model[0])
+    with pytest.raises(LamellaError, match=r"'0' holds no weight of its own .* cannot be given 4 bits"):
+        put_on_grids(model, {"0": 4})
 
 
 # Few bits: a step of the walk

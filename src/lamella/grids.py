@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 
+from .errors import LamellaError
+
 SHRINKS = torch.linspace(0.2, 1.0, 41)  # shares of the largest weight that the search for the best scale tries
 
 
@@ -129,10 +131,19 @@ class OnGrid(nn.Module):
 
 
 def put_on_grids(model: nn.Module, bits: Mapping[str, int]) -> nn.Module:
-    """Keep, in place, the weights of these layers on grids of so many bits while the model is trained and evaluated; returns it."""
+    """Keep, in place, the weights of these layers on grids of so many bits while the model is trained and evaluated; returns it.
+
+    LamellaError for a layer whose weight is computed anew at every call.
+    """
     for name, width in bits.items():
         module = model.get_submodule(name)
-        grid = OnGrid(module.get_parameter("weight"), width, output_axis(module))
+        weight = module._parameters.get("weight")
+        if weight is None:
+            raise LamellaError(
+                f"{name!r} holds no weight of its own (a parametrization or a hook computes it), so it cannot be given {width} bits. "
+                "Remove the parametrization first, or give the layer 8."
+            )
+        grid = OnGrid(weight, width, output_axis(module))
         register_parametrization(module, "weight", grid)
     return model
 

@@ -39,6 +39,9 @@ def quantize(small: nn.Module, result: Result, task: Task) -> tuple[nn.Module, R
         )
     with seeded(result.seed, 0, device_of(small)):
         ranges = observe_ranges(small, bits, task.calibration, CALIBRATION_BATCHES, joins=True)
+    bits = {
+        name: width for name, width in bits.items() if name in ranges
+    }  # a layer that forward leaves out is in no file
     coarse = coarsen(folded(small, task.example_inputs), bits, ranges).eval()
     last = result.history[-1]
     name = f"{min(bits.values())} bits" if len(set(bits.values())) == 1 else "mixed bits"
