@@ -76,8 +76,17 @@ def test_a_killed_process_costs_only_its_item(tmp_path):
 
 
 def test_an_item_that_kills_every_worker_is_named():
-    with pytest.raises(RunError, match=r"9: its worker died 3 times .*Use fewer workers"):
+    with pytest.raises(RunError, match=r"9: its worker died 3 times .*use fewer workers"):
         list(execute([9], deadly, executor="processes", workers=1))
+
+
+def unready():
+    raise SystemExit(1)
+
+
+def test_a_worker_that_cannot_start_is_not_called_out_of_memory():
+    with pytest.raises(RunError, match=r"exit code 1\). It could not start: .*__main__"):
+        list(execute([9], unready, executor="processes", workers=1))
 
 
 def parted(folder):

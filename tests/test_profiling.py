@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from rich.console import Console
 from torch import nn
 
 import lamella as lm
-from lamella.errors import DataError, LamellaError, MismatchError, RunError
+from lamella.errors import DataError, LamellaError, MismatchError, RecordError, RunError
 from lamella.profiling import Forecast, Sweep, merge, planned_points, profile, rank_agreement, screening
 from lamella.profiling.checks import is_out_of_memory
 from lamella.profiling.engine import Engine
@@ -418,6 +419,11 @@ def test_latency_stands_among_the_facts_where_a_table_is_named(model, task, grap
     assert all(found.facts[x.name]["latency_ms"] > 0 for x in graph.layers if x.kind in ("conv2d", "linear"))
     again = profile(model, task, sweep=Sweep(latency=str(tmp_path), points=("conv1",)), **options)
     assert again.facts == found.facts  # from the table on disk
+    next(tmp_path.iterdir()).write_text("no table")
+    told, named = [], Sweep(latency=str(tmp_path), points=("conv1",))
+    with pytest.raises(RecordError, match="not a latency table"):  # before any point is measured
+        profile(model, task, sweep=named, progress=lambda *_: told.append(1), **options)
+    assert not told
 
 
 def test_the_screen_shows_every_curve_and_the_facts(exact):
@@ -440,6 +446,11 @@ def test_the_cost_is_told_before_the_start(model, task, graph):
     profile(model, task, graph=graph, pruning_ratios=RATIOS, progress=lambda s, d, t, note="": told.append(note))
     assert told[0] == "baseline"
     assert "points, about" in told[1]
+    work = Work(Subject(model, graph, task, Sweep()), "exact")
+    export, made = 3.0, work.engine._made_program
+    work.engine._made_program = lambda: (time.sleep(export), made())[1]
+    _ = work.dense_scores
+    assert work.scores_seconds < export  # making the program is no part of what every point repeats
     assert Forecast(171, 160.0).text == "171 points, about 2 min 40 s here"
     assert Forecast(9, 7300.0).text == "9 points, about 2 h 1 min here"
 
@@ -563,6 +574,11 @@ def test_journals_of_other_models_and_data(model, task, graph, tmp_path):
     profile(changed, task, graph=graph, pruning_ratios=(0.5,), journal=other, sweep=few)
     with pytest.raises(MismatchError, match="weights was"):
         merge([journal, other], tmp_path / "all.jsonl")
+    mended = Sweep(points=("conv1",), recalibrate=True)
+    profile(model, task, graph=graph, pruning_ratios=(0.5,), journal=tmp_path / "c.jsonl", sweep=mended)
+    trained = replace(task, train=task.validation)
+    with pytest.raises(MismatchError, match="training data was '200 samples"):
+        profile(model, trained, graph=graph, pruning_ratios=(0.5,), journal=tmp_path / "c.jsonl", sweep=mended)
     with pytest.raises(RunError, match="no journal can be read"):
         merge([tmp_path / "absent.jsonl"], tmp_path / "all.jsonl")
 
@@ -572,7 +588,7 @@ def test_journals_of_other_models_and_data(model, task, graph, tmp_path):
     [
         ({"pruning_ratios": (50,)}, r"fractions removed, in \[0, 1\)"),
         ({"pruning_ratios": ()}, "fractions removed"),
-        ({"bits": (1,)}, "from 2 to 16"),
+        ({"bits": (1,)}, "from 2 to 8"),
         ({"method": "exat"}, "did you mean 'exact'"),
     ],
 )

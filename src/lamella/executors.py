@@ -20,6 +20,11 @@ Setup = Callable[[], Callable[[Any], Iterable[Any]]]
 Left = Callable[[Any, Sequence[Any]], Any]  # an item and the parts that came of it -> the rest of it, None for nothing
 
 ATTEMPTS = 3  # an item that kills its worker this often, with no part in between, is at fault itself
+KILLED = "Usually memory ran out: use fewer workers, or executor='serial'."
+FAILED = (
+    "It could not start: what it printed says why. A script that uses processes keeps what it does under "
+    "`if __name__ == '__main__':`, because every worker imports it."
+)
 
 
 class Executor(Protocol):
@@ -82,14 +87,11 @@ class Queue:
         self.parts[index].append(part)
         self.deaths[index] = 0
 
-    def give_back(self, index: int, how: str) -> None:
-        """The worker of this item is gone. RunError where the item has killed too many."""
+    def give_back(self, index: int, how: str, advice: str) -> None:
+        """The worker of this item is gone. RunError, with the advice, where the item has killed too many."""
         self.deaths[index] += 1
         if self.deaths[index] >= ATTEMPTS:
-            raise RunError(
-                f"{self.items[index]}: its worker died {ATTEMPTS} times ({how}), usually for want of memory. Use fewer workers, or "
-                "executor='serial'."
-            )
+            raise RunError(f"{self.items[index]}: its worker died {ATTEMPTS} times ({how}). {advice}")
         self.waiting.append(index)
 
 
@@ -192,7 +194,7 @@ class _Pool:
         process.join(timeout=5)
         pipe.close()
         if index is not None:
-            self.queue.give_back(index, f"exit code {process.exitcode}")
+            self.queue.give_back(index, f"exit code {process.exitcode}", KILLED if _was_killed(process) else FAILED)
             self.start()
 
     def stop(self) -> None:
@@ -201,6 +203,11 @@ class _Pool:
             process.terminate()
         for process, _ in self.workers.values():
             process.join(timeout=5)
+
+
+def _was_killed(process: Any) -> bool:
+    """By a signal, rather than by an error of its own."""
+    return process.exitcode is None or process.exitcode < 0
 
 
 def _serve(pipe: Connection, setup: Setup) -> None:
@@ -255,7 +262,7 @@ def _on_actors(ray: Any, queue: Queue, setup: Any, workers: int) -> Iterator[tup
         try:
             kind, value = ray.get(done)
         except ray.exceptions.RayActorError as death:
-            queue.give_back(index, type(death).__name__)
+            queue.give_back(index, type(death).__name__, KILLED)
             hand_out(actor.remote(setup))
             continue
         if kind == "error":

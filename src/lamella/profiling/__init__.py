@@ -28,6 +28,7 @@ from ..schema import Graph, Point, Profile
 from ..timing import LatencyTable
 from ..tracing import trace
 from ..training import Task
+from ..walking import training_data
 from .estimating import rank_agreement
 from .facts import layer_facts
 from .forecasting import Forecast, forecast
@@ -59,6 +60,7 @@ def profile(
     graph = graph or trace(model, task.example_inputs)
     items = planned_items(model, graph, sweep, pruning_ratios, bits)
     work = Work(Subject(model, graph, task, sweep), method)
+    table = LatencyTable(sweep.latency) if sweep.latency is not None else None
     total = 1 + sum(len(item.levels) for item in items)
     with keeping(journal, _identity(work)) if journal else nullcontext(None) as kept:
         progress("profile", 0, total, "baseline")
@@ -74,7 +76,6 @@ def profile(
             left -= len(work.open(order)) - len(work.open(orders[index]))
             progress("profile", total - left, total, _told(point))
     points = tuple(point for order in orders for point in order.known)
-    table = LatencyTable(sweep.latency) if sweep.latency is not None else None
     facts = layer_facts(model, graph, work.engine.program, table)
     notes = (*NOTES[method], *dict.fromkeys(work.engine.notes))
     return Profile(graph=graph, baseline=baseline, points=points, method=method, notes=notes, facts=facts)
@@ -100,6 +101,7 @@ def _identity(work: Work) -> dict[str, str]:
         "data": work.engine.samples.digest,
     }
     if sweep.changes_models:
+        identity["training data"] = training_data(subject.task.train)
         identity["options"] = digest((sweep.recalibrate, sweep.tune_epochs, sweep.tune_samples, sweep.lr, sweep.seed))
     if work.method == "race":
         identity["method"] = (

@@ -190,7 +190,7 @@ class Engine:
         self.notes.append(f"out of memory at {place}: went on with {self.samples.chunk} samples at a time")
 
     def _curve(self, item: Item, levels: Sequence[Level]) -> Iterator[tuple[Level, Scores]]:
-        place = f"{item.target} ({item.knob})"
+        place = str(item)
         with with_context(place):
             make = cache(self.maker(item))  # a run may cost tuning: each is made when its turn comes, and once
             early = self._early(make, levels) if self._ways.get(_key(item)) else {}

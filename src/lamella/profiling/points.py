@@ -35,6 +35,9 @@ class Item:
     knob: Knob
     levels: tuple[Level, ...]
 
+    def __str__(self) -> str:
+        return f"{self.target} ({self.knob})"
+
     def key(self, level: "Level | Point") -> str:
         """The name of a point in a journal."""
         value = level.value if isinstance(level, Level) else level.level
@@ -99,9 +102,9 @@ def _layer_item(name: str, width: int, ratios: Sequence[float]) -> Item:
 
 
 def _bits_items(model: nn.Module, graph: Graph, bits: Sequence[int], sweep: Sweep) -> list[Item]:
-    bad = [b for b in bits if not 2 <= b <= 16]
+    bad = [b for b in bits if not 2 <= b <= 8]
     if bad:
-        raise LamellaError(f"bits {bad}: whole numbers from 2 to 16 were expected.")
+        raise LamellaError(f"bits {bad}: whole numbers from 2 to 8 were expected.")
     held = dict(
         model.named_parameters(remove_duplicate=False)
     )  # a weight that is computed anew at every call cannot be rounded
@@ -117,6 +120,9 @@ class Order:
 
     item: Item
     known: tuple[Point, ...] = ()
+
+    def __str__(self) -> str:
+        return str(self.item)
 
     @property
     def open(self) -> tuple[Level, ...]:

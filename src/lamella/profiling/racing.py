@@ -75,7 +75,7 @@ class Racer:
 
     def _point(self, item: Item, level: Level) -> Point:
         started = time.perf_counter()
-        with with_context(f"{item.target} ({item.knob})"):
+        with with_context(str(item)):
             run = self.engine.maker(item)(level)
             with torch.inference_mode():
                 race = self._raced(run, _stream(self.sweep.seed, item, level), len(item.levels))
