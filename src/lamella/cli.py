@@ -184,7 +184,7 @@ def profile(
     from .stages import profiled
 
     ratios = tuple(_numbers(pruning_ratios, "--pruning-ratios"))
-    widths = tuple(int(number) for number in _numbers(bits, "--bits"))
+    widths = tuple(_whole(number, "--bits") for number in _numbers(bits, "--bits"))
     with working(run, quiet) as progress:
         session = resume(run)
         if merge:
@@ -206,6 +206,12 @@ def _number(text: str, option: str) -> float:
         return float(text)
     except ValueError:
         raise LamellaError(f"{option}: {text!r} is not a number.") from None
+
+
+def _whole(number: float, option: str) -> int:
+    if not number.is_integer():
+        raise LamellaError(f"{option}: {number:g} is not a whole number.")
+    return int(number)
 
 
 app.command()(plan)

@@ -26,6 +26,8 @@ def controlled(
 ) -> Trials:
     """The run's plan and these controls, each tuned from `seeds` seeds (the run's own and the next), and `trials.json`.
 
+    The plan from the run's own seed is the run's model, as `compressed` leaves it.
+
     Finished walks are never taken again. LamellaError for a control that is not in the table.
     """
     for name in controls:
@@ -47,7 +49,8 @@ def controlled(
 
 
 def _trial(session: Session, name: str, plan: Plan, way: Way, seed: int) -> Trial:
-    directory: Path = session.directory / "controls" / f"{name}-{seed}"
+    own = name == "plan" and seed == session.info.seed  # what `lamella compress` walks: the run's own model
+    directory: Path = session.directory if own else session.directory / "controls" / f"{name}-{seed}"
     small, result = compressed_as(session, plan, way, directory, seed=seed)
     last, task = result.history[-1], session.task
     test = evaluate(small, task.test, task.score).numpy()
