@@ -305,7 +305,8 @@ def test_controls_are_walked_from_every_seed_and_compared(nets):
     assert [(t["name"], t["seed"]) for t in trials] == [
         (name, seed) for seed in (0, 1) for name in ("plan", "origin", "in_order", "uniform")
     ]
-    assert json.loads(Path("r/result.json").read_text())["seed"] == 0  # the plan's own walk is the run's model
+    own = json.loads(Path("r/result.json").read_text())["history"][-1]["validation"]["value"]
+    assert own == trials[0]["validation"]  # the plan's walk from the run's seed is the run's model
     params = {t["name"]: t["params"] for t in trials}
     assert params["origin"] > params["plan"] == params["in_order"]
     assert json.loads(run(*ask, "--tuning-samples", "64", "--json").stdout) == json.loads(found.stdout)

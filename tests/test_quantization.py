@@ -12,7 +12,7 @@ from lamella.compression import compress
 from lamella.costs import cost
 from lamella.errors import LamellaError, RecordError
 from lamella.exporting import OnnxModel, export_onnx, run_onnx
-from lamella.grids import put_on_grids
+from lamella.grids import levels, put_on_grids, rounded_weight
 from lamella.quantization import agreement, integers_file, multiplying_layers, quantize
 from lamella.schema import Plan, Step
 from lamella.tracing import trace
@@ -124,6 +124,18 @@ def test_an_addition_in_place_is_rounded_where_others_read_it():
     assert torch.equal(y + y, 2 * y)
     with torch.no_grad():
         assert torch.equal(coarse(x), out)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 6])
+def test_rounding_again_changes_nothing_whatever_levels_are_used(bits):
+    top = levels(bits)
+    for used in range(1, top + 1):
+        generator = torch.Generator().manual_seed(used)
+        steps_OI = torch.randint(-used, used + 1, (5, 40), generator=generator)
+        weight_OI = 0.037 * steps_OI
+        again = rounded_weight(weight_OI, bits)
+        assert torch.allclose(again, weight_OI, atol=1e-6), used
+        assert torch.allclose(rounded_weight(again, bits), again, atol=1e-6)
 
 
 class Beside(nn.Module):

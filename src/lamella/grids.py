@@ -33,13 +33,16 @@ def levels(bits: int) -> int:
 def weight_scale(weight_OK: Tensor, bits: int, *, full_range: bool = False) -> Tensor:
     """The step of every output channel's grid, shape (O,), float64; zero where all weights are.
 
-    `full_range` scales by the largest weight alone, whatever its neighbours.
+    `full_range` scales by the largest weight alone, whatever its neighbours. Below 8 bits the search also tries grids whose
+    uppermost levels stay unused, so that a weight which lies on any grid of so many bits is found to lie there.
     """
     weight_OK = weight_OK.double()
     largest_O = weight_OK.abs().amax(1)
     if bits >= 8:
         return largest_O / levels(bits) if full_range or bits > 8 else pair_scale(weight_OK)
-    tried = [_with_error(weight_OK, largest_O * float(share) / levels(bits), levels(bits)) for share in SHRINKS]
+    top = levels(bits)
+    shares = [float(share) / top for share in SHRINKS] + [1 / used for used in range(1, top)]
+    tried = [_with_error(weight_OK, largest_O * share, top) for share in shares]
     scales_TO, errors_TO = (torch.stack(part) for part in zip(*tried, strict=True))
     return scales_TO.gather(0, errors_TO.argmin(0, keepdim=True))[0]
 
