@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from lamella import __version__
 from lamella.cli import app
 from lamella.errors import LamellaError
+from lamella.records import load_record
 from lamella.runs import locked
-from lamella.schema import FILES
+from lamella.schema import FILES, Result
 
 NETS = """
 import torch
@@ -305,8 +306,8 @@ def test_controls_are_walked_from_every_seed_and_compared(nets):
     assert [(t["name"], t["seed"]) for t in trials] == [
         (name, seed) for seed in (0, 1) for name in ("plan", "origin", "in_order", "uniform")
     ]
-    own = json.loads(Path("r/result.json").read_text())["history"][-1]["validation"]["value"]
-    assert own == trials[0]["validation"]  # the plan's walk from the run's seed is the run's model
+    own = load_record(Path("r/result.json"), Result).history[-1]
+    assert own.validation.value == trials[0]["validation"]  # the plan's walk from the run's seed is the run's model
     params = {t["name"]: t["params"] for t in trials}
     assert params["origin"] > params["plan"] == params["in_order"]
     assert json.loads(run(*ask, "--tuning-samples", "64", "--json").stdout) == json.loads(found.stdout)
