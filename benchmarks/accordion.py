@@ -41,7 +41,7 @@ from lamella.runs import Journal
 from lamella.schema import Accordion, Budget
 from lamella.screens import bars
 from lamella.sessions import describe
-from lamella.shaping import begin, shaped
+from lamella.stages.shaping import begin, shaped
 from lamella.statistics import paired_difference
 from lamella.tasks import make_task
 from lamella.training import Recipe, evaluate, fit

@@ -41,8 +41,8 @@ from lamella.reporting.charts.grammar import ACCENT, INK, LINE, SECOND, dots, ki
 from lamella.runtimes import open_session
 from lamella.schema import Graph
 from lamella.serving import Policy, open_family
-from lamella.servingstages import a_day, samples, switched, timed_here
 from lamella.sessions import machine, versions
+from lamella.stages.serving import a_day, samples, switched, timed_here
 from lamella.statistics import score_interval
 from lamella.surgery import narrow
 from lamella.tasks import make_task

@@ -11,16 +11,16 @@ from lamella import latencies
 from lamella.candidates import Candidates
 from lamella.cli import app
 from lamella.costs import cost
-from lamella.deciding import Measuring, heavier, planned, timed
 from lamella.errors import BudgetError, LamellaError
 from lamella.exporting import onnx_bytes
 from lamella.latencies import Timing, measured_steps
 from lamella.profiling import profile
 from lamella.records import digest
-from lamella.replanning import compressed_in_turns
 from lamella.schema import Budget, Front, LatencyFit, Plan, Profile, Request, Result
 from lamella.sessions import describe, start
 from lamella.stages import Way, compressed, exported, opened, quantized
+from lamella.stages.deciding import Measuring, heavier, planned, timed
+from lamella.stages.replanning import compressed_in_turns
 from lamella.training import Recipe
 
 pytest.importorskip("onnxruntime")
@@ -88,7 +88,7 @@ def test_a_budget_in_latency_times_the_network_once(session, quick, monkeypatch)
     assert kept.median_error >= 0
     assert any(note == kept.text for note in made.notes)
     assert list((session.directory.parent / "cache").glob("onnxruntime-*-fp32.json"))
-    monkeypatch.setattr("lamella.deciding.latency_fit", lambda *_: pytest.fail("timed twice"))
+    monkeypatch.setattr("lamella.stages.deciding.latency_fit", lambda *_: pytest.fail("timed twice"))
     assert planned(session, request, FEW) == made
     assert not [p for p in session.directory.iterdir() if p.is_dir()]
 
@@ -187,14 +187,14 @@ def test_a_file_over_its_bytes_is_planned_again(session, monkeypatch):
     first = planned(session, request, FEW)
     limit = 0.8 * first.dense.bytes
     weights = iter((int(limit) + 300, int(limit)))
-    monkeypatch.setattr("lamella.deciding._file_bytes", lambda *_: next(weights))
+    monkeypatch.setattr("lamella.stages.deciding._file_bytes", lambda *_: next(weights))
     made = planned(session, request)
     assert made.predicted.bytes <= limit - (int(limit) + 300 - first.predicted.bytes)
     assert any(note.startswith("planned again: the file of the first plan weighed") for note in made.notes)
     heavy = iter(range(4))
-    monkeypatch.setattr("lamella.deciding._file_bytes", lambda _, made: next(heavy) or int(limit + 1))
-    monkeypatch.setattr("lamella.deciding.with_residue", lambda budget, *_: budget)
-    monkeypatch.setattr("lamella.deciding.WEIGHINGS", 1)
+    monkeypatch.setattr("lamella.stages.deciding._file_bytes", lambda _, made: next(heavy) or int(limit + 1))
+    monkeypatch.setattr("lamella.stages.deciding.with_residue", lambda budget, *_: budget)
+    monkeypatch.setattr("lamella.stages.deciding.WEIGHINGS", 1)
     with pytest.raises(BudgetError, match=r"no plan's file keeps bytes <= [\s\S]*try:"):
         planned(session, request)
 

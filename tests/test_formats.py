@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import lamella
-from lamella.deployment import FileFacts, misaligned, refusal
 from lamella.errors import LamellaError, MissingExtra, TraceError
 from lamella.exporting import convert_to_openvino, export, file_bytes, quantize_onnx
+from lamella.stages.deployment import FileFacts, misaligned, refusal
 from lamella.timing import Latency, latency, prepared
 from lamella.timing.files import median_interval
 

@@ -14,7 +14,6 @@ import numpy as np
 from torch import nn
 
 from .costs import cost
-from .deciding import planned
 from .errors import LamellaError
 from .exporting import OnnxModel, onnx_bytes
 from .planning import reorder
@@ -25,6 +24,7 @@ from .reporting import write_report
 from .schema import Budget, Graph, Plan, Profile, Request, Result, Row, Table
 from .sessions import Session, build_model
 from .stages import Way, compressed_as, export_once, opened, profiled, quantized, train, tuning_task
+from .stages.deciding import planned
 from .statistics import paired_difference
 from .storage import load_tensors, save_tensors
 from .surgery import narrow, refitted

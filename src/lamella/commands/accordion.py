@@ -66,7 +66,7 @@ def accordion(
 
     from ..accordions import BASELINE, RECIPE, Settings
     from ..sessions import describe, named_values
-    from ..shaping import begin, shaped
+    from ..stages.shaping import begin, shaped
 
     limits = Budget(**{n: parsed(v) for n, v in named_values(budget or [], "--budget", ("max_drop", "params"))})
     settings = Settings(

@@ -43,10 +43,10 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     """Walk the plan: narrow, tune, measure, step by step. Resumes where it was."""
-    from ..controls import controlled
-    from ..replanning import compressed_in_turns
     from ..sessions import recipe_of, resume
     from ..stages import Way, compressed
+    from ..stages.controls import controlled
+    from ..stages.replanning import compressed_in_turns
 
     with working(run, quiet) as progress:
         session = resume(run)

@@ -20,10 +20,10 @@ AllowSlower = Annotated[
 
 def quantize(run: Run, allow_slower: AllowSlower = False, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Export the compressed network and its twin in integers (the plan's bits) as ONNX files, and measure both."""
-    from ..deciding import heavier
-    from ..deployment import check_faster, delivered, weighed
     from ..sessions import resume
     from ..stages import file_facts, quantized
+    from ..stages.deciding import heavier
+    from ..stages.deployment import check_faster, delivered, weighed
 
     with working(run, quiet):
         session = resume(run)
@@ -49,9 +49,9 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the dense and the compressed network for runtimes, each file compared with its model, and measure them there."""
-    from ..deciding import heavier
-    from ..deployment import check_faster, delivered, weighed
     from ..sessions import resume
+    from ..stages.deciding import heavier
+    from ..stages.deployment import check_faster, delivered, weighed
 
     with working(run, quiet):
         session = resume(run)

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ..levelviews import family_view, serving_view
 from ..records import to_plain
 from ..reporting.charts import chart_svg, day_spec, grounded
 from ..runs import write_atomically
 from ..schema import Family
+from ..views import family_view, serving_view
 from .shared import AsJson, Quiet, Run, show, working
 
 
@@ -40,8 +40,8 @@ def elasticize(
     as_json: AsJson = False,
 ) -> None:
     """Make nested levels in one set of weights, train them, and write them as ONNX files. Resumes where it was."""
-    from ..elasticstages import elasticized, settings_of
     from ..sessions import named_values, resume
+    from ..stages.elastic import elasticized, settings_of
     from ..training import Recipe
 
     with working(run, quiet) as progress:
@@ -74,8 +74,8 @@ def serve_levels(
 ) -> None:
     """Show the levels, switch them under load, and serve a day of changing load with and without a governor."""
     from ..serving import Policy
-    from ..servingstages import served
     from ..sessions import resume
+    from ..stages.serving import served
 
     limits: dict[str, Any] = {"load": load, "latency_ms": latency_ms, "memory": memory}
     if all(limit is None for limit in limits.values()):

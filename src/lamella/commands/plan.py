@@ -75,8 +75,8 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Decide which group gives up how many channels, and in which order."""
-    from ..deciding import Measuring, fronted, planned, taken
     from ..sessions import named_values, options_of, resume
+    from ..stages.deciding import Measuring, fronted, planned, taken
 
     planner = planner or ("knapsack" if pareto else "threshold")
     _one_thing({"--pareto": pareto, "--compare": compare, "--edit": edit, "--text": text})

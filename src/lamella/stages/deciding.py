@@ -17,20 +17,20 @@ from typing import Any, Literal
 
 from torch import nn
 
-from .candidates import Candidates
-from .digests import weights_digest
-from .errors import BudgetError, MissingExtra
-from .exporting import onnx_bytes
-from .latencies import Timing, latency_fit, predictor, written
-from .planning import PLANNERS, edited, front_csv, front_record, greedy_measurements, pareto, with_residue
-from .planning import plan as make_plan
-from .progress import Progress, silent
-from .records import digest
-from .runs import read_text, write_atomically
-from .schema import Budget, Front, Graph, LatencyFit, Plan, Profile, Request, Step
-from .sessions import Session
-from .surgery import narrow
-from .timing.tables import machine
+from ..candidates import Candidates
+from ..digests import weights_digest
+from ..errors import BudgetError, MissingExtra
+from ..exporting import onnx_bytes
+from ..latencies import Timing, latency_fit, predictor, written
+from ..planning import PLANNERS, edited, front_csv, front_record, greedy_measurements, pareto, with_residue
+from ..planning import plan as make_plan
+from ..progress import Progress, silent
+from ..records import digest
+from ..runs import read_text, write_atomically
+from ..schema import Budget, Front, Graph, LatencyFit, Plan, Profile, Request, Step
+from ..sessions import Session
+from ..surgery import narrow
+from ..timing.tables import machine
 
 WEIGHINGS = 4  # of one request's plans; the residue hardly changes from one to the next
 

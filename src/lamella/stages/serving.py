@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from .elasticstages import FOLDER
-from .errors import LamellaError
-from .progress import Progress, silent
-from .schema import Level
-from .serving import Clock, Day, Governor, OnnxFamily, Policy, day_of, open_family, serve
-from .sessions import Session
-from .training import Task
+from ..errors import LamellaError
+from ..progress import Progress, silent
+from ..schema import Level
+from ..serving import Clock, Day, Governor, OnnxFamily, Policy, day_of, open_family, serve
+from ..sessions import Session
+from ..training import Task
+from .elastic import FOLDER
 
 REQUESTS = 1000  # samples that a day asks for, again and again
 

@@ -16,16 +16,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .errors import LamellaError
-from .exporting import Format, file_bytes, format_named
-from .schema import Graph, Result
-from .sessions import Session
-from .stages import exported, made_from
-from .storage import load
-from .timing import Latency, latency
-from .timing.calls import RUNTIME_OF
-from .tracing import aligned
-from .training import Task
+from ..errors import LamellaError
+from ..exporting import Format, file_bytes, format_named
+from ..schema import Graph, Result
+from ..sessions import Session
+from ..storage import load
+from ..timing import Latency, latency
+from ..timing.calls import RUNTIME_OF
+from ..tracing import aligned
+from ..training import Task
+from .verbs import exported, made_from
 
 TOLERATED = 1.05  # a file is slower than dense when the whole interval of its ratio lies above this
 SAMPLES = 8  # real inputs on which a file is compared with its model

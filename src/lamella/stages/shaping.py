@@ -13,17 +13,17 @@ from pathlib import Path
 
 from torch import nn
 
-from .accordions import RECIPE, Settings, accordion, identity, networks
-from .accordions.metrics import Judge
-from .errors import MismatchError
-from .exporting import OnnxModel, export_onnx, onnx_bytes
-from .progress import Progress, silent
-from .quantization import integers_file
-from .records import load_record, save_record
-from .schema import FILES, Accordion, ExportedFile, RunInfo
-from .sessions import BOUND, Session, check_options
-from .timing import latency
-from .training import Recipe, Task, evaluate
+from ..accordions import RECIPE, Settings, accordion, identity, networks
+from ..accordions.metrics import Judge
+from ..errors import MismatchError
+from ..exporting import OnnxModel, export_onnx, onnx_bytes
+from ..progress import Progress, silent
+from ..quantization import integers_file
+from ..records import load_record, save_record
+from ..schema import FILES, Accordion, ExportedFile, RunInfo
+from ..sessions import BOUND, Session, check_options
+from ..timing import latency
+from ..training import Recipe, Task, evaluate
 
 
 def begin(directory: str | Path, info: RunInfo) -> Session:

@@ -10,8 +10,8 @@ from rich.console import Group as Stack
 from rich.table import Table as Grid
 from rich.text import Text
 
-from .schema import Family, Level, Score
-from .views import short
+from ..schema import Family, Level, Score
+from .runs import short
 
 
 def family_view(family: Family) -> Stack:

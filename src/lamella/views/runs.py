@@ -12,11 +12,11 @@ from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
 
-from .planning import depth_test, significance
-from .published import Accounting
-from .reach import GroupRow, Reach
-from .schema import Accordion, Entry, Front, Graph, Plan, Point, Profile, Result, Row, Table, Trials
-from .statistics import paired_difference
+from ..planning import depth_test, significance
+from ..published import Accounting
+from ..reach import GroupRow, Reach
+from ..schema import Accordion, Entry, Front, Graph, Plan, Point, Profile, Result, Row, Table, Trials
+from ..statistics import paired_difference
 
 
 def graph_view(found: Reach) -> Stack:

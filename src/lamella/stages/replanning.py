@@ -13,18 +13,18 @@ from dataclasses import replace
 
 from torch import nn
 
-from .compression import outcome
+from ..compression import outcome
+from ..errors import BudgetError, LamellaError
+from ..planning import replan
+from ..profiling import Sweep, profile
+from ..progress import Progress, silent
+from ..records import digest
+from ..schema import Plan, Profile, Request, Result, Step
+from ..sessions import Session
+from ..storage import save
+from ..walking import State, few_bits, start, walk
 from .deciding import Measuring, measured_by
-from .errors import BudgetError, LamellaError
-from .planning import replan
-from .profiling import Sweep, profile
-from .progress import Progress, silent
-from .records import digest
-from .schema import Plan, Profile, Request, Result, Step
-from .sessions import Session
-from .stages import Way, tuning_task
-from .storage import save
-from .walking import State, few_bits, start, walk
+from .verbs import Way, tuning_task
 
 
 def compressed_in_turns(

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from torch import nn
 
-from .elasticity import Settings, elasticize, publish, save_elastic
-from .errors import LamellaError
-from .progress import Progress, silent
-from .records import digest, load_record
-from .schema import Family, Level, Plan
-from .sessions import Session
-from .stages import tuning_task
-from .statistics import score_interval
-from .training import Recipe, Task, evaluate
+from ..elasticity import Settings, elasticize, publish, save_elastic
+from ..errors import LamellaError
+from ..progress import Progress, silent
+from ..records import digest, load_record
+from ..schema import Family, Level, Plan
+from ..sessions import Session
+from ..statistics import score_interval
+from ..training import Recipe, Task, evaluate
+from .verbs import tuning_task
 
 FOLDER = "elastic"  # in the run directory: the levels' files, and the training in progress
 

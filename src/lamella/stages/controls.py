@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .costs import cost
-from .errors import LamellaError, unknown_name
-from .planning import plan as make_plan
-from .planning import reorder
-from .progress import Progress, silent
-from .schema import Budget, Plan, Profile, Step, Trial, Trials
-from .sessions import Session
-from .stages import Way, compressed_as
-from .training import evaluate
+from ..costs import cost
+from ..errors import LamellaError, unknown_name
+from ..planning import plan as make_plan
+from ..planning import reorder
+from ..progress import Progress, silent
+from ..schema import Budget, Plan, Profile, Step, Trial, Trials
+from ..sessions import Session
+from ..training import evaluate
+from .verbs import Way, compressed_as
 
 
 def controlled(

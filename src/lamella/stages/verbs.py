@@ -13,17 +13,17 @@ from typing import Any
 
 from torch import nn
 
-from .compression import compress
-from .errors import LamellaError, MismatchError
-from .exporting import OnnxModel, export_onnx, onnx_bytes
-from .profiling import RATIOS, Sweep, profile
-from .progress import Progress, silent
-from .quantization import agreement, integers_file, quantize
-from .records import digest, save_record
-from .schema import Graph, Plan, Profile, Result
-from .sessions import Session, untrained, weighted
-from .storage import load, save
-from .training import Batches, Portion, Recipe, Task, evaluate, fit
+from ..compression import compress
+from ..errors import LamellaError, MismatchError
+from ..exporting import OnnxModel, export_onnx, onnx_bytes
+from ..profiling import RATIOS, Sweep, profile
+from ..progress import Progress, silent
+from ..quantization import agreement, integers_file, quantize
+from ..records import digest, save_record
+from ..schema import Graph, Plan, Profile, Result
+from ..sessions import Session, untrained, weighted
+from ..storage import load, save
+from ..training import Batches, Portion, Recipe, Task, evaluate, fit
 
 
 def train(session: Session, recipe: Recipe, progress: Progress = silent) -> nn.Module:
@@ -184,17 +184,3 @@ def _bits_notes(result: Result) -> list[str]:
             "layers that the plan leaves at 32 bits have 8 in the file: a file in integers holds no layer in float."
         )
     return notes
-
-
-__all__ = [
-    "Way",
-    "compressed",
-    "compressed_as",
-    "exported",
-    "file_facts",
-    "opened",
-    "profiled",
-    "quantized",
-    "train",
-    "tuning_task",
-]

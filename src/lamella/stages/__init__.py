@@ -1,0 +1,39 @@
+"""The stages over a run directory: what the command line's verbs, and the demo, call.
+
+verbs        train, opened, profiled, compressed, quantized, exported: one function per stage
+deciding     the plan: what it needs measured is measured, and its file is weighed before anyone tunes
+replanning   a walk that plans anew on the way
+controls     a plan beside its controls, over seeds
+deployment   files for runtimes, and whether they are worth deploying
+elastic, serving, shaping     elastic networks made and served; accordions searched
+"""
+
+from .verbs import (
+    Way,
+    compressed,
+    compressed_as,
+    export_once,
+    exported,
+    file_facts,
+    made_from,
+    opened,
+    profiled,
+    quantized,
+    train,
+    tuning_task,
+)
+
+__all__ = [
+    "Way",
+    "compressed",
+    "compressed_as",
+    "export_once",
+    "exported",
+    "file_facts",
+    "made_from",
+    "opened",
+    "profiled",
+    "quantized",
+    "train",
+    "tuning_task",
+]
