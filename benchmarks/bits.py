@@ -124,6 +124,7 @@ def main() -> None:
     text = {
         "command": " ".join(
             ["python", "benchmarks/bits.py", "--data", "DATA", "--weights", Path(options.weights).name]
+            + ["--epochs", str(options.epochs), "--samples", str(options.samples)]
         ),
         "commit": commit(),
         "date": today,
