@@ -122,10 +122,8 @@ def main() -> None:
         each["latency_ratio"] = round(times[str(each["bits"])].ratio, 3)
         del each["file"]
     text = {
-        "command": " ".join(
-            ["python", "benchmarks/bits.py", "--data", "DATA", "--weights", Path(options.weights).name]
-            + ["--epochs", str(options.epochs), "--samples", str(options.samples)]
-        ),
+        "command": f"python benchmarks/bits.py --data DATA --weights {Path(options.weights).name} "
+        f"--epochs {options.epochs} --samples {options.samples}",
         "commit": commit(),
         "date": today,
         "machine": f"{platform.machine()}, torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, one thread",
