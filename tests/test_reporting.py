@@ -310,11 +310,18 @@ def test_the_command_writes_the_page_and_its_pictures(tmp_path):
 def test_watching_writes_nothing_and_ends_with_ctrl_c(tmp_path):
     save_record(tmp_path / FILES["graph"][0], chain())
     command = [sys.executable, "-m", "lamella", "report", str(tmp_path), "--watch", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+    hears = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are deaf to it
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears
+    ) as watching:
         told = "".join(iter(watching.stdout.readline, "}\n")) + "}"
         assert 'id="ribbon"' in fetched(json.loads(told)["url"])[1]
         watching.send_signal(signal.SIGINT)
-        _, errors = watching.communicate(timeout=30)
+        try:
+            _, errors = watching.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            watching.kill()
+            raise
     assert watching.returncode == 0, errors
     assert sorted(path.name for path in tmp_path.iterdir()) == [FILES["graph"][0]]
     result = CliRunner().invoke(app, ["report", str(tmp_path), "--watch", "--svg", "x"])
