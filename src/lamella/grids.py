@@ -81,16 +81,19 @@ def _even(tensor: Tensor) -> Tensor:
     return pad(tensor, (0, tensor.shape[-1] % 2))
 
 
-def rounded_weight(weight: Tensor, bits: int, axis: int = 0, *, convolves: bool | None = None) -> Tensor:
-    """The weight on its grid: round(w / s) s per output channel.
+def grid_scale(weight: Tensor, bits: int, axis: int = 0) -> Tensor:
+    """The step of every output channel's grid, float64, shaped to go with the weight, whose outputs lie along `axis`.
 
-    `convolves` (default: whether the weight has more than two axes and makes its outputs along the first) is for `summed`.
+    A weight of more than two axes that makes its outputs along the first is a convolution's.
     """
-    convolves = (weight.dim() > 2 and axis == 0) if convolves is None else convolves
-    scale_O = weight_scale(summed(weight, axis, convolves=convolves), bits).clamp_min(1e-30)
-    along = scale_O.reshape([-1 if d == axis else 1 for d in range(weight.dim())])
-    top = levels(bits)
-    return ((weight.double() / along).round().clamp(-top, top) * along).to(weight.dtype)
+    scale_O = weight_scale(summed(weight, axis, convolves=weight.dim() > 2 and axis == 0), bits).clamp_min(1e-30)
+    return scale_O.reshape([-1 if d == axis else 1 for d in range(weight.dim())])
+
+
+def rounded_weight(weight: Tensor, bits: int, axis: int = 0) -> Tensor:
+    """The weight on its grid: round(w / s) s per output channel."""
+    scale, top = grid_scale(weight, bits, axis), levels(bits)
+    return ((weight.double() / scale).round().clamp(-top, top) * scale).to(weight.dtype)
 
 
 def output_axis(module: nn.Module) -> int:
@@ -122,11 +125,7 @@ class OnGrid(nn.Module):
         return weight + (self._rounded(weight) - weight).detach()
 
     def _found(self, weight: Tensor) -> Tensor:
-        """The scale, shaped to go with the weight."""
-        weight = weight.detach()
-        convolves = weight.dim() > 2 and self.axis == 0
-        scale_O = weight_scale(summed(weight, self.axis, convolves=convolves), self.bits).clamp_min(1e-30)
-        return scale_O.reshape([-1 if d == self.axis else 1 for d in range(weight.dim())]).to(weight)
+        return grid_scale(weight.detach(), self.bits, self.axis).to(weight)
 
     def _rounded(self, weight: Tensor) -> Tensor:
         top = levels(self.bits)

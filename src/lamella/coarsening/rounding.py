@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LamellaError
-from ..grids import output_axis, rounded_weight, summed, weight_scale
+from ..grids import grid_scale, output_axis, rounded_weight
 from .observing import OUTPUT, Ranges, at_joins
 
 
@@ -41,8 +41,7 @@ def _round_bias(module: Any, weight: Tensor, bits: int, input_scale: float) -> N
     """A bias enters the sum of products, whose step is that of the inputs times that of the weights."""
     if getattr(module, "bias", None) is None:
         return
-    axis = output_axis(module)
-    scale_O = weight_scale(summed(weight, axis, convolves=weight.dim() > 2 and axis == 0), bits).clamp_min(1e-30)
+    scale_O = grid_scale(weight, bits, output_axis(module)).flatten()
     step_O = scale_O.repeat(len(module.bias) // len(scale_O)) * input_scale
     with torch.no_grad():
         module.bias.copy_((module.bias.double() / step_O).round() * step_O)
