@@ -3,7 +3,6 @@
 Plain tensors, numbers and texts, read without running code from the file.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..digests import weights_digest
 from ..errors import MismatchError, RecordError
 from ..records import to_plain
 from ..runs import write_atomically
@@ -21,11 +21,7 @@ from .recipes import Recipe
 
 def identify(model: nn.Module, recipe: Recipe, seed: int) -> dict[str, str]:
     """What a checkpoint belongs to, as plain texts: recipe, seed, and the weights at the start."""
-    digest = hashlib.sha256()
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return {"recipe": json.dumps(to_plain(recipe)), "seed": str(seed), "starting weights": digest.hexdigest()[:16]}
+    return {"recipe": json.dumps(to_plain(recipe)), "seed": str(seed), "starting weights": weights_digest(model)}
 
 
 class Best(NamedTuple):
