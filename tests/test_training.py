@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lamella import records, runs
 from lamella.errors import DataError, LamellaError, MismatchError, RecordError, RunError
 from lamella.training import Batches, Recipe, Task, correct, evaluate, fit, rate_at, recalibrate_bn
+from lamella.training.layouts import layout_for
 
 
 @pytest.fixture(autouse=True)
@@ -398,3 +399,38 @@ def test_statistics_become_the_mean_over_the_batches(task):
 def test_without_batch_norms_nothing_is_read():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False))
     recalibrate_bn(model, iter(pytest.fail, None))
+
+
+class Flattening(nn.Module):
+    """A convolution, and a flattening that wants its pictures in one piece; notes how they lay in training."""
+
+    def __init__(self, view: bool) -> None:
+        super().__init__()
+        self.conv, self.linear, self.view, self.seen = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(64, 2), view, set()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen.add(x.is_contiguous(memory_format=torch.channels_last))
+        x = self.conv(x)
+        return self.linear(x.view(len(x), -1) if self.view else x.flatten(1))
+
+
+@pytest.mark.parametrize("view", [False, True])
+def test_pictures_lie_channels_last_in_training_where_the_network_takes_them_so(view):
+    torch.manual_seed(0)
+    images, labels = torch.randn(16, 3, 4, 4), torch.randint(0, 2, (16,))
+    task = Task((images[:1],), train=[(images, labels)], validation=[], test=[])
+    model = fit(Flattening(view), task, Recipe(epochs=2, lr=0.01))
+    assert model.seen == {not view}
+
+
+def test_channels_last_changes_no_gradient():
+    torch.manual_seed(0)
+    model, images = Flattening(view=False).double(), torch.randn(8, 3, 4, 4, dtype=torch.float64)
+    gradients = []
+    for lay in (layout_for(model, images), lambda given: given):
+        model.zero_grad()
+        model(lay(images)).square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for mine, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-12, atol=1e-12)

@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import DivergedError, LamellaError, with_context
 from .checkpoints import Best, identify, resume, save
 from .evaluation import evaluate, modes_kept
+from .layouts import Layout, layout_for
 from .loaders import Loader, Task, device_of, empty_loader, mixed, on_device
 from .objectives import Objective, objective
 from .recipes import Recipe, make_optimizer, rate_at
@@ -115,11 +116,13 @@ def _train_epoch(
 ) -> float:
     """One pass over the batches; the mean of their losses."""
     losses = []
+    lay: Layout | None = None
     for index, batch in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = rates(index)
         inputs, targets = on_device(batch, device_of(model))
-        value = loss(model, inputs, targets)
+        lay = lay or layout_for(model, inputs)
+        value = loss(model, lay(inputs), targets)
         losses.append(_finite(float(value.detach()), index, rates(index)))
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(value)
