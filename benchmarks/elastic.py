@@ -33,7 +33,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lamella.elasticity import ROUNDS, ElasticModel, elasticize, load_elastic, make_levels, nest, publish, save_elastic
+from lamella.elasticity import (
+    ROUNDS,
+    ElasticModel,
+    Teaching,
+    elasticize,
+    load_elastic,
+    make_levels,
+    nest,
+    publish,
+    save_elastic,
+)
 from lamella.exporting import export_onnx, onnx_bytes, quantize_onnx
 from lamella.records import to_plain
 from lamella.reporting.charts import chart_svg, grounded
@@ -41,7 +51,7 @@ from lamella.reporting.charts.grammar import ACCENT, INK, LINE, SECOND, dots, ki
 from lamella.runtimes import open_session
 from lamella.schema import Graph
 from lamella.serving import Policy, open_family
-from lamella.sessions import machine, versions
+from lamella.sessions import machine, options_of, versions
 from lamella.stages.serving import a_day, samples, switched, timed_here
 from lamella.statistics import score_interval
 from lamella.surgery import narrow
@@ -66,6 +76,10 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.03)
     parser.add_argument("--warmup", type=float, default=0.5)
     parser.add_argument("--own", default="")
+    parser.add_argument(
+        "--teach", action="append", default=[], help="NAME=VALUE of who teaches, see lamella.elasticity.Teaching"
+    )
+    parser.add_argument("--name", default="", help="of a training that is not the only one of its recipe and seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--networks", default="resnet20,vgg16_bn", help="of the part `family`")
     parser.add_argument("--seconds", type=float, default=24.0, help="of work that the day is squeezed into")
@@ -83,7 +97,8 @@ def write(part: str, found: dict[str, Any], asked: argparse.Namespace) -> None:
     command = [a if not a.startswith("/") else Path(a).name for a in sys.argv[1:]]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     about = {"command": f"python benchmarks/elastic.py {' '.join(command)}", "commit": commit, "machine": machine()}
-    suffix = {"levels": asked.recipe, "day": asked.recipe, "family": "" if "," in asked.networks else asked.networks}
+    trained = "_".join(filter(None, (asked.recipe, asked.name)))
+    suffix = {"levels": trained, "day": trained, "family": "" if "," in asked.networks else asked.networks}
     key = "_".join(filter(None, (part, suffix.get(part, ""))))
     whole[key] = {**about, "versions": versions(), "seeds": [asked.seed], **found}
     path.parent.mkdir(exist_ok=True)
@@ -156,7 +171,7 @@ def train(asked: argparse.Namespace) -> dict[str, Any]:
     task = cifar(asked)
     model, error = projected(asked, task)
     print(f"embedding error {error:.1e}", flush=True)
-    directory = asked.work / f"{asked.recipe}-{asked.seed}"
+    directory = home(asked)
     started = time.process_time()
     net = elasticize(
         model,
@@ -164,6 +179,7 @@ def train(asked: argparse.Namespace) -> dict[str, Any]:
         task,
         recipe=asked.recipe,
         tuning=Recipe(epochs=asked.epochs, lr=asked.lr, warmup=asked.warmup),
+        teaching=options_of(Teaching, asked.teach, "--teach"),
         graph=traced(model),
         own=tuple(filter(None, asked.own.split(","))),
         seed=asked.seed,
@@ -175,6 +191,11 @@ def train(asked: argparse.Namespace) -> dict[str, Any]:
     save_elastic(directory, net)
     print([(level.name, level.params, level.validation.value) for level in net.levels])
     return {}
+
+
+def home(asked: argparse.Namespace) -> Path:
+    """Where a training lies."""
+    return asked.work / "-".join(filter(None, (asked.recipe, asked.name, str(asked.seed))))
 
 
 def control(asked: argparse.Namespace) -> dict[str, Any]:
@@ -218,7 +239,7 @@ def levels(asked: argparse.Namespace) -> dict[str, Any]:
     """What the levels of a trained family score on test, in torch and as int8 files, beside the published ones."""
     task = cifar(asked)
     model, error = projected(asked, task)
-    directory = asked.work / f"{asked.recipe}-{asked.seed}"
+    directory = home(asked)
     net = load_elastic(directory, lambda: make_model("resnet20", shortcut="B"))
     publish(net, task, directory / "elastic", slots=4)
     save_elastic(directory, net)
@@ -462,7 +483,7 @@ def resident_mb(paths: Iterable[Path]) -> float:
 def day(asked: argparse.Namespace) -> dict[str, Any]:
     """A day of changing load on a trained family: a governor, and each level all day."""
     task = cifar(asked)
-    directory = asked.work / f"{asked.recipe}-{asked.seed}"
+    directory = home(asked)
     found = {}
     for precision in ("float32", "int8"):
         with open_family(directory / "elastic", precision=precision) as family:

@@ -10,7 +10,7 @@ import zoo
 from torch import nn
 
 import lamella as lm
-from lamella.elasticity import ElasticModel, elasticize, load_elastic, make_levels, nest, save_elastic
+from lamella.elasticity import ElasticModel, Teaching, elasticize, load_elastic, make_levels, nest, save_elastic
 from lamella.elasticity.recipes import RECIPES, train_stage
 from lamella.elasticity.sorting import permuted
 from lamella.errors import BudgetError, LamellaError, MismatchError, RecordError
@@ -119,7 +119,7 @@ def test_growing_leaves_inner_levels_bit_for_bit(optimizer):
     net = nest(model, graph, make_levels(graph, (0.5, 0.25)), task.example_inputs, own=("out.2",))
     recipe = Recipe(epochs=2, lr=0.05, weight_decay=0.1, optimizer=optimizer, schedule="constant")
     before: dict[str, torch.Tensor] = {}
-    for number, stage in enumerate(RECIPES["grow"](net, task)):
+    for number, stage in enumerate(RECIPES["grow"](net, task, Teaching())):
         untrained = logits(net, task)[stage.name]
         train_stage(net, stage, task, recipe, number, None, lambda *_: None)
         now = logits(net, task)
@@ -136,7 +136,7 @@ def test_growing_with_gathered_channels_leaves_inner_levels_bit_for_bit():
     task = Task(inputs, *[], train=Batches(x, y, 8), validation=Batches(x, y, 8), test=Batches(x, y, 8))
     net = nest(model, graph, make_levels(graph, (0.5, 0.25)), inputs)
     before = {}
-    for number, stage in enumerate(RECIPES["grow"](net, task)):
+    for number, stage in enumerate(RECIPES["grow"](net, task, Teaching())):
         train_stage(net, stage, task, Recipe(epochs=1, lr=0.1, weight_decay=0.1), number, None, lambda *_: None)
         now = logits(net, task)
         assert all(torch.equal(now[name], expected) for name, expected in before.items())
@@ -180,6 +180,53 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, recipe):
         assert torch.equal(a, b)
     with pytest.raises(MismatchError, match="belongs to another run: levels"):
         elasticize(model, (0.5,), task, **options)
+
+
+def test_the_dense_network_teaches_every_level_and_is_left_as_it_was():
+    model, graph, task = problem()
+    net = nest(model, graph, make_levels(graph, (0.5, 0.25)), task.example_inputs)
+    before = logits(net, task)["full"]
+    (stage,) = RECIPES["sandwich"](net, task, Teaching(teacher="dense", labels=0.25, temperature=2.0))
+    train_stage(net, stage, task, Recipe(epochs=1, lr=0.05), 0, None, lambda *_: None)
+    x, y = task.train.inputs, task.train.targets
+    taught = stage.make().train()
+    answers, outputs = taught(x)
+    assert torch.equal(answers, before)  # training has moved the levels, and their teacher not
+    assert len(list(taught.parameters())) == len(list(net.parameters()))
+    soft = [-((answers / 2).softmax(1) * (o / 2).log_softmax(1)).sum(1).mean() for o in outputs]
+    hard = [nn.functional.cross_entropy(o, y) for o in outputs]
+    expected = sum(0.75 * 4 * a + 0.25 * b for a, b in zip(soft, hard, strict=True))
+    torch.testing.assert_close(stage.loss((answers, outputs), y), expected)
+
+
+def test_growing_taught_by_the_dense_network_leaves_inner_levels_bit_for_bit():
+    model, graph, task = problem()
+    net = nest(model, graph, make_levels(graph, (0.5, 0.25)), task.example_inputs)
+    before = {}
+    for number, stage in enumerate(RECIPES["grow"](net, task, Teaching(teacher="dense"))):
+        untrained = logits(net, task)[stage.name]
+        train_stage(net, stage, task, Recipe(epochs=1, lr=0.05), number, None, lambda *_: None)
+        now = logits(net, task)
+        assert all(torch.equal(now[name], expected) for name, expected in before.items())
+        assert not torch.equal(now[stage.name], untrained)
+        before[stage.name] = now[stage.name]
+
+
+def test_a_step_draws_as_many_levels_as_it_is_told():
+    model, graph, task = problem()
+    net = nest(model, graph, make_levels(graph, (0.5, 0.35, 0.2)), task.example_inputs)
+    for count in (0, 1, 2):
+        (stage,) = RECIPES["sandwich"](net, task, Teaching(at_random=count))
+        assert len(stage.make()(task.train.inputs[:2])) == 2 + count
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"teacher": "core"}, "unknown teacher 'core'"), ({"labels": 2}, "not a share"), ({"temperature": 0}, "positive")],
+)
+def test_teaching_that_cannot_be_is_refused(options, words):
+    with pytest.raises(RecordError, match=words):
+        Teaching(**options)
 
 
 def test_sandwich_learns_and_gradients_reach_shared_and_own_numbers():

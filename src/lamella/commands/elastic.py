@@ -1,6 +1,6 @@
 """lamella elasticize and lamella serve-levels: nested levels in one set of weights, and how they serve.
 
-lamella elasticize RUN --recipe sandwich --epochs 8
+lamella elasticize RUN --recipe sandwich --epochs 8 --teach teacher=dense
 lamella elasticize RUN --level core=0.5 --level planned=plan.json
 lamella serve-levels RUN --load 0.7 --precision int8 --picture day.svg
 """
@@ -32,6 +32,14 @@ def elasticize(
         int, typer.Option(min=0, help="Epochs of each stage of training (grow: one stage per level).")
     ] = 3,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 0.02,
+    teach: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE. Repeatable. teacher: largest (the largest level as it is, default) or dense (the network as it "
+            "was, which teaches the largest level too); labels: the share of a taught level's loss that is the task's own [0]; "
+            "temperature [1]; at_random: middle levels drawn for each step of sandwich [2]."
+        ),
+    ] = None,
     own: Annotated[
         list[str] | None, typer.Option(help="A module of which every level has its own copy. Repeatable.")
     ] = None,
@@ -40,7 +48,8 @@ def elasticize(
     as_json: AsJson = False,
 ) -> None:
     """Make nested levels in one set of weights, train them, and write them as ONNX files. Resumes where it was."""
-    from ..sessions import named_values, resume
+    from ..elasticity import Teaching
+    from ..sessions import named_values, options_of, resume
     from ..stages.elastic import elasticized, settings_of
     from ..training import Recipe
 
@@ -51,6 +60,7 @@ def elasticize(
             levels,
             recipe,
             Recipe(epochs=epochs, lr=lr),
+            teaching=options_of(Teaching, teach or (), "--teach"),
             own=tuple(own or ()),
             tuning_samples=tuning_samples,
             progress=progress,

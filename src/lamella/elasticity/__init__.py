@@ -7,7 +7,7 @@
     save_elastic("runs/r20", net); net = load_elastic("runs/r20", make_model)
 
 `levels` says which widths, `sorting` brings the important channels to the front so that every level is a prefix, `networks` holds
-the views, `recipes` trains them, `governing` chooses a level while requests run.
+the views, `recipes` trains them, `teaching` says who teaches; `lamella.serving` chooses a level while requests run.
 """
 
 from .building import elasticize, nest
@@ -16,13 +16,16 @@ from .levels import FULL, ROUNDS, Settings, make_levels
 from .networks import ElasticModel
 from .publishing import publish
 from .recipes import RECIPES
+from .teaching import IN_PLACE, Teaching
 
 __all__ = [
     "FULL",
+    "IN_PLACE",
     "RECIPES",
     "ROUNDS",
     "ElasticModel",
     "Settings",
+    "Teaching",
     "elasticize",
     "load_elastic",
     "make_levels",

@@ -30,9 +30,12 @@ from .levels import Settings, make_levels
 from .networks import ElasticModel, own_names
 from .recipes import RECIPES, Stage, recalibrate, train_stage
 from .sorting import sort
+from .teaching import IN_PLACE, Teaching
 
 TUNING = Recipe(epochs=3, lr=0.02)
 CALIBRATION_BATCHES = 8
+
+How = tuple[str, Recipe, Teaching]  # the name of a recipe, how to train, who teaches
 
 
 def elasticize(
@@ -42,6 +45,7 @@ def elasticize(
     *,
     recipe: str = "sandwich",
     tuning: Recipe = TUNING,
+    teaching: Teaching = IN_PLACE,
     graph: Graph | None = None,
     own: Sequence[str] = (),
     seed: int = 0,
@@ -50,10 +54,10 @@ def elasticize(
 ) -> ElasticModel:
     """The elastic network, in evaluation mode, its levels measured on the task's validation data. The model is left as it is.
 
-    `levels`: pruning ratios, plans or budgets, see `make_levels`; None for three rounds of 20 %; the dense network is always
-    the last. `recipe`: grow,
-    sandwich or none; `tuning` says how to train, its epochs being those of each stage (grow has one per level). `own`: modules
-    of which every level has its own copy, beside batch norms. RecordError for levels that do not nest, or are equal.
+    `levels`: pruning ratios, plans or budgets, see `make_levels`; None for three rounds of 20 %; the dense network is always the
+    last. `recipe`: grow, sandwich or none; `tuning` says how to train, its epochs being those of each stage (grow has one per
+    level), and `teaching` who teaches. `own`: modules of which every level has its own copy, beside batch norms. RecordError for
+    levels that do not nest, or are equal.
     """
     if recipe not in RECIPES:
         raise LamellaError(unknown_name("recipe", recipe, RECIPES))
@@ -61,8 +65,8 @@ def elasticize(
     with with_context("elasticize"):
         net = nest(model, graph, make_levels(graph, levels), task.example_inputs, own=own)
         recalibrate(net, task, seed)
-        stages = RECIPES[recipe](net, task)
-        trail = _Trail(Path(directory), net, recipe, tuning, task, seed) if directory else None
+        stages = RECIPES[recipe](net, task, teaching)
+        trail = _Trail(Path(directory), net, (recipe, tuning, teaching), task, seed) if directory else None
         _train(net, stages, task, tuning, seed, trail, progress)
         net = _with_ranges(net, task, seed)
     made = tuple(
@@ -147,7 +151,8 @@ def _with_ranges(net: ElasticModel, task: Task, seed: int) -> ElasticModel:
 class _Trail:
     """A training on disk: a journal of finished stages, the weights after the last one, and the epoch in progress."""
 
-    def __init__(self, directory: Path, net: ElasticModel, recipe: str, tuning: Recipe, task: Task, seed: int) -> None:
+    def __init__(self, directory: Path, net: ElasticModel, how: How, task: Task, seed: int) -> None:
+        recipe, tuning, teaching = how
         self.directory = directory
         identity = {
             "structure": net.graph.structure,
@@ -158,6 +163,7 @@ class _Trail:
             "training data": training_data(task.train),
             "recipe": recipe,
             "tuning": digest(tuning),
+            "teaching": digest(teaching),
             "seed": seed,
         }
         self.journal = Journal(directory / "stages.jsonl", identity)

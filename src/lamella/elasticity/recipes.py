@@ -5,9 +5,11 @@
     grow        the core first; then each round's channels are given back and only they train
 
 A recipe is a module over the elastic network whose `forward` says what one step looks at; `fit` trains it like any other, with
-its checkpoints. In `grow` the weights of inner levels are constants of the step: no optimizer can move them.
+its checkpoints. In `grow` the weights of inner levels are constants of the step: no optimizer can move them. A `Teaching` says who
+teaches: the largest level, or the dense network.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,15 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, log_softmax, mse_loss
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
 from ..training import Loss, Recipe, Task, device_of, fit, mixed, recalibrate_bn, seeded
 from .growing import Growing
 from .networks import ElasticModel
-
-AT_RANDOM = 2  # levels drawn for every step of `sandwich`
+from .teaching import Taught, Teaching, all_by_dense, in_place, one_by_dense
 
 OnEpoch = Callable[[int, float], object]
 
@@ -37,26 +36,45 @@ class Stage:
     loss: Loss
 
 
-def none(net: ElasticModel, task: Task) -> list[Stage]:
+def none(net: ElasticModel, task: Task, teaching: Teaching) -> list[Stage]:
     """No training: every level has the weights it is cut from, and statistics of its own."""
     return []
 
 
-def sandwich(net: ElasticModel, task: Task) -> list[Stage]:
-    """All levels at once; the largest teaches the others."""
-    return [Stage("sandwich", partial(Sandwich, net), partial(sandwich_loss, task.loss))]
+def sandwich(net: ElasticModel, task: Task, teaching: Teaching) -> list[Stage]:
+    """All levels at once; the largest, or the dense network, teaches."""
+    stage = Stage("sandwich", partial(Sandwich, net, teaching.at_random), partial(in_place, teaching, task.loss))
+    return (
+        [stage] if teaching.teacher == "largest" else _taught(net, [stage], partial(all_by_dense, teaching, task.loss))
+    )
 
 
-def grow(net: ElasticModel, task: Task) -> list[Stage]:
-    """The core, and then one level after the other; what belongs to smaller levels stays bit for bit."""
+def grow(net: ElasticModel, task: Task, teaching: Teaching) -> list[Stage]:
+    """The core, and then one level after the other; what belongs to smaller levels stays bit for bit.
+
+    Only the dense network can teach here: the largest level is the last to be trained.
+    """
     inner = (None, *net.family.names)
-    return [
+    stages = [
         Stage(name, partial(Growing, net, name, before), task.loss)
         for name, before in zip(net.family.names, inner, strict=False)
     ]
+    return stages if teaching.teacher == "largest" else _taught(net, stages, partial(one_by_dense, teaching, task.loss))
 
 
-RECIPES: dict[str, Callable[[ElasticModel, Task], list[Stage]]] = {"grow": grow, "none": none, "sandwich": sandwich}
+def _taught(net: ElasticModel, stages: Sequence[Stage], loss: Loss) -> list[Stage]:
+    """The stages with the dense network, as it is now, beside what they train."""
+    dense = copy.deepcopy(net.net).requires_grad_(False)
+    return [replace(stage, make=partial(_beside, stage.make, dense), loss=loss) for stage in stages]
+
+
+def _beside(make: Callable[[], nn.Module], dense: nn.Module) -> nn.Module:
+    return Taught(make(), dense)
+
+
+Stages = Callable[[ElasticModel, Task, Teaching], list[Stage]]
+
+RECIPES: dict[str, Stages] = {"grow": grow, "none": none, "sandwich": sandwich}
 
 
 def train_stage(
@@ -66,8 +84,9 @@ def train_stage(
     module = stage.make()
     if any(p.requires_grad for p in module.parameters()):
         fit(module, replace(task, loss=stage.loss), recipe, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch)
-    if isinstance(module, Growing):
-        module.put_back()
+    trained = module.module if isinstance(module, Taught) else module
+    if isinstance(trained, Growing):
+        trained.put_back()
     net.eval()
 
 
@@ -85,29 +104,14 @@ def recalibrate(net: ElasticModel, task: Task, seed: int) -> None:
 class Sandwich(nn.Module):
     """The outputs of the largest level, the smallest, and others drawn at random: what a step learns from."""
 
-    def __init__(self, net: ElasticModel) -> None:
+    def __init__(self, net: ElasticModel, at_random: int) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.at_random = net, at_random
 
     def forward(self, *inputs: Any) -> tuple[Any, ...]:
         return tuple(self.net.run(name, *inputs) for name in self._drawn())
 
     def _drawn(self) -> list[str]:
         smallest, *middle, largest = self.net.family.names
-        chosen = torch.randperm(len(middle))[:AT_RANDOM].tolist()
+        chosen = torch.randperm(len(middle))[: self.at_random].tolist()
         return [largest, smallest, *(middle[i] for i in sorted(chosen))]
-
-
-def sandwich_loss(loss: Loss, outputs: Sequence[Any], targets: Any) -> Tensor:
-    """The task's loss of the first outputs, and how far the others are from them."""
-    teacher, *pupils = outputs
-    return loss(teacher, targets) + sum((distance(loss, pupil, teacher) for pupil in pupils), torch.zeros(()))
-
-
-def distance(loss: Loss, pupil: Any, teacher: Any) -> Tensor:
-    """Cross-entropy with the teacher's probabilities where the task is classification, mean squared difference elsewhere."""
-    if loss is cross_entropy:
-        crossed: Tensor = -(teacher.detach().softmax(1) * log_softmax(pupil, 1)).sum(1).mean()
-        return crossed
-    pairs = zip(tree_leaves(pupil), tree_leaves(teacher), strict=True)
-    return sum((mse_loss(p, t.detach()) for p, t in pairs if p.is_floating_point()), torch.zeros(()))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ..elasticity import Settings, elasticize, publish, save_elastic
+from ..elasticity import IN_PLACE, Settings, Teaching, elasticize, publish, save_elastic
 from ..errors import LamellaError
 from ..progress import Progress, silent
 from ..records import digest, load_record
@@ -28,6 +28,7 @@ def elasticized(
     recipe: str,
     tuning: Recipe,
     *,
+    teaching: Teaching = IN_PLACE,
     own: Sequence[str] = (),
     tuning_samples: int | None = None,
     progress: Progress = silent,
@@ -35,13 +36,14 @@ def elasticized(
     """The levels trained, scored on validation and test, written and timed: `elastic.json`, `elastic.safetensors`, `elastic/`."""
     directory = session.directory / FOLDER
     named = dict(levels) if isinstance(levels, Mapping) else levels and list(levels)
-    asked = digest((named, recipe, tuning, tuple(own), tuning_samples))
+    asked = digest((named, recipe, tuning, teaching, tuple(own), tuning_samples))
     net = elasticize(
         session.dense(),
         levels,
         tuning_task(session.task, tuning_samples),
         recipe=recipe,
         tuning=tuning,
+        teaching=teaching,
         graph=session.graph(),
         own=own,
         seed=session.info.seed,
