@@ -132,6 +132,14 @@ def test_the_verbs_work_over_one_run_directory(nets):
     assert quantized.exit_code == 0, quantized.exception
     sizes = [fact["bytes"] for fact in json.loads(quantized.stdout)["files"]]
     assert sizes == [os.path.getsize(nets / "r" / name) for name in ("dense.onnx", "model.onnx", "model.int8.onnx")]
+    again = json.loads(run("quantize", "r", "--scheme", "static-nbits-fc", "--allow-slower", "--json").stdout)
+    assert [os.path.basename(fact["path"]) for fact in again["files"]][2:] == [
+        "model.int8.onnx",
+        "model.static-nbits-fc.onnx",
+    ]
+    assert again["agreement"] >= 0.95  # 64 samples
+    assert again["files"][3]["bytes"] == os.path.getsize(nets / "r" / "model.static-nbits-fc.onnx")
+    assert "unknown scheme 'static-fc'; did you mean" in refused("quantize", "r", "--scheme", "static-fc")
     assert run("report", "r").exit_code == 0
     assert "<svg" in (nets / "r" / "report.html").read_text()
 

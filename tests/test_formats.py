@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import lamella
 from lamella.errors import LamellaError, MissingExtra, TraceError
 from lamella.exporting import convert_to_openvino, export, file_bytes, quantize_onnx
+from lamella.schema import Graph, Group
 from lamella.stages.deployment import FileFacts, misaligned, refusal
 from lamella.timing import Latency, latency, prepared
 from lamella.timing.files import median_interval
@@ -212,6 +213,17 @@ def test_a_refusal_names_the_widths_and_what_to_do(graph):
     assert "r/model.onnx: slower than dense float32 in onnxruntime: 1.24x [1.23, 1.25] of its time" in says
     assert f"'{group}' keeps 11 of 16 (step 4)" in says
     assert re.search(rf"--option round_to=4; or these widths .*'{group}' 12.*--allow-slower", says, re.DOTALL)
+
+
+def test_the_widths_it_names_are_ones_the_group_may_have():
+    halves = Group(name="halves", width=24, parts=(0, 1) * 12, round_to=2)  # of 2 parts: a step of 4 will do
+    thirds = Group(name="thirds", width=24, parts=(0, 1, 2) * 8)  # a multiple of 3 and of 4
+    rungs = Group(name="rungs", width=7, parts=(0, 0, 0, 0, 1, 1, 1), ladder=((1, 1), (2, 1), (4, 3)))  # 2, 3 or 7
+    graph = Graph(model="", layers=(), parameters=(), tensors=(), groups=(halves, thirds, rungs))
+    widths = {"halves": 22, "thirds": 15, "rungs": 3}
+    assert dict(w[::2] for w in misaligned(graph, widths)) == {"halves": 4, "thirds": 4, "rungs": 4}
+    says = refusal([facts("model", 1.24)], [facts("model", 1.24)], graph, widths)
+    assert "`lamella plan RUN --text`: 'halves' 24, 'thirds' 12.\n" in says
 
 
 def test_a_refusal_of_integers_alone_says_why(graph):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lamella.coarsening import InputGrid, coarsen, folded, observe_ranges
+from lamella.coarsening import OUTPUT, InputGrid, coarsen, folded, observe_ranges
 from lamella.compression import compress
 from lamella.costs import cost
 from lamella.errors import LamellaError, RecordError
@@ -55,7 +55,7 @@ def test_the_file_computes_what_the_simulation_does(name, bits, tmp_path):
     x = data.validation.inputs
     with torch.no_grad():
         simulated, dense = twin(x), model(x)
-    low, high = ranges["output"]
+    low, high = ranges[OUTPUT]
     step = (max(high, 0) - min(low, 0)) / 255
     steps_apart = (simulated - run_onnx(file, x)).abs() / step
     # A sum that falls between two steps may be rounded either way, and later layers carry it on: a few steps, seldom.
@@ -110,9 +110,9 @@ def test_an_addition_in_place_is_rounded_where_others_read_it():
 
     model, x = Block(), torch.randn(8, 3, 4, 4)
     ranges = observe_ranges(model, ["conv"], [(x, None)], joins=True)
-    assert set(ranges) == {"conv", "add.0.0", "add.0.1", "output"}
+    assert set(ranges) == {"conv", "add.0.0", "add.0.1", OUTPUT}
     coarse = coarsen(model, {"conv": 8}, ranges)
-    grid = InputGrid(*ranges["output"])
+    grid = InputGrid(*ranges[OUTPUT])
     with torch.no_grad():
         out = coarse(x)
         assert torch.equal(out, grid.rounded(out))

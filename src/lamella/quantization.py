@@ -1,6 +1,7 @@
 """quantize(): apply a plan's bits, calibrate on data the choices may see, measure.
 
     coarse, result = quantize(small, result, task)                             # an eager model that computes as the file does
+    coarse, result = quantize(small, result, task, scheme="static-nbits-fc")   # linear layers in 4-bit blocks; see SCHEMES
     integers = integers_file("model.onnx", "model.int8.onnx", result.bits, task)     # the file that holds them
     agreement(OnnxModel(integers), coarse, task)                               # share of validation samples of the same class
 
@@ -8,17 +9,26 @@ The eager model is for looking and tuning; what is deployed, and what tables quo
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from .coarsening import coarsen, folded, observe_ranges, quantizable
-from .errors import LamellaError
-from .exporting import quantize_onnx
+from .coarsening import (
+    LINEAR_BITS,
+    OUTPUT,
+    coarsen,
+    coarsen_linear,
+    folded,
+    observe_ranges,
+    quantizable,
+    reached_in_integers,
+)
+from .errors import LamellaError, unknown_name
+from .exporting import quantize_linear, quantize_onnx
 from .schema import Measure, Result
 from .training import PerSample, Task, correct, device_of, evaluate, seeded
 from .walking import measured
@@ -26,11 +36,32 @@ from .walking import measured
 CALIBRATION_BATCHES = 8
 
 
-def quantize(small: nn.Module, result: Result, task: Task) -> tuple[nn.Module, Result]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheme:
+    """How a file holds the layers that multiply. `calibrated`: convolutions and all that is not linear in integers, with ranges seen
+    on calibration data; else in float. `linear`: as these are, in 4-bit "blocks", or in "dynamic" int8.
+    """
+
+    calibrated: bool
+    linear: Literal["", "blocks", "dynamic"] = ""
+
+
+SCHEMES: dict[str, Scheme] = {
+    "static": Scheme(calibrated=True),
+    "static-nbits-fc": Scheme(calibrated=True, linear="blocks"),
+    "dynamic-fc": Scheme(calibrated=False, linear="dynamic"),
+    "nbits-fc": Scheme(calibrated=False, linear="blocks"),
+}
+
+
+def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "static") -> tuple[nn.Module, Result]:
     """The model rounded as its plan says, 8 bits where it is silent or asks for 32, and the Result with bits and ranges.
 
-    The rounded model has its batch norms folded, and rounds what a file in integers rounds, activations included.
+    The rounded model has its batch norms folded, and rounds what a file of this `SCHEMES` row rounds, activations included. LamellaError
+    for an unknown scheme, and for one that finds no linear layer.
     """
+    how = scheme_named(scheme)
+    alone = _linear_alone(small, how, scheme)
     bits = dict.fromkeys(multiplying_layers(small), 8) | {n: b for n, b in result.plan.bits.items() if b < 32}
     unknown = set(bits) - set(quantizable(small, bits))
     if unknown:
@@ -38,17 +69,51 @@ def quantize(small: nn.Module, result: Result, task: Task) -> tuple[nn.Module, R
             f"the plan gives bits to {sorted(unknown)[:3]}, which are not layers with a weight of this model."
         )
     with seeded(result.seed, 0, device_of(small)):
-        ranges = observe_ranges(small, bits, task.calibration, CALIBRATION_BATCHES, joins=True)
-    bits = {
-        name: width for name, width in bits.items() if name in ranges
-    }  # a layer that forward leaves out is in no file
-    coarse = coarsen(folded(small, task.example_inputs), bits, ranges).eval()
+        batches = task.calibration if how.calibrated else [(task.example_inputs, None)]
+        ranges = observe_ranges(small, bits, batches, CALIBRATION_BATCHES, joins=True)
+    called = {n: b for n, b in bits.items() if n in ranges}  # a layer that forward leaves out is in no file
+    alone = [name for name in alone if name in called]
+    if how.linear:
+        called |= dict.fromkeys(alone, LINEAR_BITS[how.linear])
+        float_places = {*alone, OUTPUT} - reached_in_integers(small, alone, task.example_inputs)
+        ranges = {place: ends for place, ends in ranges.items() if place not in float_places}
+    if not how.calibrated:
+        called, ranges = {name: called[name] for name in alone}, {}
+    coarse = folded(small, task.example_inputs)
+    coarse = coarsen(coarse, {n: b for n, b in called.items() if n not in alone}, ranges)
+    coarse = coarsen_linear(coarse, alone, how.linear).eval()
     last = result.history[-1]
-    name = f"{min(bits.values())} bits" if len(set(bits.values())) == 1 else "mixed bits"
     measure = Measure(
-        name=name, step=last.step + 1, validation=measured(coarse, task), params=last.params, macs=last.macs
+        name=_named(scheme, called),
+        step=last.step + 1,
+        validation=measured(coarse, task),
+        params=last.params,
+        macs=last.macs,
     )
-    return coarse, replace(result, bits=bits, ranges=ranges, history=(*result.history, measure))
+    return coarse, replace(result, bits=called, ranges=ranges, scheme=scheme, history=(*result.history, measure))
+
+
+def scheme_named(name: str) -> Scheme:
+    """A row of `SCHEMES`. LamellaError with the nearest names."""
+    if name not in SCHEMES:
+        raise LamellaError(unknown_name("scheme", name, SCHEMES))
+    return SCHEMES[name]
+
+
+def _linear_alone(small: nn.Module, how: Scheme, scheme: str) -> list[str]:
+    """The linear layers that are held otherwise than the rest."""
+    linear = [name for name, module in small.named_modules() if isinstance(module, nn.Linear)]
+    if how.linear and not linear:
+        raise LamellaError(
+            f"the model has no linear layer, and the scheme {scheme} is for these. Use the scheme static."
+        )
+    return linear if how.linear else []
+
+
+def _named(scheme: str, bits: Mapping[str, int]) -> str:
+    if scheme != "static":
+        return scheme
+    return f"{min(bits.values())} bits" if len(set(bits.values())) == 1 else "mixed bits"
 
 
 def multiplying_layers(model: nn.Module) -> list[str]:
@@ -57,11 +122,18 @@ def multiplying_layers(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, kinds)]
 
 
-def integers_file(source: str | Path, target: str | Path, bits: Mapping[str, int], task: Task) -> Path:
-    """Write an exported ONNX file in integers, each layer's weights at its bits, calibrated on the task's calibration data."""
+def integers_file(
+    source: str | Path, target: str | Path, bits: Mapping[str, int], task: Task, *, scheme: str = "static"
+) -> Path:
+    """Write an exported ONNX file by a row of `SCHEMES`, each calibrated layer's weights at its bits, with ranges from the task's
+    calibration data.
+    """
+    how = scheme_named(scheme)
+    if not how.calibrated:
+        return quantize_linear(source, target, next(iter(task.validation))[0], scheme=scheme)
     with seeded(0, 0, torch.device("cpu")):
         batches = (batch[0] for batch in islice(task.calibration, CALIBRATION_BATCHES))
-        return quantize_onnx(source, target, batches, bits=bits)
+        return quantize_onnx(source, target, batches, bits=bits, linear_in_blocks=how.linear == "blocks")
 
 
 def agreement(one: nn.Module, other: nn.Module, task: Task) -> float:

@@ -6,6 +6,8 @@
     ranges = observe_ranges(model, layers, loader, joins=True)       # also where streams meet, and the output
     twin   = coarsen(folded(model, example_inputs), bits, ranges)       # computes what a file in integers computes
 
+    coarse = coarsen_linear(twin, linear_layers, "blocks")           # and those in 4-bit blocks
+
 Weights are rounded per output channel to a symmetric grid (`grids`), inputs per tensor to an unsigned grid over their range, as ONNX
 Runtime computes them (u8 activations, s8 weights). Still ordinary floating point: integers are written by the exporter. Batch norms
 have to be folded first because integers are added up after it: a bias is a whole number of steps, and a sum close to the middle
@@ -13,7 +15,18 @@ between two steps decides otherwise, which after twenty layers is another class 
 """
 
 from .folding import folded
-from .observing import observe_ranges
+from .linear import LINEAR_BITS, coarsen_linear
+from .observing import OUTPUT, observe_ranges, reached_in_integers
 from .rounding import InputGrid, coarsen, quantizable
 
-__all__ = ["InputGrid", "coarsen", "folded", "observe_ranges", "quantizable"]
+__all__ = [
+    "LINEAR_BITS",
+    "OUTPUT",
+    "InputGrid",
+    "coarsen",
+    "coarsen_linear",
+    "folded",
+    "observe_ranges",
+    "quantizable",
+    "reached_in_integers",
+]

@@ -15,7 +15,7 @@ from ..training import call, device_of, modes_kept, on_device
 Ranges = Mapping[str, tuple[float, float]]
 Visit = Callable[[str, Tensor], Tensor]
 
-OUTPUT = "output"
+OUTPUT = "(output)"  # a name that no module has
 PASSING = "slice"  # takes its operand's grid along, so that grid is what its operand is rounded to
 JOINS = {
     "slice": 1,
@@ -29,6 +29,17 @@ JOINS = {
     "_adaptive_avg_pool2d": 1,
 }  # least operands
 
+INTEGER_MAKERS = {
+    "Convolution",
+    "Add",
+    "Mul",
+    "Cat",
+    "Mean",
+    "AvgPool2D",
+    "AdaptiveAvgPool2D",
+}  # as autograd names them
+FLOAT_MAKERS = {"Addmm", "Mm", "Bmm", "Linear"}
+
 
 def observe_ranges(
     model: nn.Module, layers: Iterable[str], loader: Iterable[Any], count: int = 8, *, joins: bool = False
@@ -36,7 +47,7 @@ def observe_ranges(
     """The lowest and highest input of each layer over `count` batches.
 
     With `joins` also of every operand where streams meet or are averaged, in the order of the forward pass ("add.0.1": the
-    first such operation, its second operand), and of the model's "output".
+    first such operation, its second operand), and of the model's `OUTPUT`.
     """
     seen: dict[str, tuple[float, float]] = {}
     hooks = [model.get_submodule(name).register_forward_pre_hook(_observer(seen, name)) for name in layers]
@@ -51,6 +62,43 @@ def observe_ranges(
         for hook in hooks:
             hook.remove()
     return seen
+
+
+def reached_in_integers(model: nn.Module, layers: Iterable[str], inputs: Any) -> set[str]:
+    """Of these layers and `OUTPUT`, those before which a convolution or a join comes last, and not a linear layer.
+
+    There a file whose convolutions compute in integers has rounded the values, whatever comes after.
+    """
+    found: set[str] = set()
+
+    def look(name: str, x: Any) -> None:
+        if isinstance(x, Tensor) and _last_maker(x) in INTEGER_MAKERS:
+            found.add(name)
+
+    hooks = [
+        model.get_submodule(name).register_forward_pre_hook(lambda module, given, name=name: look(name, given[0]))
+        for name in layers
+    ]
+    hooks.append(model.register_forward_hook(lambda module, given, outputs: look(OUTPUT, outputs)))
+    tracked = tree_map_only(Tensor, lambda x: x.detach().requires_grad_(x.is_floating_point()), inputs)
+    try:
+        with modes_kept(model), torch.enable_grad():
+            call(model.eval(), on_device(tracked, device_of(model)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _last_maker(x: Tensor) -> str | None:
+    """The operator that made these values, with those passed over that hand values on: what autograd noted, nearest first."""
+    waiting = [x.grad_fn]
+    for node in waiting:
+        kind = node.name().partition("Backward")[0] if node is not None else ""
+        if kind in INTEGER_MAKERS | FLOAT_MAKERS:
+            return kind
+        waiting += [before for before, _ in node.next_functions] if node is not None else []
+    return None
 
 
 def _observer(seen: dict[str, tuple[float, float]], name: str) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import LamellaError
 from ..grids import grid_scale, output_axis, rounded_weight
-from .observing import OUTPUT, Ranges, at_joins
+from .observing import Ranges, at_joins
 
 
 def coarsen(
@@ -17,23 +17,24 @@ def coarsen(
 ) -> nn.Module:
     """A copy with the weights of these layers (by module path) rounded to `bits`, and their inputs too where a range is given.
 
-    Inputs have 8 bits where `input_bits` does not say otherwise. With ranges that tell of joins, these, the output and the
-    biases are rounded as well.
+    Inputs have 8 bits where `input_bits` does not say otherwise. With ranges of more than these layers (joins, the output, inputs of
+    other layers) those are rounded as well, and so are the biases.
     """
     coarse = copy.deepcopy(model)
+    ranges, layers = ranges or {}, dict(coarse.named_modules())
     for name, width in bits.items():
         module = _layer(coarse, name)
         rounded = rounded_weight(module.weight.detach(), width, output_axis(module))
         module.weight = nn.Parameter(rounded, module.weight.requires_grad)
-        if ranges and name in ranges:
-            module.register_forward_pre_hook(InputGrid(*ranges[name], (input_bits or {}).get(name, 8)))
-    if ranges and OUTPUT in ranges:
+    for name in set(layers) & set(ranges):
+        layers[name].register_forward_pre_hook(InputGrid(*ranges[name], (input_bits or {}).get(name, 8)))
+    beyond = {place: InputGrid(*ends).rounded for place, ends in ranges.items() if place not in bits}
+    if beyond:
         for name, width in bits.items():
             _round_bias(
                 _layer(coarse, name), _layer(model, name).weight.detach(), width, InputGrid(*ranges[name]).scale
             )
-        grids = {place: InputGrid(*ends).rounded for place, ends in ranges.items() if place not in bits}
-        at_joins(coarse, lambda place, x: grids[place](x) if place in grids else x)
+        at_joins(coarse, lambda place, x: beyond[place](x) if place in beyond else x)
     return coarse
 
 

@@ -1,6 +1,7 @@
 """lamella quantize, lamella export: the run's networks as files for runtimes, weighed and timed there.
 
 lamella quantize RUN
+lamella quantize RUN --scheme static-nbits-fc
 lamella export RUN --format onnx --format openvino --format pt2 --format executorch
 
 A compressed file that is slower than dense is refused, with the reason, after everything has been written and shown.
@@ -18,24 +19,39 @@ AllowSlower = Annotated[
 ]
 
 
-def quantize(run: Run, allow_slower: AllowSlower = False, quiet: Quiet = False, as_json: AsJson = False) -> None:
+def quantize(
+    run: Run,
+    scheme: Annotated[
+        str,
+        typer.Option(
+            help="static (all layers in integers, the plan's bits), static-nbits-fc (so the convolutions, linear layers in 4-bit "
+            "blocks), dynamic-fc or nbits-fc (linear layers alone, in int8 or 4-bit blocks)."
+        ),
+    ] = "static",
+    allow_slower: AllowSlower = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
     """Export the compressed network and its twin in integers (the plan's bits) as ONNX files, and measure both."""
+    from ..quantization import scheme_named
     from ..sessions import resume
     from ..stages import file_facts, quantized
     from ..stages.deciding import heavier
     from ..stages.deployment import check_faster, delivered, weighed
 
+    scheme_named(scheme)
     with working(run, quiet):
         session = resume(run)
-        coarse, result = quantized(session)
+        coarse, result = quantized(session, scheme)
         facts: dict[str, Any] = file_facts(session, coarse, result)
-        facts["notes"] += heavier(session, "int8_onnx")
+        facts["notes"] += heavier(session, "int8_onnx") if scheme == "static" else []
         files = weighed(session, delivered(session))
     for fact, file in zip(facts["files"], files, strict=True):
         fact.update(file.flat)
     show(files_view(facts), facts, quiet=quiet, as_json=as_json)
     if not allow_slower:
-        check_faster(session, [file for file in files if file.variant != "model"])
+        written = "int8" if scheme == "static" else scheme
+        check_faster(session, [file for file in files if file.variant == written])
 
 
 def export(

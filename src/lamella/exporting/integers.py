@@ -26,12 +26,21 @@ from ..errors import DataError, LamellaError
 from ..grids import levels, summed, weight_scale
 from ..runs import write_through
 from ..timing import Array, feeds_of, onnxruntime, open_session
+from .blocks import hold_in_blocks, linear_nodes
 from .compaction import compact, float_biases
 from .onnx_file import onnx_library, read_onnx
 from .packing import pack
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-IN_INTEGERS = {"QLinearConv", "QGemm", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
+IN_INTEGERS = {
+    "MatMulNBits",
+    "QLinearConv",
+    "QGemm",
+    "QLinearMatMul",
+    "ConvInteger",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+}
 
 
 def quantize_onnx(
@@ -41,6 +50,7 @@ def quantize_onnx(
     *,
     bits: Mapping[str, int] | None = None,
     full_range: bool = False,
+    linear_in_blocks: bool = False,
 ) -> Path:
     """Write `path_fp32` in integers to `path_int8`, with ranges from `calibration`. Returns `path_int8`.
 
@@ -48,6 +58,7 @@ def quantize_onnx(
     the layer's name: 2 to 8, and 8 where it is silent. (No layer can stay in float: ONNX Runtime rounds a float layer between
     integer ones by itself, with one scale for all its channels.) `full_range` scales 8-bit weights by the
     largest alone, whatever its neighbours: a little closer on CPUs with VNNI and on ARM, wrong sums on x86 CPUs without.
+    `linear_in_blocks` holds linear layers in 4-bit blocks (`blocks`), whatever `bits` says of them.
 
     Raises `DataError` for calibration data that are empty, of the wrong shape or not finite, `LamellaError` if no layer
     ends in integers or `bits` names what is no layer with a weight here, `RunError` where the file cannot be written,
@@ -58,7 +69,7 @@ def quantize_onnx(
     source, target, bits = Path(path_fp32), Path(path_int8), dict(bits or {})
     reader = _Reader(open_session(source), calibration)
     with tempfile.TemporaryDirectory(prefix="lamella.") as scratch, root_logger_kept():
-        ready, proto = _quantized(source, Path(scratch), reader)
+        ready, proto = _quantized(source, Path(scratch), reader, linear_in_blocks)
 
     arrays, floats = _arrays(proto.graph), _arrays(ready.graph)
     _check_bits(bits, ready.graph)
@@ -66,6 +77,8 @@ def quantize_onnx(
     float_biases(proto.graph, arrays, floats)
     compact(proto, arrays)
     pack(proto, bits)
+    if linear_in_blocks:
+        hold_in_blocks(proto)
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
@@ -75,7 +88,7 @@ def quantize_onnx(
     return target
 
 
-def _quantized(source: Path, scratch: Path, reader: "_Reader") -> tuple[Any, Any]:
+def _quantized(source: Path, scratch: Path, reader: "_Reader", linear_in_float: bool) -> tuple[Any, Any]:
     """The float model made ready (shapes known, constants folded) and its quantized form."""
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_static
@@ -92,6 +105,7 @@ def _quantized(source: Path, scratch: Path, reader: "_Reader") -> tuple[Any, Any
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=True,
+        nodes_to_exclude=[node.name for node in linear_nodes(model.graph)] if linear_in_float else [],
         extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
     )
     return model, onnx.load(str(written))

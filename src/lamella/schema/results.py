@@ -30,7 +30,8 @@ class Result:
     """What a plan did to a model: the channels each group kept (dense numbering) and the measured history.
 
     `asked`: the digest of the plan that the walk began with, where steps were planned anew on the way and `plan` is what came of it.
-    `integers` of modules that narrowing set. After `quantize` also the bits of every layer and the range (low, high) of its input.
+    `integers` of modules that narrowing set. After `quantize` also the bits of every layer, the range (low, high) of its input, and the
+    `scheme` by which files hold them.
     """
 
     plan: Plan
@@ -41,6 +42,7 @@ class Result:
     integers: tuple[Integer, ...] = ()
     seed: int = 0
     asked: str = ""
+    scheme: str = "static"
 
     @property
     def structure(self) -> str:

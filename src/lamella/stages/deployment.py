@@ -9,7 +9,7 @@ same runtime, one thread, the batch of the example inputs, one interleaved run. 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,10 @@ from ..timing import Latency, latency
 from ..timing.calls import RUNTIME_OF
 from ..tracing import aligned
 from ..training import Task
-from .verbs import exported, made_from
+from .verbs import exported_files, made_from
 
 TOLERATED = 1.05  # a file is slower than dense when the whole interval of its ratio lies above this
 SAMPLES = 8  # real inputs on which a file is compared with its model
-VARIANTS = {"dense": "dense_onnx", "model": "onnx", "int8": "int8_onnx"}
 SHOWN = 6  # groups named in a refusal
 
 Files = Mapping[str, Mapping[str, Path]]  # format -> variant -> file
@@ -57,15 +56,14 @@ class FileFacts:
 
 
 def delivered(session: Session, formats: Iterable[str] = ("onnx",)) -> Files:
-    """The dense and the compressed network in every format, and in integers where `lamella quantize` has written them and the
-    format can hold them. Every new file is compared with its model on validation inputs before it appears.
+    """The dense and the compressed network in every format, and in integers where `lamella quantize` has written them (by any
+    scheme in ONNX, by the static one elsewhere) and the format can hold them. Every new file is compared with its model on
+    validation inputs before it appears.
     """
     named = {name: format_named(name) for name in formats}
-    sources = dict(zip(("dense", "model"), exported(session), strict=True))
-    integers = session.path("int8_onnx")
-    if integers.exists() and integers.stat().st_mtime_ns >= sources["model"].stat().st_mtime_ns:
-        sources["int8"] = integers
-    return {name: sources if name == "onnx" else _in_format(session, made, sources) for name, made in named.items()}
+    sources = exported_files(session)
+    portable = {variant: path for variant, path in sources.items() if variant in ("dense", "model", "int8")}
+    return {name: sources if name == "onnx" else _in_format(session, made, portable) for name, made in named.items()}
 
 
 def _in_format(session: Session, made: Format, sources: Mapping[str, Path]) -> dict[str, Path]:
@@ -120,18 +118,15 @@ def refusal(slower: Sequence[FileFacts], facts: Sequence[FileFacts], graph: Grap
     """The paragraph: which files, by how much, why as far as widths tell, and what to do."""
     lines = [f"{_takes(each)}." for each in slower]
     odd = misaligned(graph, widths)
-    integers_alone = all(e.variant == "int8" for e in slower) and any(e.variant == "model" for e in facts)
+    integers_alone = all(e.variant not in ("dense", "model") for e in slower) and any(
+        e.variant == "model" for e in facts
+    )
     if odd:
         named = [f"{name!r} keeps {width} of {graph.group_of[name].width} (step {step})" for name, width, step in odd]
         more = f"; and {len(odd) - SHOWN} more" if len(odd) > SHOWN else ""
         lines.append(f"  widths that are no multiples of what CPU runtimes like: {'; '.join(named[:SHOWN])}{more}.")
-        advice = ", ".join(
-            f"{name!r} {_rounded(width, step, graph.group_of[name].width)}" for name, width, step in odd[:SHOWN]
-        )
         step = max(step for *_, step in odd)
-        lines.append(
-            f"  try: a new run traced with --option round_to={step}; or these widths in `lamella plan RUN --text`: {advice}."
-        )
+        lines.append(f"  try: a new run traced with --option round_to={step}{_advice(graph, odd[:SHOWN])}.")
     elif integers_alone:
         lines.append(
             "  its widths are aligned: on a network this small, quantizing activations costs more than integers save. Deploy the "
@@ -161,5 +156,8 @@ def misaligned(graph: Graph, widths: Mapping[str, int]) -> list[tuple[str, int, 
     return [(n, w, step) for n, w, step in steps if w % step and w < graph.group_of[n].width]
 
 
-def _rounded(width: int, step: int, dense: int) -> int:
-    return min(dense, max(step, round(width / step) * step))
+def _advice(graph: Graph, odd: Sequence[tuple[str, int, int]]) -> str:
+    """Widths near those kept that these groups may have and runtimes like; of a group without any, nothing."""
+    near = {name: replace(graph.group_of[name], round_to=step).legal(width) for name, width, step in odd}
+    better = [f"{name!r} {near[name]}" for name, width, _ in odd if near[name] != width]
+    return f"; or these widths in `lamella plan RUN --text`: {', '.join(better)}" if better else ""

@@ -18,7 +18,7 @@ from ..errors import LamellaError, MismatchError
 from ..exporting import OnnxModel, export_onnx, onnx_bytes
 from ..profiling import RATIOS, Sweep, profile
 from ..progress import Progress, silent
-from ..quantization import agreement, integers_file, quantize
+from ..quantization import SCHEMES, agreement, integers_file, quantize
 from ..records import digest, save_record
 from ..schema import Graph, Plan, Profile, Result
 from ..sessions import Session, untrained, weighted
@@ -119,8 +119,13 @@ def tuning_task(task: Task, samples: int | None) -> Task:
     return replace(task, train=Portion(task.train, samples))
 
 
-def quantized(session: Session) -> tuple[nn.Module, Result]:
-    """The plan's bits: `model.onnx`, its twin in integers, and `result.json` with bits and ranges."""
+def file_of(scheme: str) -> str:
+    """The name in `schema.FILES` of the file that a scheme writes."""
+    return "int8_onnx" if scheme == "static" else f"{scheme}_onnx"
+
+
+def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Result]:
+    """The plan's bits: `model.onnx`, its twin in integers by a row of `quantization.SCHEMES`, and `result.json` with bits and ranges."""
     small, result = load(session.directory, session.fresh)
     if session.has("plan") and (asked := session.read("plan", Plan)) != result.plan and digest(asked) != result.asked:
         raise MismatchError(
@@ -128,10 +133,10 @@ def quantized(session: Session) -> tuple[nn.Module, Result]:
         )
     if result.bits:
         result = replace(result, history=result.history[:-1], bits={}, ranges={})
-    coarse, result = quantize(small, result, session.task)
+    coarse, result = quantize(small, result, session.task, scheme=scheme)
     _, source = exported(session)
-    write = lambda: integers_file(source, session.path("int8_onnx"), result.bits, session.task)
-    made_from(source, session.path("int8_onnx"), write)
+    target = session.path(file_of(scheme))
+    made_from(source, target, lambda: integers_file(source, target, result.bits, session.task, scheme=scheme))
     save_record(session.path("result"), result)
     return coarse, result
 
@@ -165,21 +170,30 @@ def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str,
     "agreement": the share of validation samples to which the file in integers and its eager simulation give the same class.
     """
     facts = []
-    for name in ("dense_onnx", "onnx", "int8_onnx"):
-        path = session.path(name)
+    for path in exported_files(session).values():
         right = evaluate(OnnxModel(path), session.task.validation, session.task.score)
         facts.append({"path": str(path), "bytes": onnx_bytes(path), "validation_accuracy": float(right.mean())})
     return {
         "files": facts,
         "simulated_validation_accuracy": result.history[-1].validation.value,
-        "agreement": agreement(OnnxModel(session.path("int8_onnx")), coarse, session.task),
+        "agreement": agreement(OnnxModel(session.path(file_of(result.scheme))), coarse, session.task),
         "notes": _bits_notes(result),
     }
 
 
+def exported_files(session: Session) -> dict[str, Path]:
+    """The run's ONNX files by what they hold: dense, model, and every scheme's that is not older than the model."""
+    found = dict(zip(("dense", "model"), exported(session), strict=True))
+    for scheme in SCHEMES:
+        path = session.path(file_of(scheme))
+        if path.exists() and path.stat().st_mtime_ns >= found["model"].stat().st_mtime_ns:
+            found["int8" if scheme == "static" else scheme] = path
+    return found
+
+
 def _bits_notes(result: Result) -> list[str]:
     notes = []
-    if any(bits >= 32 for bits in result.plan.bits.values()):
+    if result.scheme == "static" and any(bits >= 32 for bits in result.plan.bits.values()):
         notes.append(
             "layers that the plan leaves at 32 bits have 8 in the file: a file in integers holds no layer in float."
         )
