@@ -1,0 +1,303 @@
+"""How small and how fast at which loss: whole networks through profile, plan, compress, quantize and export, with controls.
+
+    python benchmarks/reach.py resnet20_macs --data data --weights weights           # half the MACs
+    python benchmarks/reach.py alexnet32_bytes --data data --weights .references --seed 0
+    python benchmarks/reach.py vgg16_bn_bytes --data data --weights .references
+    python benchmarks/reach.py order --data data --weights weights --seeds 3         # out of order against in order
+
+A row is a network, a budget and a tuning (ROWS). Its channels and bits are chosen by `knapsack` from exact curves on validation
+samples, without a look at test. Every row says what the file weighs and scores, measured on the file in ONNX Runtime, and how far that
+is, pairwise on the same test images, from the dense network and from `origin`, the dense network with the same extra training. Every
+step is kept in --work: a run that was cut short goes on. Rows are added to `results/reach-<date>.json`.
+
+The trained ResNets have seen all training images: validation is the test images at even index, test those at odd index. Networks from
+`references.py` hold out the last 5,000 training images.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+# A file beside this one has the name of a standard module, which torch imports: this directory must not be searched.
+sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+
+import numpy as np
+import torch
+from torch import nn
+
+from lamella.compression import compress
+from lamella.costs import cost
+from lamella.exporting import OnnxModel, export_onnx, onnx_bytes
+from lamella.planning import plan as make_plan
+from lamella.planning import reorder
+from lamella.profiling import profile
+from lamella.quantization import agreement, integers_file, quantize
+from lamella.schema import Budget, Plan, Profile, Step
+from lamella.sessions import machine, versions
+from lamella.statistics import paired_difference, score_interval
+from lamella.tasks import make_task
+from lamella.timing import latency
+from lamella.training import Batches, Portion, Recipe, Task, evaluate
+from lamella.zoo import load_weights, make_model
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A network, what it may cost at most, and how it is tuned: `tuning` after the cuts, `bits_epochs` on grids of few bits."""
+
+    network: str
+    budget: dict[str, str]
+    tuning: Recipe
+    bits: tuple[int, ...] = (8,)
+    bits_epochs: int = 0
+    heldout: bool = True
+    origin: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+ROWS = {
+    "resnet20_macs": Row(
+        network="resnet20", budget={"macs": "50%"}, tuning=Recipe(epochs=3, lr=0.03, distil=0.5), heldout=False
+    ),
+    "resnet56_macs": Row(
+        network="resnet56", budget={"macs": "50%"}, tuning=Recipe(epochs=3, lr=0.03), heldout=False, origin=False
+    ),
+    "vgg16_bn_bytes": Row(
+        network="vgg16_bn", budget={"bytes": "1.6%"}, bits=(8, 4), bits_epochs=1, tuning=Recipe(epochs=4, lr=0.04)
+    ),
+    "alexnet32_bytes": Row(
+        network="alexnet32", budget={"bytes": "2.05%"}, bits=(8, 4), bits_epochs=1, tuning=Recipe(epochs=4, lr=0.02)
+    ),
+}
+MISSING = {
+    "vgg16": "VGG-16 without batch norm, 35.21x: an epoch takes 22 CPU minutes",
+    "224 px": "AlexNet and VGG-16 at 224 px: need a GPU",
+    "right-sized": "a dense network trained at the compressed size",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("row", choices=[*ROWS, "order"])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--weights", type=Path, required=True, help="the directory of trained weights")
+    parser.add_argument("--work", type=Path, default=Path(".reach"))
+    parser.add_argument("--samples", type=int, default=2000, help="validation samples that curves are measured on")
+    parser.add_argument("--curves", type=Path, help="a directory of journals of curves, such as plan.py keeps")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=3, help="of the part `order`")
+    parser.add_argument("--epoch", type=int, help="samples of a tuning epoch [default: all; order: 5000]")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    if asked.row == "order":
+        write("order", order(asked), asked)
+    else:
+        write(f"{asked.row}-{asked.seed}", reached(ROWS[asked.row], asked), asked)
+
+
+def write(key: str, found: dict[str, Any], asked: argparse.Namespace) -> None:
+    path = RESULTS / f"reach-{datetime.now(UTC).date()}.json"
+    whole = json.loads(path.read_text()) if path.exists() else {"rows": {}}
+    command = " ".join(a if "/" not in a else Path(a).name for a in sys.argv[1:])
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    about = {"command": f"python benchmarks/reach.py {command}", "commit": commit, "machine": machine()}
+    whole["rows"][key] = {**about, "versions": versions(), "seed": asked.seed, **found}
+    whole["missing"] = MISSING
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(whole, indent=1) + "\n")
+    print(json.dumps(found, indent=1))
+
+
+# -- one row
+
+
+def reached(row: Row, asked: argparse.Namespace) -> dict[str, Any]:
+    """From trained weights to a file in integers, and what was lost on the way."""
+    started = time.process_time()
+    model, task, work = network(row.network, row.heldout, asked)
+    curves = curves_of(row, model, asked)
+    made = at_once(make_plan(curves, Budget(**row.budget), planner="knapsack", **_bits(row), **row.options), row)
+    print("plan:", made.predicted, made.widths, made.bits, flush=True)
+    tuned = replace(task, train=portion(task, asked.epoch))
+    small, result = compress(
+        model,
+        made,
+        tuned,
+        recipe=row.tuning,
+        graph=curves.graph,
+        seed=asked.seed,
+        directory=work / "plan",
+        progress=say,
+    )
+    dense_file = export_onnx(model, task.example_inputs, work / "dense.onnx")
+    float_file = export_onnx(small, task.example_inputs, work / "model.onnx")
+    twin, final = quantize(small, result, task)
+    file = integers_file(float_file, work / "model.int8.onnx", final.bits, task)
+    rights = {"dense": scored(model, task), "pruned": scored(small, task), "file": scored(OnnxModel(file), task)}
+    if row.origin:
+        rights["origin"] = scored(origin(row, model, tuned, curves, asked, work), task)
+    dense_widths = {group.name: group.width for group in curves.graph.free}
+    times = latency({"dense": dense_file, "pruned": float_file, "file": file}, task.example_inputs)
+    return {
+        "network": row.network,
+        "budget": row.budget,
+        "tuning_epochs": row.tuning.epochs,
+        "bits_epochs": row.bits_epochs,
+        "epoch_samples": asked.epoch,
+        "curve_samples": asked.samples,
+        "dense_bytes": onnx_bytes(dense_file),
+        "bytes": onnx_bytes(file),
+        "times_smaller": round(onnx_bytes(dense_file) / onnx_bytes(file), 2),
+        "pruned_float_bytes": onnx_bytes(float_file),
+        "params": [made.dense.params, made.predicted.params],
+        "macs": [made.dense.macs, made.predicted.macs],
+        "widths": {name: [dense_widths[name], width] for name, width in made.widths.items()},
+        "bits": made.bits,
+        "latency_ratio": {name: round(times[name].ratio, 3) for name in ("pruned", "file")},
+        "agreement": agreement(OnnxModel(file), twin, task),
+        **{name: accuracies(right) for name, right in rights.items()},
+        "test_drop": drops(rights),
+        "cpu_seconds": round(time.process_time() - started),
+    }
+
+
+def _bits(row: Row) -> dict[str, Any]:
+    return {"bits": row.bits[0]} if len(row.bits) == 1 else {}
+
+
+def network(name: str, heldout: bool, asked: argparse.Namespace) -> tuple[nn.Module, Task, Path]:
+    """The trained network, its task, and where this row's work is kept."""
+    path = asked.weights / (f"{name}-{asked.seed}.safetensors" if heldout else f"cifar10_{name}.safetensors")
+    model = load_weights(make_model(name, num_classes=10), path).eval()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.1  # as in references.py
+    task = make_task("cifar10", asked.data, seed=asked.seed, validation="heldout" if heldout else "test_even")
+    return model, task, asked.work / f"{asked.row}-{asked.seed}"
+
+
+def curves_of(row: Row, model: nn.Module, asked: argparse.Namespace) -> Profile:
+    """Exact curves of widths and of few bits on the first validation samples, as plan.py measures them."""
+    validation = "heldout" if row.heldout else "test_even"
+    task = make_task("cifar10", asked.data, seed=asked.seed, validation=validation, limit=asked.samples)
+    name = (
+        f"{row.network}-{asked.samples}.jsonl"
+        if not asked.seed
+        else f"{row.network}-{asked.seed}-{asked.samples}.jsonl"
+    )
+    folder = asked.curves or asked.work
+    folder.mkdir(parents=True, exist_ok=True)
+    bits = BITS if row.budget.get("bytes") else ()
+    whole = profile(model, task, bits=bits, journal=folder / name, progress=say)
+    kept = tuple(p for p in whole.points if p.knob != "bits" or p.level in row.bits)
+    return replace(whole, points=kept)
+
+
+BITS = (8, 6, 4, 3, 2)  # as in plan.py, so that both read one journal
+
+
+def at_once(made: Plan, row: Row) -> Plan:
+    """The plan as one cut and one step of bits: tuned once, for all of the row's epochs."""
+    cut = Step(widths=made.widths, epochs=row.tuning.epochs)
+    return replace(
+        made, steps=(cut, Step(bits=made.bits, epochs=row.bits_epochs if min(made.bits.values()) < 8 else 0))
+    )
+
+
+def origin(row: Row, model: nn.Module, task: Task, curves: Profile, asked: argparse.Namespace, work: Path) -> nn.Module:
+    """The dense network, trained on for as many epochs."""
+    dense, epochs = cost(curves.graph), row.tuning.epochs + row.bits_epochs
+    made = Plan(
+        structure=curves.graph.structure, planner="origin", steps=(Step(epochs=epochs),), predicted=dense, dense=dense
+    )
+    recipe, folder = replace(row.tuning, distil=0.0), work / "origin"
+    found, _ = compress(
+        model, made, task, recipe=recipe, graph=curves.graph, seed=asked.seed, directory=folder, progress=say
+    )
+    return found
+
+
+def portion(task: Task, samples: int | None) -> Any:
+    assert isinstance(task.train, Batches)
+    return task.train if samples is None else Portion(task.train, samples)
+
+
+def say(stage: str, done: int, total: int, note: str = "") -> None:
+    if note:
+        print(f"{stage} {done}/{total} {note}", flush=True)
+
+
+def scored(model: nn.Module, task: Task) -> dict[str, Any]:
+    """One score per sample, of validation and of test."""
+    return {which: evaluate(model, getattr(task, which), task.score).numpy() for which in ("validation", "test")}
+
+
+def accuracies(right: dict[str, Any]) -> dict[str, Any]:
+    test = score_interval(right["test"])
+    return {
+        "validation": float(np.mean(right["validation"])),
+        "test": test.value,
+        "low": test.low,
+        "high": test.high,
+        "n": test.n,
+    }
+
+
+def drops(rights: dict[str, dict[str, Any]]) -> dict[str, list[float]]:
+    """Points of test accuracy below the dense network and below `origin`, each with its paired 95 % interval."""
+    found = {}
+    for base in ("dense", "origin"):
+        for name in ("pruned", "file"):
+            if base in rights:
+                difference = paired_difference(rights[base]["test"], rights[name]["test"])
+                found[f"{name}_below_{base}"] = [round(100 * value, 2) for value in difference]
+    return found
+
+
+# -- the order
+
+
+def order(asked: argparse.Namespace) -> dict[str, Any]:
+    """The same cuts, one at a time and tuned after each, by score and from input to output: paired over seeds."""
+    row = ROWS["resnet20_macs"]
+    samples = asked.epoch or 5000
+    rows, differences = [], []
+    for seed in range(asked.seed, asked.seed + asked.seeds):
+        model, task, work = network(row.network, row.heldout, asked)
+        curves = curves_of(row, model, asked)
+        made = make_plan(curves, Budget(**row.budget), planner="knapsack", bits=32, order="by_score", epochs=1)
+        made = replace(made, steps=(*(s for s in made.steps if s.widths), Step(epochs=2)))
+        tuned = replace(task, train=portion(task, samples))
+        found: dict[str, Any] = {"seed": seed}
+        rights = {}
+        for name, variant in (("by_score", made), ("in_order", reorder(made, curves, "in_order"))):
+            recipe, folder = Recipe(epochs=1, lr=0.02), work / f"{name}-{seed}"
+            small, _ = compress(
+                model, variant, tuned, recipe=recipe, graph=curves.graph, seed=seed, directory=folder, progress=say
+            )
+            rights[name] = scored(small, task)
+            found[name] = accuracies(rights[name])
+        difference = paired_difference(rights["by_score"]["test"], rights["in_order"]["test"])
+        found["by_score_over_in_order"] = [round(100 * value, 2) for value in difference]
+        differences.append(100 * (found["by_score"]["test"] - found["in_order"]["test"]))
+        rows.append(found)
+        print(found, flush=True)
+    return {"network": row.network, "epoch_samples": samples, "seeds": rows, "difference": spread(differences)}
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Mean over seeds, in points, and its 95 % interval by Student's t."""
+    mean, low, high = paired_difference(np.array(values), np.zeros(len(values)))
+    return {"mean": round(mean, 3), "low": round(low, 3), "high": round(high, 3), "seeds": len(values)}
+
+
+if __name__ == "__main__":
+    main()
