@@ -1,6 +1,7 @@
 """Planners and orders: every row of both tables keeps one contract; exact planners are held against every plan there is."""
 
 import itertools
+import os
 import random
 import re
 import time
@@ -20,7 +21,7 @@ from lamella.planning.asking import Ask
 from lamella.planning.curves import Rung, bit_rungs, group_rungs, monotone, score_at
 from lamella.planning.elimination import Table, TooWideError, aligned, eliminate
 from lamella.planning.products import Network
-from lamella.planning.programs import Linear, Program, Solution
+from lamella.planning.programs import Linear, Program, Solution, nothing_printed
 from lamella.planning.tabling import CostTables
 from lamella.records import dumps, from_plain, loads, to_plain
 from lamella.schema import Budget, Plan, Point, Profile
@@ -253,10 +254,8 @@ def test_depth_prior_spares_early_layers():
 
 
 def test_out_of_time_gives_the_best_so_far(monkeypatch, option_a):
-    from lamella.planning import solving
-
     profile = measured(option_a)
-    monkeypatch.setattr(solving, "best_bound", lambda *_: None)
+    monkeypatch.setattr("lamella.planning.tabling.LARGEST", 1)  # too wide for prices
     monkeypatch.setattr(Program, "minimize", lambda *_, **__: Solution(None, True, np.inf, 0.05, True))
     made = plan(profile, Budget(bytes="30%"), planner="knapsack", time_limit=0.01)
     assert made.proof.status == "time limit"
@@ -272,15 +271,25 @@ def test_a_real_time_limit_leaves_a_plan_within_the_budget(option_a):
     assert made.proof.bound <= made.proof.value
 
 
-def test_parting_by_streams_proves_what_one_program_proves(monkeypatch, option_a):
-    from lamella.planning import solving
-
+@pytest.mark.parametrize("align", [1, 2])
+def test_parts_windows_and_one_program_prove_the_same(monkeypatch, option_a, align):
     profile, budget = measured(option_a, seed=5), Budget(bytes="12%", macs="45%", memory="80%")
-    parted = plan(profile, budget, planner="knapsack", gap=1e-4).proof
-    monkeypatch.setattr(solving, "STREAM", 10**6)
-    whole = plan(profile, budget, planner="knapsack", gap=1e-4).proof
-    assert parted.value == pytest.approx(whole.value, rel=2e-4)
-    assert max(parted.gap, whole.gap) <= 1e-4
+    options = {"planner": "knapsack", "gap": 1e-4, "align": align}
+    proofs = [plan(profile, budget, **options).proof]
+    monkeypatch.setattr("lamella.planning.solving.STREAM", 10**6)
+    proofs.append(plan(profile, budget, **options).proof)
+    monkeypatch.setattr("lamella.planning.tabling.LARGEST", 1)
+    proofs.append(plan(profile, budget, **options).proof)
+    assert [p.value for p in proofs] == pytest.approx([proofs[0].value] * 3, rel=2e-4)
+    assert max(p.gap for p in proofs) <= 1e-4
+
+
+def test_nothing_is_printed_by_the_solver(capfd):
+    """HiGHS reports on a candidate that its own tolerances refuse, whatever it is told."""
+    with nothing_printed():
+        os.write(1, b"a line from C")
+    print("ours")
+    assert capfd.readouterr().out == "ours\n"
 
 
 def test_fifty_groups_are_solved_quickly():
@@ -460,7 +469,7 @@ def test_programs_and_tables_count_as_costs_do(name):
         summed, fixed = total_of(tables, w, b), forced(ask, widths, bits, w, b)
         for each in ("params", "macs", "bytes"):
             slack = len(bits) if each == "bytes" else 1e-3  # packed bytes are rounded up, layer by layer
-            assert summed[each] == pytest.approx(getattr(true, each), abs=slack)
+            assert summed[each] == pytest.approx(getattr(true, each), abs=1e-3)
             assert fixed[each] == pytest.approx(getattr(true, each), abs=slack)
 
 

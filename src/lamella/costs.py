@@ -61,7 +61,7 @@ def _layer_cost(graph: Graph, layer: Layer, full: Mapping[str, int], bits: Mappi
     macs = numel(graph.parameter_of[layer.weight], full) * layer.positions if layer.weight else 0
     positions = max(1, layer.positions // max(1, layer.calls))
     memory = 4 * layer.outputs.at(full) * positions
-    return Cost(params=params, macs=macs, bytes=_layer_bytes(graph, layer, full, bits), memory=memory)
+    return Cost(params=params, macs=macs, bytes=layer_bytes(graph, layer, full, bits), memory=memory)
 
 
 def stored_bits(bits: int) -> int:
@@ -77,8 +77,10 @@ def numel(parameter: Parameter, widths: Mapping[str, int]) -> int:
     return product
 
 
-def _layer_bytes(graph: Graph, layer: Layer, widths: Mapping[str, int], bits: Mapping[str, int]) -> int:
-    """A batch norm becomes the bias of the layer before it; a quantized layer has a scale per output channel and an int32 bias."""
+def layer_bytes(graph: Graph, layer: Layer, widths: Mapping[str, int], bits: Mapping[str, int]) -> int:
+    """A layer's bytes at these widths of all groups.
+
+    A batch norm becomes the bias of the layer before it; a quantized layer has a scale per output channel and an int32 bias."""
     outputs = layer.outputs.at(widths)
     if layer.kind == "batch_norm":
         return 0 if _has_bias(graph, layer) else 4 * outputs

@@ -63,12 +63,3 @@ def value_of(draft: Draft) -> float:
     """Its value of the objective."""
     assert draft.proof is not None
     return draft.proof.value
-
-
-def better(a: Draft, b: Draft) -> Draft:
-    """The draft of lower value, with what is proved of both together."""
-    assert a.proof is not None
-    assert b.proof is not None
-    late = "time limit" in (a.proof.status, b.proof.status)
-    best = min((a, b), key=value_of)
-    return proven(a.proof.objective, best, min(a.proof.bound, b.proof.bound), timed_out=late)

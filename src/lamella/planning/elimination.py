@@ -12,7 +12,6 @@ any tables; quick where the network of variables is thin, which chains and resid
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -43,14 +42,25 @@ class Bucket:
 
     name: str
     names: tuple[str, ...]
+    terms: list[Floats]  # views of the terms' arrays, aligned with `names`
     total: Floats
     message: Table
     parent: "Bucket | None" = None
     best: Floats | None = None  # per combination, the least sum of everything
 
+    def add_up(self) -> None:
+        """Total and message from the terms as they are now."""
+        self.best = None
+        self.total[...] = 0.0
+        for term in self.terms:
+            np.add(self.total, term, out=self.total)
+        self.total.min(axis=0, out=self.message.values)
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
+    """Valid until the elimination runs again, for its arrays are filled anew then."""
+
     value: float
     choice: dict[str, int]
     buckets: list[Bucket]
@@ -58,37 +68,53 @@ class Result:
     def within(self, names: Sequence[str]) -> Floats:
         """The least sum of everything per combination of these variables, which must share a table."""
         bucket = next(b for b in self.buckets if set(names) <= set(b.names))
-        return least(Table(bucket.names, _belief(bucket)), names)
+        return least(Table(bucket.names, belief(bucket)), names)
+
+
+class Elimination:
+    """The buckets of these tables, made once; the arrays of the tables may be filled anew before each run."""
+
+    def __init__(self, sizes: Mapping[str, int], tables: Sequence[Table], order: Sequence[str] = ()) -> None:
+        """`order`: of elimination, where it is known already. TooWideError where a bucket would be too large."""
+        self.loose = [t for t in tables if not t.names]
+        self.order = tuple(order) or _ordered(sizes, tuple(dict.fromkeys(t.names for t in tables)))
+        self.buckets: list[Bucket] = []
+        left = [t for t in tables if t.names]
+        for name in self.order:
+            used = [t for t in left if name in t.names]
+            bucket = _bucket(name, used, sizes)
+            for child in self.buckets:
+                if child.parent is None and any(child.message is t for t in used):
+                    child.parent = bucket
+            self.buckets.append(bucket)
+            left = [t for t in left if name not in t.names]
+            if bucket.message.names:
+                left.append(bucket.message)
+        self.roots = [b for b in self.buckets if b.parent is None]
+
+    def run(self) -> Result:
+        """The least sum of the tables over all variables."""
+        for bucket in self.buckets:
+            bucket.add_up()
+        value = sum(float(t.values) for t in self.loose) + sum(float(b.message.values) for b in self.roots)
+        for root in self.roots:
+            root.best = root.total + (value - root.total.min())
+        return Result(value, _choice(self.buckets), self.buckets[::-1])
 
 
 def eliminate(sizes: Mapping[str, int], tables: Sequence[Table]) -> Result:
     """The least sum of the tables over all variables. TooWideError where a bucket would be too large."""
-    left, buckets = [t for t in tables if t.names], list[Bucket]()
-    loose = sum(float(t.values) for t in tables if not t.names)
-    for name in _ordered(tuple(sizes.items()), tuple(dict.fromkeys(t.names for t in tables))):
-        used = [t for t in left if name in t.names]
-        names = tuple(dict.fromkeys([name, *(n for t in used for n in t.names)]))
-        total = sum((aligned(t, names) for t in used), np.zeros([sizes[n] for n in names]))
-        message = Table(names[1:], total.min(axis=0))
-        bucket = Bucket(name, names, total, message)
-        for child in buckets:
-            if child.parent is None and any(child.message is t for t in used):
-                child.parent = bucket
-        buckets.append(bucket)
-        left = [t for t in left if name not in t.names]
-        if names[1:]:
-            left.append(message)
-        else:
-            loose += float(message.values)
-    for root in (b for b in buckets if b.parent is None):
-        root.best = root.total + (loose - root.total.min())
-    return Result(loose, _choice(buckets), buckets[::-1])
+    return Elimination(sizes, tables).run()
 
 
-@lru_cache(maxsize=32)  # prices change, what meets what does not
-def _ordered(sizes: tuple[tuple[str, int], ...], scopes: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+def _bucket(name: str, used: Sequence[Table], sizes: Mapping[str, int]) -> Bucket:
+    names = tuple(dict.fromkeys([name, *(n for t in used for n in t.names)]))
+    total = np.zeros([sizes[n] for n in names])
+    return Bucket(name, names, [aligned(t, names) for t in used], total, Table(names[1:], np.zeros(total.shape[1:])))
+
+
+def _ordered(size_of: Mapping[str, int], scopes: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """Smallest bucket first, greedily."""
-    size_of = dict(sizes)
     near = {name: {n for s in scopes if name in s for n in s} | {name} for name in size_of}
     entries = {name: prod(size_of[n] for n in names) for name, names in near.items()}
     order = []
@@ -112,8 +138,8 @@ def _choice(buckets: Sequence[Bucket]) -> dict[str, int]:
     return choice
 
 
-def _belief(bucket: Bucket) -> Floats:
-    """The bucket's own sum and the best that everything else can add."""
+def belief(bucket: Bucket) -> Floats:
+    """Per combination of the bucket's variables, the least sum of everything: its own and the best that the rest can add."""
     chain = [bucket]
     while chain[-1].best is None:
         assert chain[-1].parent is not None
@@ -127,11 +153,9 @@ def _belief(bucket: Bucket) -> Floats:
 
 
 def aligned(table: Table, names: Sequence[str]) -> Floats:
-    """The table with its axes in the order of `names`, of extent 1 where it lacks one."""
+    """A view of the table with its axes in the order of `names`, of extent 1 where it lacks one."""
     order = sorted(range(len(table.names)), key=lambda i: names.index(table.names[i]))
-    values = table.values.transpose(order)
-    shape = iter(values.shape)
-    return values.reshape([next(shape) if n in table.names else 1 for n in names])
+    return table.values.transpose(order)[tuple(slice(None) if n in table.names else None for n in names)]
 
 
 def least(table: Table, names: Sequence[str]) -> Floats:

@@ -13,11 +13,10 @@ Out of time, the best plan so far is returned with its gap; `Plan.proof` says wh
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..errors import BudgetError, LamellaError
+from ..errors import LamellaError
 from ..schema import Group
 from .asking import COSTS, Ask, Draft, limits, over
 from .curves import Rung, bit_rungs, check_curves, group_rungs
-from .drafting import better
 from .modelling import Setting
 from .solving import solved
 
@@ -52,27 +51,17 @@ def knapsack(
         seconds=time_limit,
         gap=gap,
     )
-    draft = _in_float_or_integers(ask, setting, goal, limit_of)
+    draft = solved(ask, _in_integers_or_float(ask, setting, limit_of), goal, limit_of)
     return replace(draft, notes=(f"no curve, so left dense: {', '.join(unmeasured)}",)) if unmeasured else draft
 
 
-def _in_float_or_integers(ask: Ask, setting: Setting, goal: str, limit_of: Mapping[str, float]) -> Draft:
-    """A file holds its layers in float or in integers, never both (decision 0003): the better plan of the two kinds."""
+def _in_integers_or_float(ask: Ask, setting: Setting, limit_of: Mapping[str, float]) -> list[Setting]:
+    """A file holds its layers in float or in integers, never both (decision 0003): two kinds of plans, where both can be."""
     if not setting.bits:
-        return solved(ask, setting, goal, limit_of)
-    in_float = replace(setting, bits={})
+        return [setting]
     in_integers = replace(setting, bits={name: rungs[1:] for name, rungs in setting.bits.items()})
     narrowest = {name: rungs[-1].level for name, rungs in setting.widths.items()}
-    if over(ask, limit_of, narrowest, ask.bits):
-        return solved(ask, in_integers, goal, limit_of)
-    try:
-        first = solved(ask, in_float, goal, limit_of)
-    except BudgetError:
-        return solved(ask, in_integers, goal, limit_of)
-    try:
-        return better(first, solved(ask, in_integers, goal, limit_of))
-    except BudgetError:
-        return first
+    return [in_integers] if over(ask, limit_of, narrowest, ask.bits) else [in_integers, replace(setting, bits={})]
 
 
 def _check(ask: Ask, goal: str, limit_of: Mapping[str, float], align: int) -> None:

@@ -8,7 +8,7 @@
 The size of a weight is a product of sums over groups, and its bytes that product times the layer's bits. The axis with most
 groups stays a sum; the others are written out group by group, joined with the bits, and multiply it: with a column for every
 combination while these are few (a tight relaxation), else by `Program.times` (a short one). Both are exact in integers.
-How bytes follow from elements, outputs and bits is read off `costs.layer_cost`, so that the two can never disagree.
+How bytes follow from elements, outputs and bits is read off `costs.layer_bytes`, so that the two can never disagree.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..costs import cost, layer_cost, numel
+from ..costs import cost, layer_bytes, numel
 from ..schema import Graph, Layer, Parameter, Size
 from .asking import Ask
 from .curves import Rung
@@ -73,7 +73,7 @@ class Network:
         total = Linear()
         rest = float(cost(self.graph).bytes)
         for layer in self.graph.layers:
-            rest -= layer_cost(self.graph, layer.name).bytes
+            rest -= layer_bytes(self.graph, layer, self.graph.widths, {})
             choice = self._bits_of(layer)
             by_bits = self._elements_by_bits(layer, choice)
             outputs = self.program.times(choice, self.size(layer.outputs), *self._range(layer.outputs))
@@ -218,22 +218,27 @@ class Network:
 def byte_rule(graph: Graph, layer: Layer, bits: int) -> tuple[float, float, float]:
     """(a, b, c): a layer's bytes are a x elements + b x outputs + c at these bits, up to the rounding of packed integers.
 
-    The rule has that form; its numbers are found from the cost of a few widths, once per graph.
+    The rule has that form; its numbers are found from the bytes at a few widths, once per graph.
     """
     known: dict[tuple[str, int], tuple[float, float, float]] = graph.__dict__.setdefault("_byte_rules", {})
     if (layer.name, bits) not in known:
-        known[layer.name, bits] = _byte_rule(graph, layer, bits)
+        settings, inverse = _byte_samples(graph, layer)
+        seen = [layer_bytes(graph, layer, widths, {layer.name: bits}) for widths in settings]
+        a, b, c = (inverse @ np.array(seen, dtype=float)).tolist()
+        known[layer.name, bits] = (a, b, c)
     return known[layer.name, bits]
 
 
-def _byte_rule(graph: Graph, layer: Layer, bits: int) -> tuple[float, float, float]:
-    dense = graph.widths
-    settings = [dense]
-    for size, share in ((layer.outputs, 0.25), (layer.inputs, 0.25), (layer.outputs, 0.5)):
-        settings.append(settings[-1] | {g: graph.group_of[g].legal(dense[g] * share) for g in size.groups})
-    weight = graph.parameter_of[layer.weight] if layer.weight else None
-    rows = np.array([[numel(weight, w) if weight else 0, layer.outputs.at(w), 1] for w in settings], dtype=float)
-    seen = [layer_cost(graph, layer.name, w, {layer.name: bits} if bits < 32 else {}).bytes for w in settings]
-    scale = np.maximum(np.abs(rows).max(axis=0), 1.0)
-    found = np.linalg.lstsq(rows / scale, np.array(seen, dtype=float), rcond=None)[0] / scale
-    return float(found[0]), float(found[1]), float(found[2])
+def _byte_samples(graph: Graph, layer: Layer) -> tuple[list[dict[str, int]], Any]:
+    """Widths at which to look at a layer's bytes, and the matrix that makes a rule of what is seen; once per graph."""
+    known: dict[str, tuple[list[dict[str, int]], Any]] = graph.__dict__.setdefault("_byte_samples", {})
+    if layer.name not in known:
+        dense = graph.widths
+        settings = [dense]
+        for size, share in ((layer.outputs, 0.25), (layer.inputs, 0.25), (layer.outputs, 0.5)):
+            settings.append(settings[-1] | {g: graph.group_of[g].legal(dense[g] * share) for g in size.groups})
+        weight = graph.parameter_of[layer.weight] if layer.weight else None
+        rows = np.array([[numel(weight, w) if weight else 0, layer.outputs.at(w), 1] for w in settings], dtype=float)
+        scale = np.maximum(np.abs(rows).max(axis=0), 1.0)
+        known[layer.name] = (settings, np.linalg.pinv(rows / scale) / scale[:, None])
+    return known[layer.name]

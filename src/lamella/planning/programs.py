@@ -14,11 +14,17 @@ the convex hull of "option i, and size anywhere in its range". Both stay small: 
 width and bits takes two columns per (width, bits), however many groups the sum has.
 """
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Key = TypeVar("Key")
 
 
 @dataclass(slots=True)
@@ -37,6 +43,10 @@ class Linear:
             self.terms[column] = self.terms.get(column, 0.0) + times * value
         self.constant += times * other.constant
         return self
+
+    def at(self, values: Floats) -> float:
+        """The value where the columns have these."""
+        return self.constant + sum(times * float(values[column]) for column, times in self.terms.items())
 
     def __rmul__(self, times: float) -> "Linear":
         return Linear({c: times * v for c, v in self.terms.items()}, times * self.constant)
@@ -66,7 +76,7 @@ class Pick:
 class Solution:
     """`values` is None where no solution was found; `possible` False where it is proved that there is none."""
 
-    values: np.ndarray[Any, np.dtype[np.float64]] | None
+    values: Floats | None
     possible: bool
     value: float
     bound: float
@@ -78,6 +88,12 @@ class Solution:
         if not pick.columns:
             return pick.options[0]
         return pick.options[int(np.argmax(self.values[list(pick.columns)]))]
+
+    def one_of(self, takens: Mapping[Key, Linear]) -> Key:
+        """The key of which the sum is 1 (of those of all others 0)."""
+        values = self.values
+        assert values is not None
+        return max(takens, key=lambda key: takens[key].at(values))
 
 
 class Program:
@@ -152,13 +168,14 @@ class Program:
         if n == 0:
             good = all(low <= 1e-9 and high >= -1e-9 for _, low, high in self.rows)
             return Solution(np.zeros(0) if good else None, good, objective.constant, objective.constant, False)
-        found = milp(
-            weights,
-            integrality=np.array(self.integer),
-            bounds=Bounds(np.zeros(n), np.array(self.upper)),
-            constraints=self._constraints(n),
-            options={"time_limit": seconds, "mip_rel_gap": gap},
-        )
+        with nothing_printed():
+            found = milp(
+                weights,
+                integrality=np.array(self.integer),
+                bounds=Bounds(np.zeros(n), np.array(self.upper)),
+                constraints=self._constraints(n),
+                options={"time_limit": seconds, "mip_rel_gap": gap},
+            )
         bound = found.mip_dual_bound
         known = bound is not None and np.isfinite(bound)
         bound = float(bound) + objective.constant if known else -np.inf
@@ -174,6 +191,20 @@ class Program:
         matrix = csr_array((value, (row, column)), shape=(len(self.rows), n))
         low, high = np.array([r[1] for r in self.rows]), np.array([r[2] for r in self.rows])
         return LinearConstraint(matrix, low, high)
+
+
+@contextmanager
+def nothing_printed() -> Iterator[None]:
+    """HiGHS prints a line of its own at times, whatever it is told, into what may be somebody's JSON."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def weighted(parts: Sequence[Linear], weights: Sequence[float]) -> Linear:

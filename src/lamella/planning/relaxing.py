@@ -1,7 +1,7 @@
 """A bound on every plan, and what each choice costs at best: limits turned into prices, the rest solved exactly.
 
-    tables = CostTables(ask, widths, bits, factors)             # every cost as a sum of small tables
-    bound = best_bound(tables, "max_drop", {"bytes": 109034})   # None where the network of groups is too wide for it
+    pricing = Pricing.of(CostTables(ask, widths, bits, factors))
+    bound = best_bound(pricing, "max_drop", {"bytes": 109034})
     bound.value                                                 # no plan does better
     bound.widths["conv1"]                                       # per width of the group: no plan with it does better than this
     bound.candidate                                             # the best plan met on the way that keeps every limit, or None
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .elimination import Floats, Result, Table, TooWideError, eliminate
-from .tabling import CostTables, Term
+from .elimination import IMPOSSIBLE, Floats
+from .pricing import Priced, Pricing
 
 ROUNDS = 60
 ENOUGH = 3e-4  # of the bound: where the search for prices stops
@@ -25,13 +25,13 @@ STEEPEST = 30.0  # the highest price of a limit, as a multiple of what the goal 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What the prices prove, per level of every group and layer, the best plan met that keeps the limits, and the prices."""
+    """What the prices prove, per level that is left of every variable, the best plan met that keeps the limits, and the prices."""
 
     value: float
     widths: dict[str, Floats]
-    bits: dict[str, Floats]
     candidate: "Candidate | None"
     prices: Floats
+    top: float  # no price is above this
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,80 +43,66 @@ class Candidate:
     bits: dict[str, int]
 
 
-def best_bound(tables: CostTables, goal: str, limits: Mapping[str, float], before: Bound | None = None) -> Bound | None:
-    """The highest bound that prices on these limits give for minimizing `goal`. `before`: where the search may start."""
-    try:
-        return _Search(tables, goal, limits).run(before)
-    except TooWideError:
-        return None
+def best_bound(
+    pricing: Pricing, goal: str, limits: Mapping[str, float], before: Bound | None = None, enough: float = np.inf
+) -> Bound:
+    """The highest bound that prices on these limits give for minimizing `goal`, or the first above `enough`.
+
+    `before`: where the search may start. The pricing stands at the best prices afterwards.
+    """
+    return _Search(pricing, goal, limits, enough).run(before)
 
 
 class _Search:
-    def __init__(self, tables: CostTables, goal: str, limits: Mapping[str, float]) -> None:
-        self.tables, self.goal, self.names = tables, goal, list(limits)
+    def __init__(self, pricing: Pricing, goal: str, limits: Mapping[str, float], enough: float) -> None:
+        self.pricing, self.goal, self.names, self.enough = pricing, goal, list(limits), enough
+        self.keys = ["points" if n == "max_drop" else n for n in self.names]
         self.limits = np.array([limits[n] for n in self.names])
         self.cuts: list[tuple[float, Floats, Floats]] = []  # bound, prices, slope
         self.best = (-np.inf, np.zeros(len(limits)))
         self.candidate: Candidate | None = None
 
     def run(self, before: Bound | None) -> Bound:
-        top = STEEPEST * max(1e-3, self.tables.span(self.goal))
+        top = STEEPEST * max(1e-3, self.pricing.span(self.goal)) if before is None else before.top
         prices = np.zeros(len(self.names)) if before is None else before.prices
         for round_ in range(ROUNDS):
             self._evaluate(prices)
-            if not self.names:
+            if not self.names or self.best[0] > min(self.enough, IMPOSSIBLE / 2):
                 break
             ceiling, aim = self._model(top)
             if ceiling - self.best[0] <= ENOUGH * abs(ceiling):
                 break
             prices = aim if round_ < 2 else 0.5 * aim + 0.5 * self.best[1]  # half way: the model oscillates
-        return self._bound()
+        value, _ = self._priced(self.best[1])
+        offset = value - self.pricing.value
+        widths = {name: costs + offset for name, costs in self.pricing.width_costs().items()}
+        return Bound(value, widths, self.candidate, self.best[1], top)
 
-    def _weights(self, prices: Floats) -> dict[str, float]:
+    def _priced(self, prices: Floats) -> tuple[float, Priced]:
         weights = dict.fromkeys([self.goal], 1.0)
-        for name, price, limit in zip(self.names, prices, self.limits, strict=True):
-            key = "points" if name == "max_drop" else name
+        for key, price, limit in zip(self.keys, prices, self.limits, strict=True):
             weights[key] = weights.get(key, 0.0) + price / limit
-        return weights
-
-    def _solved(self, prices: Floats) -> tuple[float, Result, list[tuple[Term, Floats]]]:
-        weights = self._weights(prices)
-        weighed = [(t, t.weighed(weights)) for t in self.tables.terms]
-        result = eliminate(self.tables.sizes, [*self.tables.ties, *(Table(t.names, w.min(-1)) for t, w in weighed)])
-        constant = sum(w * self.tables.constant.get(n, 0.0) for n, w in weights.items())
-        return result.value + constant - float(prices.sum()), result, weighed
+        priced = self.pricing.at(weights)
+        return priced.value - float(prices.sum()), priced
 
     def _evaluate(self, prices: Floats) -> None:
-        value, result, weighed = self._solved(prices)
-        reached = self.tables.reached(result.choice, weighed)
-        keys = ["points" if n == "max_drop" else n for n in self.names]
-        excess = np.array([reached[k] for k in keys]) / self.limits - 1
+        value, priced = self._priced(prices)
+        excess = np.array([priced.reached[k] for k in self.keys]) / self.limits - 1
         self.cuts.append((value, prices, excess))
         if value > self.best[0]:
             self.best = (value, prices)
-        if (excess <= 0).all() and (self.candidate is None or reached[self.goal] < self.candidate.value):
-            widths = {name: result.choice[name] for name in self.tables.widths}
-            self.candidate = Candidate(reached[self.goal], widths, self.tables.bits_chosen(result.choice, weighed))
+        reached = priced.reached[self.goal]
+        possible = value < IMPOSSIBLE / 2 and (excess <= 0).all()
+        if possible and (self.candidate is None or reached < self.candidate.value):
+            self.candidate = Candidate(reached, priced.widths, priced.bits)
 
     def _model(self, top: float) -> tuple[float, Floats]:
         """The most that any prices can give, as the cuts so far know it, and where."""
-        from scipy.optimize import linprog  # not at the top: see programs
+        from scipy.optimize import Bounds, LinearConstraint, milp  # not at the top: see programs
 
         n = len(self.names)
         rows = np.array([[*(-slope), 1.0] for _, _, slope in self.cuts])
         sides = np.array([value - float(slope @ prices) for value, prices, slope in self.cuts])
-        found = linprog([0.0] * n + [-1.0], A_ub=rows, b_ub=sides, bounds=[(0, top)] * n + [(None, None)])
+        bounds = Bounds([0.0] * n + [-np.inf], [top] * n + [np.inf])
+        found = milp([0.0] * n + [-1.0], constraints=LinearConstraint(rows, -np.inf, sides), bounds=bounds)
         return -float(found.fun), np.asarray(found.x[:n])
-
-    def _bound(self) -> Bound:
-        value, result, weighed = self._solved(self.best[1])
-        offset = value - result.value
-        widths = {name: result.within((name,)) + offset for name in self.tables.widths}
-        bits = {}
-        for term, costs in weighed:
-            if term.layer is not None:
-                others = (
-                    result.within(term.names) - costs.min(-1) if term.names else np.array(result.value - costs.min())
-                )
-                bits[term.layer] = (others[..., None] + costs).reshape(-1, costs.shape[-1]).min(0) + offset
-        return Bound(value, widths, bits, self.candidate, self.best[1])

@@ -4,25 +4,26 @@
     tables.terms      # conv2: over (conv1, conv2) and the layer's bits, arrays for params, macs, bytes, points ...
     tables.ties       # conv1 + layer2.0.conv2 = sum0: a size over several groups becomes a variable, tied to its parts
     tables.keep_memory(limit)      # ties that forbid what does not fit
-    tables.at("conv1", 3)          # the same with a group at its fourth width
+    tables.keep_multiples(8)       # ties that forbid what is not aligned
 
 Names of costs are those of a Budget; `max_drop` is what a planner minimizes (factors and doubt in it), `points` the drop.
 """
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ..costs import cost, layer_cost
+from ..costs import cost, layer_bytes
 from ..schema import Layer, Parameter, Size
 from .asking import Ask
 from .curves import Rung
 from .elimination import IMPOSSIBLE, LARGEST, Floats, Table, TooWideError
 from .products import byte_rule
+
+COSTS = ("max_drop", "points", "params", "macs", "bytes", "latency_ms")
 
 
 @dataclass(slots=True)
@@ -36,11 +37,10 @@ class Term:
     def add(self, name: str, values: Floats) -> None:
         self.costs[name] = self.costs[name] + values if name in self.costs else values
 
-    def weighed(self, weights: Mapping[str, float]) -> Floats:
-        """The weighted sum of the costs that have a weight."""
-        found = [weights[n] * values for n, values in self.costs.items() if weights.get(n)]
-        like = next(iter(self.costs.values()))
-        return np.asarray(sum(found, np.zeros(like.shape)))
+    def stacked(self) -> Floats:
+        """All of `COSTS` in one array: cost, bits, widths."""
+        zero = np.zeros_like(next(iter(self.costs.values())))
+        return np.stack([np.moveaxis(self.costs.get(name, zero), -1, 0) for name in COSTS])
 
 
 class CostTables:
@@ -74,43 +74,6 @@ class CostTables:
         ends = [{*x.inputs.groups, *x.outputs.groups} for x in self.graph.layers if x.weight and x.positions]
         return {name: sum(name in groups for groups in ends) for name in self.widths}
 
-    def at(self, group: str, index: int) -> "CostTables":
-        """The same tables with a group at one of its levels."""
-        found = copy(self)
-        kept = self.rungs[group][index : index + 1]
-        found.rungs, found.widths = {**self.rungs, group: kept}, {**self.widths, group: kept}
-        found.level, found.sizes = {**self.level, group: self.level[group][index : index + 1]}, {**self.sizes, group: 1}
-
-        def cut(names: tuple[str, ...], values: Floats) -> Floats:
-            return values.take([index], axis=names.index(group)) if group in names else values
-
-        found.ties = [Table(t.names, cut(t.names, t.values)) for t in self.ties]
-        found._by_names = {
-            key: Term(t.names, t.layer, {n: cut(t.names, v) for n, v in t.costs.items()})
-            for key, t in self._by_names.items()
-        }
-        return found
-
-    def span(self, goal: str) -> float:
-        """How far the goal can range."""
-        spread = sum(float(t.costs[goal].max() - t.costs[goal].min()) for t in self.terms if goal in t.costs)
-        return spread + abs(self.constant.get(goal, 0.0)) * 1e-3
-
-    def reached(self, choice: Mapping[str, int], weighed: Sequence[tuple[Term, Floats]]) -> dict[str, float]:
-        """Every cost at this choice, the bits being those of least weight."""
-        total = dict(self.constant)
-        for term, weights in weighed:
-            index = tuple(choice[n] for n in term.names)
-            best = int(np.argmin(weights[index]))
-            for name, values in term.costs.items():
-                total[name] = total.get(name, 0.0) + float(values[(*index, best)])
-        return total
-
-    def bits_chosen(self, choice: Mapping[str, int], weighed: Sequence[tuple[Term, Floats]]) -> dict[str, int]:
-        """Per layer that has a choice of bits, the index of least weight."""
-        found = [(t.layer, w[tuple(choice[n] for n in t.names)]) for t, w in weighed if t.layer is not None]
-        return {layer: int(np.argmin(each)) for layer, each in found}
-
     def keep_memory(self, limit: float) -> None:
         """Forbid the widths at which live activations exceed the limit: a table per moment, over the few groups alive then.
 
@@ -141,6 +104,15 @@ class CostTables:
             total = total + values.reshape([-1 if n == group else 1 for n in names])
         self.ties.append(Table(names, np.where(total > most, IMPOSSIBLE, 0.0)))
 
+    def keep_multiples(self, step: int) -> None:
+        """Forbid what makes a size that layers see neither a multiple of the step nor dense."""
+        dense = self.graph.widths
+        for size in dict.fromkeys(s for x in self.graph.layers if x.weight for s in (x.inputs, x.outputs)):
+            name, values = self._variable(size)
+            if name is not None:
+                odd = (values % step != 0) & (values != size.at(dense))
+                self.ties.append(Table((name,), np.where(odd, IMPOSSIBLE, 0.0)))
+
     def _build(self) -> None:
         for name, rungs in self.rungs.items():
             drop = np.array([r.drop for r in rungs])[:, None]
@@ -152,9 +124,10 @@ class CostTables:
         for parameter in self.graph.parameters:
             if parameter.trained and parameter.name not in weights:
                 self._parameter(parameter)
+        dense = self.graph.widths
         self.constant["bytes"] = float(cost(self.graph).bytes)
         for layer in self.graph.layers:
-            self.constant["bytes"] -= layer_cost(self.graph, layer.name).bytes
+            self.constant["bytes"] -= layer_bytes(self.graph, layer, dense, {})
             self._layer(layer, first=layer.weight is not None and weights.get(layer.weight) is layer)
         if self.ask.latency is not None:
             self.constant["latency_ms"] = self.ask.latency.constant_ms(self.graph)
@@ -192,7 +165,8 @@ class CostTables:
         outputs = np.broadcast_to(sizes[len(axes)], shape)
         name = layer.name if rungs else None
         rules = [byte_rule(self.graph, layer, b) for b in levels]
-        self._put(names, name, "bytes", np.stack([a * elements + b * outputs + c for a, b, c in rules], -1))
+        stored = np.stack([a * elements + b * outputs + c for a, b, c in rules], -1)
+        self._put(names, name, "bytes", np.ceil(stored - 1e-3))  # packed integers fill whole bytes
         if weight:
             same = np.repeat(elements[..., None], len(levels), -1)
             self._put(names, name, "macs", same * layer.positions)

@@ -198,5 +198,6 @@ class Graph:
     def check_widths(self, widths: Mapping[str, int]) -> None:
         for name, width in widths.items():
             check(name in self.group_of, f"[{name!r}]", "no such group in this model")
-            with with_context(f"[{name!r}]"):
-                self.group_of[name].check_width(width)
+            if width != self.group_of[name].width:
+                with with_context(f"[{name!r}]"):
+                    self.group_of[name].check_width(width)
