@@ -220,6 +220,19 @@ def test_a_step_draws_as_many_levels_as_it_is_told():
         assert len(stage.make()(task.train.inputs[:2])) == 2 + count
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_levels_that_the_first_step_does_not_draw_are_trained_later(optimizer):
+    model, graph, task = problem()
+    options = {
+        "tuning": Recipe(epochs=4, lr=0.05, optimizer=optimizer),
+        "teaching": Teaching(at_random=1),
+        "graph": graph,
+    }
+    net = elasticize(model, (0.5, 0.35, 0.2), task, **options)
+    fresh = nest(model, graph, net.levels, task.example_inputs)
+    assert all(not torch.equal(a.vectors, b.vectors) for a, b in zip(net.own, fresh.own, strict=True))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [({"teacher": "core"}, "unknown teacher 'core'"), ({"labels": 2}, "not a share"), ({"temperature": 0}, "positive")],
