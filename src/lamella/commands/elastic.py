@@ -1,7 +1,7 @@
 """lamella elasticize and lamella serve-levels: nested levels in one set of weights, and how they serve.
 
 lamella elasticize RUN --recipe sandwich --epochs 8 --teach teacher=dense
-lamella elasticize RUN --level core=0.5 --level planned=plan.json
+lamella elasticize RUN --level core=0.5 --level planned=plan.json --level fast=latency_ms=40% --round-to aligned
 lamella serve-levels RUN --load 0.7 --precision int8 --picture day.svg
 """
 
@@ -23,10 +23,21 @@ def elasticize(
     level: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=RATIO (the fraction of channels that leaves) or NAME=PLAN.json. Repeatable [default: three "
-            "rounds of 20 %]. The dense network is always the last level."
+            help="NAME=RATIO (the fraction of channels that leaves), NAME=PLAN.json, or NAME=COST=AMOUNT for the widest that "
+            "keeps it (latency_ms=50%, params, macs, bytes, memory; comma separated). Repeatable [default: three rounds of "
+            "20 %]. The dense network is always the last level."
         ),
     ] = None,
+    round_to: Annotated[
+        str | None,
+        typer.Option(
+            help="Widths in whole steps: a number, aligned (what CPU runtimes like), or measured (on this machine) [default: as "
+            "the run was traced]."
+        ),
+    ] = None,
+    allow_slower: Annotated[
+        bool, typer.Option("--allow-slower", help="Accept levels that are slower than a larger one.")
+    ] = False,
     recipe: Annotated[str, typer.Option(help="sandwich, grow or none.")] = "sandwich",
     epochs: Annotated[
         int, typer.Option(min=0, help="Epochs of each stage of training (grow: one stage per level).")
@@ -50,17 +61,21 @@ def elasticize(
     """Make nested levels in one set of weights, train them, and write them as ONNX files. Resumes where it was."""
     from ..elasticity import Teaching
     from ..sessions import named_values, options_of, resume
-    from ..stages.elastic import elasticized, settings_of
+    from ..stages.elastic import elasticized
+    from ..stages.levels import drafted, settings_of
     from ..training import Recipe
 
     with working(run, quiet) as progress:
+        session = resume(run)
         levels = settings_of(named_values(level, "--level")) if level else None
+        options = options_of(Teaching, teach or (), "--teach")
+        draft = drafted(session, levels, round_to=round_to, allow_slower=allow_slower, progress=progress)
         family: Family = elasticized(
-            resume(run),
-            levels,
+            session,
+            draft,
             recipe,
             Recipe(epochs=epochs, lr=lr),
-            teaching=options_of(Teaching, teach or (), "--teach"),
+            teaching=options,
             own=tuple(own or ()),
             tuning_samples=tuning_samples,
             progress=progress,

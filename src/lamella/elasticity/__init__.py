@@ -12,7 +12,7 @@ the views, `recipes` trains them, `teaching` says who teaches; `lamella.serving`
 
 from .building import elasticize, nest
 from .keeping import load_elastic, save_elastic
-from .levels import FULL, ROUNDS, Settings, make_levels
+from .levels import FULL, ROUNDS, Settings, make_levels, widths_at
 from .networks import ElasticModel
 from .publishing import publish
 from .recipes import RECIPES
@@ -32,4 +32,5 @@ __all__ = [
     "nest",
     "publish",
     "save_elastic",
+    "widths_at",
 ]

@@ -20,7 +20,7 @@ from ..schema import Level
 from ..serving import Clock, Day, Governor, OnnxFamily, Policy, day_of, open_family, serve
 from ..sessions import Session
 from ..training import Task
-from .elastic import FOLDER
+from .levels import FOLDER
 
 REQUESTS = 1000  # samples that a day asks for, again and again
 
