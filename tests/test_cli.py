@@ -346,3 +346,16 @@ def test_the_recipe_and_the_removal_are_asked_for_by_name(nets):
     done = run("compress", "r", "--recipe", "distil=0.5", "--removal", "soft", "--tuning-samples", "64", "--json")
     assert done.exit_code == 0, done.exception
     assert json.loads(done.stdout)["history"][-1]["name"] == "3 bits"
+
+
+def test_a_shorthand_and_its_pair_must_agree():
+    from lamella.compression import TUNING
+    from lamella.sessions import recipe_of
+
+    assert recipe_of([], TUNING).lr == 0.02
+    assert recipe_of(["lr=0.1"], TUNING, lr=None).lr == recipe_of([], TUNING, lr=0.1).lr == 0.1
+    assert recipe_of(["lr=0.1", "momentum=0.5"], TUNING, lr=0.1).momentum == 0.5
+    with pytest.raises(LamellaError, match=r"--lr 0\.1 and --recipe lr=0\.2 say different things\. Give one of them"):
+        recipe_of(["lr=0.2"], TUNING, lr=0.1)
+    with pytest.raises(LamellaError, match=r"--recipe lr=0\.3 and --recipe lr=0\.2 say different"):
+        recipe_of(["lr=0.3", "lr=0.2"], TUNING)

@@ -24,7 +24,7 @@ from torch import nn
 from .errors import LamellaError, MismatchError, RunError, unknown_name
 from .profiling import Sweep
 from .proof import line_of
-from .records import from_plain, load_record, save_record
+from .records import from_plain, load_record, save_record, to_plain
 from .runs import read_text
 from .schema import FILES, Graph, RunInfo
 from .storage import load_tensors, save_tensors
@@ -313,15 +313,23 @@ def options_of(kind: type[R], pairs: Iterable[str], option: str, **given: Any) -
     return from_plain(values, kind)
 
 
-def recipe_of(pairs: Iterable[str], **given: Any) -> Recipe:
-    """The recipe that NAME=VALUE pairs describe, over `given`. LamellaError for a name it does not have, RecordError for a value."""
+def recipe_of(pairs: Iterable[str], defaults: Recipe, **shorthands: Any) -> Recipe:
+    """The recipe that NAME=VALUE pairs describe, over `defaults`; a shorthand that is not None is a pair of its own name.
+
+    LamellaError for a name it does not have and for a pair that a shorthand contradicts, RecordError for a value.
+    """
     known = {f.name for f in fields(Recipe)} - {"epochs"}
-    values = dict(given)
+    values = {name: value for name, value in shorthands.items() if value is not None}
     for name, text in named_values(pairs, "--recipe"):
         if name not in known:
             raise LamellaError(unknown_name("option of the recipe", name, known))
-        values[name] = parsed(text)
-    return from_plain({"epochs": 1, **values}, Recipe)
+        value = parsed(text)
+        if values.setdefault(name, value) != value:
+            where = (
+                f"--{name} {values[name]}" if shorthands.get(name) is not None else f"--recipe {name}={values[name]}"
+            )
+            raise LamellaError(f"{where} and --recipe {name}={text} say different things. Give one of them.")
+    return from_plain({**to_plain(defaults), **values}, Recipe)
 
 
 def named_values(pairs: Iterable[str], option: str, known: Sequence[str] = ()) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 lamella compress RUN --recipe lr=0.01 --recipe distil=0.5 --removal soft
 lamella compress RUN --replan 4
+lamella compress RUN --devices 2 --precision bf16-mixed
 lamella compress RUN --control origin --control in_order --seeds 3
 """
 
@@ -22,7 +23,17 @@ def compress(
             help="NAME=VALUE of the tuning: lr=0.02, optimizer=adamw, label_smoothing=0.1, distil=0.5, patience=2, ... Repeatable."
         ),
     ] = None,
-    lr: Annotated[float, typer.Option(help="Learning rate of the tuning.")] = 0.02,
+    lr: Annotated[float | None, typer.Option(help="Short for --recipe lr=RATE [default: 0.02].")] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Short for --recipe devices=N: tune on so many GPUs, or CPU processes where there is none. Needs the extra fabric.",
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Short for --recipe precision=P: 32-true or bf16-mixed. Needs the extra fabric.")
+    ] = None,
     removal: Annotated[
         str,
         typer.Option(
@@ -43,6 +54,7 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     """Walk the plan: narrow, tune, measure, step by step. Resumes where it was."""
+    from ..compression import TUNING
     from ..sessions import recipe_of, resume
     from ..stages import Way, compressed
     from ..stages.controls import controlled
@@ -50,7 +62,8 @@ def compress(
 
     with working(run, quiet) as progress:
         session = resume(run)
-        way = Way(recipe_of(recipe or [], lr=lr), tuning_samples, removal)
+        tuning = recipe_of(recipe or [], TUNING, lr=lr, devices=devices, precision=precision)
+        way = Way(tuning, tuning_samples, removal)
         if control:
             found = controlled(session, way, control, seeds, progress)
             show(trials_view(found), to_plain(found), quiet=quiet, as_json=as_json)

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,9 +13,10 @@ from torch import nn
 from ..errors import DivergedError, LamellaError, with_context
 from .checkpoints import Best, identify, resume, save
 from .evaluation import evaluate, modes_kept
-from .layouts import Layout, layout_for
+from .layouts import layout_for
 from .loaders import Loader, Task, device_of, empty_loader, mixed, on_device
 from .objectives import Objective, objective
+from .placing import Place, placed
 from .recipes import Recipe, make_optimizer, rate_at
 
 
@@ -48,28 +50,61 @@ def fit(
     `after_batch(index, before, after)`, the shares of the training done, which may change the weights; patience begins once it
     has done so (`after_batch.until`). `teacher` answers where the recipe distils. DataError: an empty loader. DivergedError: a
     loss or weights that are not finite. MismatchError: a checkpoint of another training.
+
+    Where the recipe names devices or a precision, that is where it trains (`placing`); the model is back on its own device afterwards.
+    With several devices `on_epoch` hears of the epochs at the end, and a batch norm sees a device's share of the batch.
     """
-    loss = objective(task.loss, recipe, teacher)
-    optimizer = make_optimizer(model, recipe)
-    identity = identify(model, recipe, seed) if checkpoint else {}
+
+    def epochs(place: Place) -> Iterator[tuple[int, float]]:
+        loss, optimizer = objective(task.loss, recipe, teacher), make_optimizer(model, recipe)
+        return _epochs(_Course(model, task, recipe, seed, place, after_batch), loss, optimizer, checkpoint)
+
+    for done, mean_loss in placed(epochs, model, recipe):
+        if on_epoch:
+            on_epoch(done, mean_loss)
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """What does not change in the course of a training."""
+
+    model: nn.Module
+    task: Task
+    recipe: Recipe
+    seed: int
+    place: Place
+    after_batch: AfterBatch | None
+
+
+def _epochs(
+    course: _Course, loss: Objective, optimizer: torch.optim.Optimizer, checkpoint: str | Path | None
+) -> Iterator[tuple[int, float]]:
+    """Train, and after every epoch give the number done and the mean loss."""
+    model, task, recipe, place = course.model, course.task, course.recipe, course.place
+    identity = identify(model, recipe, course.seed) if checkpoint else {}
     done, best = resume(checkpoint, identity, model, optimizer) if checkpoint else (0, None)
+    called = place.wrapped(model)
     for epoch in range(done, recipe.epochs):
         if best and epoch - best.epoch >= (recipe.patience or recipe.epochs):
             break
-        batches, rates = one_epoch(task.train, seed, epoch), rates_of(task.train, recipe, epoch)
-        shares = _shares(task.train, recipe, epoch, after_batch)
-        with with_context(f"fit, epoch {epoch + 1}"), _training_mode(model), seeded(seed, epoch, device_of(model)):
-            mean_loss = _train_epoch(model, batches, loss, optimizer, rates, shares)
+        with with_context(f"fit, epoch {epoch + 1}"), _training_mode(model), _drawing(course, epoch):
+            mean_loss = _train_epoch(course, called, loss, optimizer, epoch)
+            place.settle(model)
             _check_weights(model)
-        if recipe.patience and (epoch + 1) / recipe.epochs >= (after_batch.until if after_batch else 0):
+        if recipe.patience and (epoch + 1) / recipe.epochs >= (course.after_batch.until if course.after_batch else 0):
             best = _better(best, epoch + 1, model, task)
-        if checkpoint:
+        if checkpoint and place.rank == 0:
             save(checkpoint, identity, model, optimizer, epoch + 1, best)
-        if on_epoch:
-            on_epoch(epoch + 1, mean_loss)
+        yield epoch + 1, mean_loss
     if best:
         model.load_state_dict(best.model)
-    return model
+
+
+def _drawing(course: _Course, epoch: int) -> AbstractContextManager[None]:
+    """What torch draws follows from seed and epoch, and differs between processes, whose samples do."""
+    rank = course.place.rank
+    return seeded(mixed(course.seed, rank) if rank else course.seed, epoch, device_of(course.model))
 
 
 def _better(best: Best | None, epoch: int, model: nn.Module, task: Task) -> Best:
@@ -107,25 +142,21 @@ def _shares(
 
 
 def _train_epoch(
-    model: nn.Module,
-    batches: Iterable[Any],
-    loss: Objective,
-    optimizer: torch.optim.Optimizer,
-    rates: Callable[[int], float],
-    after: Callable[[int], object] | None = None,
+    course: _Course, called: nn.Module, loss: Objective, optimizer: torch.optim.Optimizer, epoch: int
 ) -> float:
     """One pass over the batches; the mean of their losses."""
-    losses = []
-    lay: Layout | None = None
-    for index, batch in enumerate(batches):
+    model, train, place = course.model, course.task.train, course.place
+    rates, after = rates_of(train, course.recipe, epoch), _shares(train, course.recipe, epoch, course.after_batch)
+    losses, lay = [], None
+    for index, batch in enumerate(one_epoch(train, course.seed, epoch)):
         for group in optimizer.param_groups:
             group["lr"] = rates(index)
-        inputs, targets = on_device(batch, device_of(model))
+        own, counts = place.share(batch)
+        inputs, targets = on_device(own, device_of(model))
         lay = lay or layout_for(model, inputs)
-        value = loss(model, lay(inputs), targets)
-        losses.append(_finite(float(value.detach()), index, rates(index)))
         optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(value)
+        mean_loss = place.backward(counts * loss(called, lay(inputs), targets))
+        losses.append(_finite(mean_loss, index, rates(index)))
         optimizer.step()
         if after:
             after(index)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
 from ..errors import LamellaError
-from .loaders import Loss, call
+from .loaders import Loss, call, device_of
 from .recipes import Recipe
 
 Objective = Callable[[nn.Module, Any, Any], Tensor]
@@ -27,7 +27,7 @@ def objective(loss: Loss, recipe: Recipe, teacher: nn.Module | None = None) -> O
 
     def mixed(model: nn.Module, inputs: Any, targets: Any) -> Tensor:
         with torch.no_grad():
-            answers = call(wise, inputs)
+            answers = call(wise.to(device_of(model)), inputs)
         outputs = call(model, inputs)
         return (1 - share) * own(outputs, targets) + share * distance(outputs, answers, heat)
 

@@ -24,6 +24,7 @@ class Recipe:
 
     `distil` is the share of the loss that comes from a teacher's softened answers (Hinton et al. 2015) at `temperature`.
     With `patience`, training ends after so many epochs without a better validation score, and the best epoch's weights stay.
+    `devices`: so many GPUs, or CPU processes where there is none, each taking its share of every batch; None: where the model is.
     """
 
     epochs: int
@@ -37,6 +38,8 @@ class Recipe:
     distil: float = 0.0
     temperature: float = 4.0
     patience: int | None = None
+    devices: int | None = None
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
     def __post_init__(self) -> None:
         check(self.epochs >= 0, "epochs", f"{self.epochs} is negative")
@@ -49,8 +52,12 @@ class Recipe:
         check(0 <= self.distil <= 1, "distil", f"{self.distil} is not a share in [0, 1]")
         check(self.temperature > 0, "temperature", f"{self.temperature} is not positive")
         check(self.patience is None or self.patience >= 1, "patience", f"{self.patience} epochs: at least 1, or None")
+        check(self.devices is None or self.devices >= 1, "devices", f"{self.devices}: at least 1, or None")
+        check(self.precision in PRECISIONS, "precision", f"{self.precision!r} is not one of {', '.join(PRECISIONS)}")
         check(0 <= self.label_smoothing < 1, "label_smoothing", f"{self.label_smoothing} is not in [0, 1)")
 
+
+PRECISIONS = ("32-true", "bf16-mixed")  # as Lightning names them; weights are float32 in both
 
 # One pass over the weights instead of one per operation (`fused`): a step of AlexNet's 23 million takes a sixth of the time.
 
