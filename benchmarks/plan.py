@@ -2,9 +2,11 @@
 
     python benchmarks/plan.py solver                                              # synthetic curves, 3 budgets, CPU seconds and gaps
     python benchmarks/plan.py quality --data data --weights weights               # exact curves, ResNet-20 and -56, CIFAR-10
+    python benchmarks/plan.py quality --data data --networks vgg16_bn --vgg vgg16_bn.safetensors --bits 8,4,3,2 --samples 1000
     python benchmarks/plan.py latency --cache .latency                            # 20 random ResNet-20 plans not used for fitting
 
-Each part is written into `results/plan-<date>.json` under its own name, beside what other parts left there. Drops are in points of
+Each part is written into `results/plan-<date>.json` under its own name, beside what other parts left there; `quality` leaves the rows
+of networks that it was not asked for. Drops are in points of
 accuracy below the dense network, without any tuning: `measured_drop` on the images that the curves were measured on (test images at
 even index, or the held-out training images), `recalibrated_drop` there with batch-norm statistics re-estimated, `test_drop` on other
 images. Seconds are CPU seconds of this process with one thread.
@@ -32,7 +34,7 @@ from lamella.costs import cost
 from lamella.errors import BudgetError
 from lamella.exporting import export_onnx, quantize_onnx
 from lamella.planning import depth_test, plan
-from lamella.profiling import profile
+from lamella.profiling import RATIOS, profile
 from lamella.schema import Budget, Graph, Plan, Point, Profile, Score
 from lamella.sessions import machine, versions
 from lamella.surgery import narrow
@@ -46,7 +48,6 @@ from lamella.zoo import load_weights, make_model
 RESULTS = Path(__file__).parent / "results"
 IMAGE = (torch.zeros(1, 3, 32, 32),)
 SHARES = ("35%", "25%", "20%", "15%", "10%")
-BITS = (8, 6, 4, 3, 2)
 
 
 def main() -> None:
@@ -61,6 +62,8 @@ def main() -> None:
     parser.add_argument("--vgg", help="weights of vgg16_bn")
     parser.add_argument("--networks", default="resnet20,resnet56,vgg16_bn")
     parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--bits", default="8,6,4,3,2", help="numbers of bits that the curves of quality have")
+    parser.add_argument("--pruning-ratios", default=",".join(map(str, RATIOS)), help="and their pruning ratios")
     parser.add_argument("--plans", type=int, default=20)
     parser.add_argument("--cache", help="a directory that keeps curves and latency tables")
     parser.add_argument("--seed", type=int, default=0)
@@ -75,16 +78,15 @@ def write(part: str, found: dict[str, Any], seed: int) -> None:
     path = RESULTS / f"plan-{datetime.now(UTC).date()}.json"
     whole = json.loads(path.read_text()) if path.exists() else {}
     command = [a if not a.startswith("/") else Path(a).name for a in sys.argv[1:]]
-    whole[part] = {
+    about = {
         "command": f"python benchmarks/plan.py {' '.join(command)}",
         "commit": subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
         ).stdout.strip(),
-        "machine": machine(),
-        "versions": versions(),
-        "seeds": [seed],
-        **found,
     }
+    if part == "quality":
+        found = beside(whole.get(part, {}), found, about)
+    whole[part] = {**about, "machine": machine(), "versions": versions(), "seeds": [seed], **found}
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(whole, indent=1) + "\n")
     print(f"wrote {path.name}: {part}")
@@ -155,34 +157,50 @@ def synthetic(graph: Graph, seed: int) -> Profile:
 
 def quality(asked: argparse.Namespace) -> dict[str, Any]:
     """Measured drop before tuning of every planner at equal predicted bytes."""
-    found: dict[str, Any] = {"n": asked.samples, "quality_rows": [], "depth": {}, "dense": {}, "missing": []}
+    found: dict[str, Any] = {"networks": {}, "quality_rows": []}
+    bits = tuple(int(b) for b in asked.bits.split(","))
+    ratios = tuple(float(r) for r in asked.pruning_ratios.split(","))
     for name in asked.networks.split(","):
         weights = Path(asked.weights_of.get(name) or asked.weights / f"cifar10_{name}.safetensors")
-        if not weights.exists():
-            found["missing"].append(f"{name}: no trained weights")
-            continue
         model = load_weights(make_model(name, num_classes=10), weights).eval()
         validation = "heldout" if name in asked.heldout.split(",") else "test_even"
         task = make_task("cifar10", asked.data, seed=asked.seed, validation=validation, limit=asked.samples)
         started = time.process_time()
         journal = f"{asked.cache}/{name}-{asked.samples}.jsonl" if asked.cache else None
-        curves = profile(model, task, bits=BITS, journal=journal)
-        found["depth"][name] = depth_test(curves).text
-        print(name, f"profiled in {time.process_time() - started:.0f} CPU s;", found["depth"][name], flush=True)
+        curves = profile(model, task, pruning_ratios=ratios, bits=bits, journal=journal, progress=shown)
+        print(name, f"profiled in {time.process_time() - started:.0f} CPU s", flush=True)
         meters = {
             "validation": meter(model, curves.graph, task, asked, f"{name}-measured"),
             "recalibrated": meter(model, curves.graph, task, asked, f"{name}-recalibrated", recalibrate=True),
             "test": meter(model, curves.graph, replace(task, validation=task.test), asked, f"{name}-test"),
         }
         meters = {which: each for which, each in meters.items() if which in ("validation", *asked.also.split(","))}
-        found["dense"][name] = {which: round(100 * each({}, {}), 2) for which, each in meters.items()}
-        found["dense"][name] |= {"weights": weights.name, "validation_split": validation}
+        found["networks"][name] = {
+            "weights": weights.name,
+            "validation_split": validation,
+            "n": curves.baseline.n,
+            "bits": bits,
+            "pruning_ratios": ratios,
+            "depth": depth_test(curves).text,
+            **{f"dense_{which}": round(100 * each({}, {}), 2) for which, each in meters.items()},
+        }
         for share in SHARES:
             found["quality_rows"] += [
                 {"network": name, "bytes": share, **row} for row in contest(curves, meters, share)
             ]
-    found |= verdict(found["quality_rows"])
     return found
+
+
+def shown(stage: str, done: int, total: int, note: str = "") -> None:
+    if done % 20 == 0:
+        print(f"{stage} {done} of {total}", flush=True)
+
+
+def beside(before: dict[str, Any], found: dict[str, Any], about: dict[str, str]) -> dict[str, Any]:
+    """These networks and rows, those of other networks as they were, and the verdict over all."""
+    networks = {name: {**about, **facts} for name, facts in found["networks"].items()}
+    rows = [row for row in before.get("quality_rows", []) if row["network"] not in networks] + found["quality_rows"]
+    return {"networks": {**before.get("networks", {}), **networks}, "quality_rows": rows, **verdict(rows)}
 
 
 def meter(

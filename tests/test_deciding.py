@@ -7,10 +7,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lamella import latencies
+from lamella import latencies, walking
 from lamella.candidates import Candidates
 from lamella.cli import app
 from lamella.costs import cost
+from lamella.digests import weights_digest
 from lamella.errors import BudgetError, LamellaError
 from lamella.exporting import onnx_bytes
 from lamella.latencies import Timing, measured_steps
@@ -155,14 +156,15 @@ def test_search_over_a_run_resumes_and_reports(session, monkeypatch):
     assert planned(session, request, FEW).steps == made.steps
 
 
-def test_two_objectives_leave_a_measured_front(session):
+def test_two_objectives_leave_a_measured_front(session, quick):
     pytest.importorskip("optuna")
     options = {"trials": 4, "trade": "bytes"}
-    request = Request(budget=Budget(params="90%"), planner="search", order="by_score", options=options)
+    request = Request(budget=Budget(latency_ms="90%"), planner="search", order="by_score", options=options)
     made = planned(session, request, FEW)
     front = session.read("front", Front)
     assert front.axis == "bytes"
     assert front.rows == made.front
+    assert front.dense_latency_ms == made.dense_latency_ms is not None
     assert all(row.measured_score == row.predicted_score for row in front.rows)
 
 
@@ -237,6 +239,32 @@ def test_compress_plans_anew_and_resumes(session, monkeypatch):
     again, same = compressed_in_turns(session, recipe, every=2)
     assert same == result
     assert all(torch.equal(a, b) for a, b in zip(small.parameters(), again.parameters(), strict=True))
+
+
+def test_every_turn_is_taught_by_the_dense_network(session, monkeypatch):
+    planned(session, replace(UNIFORM, epochs=1, bits=32), FEW)
+    teachers, fit = [], walking.fit
+    keep = lambda *given, **named: (teachers.append(weights_digest(named["teacher"])), fit(*given, **named))
+    monkeypatch.setattr(walking, "fit", keep)
+    _, result = compressed_in_turns(session, Way(Recipe(epochs=1, lr=0.01, distil=0.5)), every=2)
+    assert len(teachers) == len(result.history) - 1 > 2
+    assert set(teachers) == {weights_digest(session.dense())}
+
+
+def test_turns_count_steps_as_the_plan_does(session):
+    plan = planned(session, replace(UNIFORM, epochs=0, bits=8), FEW)
+    *cuts, bits = plan.steps
+    plan = replace(plan, steps=(cuts[0], bits, *cuts[1:]))
+    session.write("plan", plan)
+    once, turns = (make(session, Way(Recipe(epochs=1, lr=0.01))) for make in (compressed, _in_turns))
+    for _, result in (once, turns):
+        for measure in result.history[1:]:
+            (group,) = result.plan.steps[measure.step - 1].widths
+            assert measure.name.startswith(f"{group} to")
+
+
+def _in_turns(session, way):
+    return compressed_in_turns(session, way, every=2)
 
 
 def test_where_the_rest_cannot_keep_the_budget_the_old_plan_stays(session):

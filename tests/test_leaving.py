@@ -18,7 +18,7 @@ from lamella.surgery import copied, narrow
 from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task, fit
 from lamella.training.objectives import distance, objective
-from lamella.walking import start, walk
+from lamella.walking import Tuning, start, walk
 from lamella.zoo import resnet
 
 
@@ -71,7 +71,7 @@ def test_every_removal_reaches_the_plan_and_resumes_bit_for_bit(removal, subject
     assert {name: len(kept) for name, kept in result.kept.items() if name in plan.widths} == plan.widths
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
 
-    states = walk(start(model, graph, data), plan.steps, data, recipe, directory=tmp_path, removal=removal)
+    states = walk(start(model, graph, data), plan.steps, Tuning(data, recipe, removal=removal), directory=tmp_path)
     next(states), next(states)
     states.close()  # killed between the first step and the second
     again, _ = compress(model, plan, data, recipe=recipe, graph=graph, removal=removal, directory=tmp_path)

@@ -7,7 +7,6 @@ predicted. A step that gives layers fewer than 8 bits puts their weights on that
 the activations are left to `quantize`.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -17,7 +16,7 @@ from .schema import Graph, Plan, Result
 from .surgery import integers_of
 from .tracing import trace
 from .training import Recipe, Task
-from .walking import State, few_bits, start, walk
+from .walking import State, Tuning, start, walk
 
 TUNING = Recipe(epochs=1, lr=0.02)
 
@@ -43,22 +42,9 @@ def compress(
     """
     graph = graph or trace(model, task.example_inputs)
     plan.check_fits(graph)
-    places = [i for i, step in enumerate(plan.steps) if step.widths or step.epochs or few_bits(step)]
-    steps = [plan.steps[i] for i in places]
-    states = walk(
-        start(model, graph, task),
-        steps,
-        task,
-        recipe,
-        seed=seed,
-        directory=directory,
-        progress=progress,
-        removal=removal,
-    )
-    *_, state = states
-    numbers = (0, *(i + 1 for i in places))  # as the plan counts its steps, those without work here included
-    measures = tuple(replace(measure, step=numbers[measure.step]) for measure in state.measures)
-    return state.model, outcome(replace(state, measures=measures), plan, graph, seed)
+    tuning = Tuning(task, recipe, seed, removal)
+    *_, state = walk(start(model, graph, task), plan.steps, tuning, directory=directory, progress=progress)
+    return state.model, outcome(state, plan, graph, seed)
 
 
 def outcome(state: State, plan: Plan, graph: Graph, seed: int) -> Result:

@@ -1,6 +1,6 @@
 """The walk every stage shares: narrow, recalibrate, tune, measure, checkpoint; step by step, resumable after a kill.
 
-    for state in walk(start, steps, task, recipe, seed=0, directory="runs/r20/steps"):
+    for state in walk(start, steps, Tuning(task, recipe, seed=0), directory="runs/r20/steps"):
         ...                                       # state.model, state.graph, state.kept, state.measures
 
 A step's checkpoint is one safetensors file beside a line in a journal, and tuning checkpoints every epoch, so a kill loses at
@@ -54,32 +54,55 @@ def measured(model: nn.Module, task: Task) -> Score:
     return score_interval(evaluate(model, task.validation, task.score).numpy())
 
 
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How a walk mends what it cuts.
+
+    `removal` says how channels leave (`leaving`). `teacher`: where the recipe distils; the network of the start where it is None.
+    """
+
+    task: Task
+    recipe: Recipe
+    seed: int = 0
+    removal: str = "cut"
+    teacher: nn.Module | None = None
+
+    def taught(self, dense: nn.Module) -> "Tuning":
+        """With a teacher, this one unless there is another, if the recipe distils; else with none."""
+        return replace(self, teacher=(self.teacher or dense) if self.recipe.distil else None)
+
+    def of(self, step: Step) -> "Tuning":
+        """With the step's own epochs, and no more of them for warming up."""
+        warmup = min(self.recipe.warmup, step.epochs)
+        return replace(self, recipe=replace(self.recipe, epochs=step.epochs, warmup=warmup))
+
+
 def walk(
     state: State,
     steps: Sequence[Step],
-    task: Task,
-    recipe: Recipe,
+    tuning: Tuning,
     *,
-    seed: int = 0,
     directory: str | Path | None = None,
     progress: Progress = silent,
-    removal: str = "cut",
-    taken: int = 0,
+    before: Sequence[Step] = (),
 ) -> Iterator[State]:
-    """The state at the start and after every step, whose own epochs replace the recipe's. No given model is changed.
+    """The state at the start and after every step with work in it, whose own epochs replace the recipe's. No given model is changed.
 
-    `removal` says how channels leave (`leaving`); where the recipe distils, the network of the start teaches. `taken`: so many
-    steps led to `state`; numbers and chance go on from there.
+    `before`: the steps that led to `state`; numbers, chance and few bits go on from there. Steps without work here (8 bits and
+    more are for `quantize`) are counted as the plan counts them, and passed over.
     """
-    if removal not in REMOVALS:
-        raise LamellaError(unknown_name("removal", removal, REMOVALS))
-    tuning = Tuning(task, recipe, seed, removal, state.model if recipe.distil else None)
+    if tuning.removal not in REMOVALS:
+        raise LamellaError(unknown_name("removal", tuning.removal, REMOVALS))
+    tuning = tuning.taught(state.model)
     record = _Record(state, steps, tuning, directory) if directory else None
-    total = taken + len(steps)
-    progress("compress", taken, total)
+    total = len(before) + len(steps)
+    progress("compress", len(before), total)
     yield state
-    bits: dict[str, int] = {}
-    for number, step in enumerate(steps, taken + 1):
+    bits = {name: width for step in before for name, width in few_bits(step).items()}
+    for number, step in enumerate(steps, len(before) + 1):
+        if not has_work(step):
+            progress("compress", number, total)
+            continue
         bits = bits | few_bits(step)
         with with_context(f"step {number} of {total} ({', '.join(step.widths) or 'tuning'})"):
             done = record.restored(state, number, step) if record else None
@@ -92,25 +115,14 @@ def walk(
         yield state
 
 
+def has_work(step: Step) -> bool:
+    """Whether a walk has anything to do there."""
+    return bool(step.widths or step.epochs or few_bits(step))
+
+
 def few_bits(step: Step) -> dict[str, int]:
     """The layers to which a step gives fewer than 8 bits: so few that the other weights have to make up for it."""
     return {name: bits for name, bits in step.bits.items() if bits < 8}
-
-
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """How a walk mends what it cuts."""
-
-    task: Task
-    recipe: Recipe
-    seed: int
-    removal: str = "cut"
-    teacher: nn.Module | None = None
-
-    def of(self, step: Step) -> "Tuning":
-        """With the step's own epochs, and no more of them for warming up."""
-        warmup = min(self.recipe.warmup, step.epochs)
-        return replace(self, recipe=replace(self.recipe, epochs=step.epochs, warmup=warmup))
 
 
 def _take(
@@ -219,11 +231,13 @@ class _Record:
             "weights": weights_digest(state.model),
             "data": data_digest(task.validation),
             "training data": training_data(task.train),
-            "steps": digest(list(steps)),
+            "steps": digest([step for step in steps if has_work(step)]),
             "recipe": digest(tuning.recipe),
             "removal": tuning.removal,
             "seed": tuning.seed,
         }
+        if tuning.teacher not in (None, state.model):
+            identity["teacher"] = weights_digest(tuning.teacher)
         self.journal = Journal(self.directory / "steps.jsonl", identity)
         self.last = max((int(key) for key in self.journal.entries), default=0)
 
@@ -243,8 +257,9 @@ class _Record:
     def keep(self, after: State, number: int, kept: Kept) -> None:
         save_tensors(self._weights(number), after.model)
         self.journal.append(str(number), {"kept": to_plain(dict(kept)), "measure": to_plain(after.measures[-1])})
+        if self.last:
+            self._weights(self.last).unlink(missing_ok=True)
         self.last = number
-        self._weights(number - 1).unlink(missing_ok=True)
         for path in self.directory.glob(f"tuning-{number}.*"):
             path.unlink()
 

@@ -21,7 +21,7 @@ from ..schema import Budget, Graph, Plan, Profile, Step
 from .asking import Ask, Draft, Predictor
 from .blocking import check_budget
 from .editing import editable, edited, replan, with_residue
-from .fronts import FrontPoint, compare, flat, front_csv, front_record, pareto
+from .fronts import FrontPoint, compare, flat, front_csv, front_of, front_record, pareto
 from .knapsack import knapsack
 from .order import ORDERS, Choice, greedy_measurements, reorder, sorted_choices
 from .ratios import shares, uniform
@@ -134,6 +134,7 @@ __all__ = [
     "edited",
     "flat",
     "front_csv",
+    "front_of",
     "front_record",
     "greedy_measurements",
     "pareto",

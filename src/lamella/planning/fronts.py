@@ -92,6 +92,11 @@ def spent(row: FrontRow, axis: str) -> float:
 def front_record(front: Sequence[FrontPoint], axis: str) -> Front:
     """The front as a record, for files and pictures."""
     made = front[0].plan
+    return front_of(made, axis, tuple(point.row for point in front), made.notes[:1])
+
+
+def front_of(made: Plan, axis: str, rows: tuple[FrontRow, ...], notes: tuple[str, ...]) -> Front:
+    """Rows over one budget beside the dense network that this plan is for."""
     return Front(
         structure=made.structure,
         planner=made.planner,
@@ -99,8 +104,8 @@ def front_record(front: Sequence[FrontPoint], axis: str) -> Front:
         dense=made.dense,
         dense_score=made.dense_score or 0.0,
         dense_latency_ms=made.dense_latency_ms,
-        rows=tuple(point.row for point in front),
-        notes=made.notes[:1],
+        rows=rows,
+        notes=notes,
     )
 
 

@@ -22,7 +22,7 @@ from ..digests import weights_digest
 from ..errors import BudgetError, MissingExtra
 from ..exporting import onnx_bytes
 from ..latencies import Timing, latency_fit, predictor, written
-from ..planning import PLANNERS, edited, front_csv, front_record, greedy_measurements, pareto, with_residue
+from ..planning import PLANNERS, edited, front_csv, front_of, front_record, greedy_measurements, pareto, with_residue
 from ..planning import plan as make_plan
 from ..progress import Progress, silent
 from ..records import digest
@@ -79,20 +79,7 @@ def keep(session: Session, made: Plan, request: Request) -> None:
     session.write("plan", made)
     if made.front:
         axis = str(request.options["trade"])
-        _keep_front(session, front_of_search(made, axis))
-
-
-def front_of_search(made: Plan, axis: str) -> Front:
-    """The front that a search over two objectives measured."""
-    return Front(
-        structure=made.structure,
-        planner=made.planner,
-        axis=axis,
-        dense=made.dense,
-        dense_score=made.dense_score or 0.0,
-        rows=made.front,
-        notes=("every row was measured, untuned",),
-    )
+        _keep_front(session, front_of(made, axis, made.front, ("every row was measured, untuned",)))
 
 
 def _asked(request: Request) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ..records import digest
 from ..schema import Plan, Profile, Request, Result, Step
 from ..sessions import Session
 from ..storage import save
-from ..walking import State, few_bits, start, walk
+from ..walking import State, Tuning, start, walk
 from .deciding import Measuring, measured_by
 from .verbs import Way, tuning_task
 
@@ -36,11 +36,15 @@ def compressed_in_turns(
     plan, graph, request = session.read("plan", Plan), session.graph(), session.read("request", Request)
     plan.check_fits(graph)
     asked = digest(plan)
-    state, taken = start(session.dense(), graph, session.task), 0
+    dense = session.dense()
+    tuning = Tuning(tuning_task(session.task, way.tuning_samples), way.recipe, session.info.seed, way.removal, dense)
+    state, taken = start(dense, graph, session.task), 0
     while True:
         cuts = sum(bool(step.widths) for step in plan.steps[taken:])
         turn = _next(plan.steps[taken:], every) if cuts > every else plan.steps[taken:]
-        state = _walked(session, state, turn, plan.steps[:taken], way, progress)
+        before = plan.steps[:taken]
+        folder = session.directory / "steps" / digest((before, turn, way))
+        *_, state = walk(state, turn, tuning, directory=folder, progress=progress, before=before)
         taken += len(turn)
         if taken >= len(plan.steps):
             break
@@ -54,26 +58,6 @@ def _next(steps: Sequence[Step], every: int) -> tuple[Step, ...]:
     """The steps up to and with the cut of this number."""
     ends = [i for i, step in enumerate(steps, 1) if step.widths]
     return tuple(steps[: ends[every - 1]])
-
-
-def _walked(
-    session: Session, state: State, steps: Sequence[Step], before: tuple[Step, ...], way: Way, progress: Progress
-) -> State:
-    """These steps from here, in a folder named after all that led here."""
-    moves = [step for step in steps if step.widths or step.epochs or few_bits(step)]
-    states = walk(
-        state,
-        moves,
-        tuning_task(session.task, way.tuning_samples),
-        way.recipe,
-        seed=session.info.seed,
-        directory=session.directory / "steps" / digest((before, moves, way)),
-        progress=progress,
-        removal=way.removal,
-        taken=len(before),
-    )
-    *_, last = states
-    return last
 
 
 def _planned_anew(session: Session, plan: Plan, taken: int, state: State, request: Request, progress: Progress) -> Plan:
@@ -92,10 +76,11 @@ def _planned_anew(session: Session, plan: Plan, taken: int, state: State, reques
         first = str(error).splitlines()[0]
         return replace(plan, notes=(*plan.notes, f"after {taken} steps the old plan was kept: {first}"))
     closing = [step for step in plan.steps[taken:] if not step.widths and not step.bits]
-    cuts, bits = ([s for s in made.steps if bool(s.bits) == few] for few in (False, True))
+    done, rest = made.steps[:taken], made.steps[taken:]
+    cuts, bits = ([s for s in rest if bool(s.bits) == few] for few in (False, True))
     now = f"baseline then {100 * fresh.baseline.value:.2f} %"
     note = f"after {taken} steps the rest was planned anew from {len(fresh.points)} fresh points; {now}"
-    return replace(made, steps=(*cuts, *closing, *bits), notes=(*plan.notes, note))
+    return replace(made, steps=(*done, *cuts, *closing, *bits), notes=(*plan.notes, note))
 
 
 def _curves(
