@@ -7,8 +7,9 @@ lamella plan RUN --pareto bytes
 lamella plan RUN --text > plan.txt; lamella plan RUN --edit plan.txt; lamella plan RUN --compare other/plan.json
 """
 
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +20,10 @@ from ..records import load_record, to_plain
 from ..schema import Budget, Graph, Plan, Profile, Request
 from ..texts import parsed
 from ..views import front_view, plan_view
-from .shared import AsJson, Quiet, Run, show, working
+from .shared import AsJson, Quiet, Run, options, show, working
+
+if TYPE_CHECKING:
+    from ..sessions import Session
 
 CHOOSE_BITS = ("knapsack", "search")
 BUDGETS = ("max_drop", "bytes", "params", "macs", "memory", "latency_ms")
@@ -27,105 +31,114 @@ BUDGETS = ("max_drop", "bytes", "params", "macs", "memory", "latency_ms")
 Texts = list[str] | None
 
 
-def plan(
-    run: Run,
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked of a planner."""
+
     planner: Annotated[
         str | None, typer.Option(help=f"{', '.join(PLANNERS)} [default: threshold; knapsack for --pareto].")
-    ] = None,
-    order: Annotated[str, typer.Option(help=", ".join(ORDERS))] = "by_score",
+    ] = None
+    order: Annotated[str, typer.Option(help=", ".join(ORDERS))] = "by_score"
     budget: Annotated[
         Texts,
         typer.Option(
             help="NAME=LIMIT: max_drop=1.0 (points), bytes=10%, params, macs, memory, latency_ms. Repeatable."
         ),
-    ] = None,
+    ] = None
     option: Annotated[
         Texts,
         typer.Option(
             help="NAME=VALUE of the planner: factor=0.985, pruning_ratio=0.5, by=macs, align=8, trials=40 ... Repeatable."
         ),
-    ] = None,
+    ] = None
     measure: Annotated[
         Texts,
         typer.Option(
             help="NAME=VALUE of what planning measures: precision=int8, fits=12, holds=8 (latency_ms), recalibrate=1 (greedy, "
             "search), weigh=0 (do not export the plan's file to weigh it). Repeatable."
         ),
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after each step.")] = 1,
-    closing_epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after the last step.")] = 0,
+    ] = None
+    epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after each step.")] = 1
+    closing_epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after the last step.")] = 0
     bits_epochs: Annotated[
         int,
         typer.Option(min=0, help="Epochs of tuning with weights on their grids, where layers get fewer than 8 bits."),
-    ] = 0,
+    ] = 0
     bits: Annotated[
         int | None,
         typer.Option(
             help="Bits for every layer in a last step; 32 for none [default: 8, or what the planner chooses]."
         ),
-    ] = None,
+    ] = None
+
+    def request(self, usual: str) -> Request:
+        """As a record; `usual`: the planner where none was named."""
+        from ..sessions import named_values
+
+        planner = self.planner or usual
+        own = {name: parsed(value) for name, value in named_values(self.option or [], "--option")}
+        limits = {name: parsed(value) for name, value in named_values(self.budget or [], "--budget", BUDGETS)}
+        return Request(
+            budget=Budget(**limits),
+            planner=planner,
+            order=self.order,
+            epochs=self.epochs,
+            closing_epochs=self.closing_epochs,
+            bits_epochs=self.bits_epochs,
+            bits=self.bits if self.bits is not None or planner in CHOOSE_BITS else 8,
+            options={"control": True, **own} if planner == "search" else own,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instead:
+    """What is wanted instead of a new plan: one thing at most."""
+
     pareto: Annotated[
         str | None,
         typer.Option(help="Instead of a plan, the front over this budget; writes front.json and pareto.csv."),
-    ] = None,
-    compare: Annotated[Path | None, typer.Option(help="Print how the run's plan differs from this plan.json.")] = None,
-    edit: Annotated[Path | None, typer.Option(help="Take the plan from this edited text (see --text).")] = None,
-    text: Annotated[bool, typer.Option("--text", help="Print the run's plan as text to edit.")] = False,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
+    ] = None
+    compare: Annotated[Path | None, typer.Option(help="Print how the run's plan differs from this plan.json.")] = None
+    edit: Annotated[Path | None, typer.Option(help="Take the plan from this edited text (see --text).")] = None
+    text: Annotated[bool, typer.Option("--text", help="Print the run's plan as text to edit.")] = False
+
+    def __post_init__(self) -> None:
+        given = [f"--{f.name}" for f in fields(self) if getattr(self, f.name)]
+        if len(given) > 1:
+            raise LamellaError(f"{' and '.join(given)} ask for different things: give one of them.")
+
+
+@options(asked=Asked, instead=Instead)
+def plan(run: Run, asked: Asked, instead: Instead, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Decide which group gives up how many channels, and in which order."""
-    from ..sessions import named_values, options_of, resume
+    from ..sessions import options_of, resume
     from ..stages.deciding import Measuring, fronted, planned, taken
 
-    planner = planner or ("knapsack" if pareto else "threshold")
-    _one_thing({"--pareto": pareto, "--compare": compare, "--edit": edit, "--text": text})
-    limits = Budget(**{name: parsed(value) for name, value in named_values(budget or [], "--budget", BUDGETS)})
-    own = {name: parsed(value) for name, value in named_values(option or [], "--option")}
-    measuring = options_of(Measuring, measure or [], "--measure")
-    request = Request(
-        budget=limits,
-        planner=planner,
-        order=order,
-        epochs=epochs,
-        closing_epochs=closing_epochs,
-        bits_epochs=bits_epochs,
-        bits=_width(bits, planner),
-        options={"control": True, **own} if planner == "search" else own,
-    )
+    request = asked.request("knapsack" if instead.pareto else "threshold")
+    measuring = options_of(Measuring, asked.measure or [], "--measure")
     with working(run, quiet) as progress:
         session = resume(run)
-        if text or compare:
-            _about_plan(session.read("plan", Plan), session.read("graph", Graph), compare, quiet=quiet, as_json=as_json)
+        if instead.text or instead.compare:
+            _about_plan(session, instead.compare, quiet=quiet, as_json=as_json)
             return
-        if pareto:
-            front = fronted(session, pareto, request, measuring, progress)
-        elif edit:
-            made = taken(session, edit, limits, progress)
-        else:
-            made = planned(session, request, measuring, progress)
-        graph, curves = session.read("graph", Graph), session.read("profile", Profile)
-    if pareto:
-        show(front_view(front), [flat(row) for row in front.rows], quiet=quiet, as_json=as_json)
-    else:
-        show(plan_view(made, graph, curves), to_plain(made), quiet=quiet, as_json=as_json)
+        if instead.pareto:
+            front = fronted(session, instead.pareto, request, measuring, progress)
+            show(front_view(front), [flat(row) for row in front.rows], quiet=quiet, as_json=as_json)
+            return
+        made = (
+            taken(session, instead.edit, request.budget, progress)
+            if instead.edit
+            else planned(session, request, measuring, progress)
+        )
+    graph, curves = session.read("graph", Graph), session.read("profile", Profile)
+    show(plan_view(made, graph, curves), to_plain(made), quiet=quiet, as_json=as_json)
 
 
-def _one_thing(asked: dict[str, object]) -> None:
-    given = [name for name, value in asked.items() if value]
-    if len(given) > 1:
-        raise LamellaError(f"{' and '.join(given)} ask for different things: give one of them.")
-
-
-def _width(bits: int | None, planner: str) -> int | None:
-    """Bits for every layer; None where the planner chooses."""
-    return bits if bits is not None or planner in CHOOSE_BITS else 8
-
-
-def _about_plan(made: Plan, graph: Graph, other: Path | None, *, quiet: bool, as_json: bool) -> None:
+def _about_plan(session: "Session", other: Path | None, *, quiet: bool, as_json: bool) -> None:
     """The plan as text to edit, or beside another."""
+    made = session.read("plan", Plan)
     if other is None:
-        typer.echo(editable(made, graph), nl=False)
+        typer.echo(editable(made, session.read("graph", Graph)), nl=False)
         return
     found = compare_plans(made, load_record(other, Plan))
     show(found.text, to_plain(found), quiet=quiet, as_json=as_json)

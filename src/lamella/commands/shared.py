@@ -1,11 +1,14 @@
 """What every command shares: its common options, the run directory it holds while it works, and how it prints an outcome."""
 
+import dataclasses
+import inspect
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from rich.console import Console
@@ -17,6 +20,39 @@ from ..schema import FILES
 Run = Annotated[Path, typer.Argument(help="The run directory.", metavar="RUN")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no tables.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on standard output.")]
+
+
+def options(**records: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The command with an option per field of these dataclasses, in the place of the parameter named so, which gets the record.
+
+    @options(asked=Asked)
+    def plan(run: Run, asked: Asked, quiet: Quiet = False) -> None: ...
+    """
+
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, include_extras=True)
+        own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(command).parameters.values()]
+        fields = {name: _parameters(record) for name, record in records.items()}
+
+        @wraps(command)
+        def call(**given: Any) -> None:
+            made = {name: records[name](**{p.name: given.pop(p.name) for p in each}) for name, each in fields.items()}
+            command(**given, **made)
+
+        spread = [each for p in own for each in fields.get(p.name, [p])]
+        vars(call)["__signature__"] = inspect.Signature(spread)
+        call.__annotations__ = {p.name: p.annotation for p in spread}
+        return call
+
+    return decorated
+
+
+def _parameters(record: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(record, include_extras=True)
+    return [
+        inspect.Parameter(f.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=f.default, annotation=hints[f.name])
+        for f in dataclasses.fields(record)
+    ]
 
 
 def complain(text: str) -> None:
