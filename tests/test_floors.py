@@ -22,7 +22,7 @@ FLOORS = (
     ("exporting",),
     ("serving",),
     ("timing",),
-    ("walking", "candidates"),
+    ("walking", "candidates", "calibrating"),
     ("tracing", "storage"),
     ("proof",),
     ("replay", "coarsening", "grouping"),

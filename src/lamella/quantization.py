@@ -17,13 +17,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from .calibrating import check_calibration, unusual
 from .coarsening import (
     LINEAR_BITS,
     OUTPUT,
     coarsen,
     coarsen_linear,
     folded,
-    observe_ranges,
+    observe,
     quantizable,
     reached_in_integers,
 )
@@ -58,7 +59,8 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     """The model rounded as its plan says, 8 bits where it is silent or asks for 32, and the Result with bits and ranges.
 
     The rounded model has its batch norms folded, and rounds what a file of this `SCHEMES` row rounds, activations included. LamellaError
-    for an unknown scheme, and for one that finds no linear layer.
+    for an unknown scheme, and for one that finds no linear layer; DataError for calibration data that ranges cannot come from. What
+    is odd about them stands in the Result's notes.
     """
     how = scheme_named(scheme)
     alone = _linear_alone(small, how, scheme)
@@ -69,8 +71,10 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
             f"the plan gives bits to {sorted(unknown)[:3]}, which are not layers with a weight of this model."
         )
     with seeded(result.seed, 0, device_of(small)):
+        notes = check_calibration(task, CALIBRATION_BATCHES) if how.calibrated else []
         batches = task.calibration if how.calibrated else [(task.example_inputs, None)]
-        ranges = observe_ranges(small, bits, batches, CALIBRATION_BATCHES, joins=True)
+        seen = observe(small, bits, batches, CALIBRATION_BATCHES, joins=True)
+    ranges = {place: (s.low, s.high) for place, s in seen.items()}
     called = {n: b for n, b in bits.items() if n in ranges}  # a layer that forward leaves out is in no file
     alone = [name for name in alone if name in called]
     if how.linear:
@@ -79,6 +83,7 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
         ranges = {place: ends for place, ends in ranges.items() if place not in float_places}
     if not how.calibrated:
         called, ranges = {name: called[name] for name in alone}, {}
+    notes += unusual({place: seen[place] for place in ranges})
     coarse = folded(small, task.example_inputs)
     coarse = coarsen(coarse, {n: b for n, b in called.items() if n not in alone}, ranges)
     coarse = coarsen_linear(coarse, alone, how.linear).eval()
@@ -90,7 +95,8 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
         params=last.params,
         macs=last.macs,
     )
-    return coarse, replace(result, bits=called, ranges=ranges, scheme=scheme, history=(*result.history, measure))
+    history = (*result.history, measure)
+    return coarse, replace(result, bits=called, ranges=ranges, scheme=scheme, history=history, notes=tuple(notes))
 
 
 def scheme_named(name: str) -> Scheme:

@@ -16,16 +16,18 @@ between two steps decides otherwise, which after twenty layers is another class 
 
 from .folding import folded
 from .linear import LINEAR_BITS, coarsen_linear
-from .observing import OUTPUT, observe_ranges, reached_in_integers
+from .observing import OUTPUT, Seen, observe, observe_ranges, reached_in_integers
 from .rounding import InputGrid, coarsen, quantizable
 
 __all__ = [
     "LINEAR_BITS",
     "OUTPUT",
     "InputGrid",
+    "Seen",
     "coarsen",
     "coarsen_linear",
     "folded",
+    "observe",
     "observe_ranges",
     "quantizable",
     "reached_in_integers",

@@ -1,9 +1,11 @@
 """The ranges of activations, seen on data: the inputs of layers, and the places where streams meet."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,6 +17,7 @@ from ..training import call, device_of, modes_kept, on_device
 Ranges = Mapping[str, tuple[float, float]]
 Visit = Callable[[str, Tensor], Tensor]
 
+SAMPLED = 2**14  # values of a tensor that tell where its bulk lies
 OUTPUT = "(output)"  # a name that no module has
 PASSING = "slice"  # takes its operand's grid along, so that grid is what its operand is rounded to
 JOINS = {
@@ -41,15 +44,45 @@ INTEGER_MAKERS = {
 FLOAT_MAKERS = {"Addmm", "Mm", "Bmm", "Linear"}
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The lowest and highest value seen, and the ends between which 99.9 % of them lie (of a sample, the mean over batches)."""
+
+    low: float
+    high: float
+    bulk_low: float
+    bulk_high: float
+    batches: int = 1
+
+    @property
+    def crowd(self) -> float:
+        """The share of the range, zero included, in which nearly all values lie."""
+        low, high = min(self.low, 0.0), max(self.high, 0.0)
+        return (max(self.bulk_high, 0.0) - min(self.bulk_low, 0.0)) / max(high - low, 1e-30)
+
+    def joined(self, other: "Seen") -> "Seen":
+        count = self.batches + other.batches
+        bulk_low = (self.bulk_low * self.batches + other.bulk_low * other.batches) / count
+        bulk_high = (self.bulk_high * self.batches + other.bulk_high * other.batches) / count
+        return Seen(min(self.low, other.low), max(self.high, other.high), bulk_low, bulk_high, count)
+
+
 def observe_ranges(
     model: nn.Module, layers: Iterable[str], loader: Iterable[Any], count: int = 8, *, joins: bool = False
 ) -> dict[str, tuple[float, float]]:
-    """The lowest and highest input of each layer over `count` batches.
+    """The lowest and highest input of each layer over `count` batches; `joins` as in `observe`."""
+    return {place: (s.low, s.high) for place, s in observe(model, layers, loader, count, joins=joins).items()}
 
-    With `joins` also of every operand where streams meet or are averaged, in the order of the forward pass ("add.0.1": the
-    first such operation, its second operand), and of the model's `OUTPUT`.
+
+def observe(
+    model: nn.Module, layers: Iterable[str], loader: Iterable[Any], count: int = 8, *, joins: bool = False
+) -> dict[str, Seen]:
+    """What inputs of each layer are over `count` batches.
+
+    With `joins` also every operand where streams meet or are averaged, in the order of the forward pass ("add.0.1": the
+    first such operation, its second operand), and the model's `OUTPUT`.
     """
-    seen: dict[str, tuple[float, float]] = {}
+    seen: dict[str, Seen] = {}
     hooks = [model.get_submodule(name).register_forward_pre_hook(_observer(seen, name)) for name in layers]
     if joins:
         hooks += at_joins(model, lambda place, x: _widen(seen, place, x))
@@ -101,19 +134,21 @@ def _last_maker(x: Tensor) -> str | None:
     return None
 
 
-def _observer(seen: dict[str, tuple[float, float]], name: str) -> Any:
+def _observer(seen: dict[str, Seen], name: str) -> Any:
     def observe(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         _widen(seen, name, inputs[0])
 
     return observe
 
 
-def _widen(seen: dict[str, tuple[float, float]], place: str, x: Tensor) -> Tensor:
+def _widen(seen: dict[str, Seen], place: str, x: Tensor) -> Tensor:
     if x.numel() == 0:  # a shortcut padded by no channels
         return x
-    low, high = float(x.min()), float(x.max())
-    before = seen.get(place, (low, high))
-    seen[place] = (min(low, before[0]), max(high, before[1]))
+    flat = x.detach().cpu().float().numpy().ravel()  # not torch: a walk over joins must not meet what looks at them
+    some = np.sort(flat[:: flat.size // SAMPLED | 1])  # an odd stride meets all channels
+    edge = min(max(1, len(some) // 2000), (len(some) - 1) // 2)
+    now = Seen(float(flat.min()), float(flat.max()), float(some[edge]), float(some[-1 - edge]))
+    seen[place] = seen[place].joined(now) if place in seen else now
     return x
 
 

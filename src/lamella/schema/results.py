@@ -31,7 +31,7 @@ class Result:
 
     `asked`: the digest of the plan that the walk began with, where steps were planned anew on the way and `plan` is what came of it.
     `integers` of modules that narrowing set. After `quantize` also the bits of every layer, the range (low, high) of its input, and the
-    `scheme` by which files hold them.
+    `scheme` by which files hold them, and `notes` on the data that the ranges come from.
     """
 
     plan: Plan
@@ -43,6 +43,7 @@ class Result:
     seed: int = 0
     asked: str = ""
     scheme: str = "static"
+    notes: tuple[str, ...] = ()
 
     @property
     def structure(self) -> str:

@@ -132,7 +132,7 @@ def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Resu
             f"{session.path('plan')}: was made after the compressed model. Run `lamella compress {session.directory}` first."
         )
     if result.bits:
-        result = replace(result, history=result.history[:-1], bits={}, ranges={})
+        result = replace(result, history=result.history[:-1], bits={}, ranges={}, notes=())
     coarse, result = quantize(small, result, session.task, scheme=scheme)
     _, source = exported(session)
     target = session.path(file_of(scheme))
@@ -192,7 +192,7 @@ def exported_files(session: Session) -> dict[str, Path]:
 
 
 def _bits_notes(result: Result) -> list[str]:
-    notes = []
+    notes = [*result.notes]
     if result.scheme == "static" and any(bits >= 32 for bits in result.plan.bits.values()):
         notes.append(
             "layers that the plan leaves at 32 bits have 8 in the file: a file in integers holds no layer in float."

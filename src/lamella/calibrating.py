@@ -1,0 +1,107 @@
+"""Is calibration data fit to take ranges from, and are the ranges fit to make grids of?
+
+    notes = check_calibration(task, batches=8)        # DataError: no batch, another shape, not finite, prepared otherwise
+    notes += unusual(observe(model, layers, task.calibration))
+
+What cannot work is refused; what works badly is told, with the layer's name and figures.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from .coarsening import Seen
+from .errors import DataError
+from .training import Loader, Task, empty_loader
+
+FEW = 32  # samples: ranges of fewer miss what one image in ten would show
+APART = 3.0  # a spread so many times that of validation data, or a mean so many spreads off, is other data
+CROWDED = 32  # of 256 levels: where nearly all values share fewer, outliers have the rest
+SHOWN = 5  # layers named in a note
+
+
+def check_calibration(task: Task, batches: int) -> list[str]:
+    """What is to be said of the task's first `batches` batches for calibration. DataError where ranges of them would be wrong.
+
+    They must have the example inputs' shapes, the batch aside, finite values, and the spread that validation inputs have.
+    """
+    shapes = [tuple(leaf.shape[1:]) for leaf in tree_leaves(task.example_inputs)]
+    firsts: list[Tensor] = []
+    samples = 0
+    for index, leaves in enumerate(_inputs(task.calibration, batches)):
+        place = f"calibration batch {index}"
+        found = [tuple(leaf.shape[1:]) for leaf in leaves]
+        if found != shapes:
+            raise DataError(
+                f"{place}: a sample's inputs have the shapes {found}; those of the example inputs, {shapes}, were expected. Pass "
+                "Task(calibration=...) batches that are prepared as in training."
+            )
+        for leaf in leaves:
+            bad = leaf.numel() - int(torch.isfinite(leaf).sum())
+            if bad:
+                raise DataError(
+                    f"{place}: {bad} of {leaf.numel()} values are not finite, and ranges would be lost. Clean the data."
+                )
+        samples += len(leaves[0])
+        firsts.append(leaves[0].double().flatten())
+    if not samples:
+        raise DataError(f"calibration: {empty_loader()}")
+    _check_spread(torch.cat(firsts), task)
+    few = f"ranges come from {samples} samples of calibration data; {FEW} or more were expected. What others reach is cut off."
+    return [few] if samples < FEW else []
+
+
+def _inputs(loader: Loader, batches: int) -> Iterator[list[Tensor]]:
+    for batch in islice(loader, batches):
+        yield tree_leaves(batch[0])
+
+
+def _check_spread(calibration: Tensor, task: Task) -> None:
+    """DataError unless the first inputs are spread about as those of a batch of validation data are."""
+    judged = next(_inputs(task.validation, 1), None)
+    if judged is None or not judged[0].is_floating_point():
+        return
+    values = judged[0].double().flatten()
+    spread, wanted = float(calibration.std()), float(values.std())
+    off = abs(float(calibration.mean() - values.mean()))
+    if wanted / APART <= spread <= wanted * APART and off <= APART * wanted:
+        return
+    told = [
+        f"lies in [{v.min():.3g}, {v.max():.3g}], mean {v.mean():.3g}, spread {v.std():.3g}"
+        for v in (calibration, values)
+    ]
+    raise DataError(
+        f"calibration data is other data than the network is judged on: its input {told[0]}; that of validation {told[1]}. A like "
+        "spread was expected, since ranges of activations come from it. Prepare both alike (scaled to 0..1? normalized?)."
+    )
+
+
+def unusual(seen: Mapping[str, Seen]) -> list[str]:
+    """What is to be said of values that stay zero, and of ranges that a few outliers stretch."""
+    still = [place for place, s in seen.items() if s.low == s.high == 0]
+    crowded = {place: s for place, s in seen.items() if place not in still and s.crowd * 256 < CROWDED}
+    notes = []
+    if still:
+        notes.append(
+            f"inputs of {_named(still)} are zero throughout the calibration data, and so they are in the file. What comes before is "
+            "dead, or the data do not reach it."
+        )
+    if crowded:
+        figures = [
+            f"{place!r} [{s.low:.3g}, {s.high:.3g}], 99.9 % in [{s.bulk_low:.3g}, {s.bulk_high:.3g}]"
+            for place, s in list(crowded.items())[:SHOWN]
+        ]
+        more = f" and {len(crowded) - SHOWN} more" if len(crowded) > SHOWN else ""
+        notes.append(
+            f"outliers stretch the ranges of activations: {'; '.join(figures)}{more}. Fewer than {CROWDED} of 256 levels are left for "
+            "nearly all values. Clamp there in the network, or leave such samples out of the calibration data if they are faults."
+        )
+    return notes
+
+
+def _named(places: list[str]) -> str:
+    more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
+    return ", ".join(map(repr, places[:SHOWN])) + more

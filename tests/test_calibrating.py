@@ -1,0 +1,109 @@
+"""Calibration data that cannot do, or does badly: refused with figures, or told with the layer's name."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from lamella.calibrating import check_calibration, unusual
+from lamella.coarsening import Seen, observe
+from lamella.compression import compress
+from lamella.costs import cost
+from lamella.errors import DataError
+from lamella.quantization import quantize
+from lamella.schema import Plan
+from lamella.tracing import trace
+from lamella.training import Batches, Task
+
+PIXELS = torch.randint(256, (64, 3, 6, 6), generator=torch.Generator().manual_seed(0)).float()
+
+
+def batches(x):
+    return Batches(x, torch.zeros(len(x), dtype=torch.int64), 16)
+
+
+@pytest.fixture(scope="module")
+def task():
+    data = batches((PIXELS - 128) / 74)
+    return Task((data.inputs[:1],), train=data, validation=data, test=data)
+
+
+@pytest.fixture(scope="module")
+def small(task):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 4)
+    ).eval()
+    graph = trace(model, task.example_inputs)
+    plan = Plan(structure=graph.structure, planner="uniform", steps=(), predicted=cost(graph), dense=cost(graph))
+    return compress(model, plan, task, graph=graph)
+
+
+def quantized(small, task, x):
+    return quantize(*small, replace(task, calibration=batches(x)))[1]
+
+
+def with_nan(x):
+    return x.masked_fill(torch.arange(6) == 3, float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda x: x[..., :5], r"batch 0: .* shapes \[\(3, 6, 5\)\]; those of the example inputs, \[\(3, 6, 6\)\]"),
+        (with_nan, r"batch 0: 288 of 1728 values are not finite"),
+        (
+            lambda x: x * 74 + 128,
+            r"other data .*input lies in \[0, 255\], mean 12\d.*validation lies in \[-1\.7\d, 1\.7\d\]",
+        ),
+        (
+            lambda x: x * 74 / 255 + 128 / 255,
+            r"lies in \[0, 1\], .* Prepare both alike \(scaled to 0\.\.1\? normalized\?\)",
+        ),
+        (lambda x: 0 * x, r"lies in \[0, 0\], mean 0, spread 0; that of validation"),
+        (lambda x: x[:0], r"calibration: the loader gave no batch"),
+    ],
+)
+def test_data_that_cannot_do_are_refused(spoil, says, small, task):
+    with pytest.raises(DataError, match=says):
+        quantized(small, task, spoil(task.validation.inputs))
+
+
+def test_data_as_in_training_raise_no_brow(small, task):
+    assert quantized(small, task, task.validation.inputs).notes == ()
+    assert check_calibration(task, 8) == []
+
+
+def test_few_samples_are_told(small, task):
+    (note,) = quantized(small, task, task.validation.inputs[:16]).notes
+    assert "ranges come from 16 samples of calibration data; 32 or more were expected" in note
+
+
+def test_an_outlier_is_told_with_its_layer_and_figures(small, task):
+    model, result = small
+    x = task.validation.inputs.clone()
+    x[5, 1, 2, 3] = 200.0
+    (note,) = quantize(model, result, replace(task, calibration=batches(x)))[1].notes
+    assert "outliers stretch the ranges of activations: '0' [-1.73, 200], 99.9 % in [-1.7" in note
+    assert "Fewer than 32 of 256 levels" in note
+
+
+def test_what_stays_zero_is_told_with_its_layer(small, task):
+    model, result = small
+    dead = nn.Sequential(*model)
+    dead[0] = nn.Conv2d(3, 8, 3)
+    nn.init.zeros_(dead[0].weight), nn.init.constant_(dead[0].bias, -1.0)
+    coarse, found = quantize(dead, result, task)
+    assert [n for n in found.notes if "inputs of '2' are zero throughout the calibration data" in n]
+    assert torch.isfinite(coarse(task.validation.inputs)).all()
+
+
+def test_the_bulk_is_where_nearly_all_values_lie():
+    x = torch.randn(4, 1, 100, 100, generator=torch.Generator().manual_seed(0))
+    x[0, 0, 0, 0] = 50.0
+    seen = observe(nn.Sequential(nn.Identity()), ["0"], [(x, None)])["0"]
+    assert seen.high == 50.0
+    assert seen.bulk_high == pytest.approx(3.29, abs=0.5)
+    assert unusual({"0": seen})
+    assert unusual({"0": Seen(-4.0, 4.0, -3.3, 3.3)}) == []
