@@ -298,6 +298,7 @@ def latencies(asked: argparse.Namespace) -> dict[str, Any]:
             found |= {f"{precision}_median_error": seen.median_error, f"{precision}_worst_error": seen.worst_error}
             found |= {f"{precision}_rank_correlation": seen.rank_correlation}
             found[f"{precision}_coefficients"] = [predictor.scale, predictor.per_layer, predictor.per_element]
+            found[f"{precision}_block"] = predictor.block
             found[f"{precision}_free_step"] = {s.key: free_step(table, s) for s in shapes_of(table, graph, {})[1:-1:6]}
     return found
 

@@ -68,7 +68,7 @@ def quick(monkeypatch):
     """Plans timed by a formula: exporting takes seconds a file."""
     ms = lambda plans: [0.01 + 1e-3 * sum(plan.values()) for plan in plans]
     monkeypatch.setattr(latencies, "_timed", lambda *given: ms(given[4]))
-    monkeypatch.setattr(latencies.LatencyTable, "_timed", lambda _, shapes: [1e-4 * s.outputs for s in shapes])
+    monkeypatch.setattr(latencies.LatencyTable, "_timed", lambda _, shapes, slots: [1e-4 * s.outputs for s in shapes])
 
 
 def test_files_are_exported_and_timed(session):

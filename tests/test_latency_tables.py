@@ -22,7 +22,7 @@ from lamella.timing import (
 )
 from lamella.timing.predicting import shapes_of
 from lamella.timing.shapes import input_sizes, write_layer
-from lamella.timing.tables import machine
+from lamella.timing.tables import PASSES, machine
 
 pytest.importorskip("onnxruntime")
 
@@ -58,7 +58,7 @@ class Scripted(LatencyTable):
         super().__init__(directory)
         self.timed = 0
 
-    def _timed(self, shapes):
+    def _timed(self, shapes, slots):
         self.timed += len(shapes)
         area = lambda s: float(np.prod(s.sides)) if s.kernel else 1.0
         return [1e-6 * area(s) * s.inputs * (-(-s.outputs // 8) * 8) + 1e-4 for s in shapes]
@@ -67,7 +67,7 @@ class Scripted(LatencyTable):
 def test_a_table_is_kept_and_never_measured_twice(tmp_path):
     table = Scripted(tmp_path)
     table.measure([*SHAPES, SHAPES[0]])
-    assert table.timed == len(SHAPES)
+    assert table.timed == PASSES * len(SHAPES)
     again = Scripted(tmp_path)
     assert [again.ms(s) for s in SHAPES] == [table.ms(s) for s in SHAPES]
     assert again.timed == 0
@@ -102,10 +102,11 @@ def random_plans(graph, count, seed=0):
 
 def test_a_fit_finds_the_coefficients_and_says_how_good_it_is(graph):
     table = Scripted()
-    truth = LatencyPredictor(table, graph, scale=1.3, per_layer=0.002, per_element=1e-6)
+    truth = LatencyPredictor(table, graph, scale=1.3, per_layer=-2e-5, per_element=-1e-9, block=8)
     plans, others = random_plans(graph, 12), random_plans(graph, 6, 1)
     found = fit(table, graph, plans, [truth.predict(graph, p, {}) for p in plans])
-    assert (found.scale, found.per_layer, found.per_element) == pytest.approx((1.3, 0.002, 1e-6), rel=1e-3)
+    assert (found.scale, found.per_layer, found.per_element) == pytest.approx((1.3, -2e-5, -1e-9), rel=1e-3)
+    assert found.block == 8
     seen = accuracy(found, graph, others, [truth.predict(graph, p, {}) for p in others])
     assert seen.worst_error < 1e-3
     assert "rank correlation 1.00 on 6 plans" in seen.text
@@ -119,8 +120,9 @@ def test_a_prediction_is_the_sum_over_layers(graph):
     widths = random_plans(graph, 1)[0]
     full = graph.completed(widths)
     layers = sum(predictor.layer_ms(x, x.inputs.at(full), x.outputs.at(full), 32) for x in graph.layers)
-    elements = predictor.element_ms * sum(t.size.at(full) for t in graph.tensors)
-    assert predictor.predict(graph, widths, {}) == pytest.approx(layers + elements)
+    assert predictor.predict(graph, widths, {}) == pytest.approx(layers)
+    nothing = LatencyPredictor(table, graph, per_layer=-1.0)
+    assert nothing.predict(graph, widths, {}) == 0.0  # and never less
     assert len(shapes_of(table, graph, widths)) == len(graph.layers)
 
 

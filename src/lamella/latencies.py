@@ -79,6 +79,7 @@ def latency_fit(
         scale=found.scale,
         per_layer=found.per_layer,
         per_element=found.per_element,
+        block=found.block,
         plans=tuple(rows),
         median_error=None if seen is None else seen.median_error,
         worst_error=None if seen is None else seen.worst_error,
@@ -89,7 +90,7 @@ def latency_fit(
 def predictor(found: LatencyFit, graph: Graph) -> LatencyPredictor:
     """The fit at work, over the table in the user's cache."""
     table = LatencyTable(cache_directory(), precision=found.precision, slots=16)
-    return LatencyPredictor(table, graph, found.scale, found.per_layer, found.per_element)
+    return LatencyPredictor(table, graph, found.scale, found.per_layer, found.per_element, found.block)
 
 
 def cache_directory() -> Path:

@@ -26,15 +26,6 @@ class Predictor(Protocol):
         """What one layer with these channels adds."""
         ...
 
-    def constant_ms(self, graph: Graph) -> float:
-        """What the network takes whatever its widths."""
-        ...
-
-    @property
-    def element_ms(self) -> float:
-        """What one element of an activation adds."""
-        ...
-
     def predict(self, graph: Graph, widths: Mapping[str, int], bits: Mapping[str, int]) -> float:
         """The whole network."""
         ...

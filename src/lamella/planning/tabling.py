@@ -129,10 +129,6 @@ class CostTables:
         for layer in self.graph.layers:
             self.constant["bytes"] -= layer_bytes(self.graph, layer, dense, {})
             self._layer(layer, first=layer.weight is not None and weights.get(layer.weight) is layer)
-        if self.ask.latency is not None:
-            self.constant["latency_ms"] = self.ask.latency.constant_ms(self.graph)
-            for tensor in self.graph.tensors:
-                self._spread(tensor.size, {"latency_ms": self.ask.latency.element_ms})
 
     def _term(self, names: tuple[str, ...], layer: str | None = None) -> Term:
         return self._by_names.setdefault((names, layer), Term(names, layer))
@@ -189,15 +185,6 @@ class CostTables:
             for i, o in zip(inputs.ravel(), outputs.ravel(), strict=True)
         ]
         return np.array(flat).reshape([*inputs.shape, len(levels)])
-
-    def _spread(self, size: Size, factors: Mapping[str, float]) -> None:
-        """A cost in proportion to a size, group by group."""
-        for name, factor in factors.items():
-            self.constant[name] = self.constant.get(name, 0.0) + factor * size.fixed
-            for group in dict.fromkeys(size.groups):
-                self._put(
-                    (group,) if group in self.widths else (), None, name, factor * self._values(size, group)[:, None]
-                )
 
     def _values(self, size: Size, group: str) -> Floats:
         """What a group adds to a size at each of its widths."""

@@ -23,8 +23,8 @@ class TimedPlan:
 class LatencyFit:
     """How a network's latency follows from its layers' on one runtime and CPU (`machine`), and how well.
 
-    ms = scale x sum over layers + per_layer x layers + per_element x elements of activations. Errors are shares, on the plans that
-    were held out; None where none were.
+    ms = sum over layers of: scale x the layer alone + per_layer + per_element x elements in and out at widths of `block` or more
+    (0: fitted by an older rule, and of no use now). Errors are shares, on the plans that were held out; None where none were.
     """
 
     structure: str
@@ -34,6 +34,7 @@ class LatencyFit:
     per_layer: float
     per_element: float
     plans: tuple[TimedPlan, ...]
+    block: int = 0
     median_error: float | None = None
     worst_error: float | None = None
     rank_correlation: float | None = None

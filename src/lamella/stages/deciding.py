@@ -177,7 +177,8 @@ def timed(session: Session, timing: Timing, progress: Progress = silent) -> Late
     if session.has(name):
         found = session.read(name, LatencyFit)
         counts = (found.machine, len(found.plans) - found.held_out, found.held_out)
-        if counts == (machine(), timing.fits, timing.holds) and found.structure == session.graph().structure:
+        same = counts == (machine(), timing.fits, timing.holds) and found.structure == session.graph().structure
+        if same and found.block:
             return found
     scratch = session.directory / f"latency-{timing.precision}-{timing.fits}-{timing.holds}"
     found = latency_fit(session.dense(), session.graph(), session.task, timing, scratch, progress)

@@ -6,10 +6,11 @@
     free_step(table, shape)                 # 16: rounding up to a multiple of 16 channels costs nothing here
 
 A file holds one runtime, version, CPU and precision: figures of another machine are never read. The least time over slots that
-take turns is the figure (other programs only ever add to it).
+take turns, in several passes over all shapes, is the figure (other programs only ever add to it).
 """
 
 import json
+import math
 import platform
 import re
 import tempfile
@@ -29,6 +30,7 @@ from .files import Call
 from .shapes import LayerShape, Precision, input_sizes, write_layer
 
 TOGETHER = 24  # shapes that take turns
+PASSES = 4  # over all shapes: a neighbour's busy second meets a quarter of a shape's slots, and not all of them
 STEPS = (1, 2, 4, 8, 16, 32)
 
 
@@ -59,17 +61,21 @@ class LatencyTable:
     def measure(self, shapes: Iterable[LayerShape], progress: Progress = silent) -> None:
         """Measure those that are not in the table yet; a kill loses at most the last few."""
         new = list({s.key: s for s in shapes if s.key not in self.known}.values())
-        for start in range(0, len(new), TOGETHER):
-            progress("latency table", start, len(new))
+        seen = {s.key: math.inf for s in new}
+        for number, start in enumerate(starts := [*range(0, len(new), TOGETHER)] * PASSES):
+            progress("latency table", number * len(new) // len(starts), len(new))
             batch = new[start : start + TOGETHER]
-            self.known |= dict(zip((s.key for s in batch), self._timed(batch), strict=True))
-            self._keep()
+            for shape, ms in zip(batch, self._timed(batch, -(-self.slots // PASSES)), strict=True):
+                seen[shape.key] = min(seen[shape.key], ms)
+            if number >= len(starts) - len(starts) // PASSES:
+                self.known |= {s.key: seen[s.key] for s in batch}
+                self._keep()
         progress("latency table", len(new), len(new))
 
-    def _timed(self, shapes: Sequence[LayerShape]) -> list[float]:
+    def _timed(self, shapes: Sequence[LayerShape], slots: int) -> list[float]:
         with tempfile.TemporaryDirectory(prefix="lamella.") as scratch:
             calls = [self._call(shape, Path(scratch) / f"{i}.onnx") for i, shape in enumerate(shapes)]
-            rounds = [[min(call.run(self.seconds).times) for call in calls] for _ in range(self.slots)]
+            rounds = [[min(call.run(self.seconds).times) for call in calls] for _ in range(slots)]
         return [1e3 * min(times) for times in zip(*rounds, strict=True)]
 
     def _call(self, shape: LayerShape, path: Path) -> Call:
