@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="the directory of trained weights")
     parser.add_argument("--work", type=Path, default=Path(".reach"))
     parser.add_argument("--samples", type=int, default=2000, help="validation samples that curves are measured on")
+    parser.add_argument("--bits", default="8,6,4,3,2", help="of the curves; a row may use fewer")
     parser.add_argument("--curves", type=Path, help="a directory of journals of curves, such as plan.py keeps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3, help="of the part `order`")
@@ -195,13 +196,10 @@ def curves_of(row: Row, model: nn.Module, asked: argparse.Namespace) -> Profile:
     )
     folder = asked.curves or asked.work
     folder.mkdir(parents=True, exist_ok=True)
-    bits = BITS if row.budget.get("bytes") else ()
+    bits = tuple(int(b) for b in asked.bits.split(",")) if row.budget.get("bytes") else ()
     whole = profile(model, task, bits=bits, journal=folder / name, progress=say)
     kept = tuple(p for p in whole.points if p.knob != "bits" or p.level in row.bits)
     return replace(whole, points=kept)
-
-
-BITS = (8, 6, 4, 3, 2)  # as in plan.py, so that both read one journal
 
 
 def at_once(made: Plan, row: Row) -> Plan:
