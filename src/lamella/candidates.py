@@ -10,7 +10,7 @@ Scores are kept: nothing is measured twice, and a kill loses at most the candida
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from .coarsening import coarsen
 from .digests import data_digest, weights_digest
@@ -61,6 +61,10 @@ class Candidates:
     def __call__(self, widths: Levels, bits: Levels) -> float:
         """The score."""
         return [score for score, _ in self.stream(widths, bits)][-1]
+
+    def each(self, widths: Levels, bits: Levels) -> Tensor:
+        """Every sample's score, (N,): for comparing two plans sample by sample. Not kept."""
+        return evaluate(self._made(*self._changed(widths, bits)), self.task.validation, self.task.score)
 
     def stream(self, widths: Levels, bits: Levels) -> Iterator[tuple[float, float]]:
         """(score so far, share of the samples seen), batch by batch; one pair alone where it is known or the loader has no length."""
