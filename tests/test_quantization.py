@@ -253,3 +253,58 @@ def test_tuning_on_the_grid_goes_on_from_its_checkpoint(tmp_path):
     resumed = fit(grids_on(), data, recipe, checkpoint=tmp_path / "c.pt")
     for (name, one), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
+
+
+# Weights that layers share
+
+
+class Tied(nn.Module):
+    """Two convolutions with one weight, the second called first; with `norms`, a batch norm after each."""
+
+    def __init__(self, norms: bool = False) -> None:
+        super().__init__()
+        self.stem, self.one, self.two = (nn.Conv2d(c, 8, 3, padding=1) for c in (3, 8, 8))
+        self.two.weight = self.one.weight
+        self.norms = nn.ModuleList([nn.BatchNorm2d(8), nn.BatchNorm2d(8)] if norms else [nn.Identity(), nn.Identity()])
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        x = self.norms[0](self.two(x)).relu()
+        return self.head(self.norms[1](self.one(x)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("norms", [False, True])
+def test_a_weight_that_layers_share_stays_one_on_one_grid(norms, tmp_path):
+    torch.manual_seed(0)
+    data, model = task((3, 8, 8)), Tied(norms).eval()
+    if norms:
+        nn.init.uniform_(model.norms[0].weight, 0.5, 2.0)  # each folds the weight into another one
+    graph = trace(model, data.example_inputs)
+    steps = (Step(bits={"one": 4}, epochs=1),)
+    plan = Plan(structure=graph.structure, planner="uniform", steps=steps, predicted=cost(graph), dense=cost(graph))
+    small, result = compress(model, plan, data, recipe=Recipe(epochs=1, lr=0.02), graph=graph)
+    assert small.one.weight is small.two.weight
+    assert not torch.equal(small.one.weight, model.one.weight)
+    assert max(len(row.unique()) for row in small.one.weight.flatten(1)) <= 15
+    coarse, final = quantize(small, result, data)
+    assert final.bits == {"stem": 8, "one": 4, "head": 8}
+    source = export_onnx(small, data.example_inputs, tmp_path / "model.onnx")
+    assert [t.name for t in onnx.load(source).graph.initializer if t.dims == [8, 8, 3, 3]] == ["one.weight"]
+    file = integers_file(source, tmp_path / "integers.onnx", final.bits, data)
+    packed = [t for t in onnx.load(file).graph.initializer if t.data_type == onnx.TensorProto.INT4]
+    assert len(packed) == (2 if norms else 1)
+    assert agreement(OnnxModel(file), coarse, data) >= 0.95
+
+
+def test_bits_that_contradict_each_other_on_one_weight_are_refused():
+    model = Tied()
+    with pytest.raises(
+        LamellaError, match=r"'one' and 'two' share one weight, and were given 4 and 8 bits\. Give both"
+    ):
+        coarsen(model, {"one": 4, "two": 8})
+    assert (twin := coarsen(model, {"two": 4})).one.weight is twin.two.weight
+    model.two = nn.ConvTranspose2d(8, 8, 3, padding=1)
+    model.two.weight = model.one.weight
+    with pytest.raises(LamellaError, match=r"along different axes of it: no grid of 4 bits fits both"):
+        put_on_grids(model, {"one": 4})

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
+from torch.nn.utils.parametrize import is_parametrized, register_parametrization, remove_parametrizations
 
 from .errors import LamellaError
 
@@ -167,12 +167,52 @@ class OnGrid(nn.Module):
         return (weight / self.scale).round().clamp(-top, top) * self.scale
 
 
+def sharing(model: nn.Module) -> dict[str, list[str]]:
+    """For every layer that holds a weight, all layers that hold the same one, itself included, in the model's order."""
+    by_weight: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        weight = _held(module)
+        if weight is not None:
+            by_weight.setdefault(id(weight), []).append(name)
+    return {name: names for names in by_weight.values() for name in names}
+
+
+def _held(module: nn.Module) -> Tensor | None:
+    """The module's own weight; that behind a parametrization, where it is one."""
+    weight = module._parameters.get("weight")
+    if weight is None and is_parametrized(module, "weight"):
+        found = getattr(module.parametrizations.weight, "original", None)  # type: ignore[union-attr]
+        return found if isinstance(found, Tensor) else None
+    return weight
+
+
+def shared_bits(model: nn.Module, bits: Mapping[str, int]) -> dict[str, int]:
+    """These bits, given also to the layers that share a weight with those named: one weight has one grid.
+
+    LamellaError where they contradict each other, or where few bits would need grids along different axes.
+    """
+    groups, found = sharing(model), dict(bits)
+    for name, width in bits.items():
+        for other in groups.get(name, ()):
+            if found.setdefault(other, width) != width:
+                raise LamellaError(
+                    f"{name!r} and {other!r} share one weight, and were given {width} and {found[other]} bits. Give both the same."
+                )
+            axes = {output_axis(model.get_submodule(each)) for each in (name, other)}
+            if width < 8 and len(axes) > 1:
+                raise LamellaError(
+                    f"{name!r} and {other!r} share one weight, and make their outputs along different axes of it: no grid of "
+                    f"{width} bits fits both. Give them 8, or weights of their own."
+                )
+    return found
+
+
 def put_on_grids(model: nn.Module, bits: Mapping[str, int]) -> nn.Module:
     """Keep, in place, the weights of these layers on grids of so many bits while the model is trained and evaluated; returns it.
 
     LamellaError for a layer whose weight is computed anew at every call.
     """
-    for name, width in bits.items():
+    for name, width in shared_bits(model, bits).items():
         module = model.get_submodule(name)
         weight = module._parameters.get("weight")
         if weight is None:
@@ -186,8 +226,9 @@ def put_on_grids(model: nn.Module, bits: Mapping[str, int]) -> nn.Module:
 
 
 def settle(model: nn.Module, layers: Iterable[str]) -> nn.Module:
-    """Undo `put_on_grids`, in place: ordinary parameters that hold the values on the grids. Returns the model."""
-    for name in layers:
+    """Undo `put_on_grids`, in place: ordinary parameters that hold the values on the grids, and shared ones still shared."""
+    groups = sharing(model)
+    for name in dict.fromkeys(each for layer in layers for each in groups.get(layer, [layer])):
         module = model.get_submodule(name)
         remove_parametrizations(module, "weight", leave_parametrized=True)
         if module._parameters.get("bias") is not None:

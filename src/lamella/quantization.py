@@ -30,6 +30,7 @@ from .coarsening import (
 )
 from .errors import LamellaError, unknown_name
 from .exporting import quantize_linear, quantize_onnx
+from .grids import shared_bits, sharing
 from .schema import Measure, Result
 from .training import PerSample, Task, correct, device_of, evaluate, seeded
 from .walking import measured
@@ -65,6 +66,7 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     how = scheme_named(scheme)
     alone = _linear_alone(small, how, scheme)
     bits = dict.fromkeys(multiplying_layers(small), 8) | {n: b for n, b in result.plan.bits.items() if b < 32}
+    bits |= shared_bits(small, {n: b for n, b in result.plan.bits.items() if b < 32})
     unknown = set(bits) - set(quantizable(small, bits))
     if unknown:
         raise LamellaError(
@@ -95,7 +97,10 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
         params=last.params,
         macs=last.macs,
     )
-    history = (*result.history, measure)
+    history, groups = (*result.history, measure), sharing(small)
+    called = {
+        n: b for n, b in called.items() if n == groups[n][0]
+    }  # as files and graphs name a weight that layers share
     return coarse, replace(result, bits=called, ranges=ranges, scheme=scheme, history=history, notes=tuple(notes))
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LamellaError
-from ..grids import grid_scale, output_axis, rounded_weight
+from ..grids import grid_scale, output_axis, rounded_weight, shared_bits
 from .observing import Ranges, at_joins
 
 
@@ -21,11 +21,18 @@ def coarsen(
     other layers) those are rounded as well, and so are the biases.
     """
     coarse = copy.deepcopy(model)
+    for name in bits:
+        _layer(coarse, name)
+    bits = shared_bits(coarse, bits)
     ranges, layers = ranges or {}, dict(coarse.named_modules())
+    rounded: dict[tuple[int, int], nn.Parameter] = {}  # by weight and axis, so that shared ones stay shared
     for name, width in bits.items():
         module = _layer(coarse, name)
-        rounded = rounded_weight(module.weight.detach(), width, output_axis(module))
-        module.weight = nn.Parameter(rounded, module.weight.requires_grad)
+        weight, axis = module.weight, output_axis(module)
+        if (id(weight), axis) not in rounded:
+            made = rounded_weight(weight.detach(), width, axis)
+            rounded[id(weight), axis] = nn.Parameter(made, weight.requires_grad)
+        module.weight = rounded[id(weight), axis]
     for name in set(layers) & set(ranges):
         layers[name].register_forward_pre_hook(InputGrid(*ranges[name], (input_bits or {}).get(name, 8)))
     beyond = {place: InputGrid(*ends).rounded for place, ends in ranges.items() if place not in bits}

@@ -29,7 +29,7 @@ from ..timing import Array, feeds_of, onnxruntime, open_session
 from .blocks import hold_in_blocks, linear_nodes
 from .compaction import compact, float_biases
 from .onnx_file import onnx_library, read_onnx
-from .packing import pack
+from .packing import layer_of, pack
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 IN_INTEGERS = {
@@ -176,7 +176,7 @@ def _arrays(graph: Any) -> dict[str, Array]:
 
 
 def _check_bits(bits: Mapping[str, int], graph: Any) -> None:
-    known = {_layer(node.input[1]) for node in graph.node if node.op_type in WEIGHTED}
+    known = {layer_of(node.input[1]) for node in graph.node if node.op_type in WEIGHTED}
     unknown = sorted(set(bits) - known)
     if unknown:
         raise LamellaError(
@@ -197,7 +197,7 @@ def _regrid(
         weight = floats.get(_plain(node.input[0])) if node.op_type == "DequantizeLinear" else None
         if weight is None or arrays[node.input[0]].dtype != np.int8:
             continue
-        width = bits.get(_layer(_plain(node.input[0])), 8)
+        width = bits.get(layer_of(_plain(node.input[0])), 8)
         written = arrays[node.input[1]]
         axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
         convolves = readers[node.output[0]].op_type == "Conv"
@@ -232,17 +232,13 @@ def layers_in_float(path: str | Path) -> tuple[str, ...]:
     graph = _fused(Path(path))
     makers = {name: node for node in graph.node for name in node.output}
     kinds = {*WEIGHTED, *(f"Fused{kind}" for kind in WEIGHTED)}
-    return tuple(_layer(_origin(node.input[1], makers)) for node in graph.node if node.op_type in kinds)
+    return tuple(layer_of(_origin(node.input[1], makers)) for node in graph.node if node.op_type in kinds)
 
 
 def _origin(name: str, makers: dict[str, Any]) -> str:
     while name in makers and makers[name].input:
         name = makers[name].input[0]
     return name
-
-
-def _layer(weight: str) -> str:
-    return weight.removesuffix(".weight")
 
 
 def _fused(path: Path) -> Any:

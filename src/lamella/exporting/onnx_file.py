@@ -53,6 +53,7 @@ def export_onnx(
     onnxruntime("exporting to ONNX")
     seen = capture(model, example_inputs, free_batch=dynamic_batch)
     proto = _converted(seen.program, opset, len(seen.expected[0]))
+    _name_shared(proto.graph, model)
     _clean(proto)
 
     def write(temporary: Path) -> None:
@@ -97,6 +98,18 @@ def _clean(proto: Any) -> None:
     _name_nodes(graph)
     _name_batch(graph)
     proto.producer_name, proto.producer_version = "lamella", __version__
+
+
+def _name_shared(graph: Any, model: nn.Module) -> None:
+    """Parameters that layers share get the model's first name for them; the exporter takes its last."""
+    firsts = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = {n: firsts[id(p)] for n, p in model.named_parameters(remove_duplicate=False) if firsts[id(p)] != n}
+    held = {i.name for i in graph.initializer}
+    names = {old: new for old, new in names.items() if old in held and new not in held}
+    for initializer in graph.initializer:
+        initializer.name = names.get(initializer.name, initializer.name)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
 
 
 def _pool_globally(graph: Any) -> None:

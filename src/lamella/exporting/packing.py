@@ -6,6 +6,7 @@ An INT4 (or INT2) initializer goes through Cast to int8 and on to its Dequantize
 graph it runs, and its speed, are those of int8. Layers of 3 bits lie in 4, those of 5 to 7 in 8.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ def pack(proto: Any, bits: Mapping[str, int]) -> None:
     readers = {node.input[0]: node for node in proto.graph.node if node.op_type == "DequantizeLinear"}
     smallest = 8
     for tensor in proto.graph.initializer:
-        stored = stored_bits(bits.get(tensor.name.removesuffix(".weight"), 8))
+        stored = stored_bits(bits.get(layer_of(tensor.name), 8))
         if stored < 8 and tensor.name in readers:
             _pack_one(proto.graph, tensor, stored, readers[tensor.name])
             smallest = min(smallest, stored)
@@ -31,6 +32,11 @@ def pack(proto: Any, bits: Mapping[str, int]) -> None:
         main = next(entry for entry in proto.opset_import if not entry.domain)
         main.version = max(main.version, OPSETS[smallest])
         proto.ir_version = max(proto.ir_version, IR_VERSIONS[smallest])
+
+
+def layer_of(weight: str) -> str:
+    """The layer that a weight's name tells of. A weight that layers share has two names where batch norms were folded into it."""
+    return re.sub(r"^ConvBnFusion_W_|\.weight(_token_\d+)?$", "", weight)
 
 
 def _pack_one(graph: Any, tensor: Any, bits: int, reader: Any) -> None:
