@@ -396,3 +396,22 @@ def test_bad_calibration_data_are_refused_and_leave_nothing(spoil, says, dense, 
 def test_constant_inputs_quantize(dense, tmp_path):
     path = quantize_onnx(dense, tmp_path / "zero.onnx", [torch.zeros(8, 1, 8, 8)])
     assert torch.isfinite(run_onnx(path, torch.zeros(2, 1, 8, 8))).all()
+
+
+class Starred(nn.Module):
+    """forward takes a first input and whatever else there is."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, first, *rest, scale=2.0):
+        return scale * self.linear(first) + sum(rest)
+
+
+@pytest.mark.parametrize("rest", [0, 1, 2])
+def test_a_forward_that_takes_any_number_of_inputs(rest, tmp_path):
+    model, inputs = Starred().eval(), (torch.randn(3, 4), *(torch.randn(3, 3) for _ in range(rest)))
+    path = export_onnx(model, inputs, tmp_path / "starred.onnx")
+    more = tuple(torch.cat([x, x]) for x in inputs)
+    assert torch.allclose(run_onnx(path, more), model(*more), atol=1e-5)

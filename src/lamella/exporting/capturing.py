@@ -6,6 +6,7 @@ compare(seen, temporary, "model.pt2", runtime="torch")      # LamellaError unles
 """
 
 import copy
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -87,6 +88,7 @@ def captured(model: nn.Module, inputs: tuple[Any, ...], free_batch: bool) -> tor
         )  # torch.export takes 1 for a constant
         carries = iter(_batched(inputs))
         shapes = tree_map_only(Tensor, lambda _: {0: torch.export.Dim.DYNAMIC} if next(carries) else None, inputs)
+        shapes = _as_taken(model, shapes)
     try:
         with quiet(), torch.no_grad():
             return torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
@@ -98,6 +100,15 @@ def captured(model: nn.Module, inputs: tuple[Any, ...], free_batch: bool) -> tor
                 "its forward: write -1 or x.shape[0] there, or export with dynamic_batch=False."
             ) from error
         raise TraceError(f"{name} cannot be exported: {first_line(error)}.") from error
+
+
+def _as_taken(model: nn.Module, shapes: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Shapes as torch.export wants them: what `forward(x, *rest)` takes as its rest is one tuple."""
+    kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return shapes
+    before = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*shapes[:before], shapes[before:]) if len(shapes) > before else shapes
 
 
 def _exports(model: nn.Module, inputs: tuple[Any, ...]) -> bool:
