@@ -17,7 +17,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from lamella.cli import app
-from lamella.elasticity import elasticize, publish, save_elastic
+from lamella.elasticity import elasticize, make_levels, publish, save_elastic
 from lamella.errors import LamellaError, MismatchError, RunError
 from lamella.exporting import family_bytes, layers_in_float
 from lamella.schema import Level
@@ -95,6 +95,28 @@ def test_weights_are_stored_once_and_nothing_is_computed_twice(published):
         ort.InferenceSession(str(directory / "elastic" / f"{level.name}.onnx"), options, ["CPUExecutionProvider"])
         optimized = onnx.load(options.optimized_model_filepath, load_external_data=False)
         assert not {"Slice", "Gather", "Mul"} & {n.op_type for n in optimized.graph.node}
+
+
+def test_layers_of_fewer_than_8_bits_lie_in_the_levels_own_file_and_leave_the_others_alone(tmp_path):
+    torch.manual_seed(0)
+    model, x = Dense(16).eval(), torch.randn(48, 3, 8, 8)
+    batches = Batches(x, torch.randint(0, 5, (48,)), 16)
+    task = Task((x[:2],), train=batches, validation=batches, test=batches)
+    graph = trace(model, task.example_inputs, round_to=1)
+    bits = {"one.0": 4, "two.0": 5, "out.2": 2, "stem.0": 8}
+    coarse = Level(name="coarse", widths=make_levels(graph, (0.5,))[0].widths, bits=bits)
+    net = elasticize(model, {"core": 0.5, "coarse": coarse}, task, recipe="none", graph=graph)
+    publish(net, task, tmp_path / "elastic", slots=2)
+    save_elastic(tmp_path, net)
+    stored = {i.name: i for i in onnx.load(tmp_path / "elastic" / "coarse.int8.onnx").graph.initializer}
+    assert stored["one.0.weight"].data_type == onnx.TensorProto.INT4
+    assert stored["out.2.weight"].data_type == onnx.TensorProto.INT2
+    assert np.abs(onnx.numpy_helper.to_array(stored["two.0.weight"])).max() == 15
+    with open_family(tmp_path / "elastic", precision="int8") as family:
+        for name, logits in expected(net, x).items():
+            assert layers_in_float(tmp_path / "elastic" / f"{name}.int8.onnx") == ()
+            family.set_active_subnet(name)
+            assert np.abs(family.run(x.numpy())[0] - logits).max() < 0.1 * np.abs(logits).max(), name
 
 
 def test_levels_are_timed_and_weighed(published):

@@ -47,6 +47,11 @@ class Part:
     places: Mapping[str, tuple[Place, ...]]
     bits: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def few(self) -> dict[str, int]:
+        """The layers of fewer than 8 bits: their weights lie on a grid of their own, and in the level's own file."""
+        return {layer: bits for layer, bits in self.bits.items() if bits < 8}
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -92,9 +97,15 @@ def export_family(
             level.shares = _shares(level.arrays, arrays, parts[name].places)
         _write(levels, arrays, directory, "float32")
         if batches:
-            whole = {name: quantize_onnx(path, path.with_suffix(".int8.onnx"), batches) for name, path in alone.items()}
+            whole = {
+                name: quantize_onnx(path, path.with_suffix(".int8.onnx"), batches, bits=parts[name].few)
+                for name, path in alone.items()
+            }
             coarse = {name: _Level(name, path, family, inputs) for name, path in whole.items()}
-            _write(coarse, _in_integers(coarse, levels, arrays), directory, "int8")
+            for name, level in coarse.items():
+                few = {f"{layer}.weight" for layer in parts[name].few}
+                level.candidates = {t: share for t, share in levels[name].shares.items() if t not in few}
+            _write(coarse, _in_integers(coarse, arrays), directory, "int8")
         return {name: _written(directory, name, alone[name], whole.get(name)) for name in parts}
 
 
@@ -120,6 +131,7 @@ class _Level:
         self.proto = onnx.load(str(path))
         self.arrays = {i.name: onnx.numpy_helper.to_array(i) for i in self.proto.graph.initializer}
         self.shares: dict[str, _Share] = {}
+        self.candidates: dict[str, _Share] = {}  # of an integer file: what the float one shares, on the grid of 8 bits
 
 
 def _shares(own: Mapping[str, Array], shared: Mapping[str, Array], places: Mapping[str, Any]) -> dict[str, _Share]:
@@ -151,16 +163,14 @@ def _share(own: Array, taken: Array, places: tuple[Place, ...]) -> _Share | None
     return None
 
 
-def _in_integers(
-    coarse: Mapping[str, _Level], levels: Mapping[str, _Level], arrays: Mapping[str, Array]
-) -> dict[str, Array]:
+def _in_integers(coarse: Mapping[str, _Level], arrays: Mapping[str, Array]) -> dict[str, Array]:
     """The shared weights in int8, and the shares of the integer files, whose ratio is the scale of every channel.
 
     A channel's shared scale is the largest that any level needs, so no sum of two products overflows in any of them.
     """
     scales: dict[str, Array] = {}
-    for name, level in coarse.items():
-        for tensor, share in levels[name].shares.items():
+    for level in coarse.values():
+        for tensor, share in level.candidates.items():
             scale_O = _scale_of(level, tensor, share)
             if scale_O is not None:
                 wanted = scales.setdefault(tensor, np.zeros(arrays[tensor].shape[share.axis]))
