@@ -3,6 +3,9 @@
     python benchmarks/elastic.py train --data data --weights weights --recipe sandwich --epochs 8 --work .elastic
     python benchmarks/elastic.py levels --data data --weights weights --recipe sandwich --work .elastic    # test scores of a training
     python benchmarks/elastic.py control --data data --weights weights --epochs 8 --work .elastic          # independent networks
+    python benchmarks/elastic.py train --network vgg16_bn --weights vgg16_bn-0.safetensors ...             # likewise levels, control
+    python benchmarks/elastic.py seeds                                # mean and spread over the seeds that were run, gaps to control
+    python benchmarks/elastic.py whole_steps                          # widths in whole steps of channels against the published ones
     python benchmarks/elastic.py classifier                           # digits: a last layer for all levels, or one each
     python benchmarks/elastic.py switching                            # switching time, memory, storage in PyTorch
     python benchmarks/elastic.py family                               # ways to ship a family, measured in ONNX Runtime
@@ -12,11 +15,13 @@
 Each part is written into `results/elastic-<date>.json` under its own name, beside what other parts left there; a training that was
 cut short goes on from its last epoch. ResNet-20 has projected shortcuts (option B, 272,474 parameters): the trained option-A weights
 are put into it exactly (`with_projections`; `embedding_error` says how exactly). Those weights have seen all training images, so
-validation is the test images at even index, and what is reported as test those at odd index.
+validation is the test images at even index, and what is reported as test those at odd index. VGG-16-BN is one that `references.py`
+trained: its validation is the last 5,000 training images, and test all test images.
 """
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -62,15 +67,19 @@ from lamella.training import Recipe, Task, correct, evaluate, fit, recalibrate_b
 from lamella.zoo import load_weights, make_model
 
 RESULTS = Path(__file__).parent / "results"
+# Mangal, Kalra, Sapra 2025
 PUBLISHED_PARAMS = (72_932, 110_840, 174_504, 272_474)
-PUBLISHED_ACCURACY = (0.7602, 0.8071, 0.8231, 0.8303)  # Mangal, Kalra, Sapra 2025
+PUBLISHED_ACCURACY = {"resnet20": (0.7602, 0.8071, 0.8231, 0.8303), "vgg16_bn": (0.8587, 0.8599, 0.8679, 0.8802)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=list(PARTS))
     parser.add_argument("--data")
-    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--weights", type=Path, help="a directory; of vgg16_bn the file")
+    parser.add_argument(
+        "--network", choices=["resnet20", "vgg16_bn"], default="resnet20", help="of train, levels, control, day"
+    )
     parser.add_argument("--recipe", default="sandwich")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=0.03)
@@ -97,13 +106,21 @@ def write(part: str, found: dict[str, Any], asked: argparse.Namespace) -> None:
     command = [a if not a.startswith("/") else Path(a).name for a in sys.argv[1:]]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     about = {"command": f"python benchmarks/elastic.py {' '.join(command)}", "commit": commit, "machine": machine()}
-    trained = "_".join(filter(None, (asked.recipe, asked.name)))
-    suffix = {"levels": trained, "day": trained, "family": "" if "," in asked.networks else asked.networks}
-    key = "_".join(filter(None, (part, suffix.get(part, ""))))
+    shipped_one = "" if "," in asked.networks else asked.networks
+    key = "_".join(
+        filter(None, (part, {**dict.fromkeys(TRAINED, label(asked, part)), "family": shipped_one}.get(part)))
+    )
     whole[key] = {**about, "versions": versions(), "seeds": [asked.seed], **found}
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(whole, indent=1) + "\n")
     print(f"wrote {path.name}: {part}")
+
+
+def label(asked: argparse.Namespace, part: str) -> str:
+    """What tells a training from others in names: its recipe (a control has none), network, and seed, where they are not the usual."""
+    which = () if part == "control" else (asked.recipe, asked.name)
+    network = "" if asked.network == "resnet20" else asked.network
+    return "_".join(filter(None, (*which, network, f"seed{asked.seed}" if asked.seed else "")))
 
 
 # -- the network and its data
@@ -120,10 +137,23 @@ class LastChannels:
 
 
 def cifar(asked: argparse.Namespace) -> Task:
-    task = make_task("cifar10", asked.data, seed=asked.seed, validation="test_even")
+    seen_all = asked.network == "resnet20"
+    task = make_task("cifar10", asked.data, seed=asked.seed, validation="test_even" if seen_all else "heldout")
     for batches in (task.train, task.validation, task.test, task.calibration):
         batches.transform = LastChannels(batches.transform)
     return task
+
+
+def fresh(asked: argparse.Namespace) -> nn.Module:
+    """The dense network with weights of no importance."""
+    return make_model("resnet20", shortcut="B") if asked.network == "resnet20" else make_model(asked.network)
+
+
+def dense(asked: argparse.Namespace, task: Task) -> tuple[nn.Module, float]:
+    """The dense network with its trained weights, and how far it is from the one that was trained (ResNet-20 alone)."""
+    if asked.network == "resnet20":
+        return projected(asked, task)
+    return load_weights(fresh(asked), asked.weights).eval(), 0.0
 
 
 def projected(asked: argparse.Namespace, task: Task) -> tuple[nn.Module, float]:
@@ -169,7 +199,7 @@ def traced(model: nn.Module) -> Graph:
 def train(asked: argparse.Namespace) -> dict[str, Any]:
     """One recipe, one seed: the family into `work`. Figures come from `levels`."""
     task = cifar(asked)
-    model, error = projected(asked, task)
+    model, error = dense(asked, task)
     print(f"embedding error {error:.1e}", flush=True)
     directory = home(asked)
     started = time.process_time()
@@ -195,18 +225,19 @@ def train(asked: argparse.Namespace) -> dict[str, Any]:
 
 def home(asked: argparse.Namespace) -> Path:
     """Where a training lies."""
-    return asked.work / "-".join(filter(None, (asked.recipe, asked.name, str(asked.seed))))
+    network = "" if asked.network == "resnet20" else asked.network
+    return asked.work / "-".join(filter(None, (asked.recipe, asked.name, network, str(asked.seed))))
 
 
 def control(asked: argparse.Namespace) -> dict[str, Any]:
     """Independent networks of each level's widths, narrowed from the same weights and trained as long, alone."""
     task = cifar(asked)
-    model, _ = projected(asked, task)
+    model, _ = dense(asked, task)
     graph = traced(model)
     rows = []
     for level in make_levels(graph, ROUNDS):
         small = recalibrate_bn(narrow(model, graph, level.widths), task.train)
-        checkpoint = asked.work / f"control-{asked.seed}-{level.name}.pt"
+        checkpoint = asked.work / f"control-{asked.network}-{asked.seed}-{level.name}.pt"
         recipe = Recipe(epochs=asked.epochs, lr=asked.lr, warmup=asked.warmup)
         fit(
             small,
@@ -218,7 +249,7 @@ def control(asked: argparse.Namespace) -> dict[str, Any]:
         )
         rows.append({"level": level.name, "params": level.params, "macs": level.macs, **scores(small, task)})
         print(rows[-1], flush=True)
-    return {"epochs": asked.epochs, "lr": asked.lr, "levels": rows}
+    return {"network": asked.network, "epochs": asked.epochs, "lr": asked.lr, "levels": rows}
 
 
 def scores(model: nn.Module, task: Task) -> dict[str, Any]:
@@ -238,12 +269,12 @@ def scores(model: nn.Module, task: Task) -> dict[str, Any]:
 def levels(asked: argparse.Namespace) -> dict[str, Any]:
     """What the levels of a trained family score on test, in torch and as int8 files, beside the published ones."""
     task = cifar(asked)
-    model, error = projected(asked, task)
+    model, error = dense(asked, task)
     directory = home(asked)
-    net = load_elastic(directory, lambda: make_model("resnet20", shortcut="B"))
+    net = load_elastic(directory, lambda: fresh(asked))
     publish(net, task, directory / "elastic", slots=4)
     save_elastic(directory, net)
-    rows = []
+    rows, published = [], PUBLISHED_ACCURACY[asked.network]
     with open_family(directory / "elastic", precision="int8") as coarse:
         for index, level in enumerate(net.levels):
             coarse.set_active_subnet(level.name)
@@ -252,18 +283,18 @@ def levels(asked: argparse.Namespace) -> dict[str, Any]:
                 {
                     "level": level.name,
                     "params": level.params,
-                    "published_params": PUBLISHED_PARAMS[index],
-                    "params_off": level.params / PUBLISHED_PARAMS[index] - 1,
+                    **published_size(asked, index, level.params),
                     "macs": level.macs,
                     **scores(net.view(level.name), task),
                     "int8_test": float(np.concatenate(right).mean()),
-                    "published_test": PUBLISHED_ACCURACY[index],
+                    "published_test": published[index],
                     "latency_ratio": level.latency_ratio,
                 }
             )
             print(rows[-1], flush=True)
     family = net.family
     return {
+        "network": asked.network,
         "recipe": family.recipe,
         "epochs": family.epochs,
         "embedding_error": error,
@@ -273,9 +304,42 @@ def levels(asked: argparse.Namespace) -> dict[str, Any]:
         "figure": {
             "macs": [row["macs"] for row in rows],
             "test": [row["test"] for row in rows],
-            "published_test": list(PUBLISHED_ACCURACY),
+            "published_test": list(published),
         },
-        "not_measured": NOT_MEASURED,
+    }
+
+
+def published_size(asked: argparse.Namespace, index: int, params: int) -> dict[str, float]:
+    """The published level's parameters, and how far ours are from them: known of ResNet-20."""
+    if asked.network != "resnet20":
+        return {}
+    return {"published_params": PUBLISHED_PARAMS[index], "params_off": params / PUBLISHED_PARAMS[index] - 1}
+
+
+def seeds(asked: argparse.Namespace) -> dict[str, Any]:
+    """Mean and spread of every training's test accuracy over its seeds, and its levels' gaps to independent networks."""
+    whole = json.loads(sorted(RESULTS.glob("elastic-*.json"))[-1].read_text())
+    runs: dict[str, list[Any]] = {}
+    for key in (key for key in whole if key.startswith(("levels", "control"))):
+        runs.setdefault(re.sub(r"_seed\d+$", "", key), []).append(whole[key])
+    found = {name: over_seeds(each) for name, each in runs.items()}
+    for name, about in found.items():
+        control = found.get("control_vgg16_bn" if name.endswith("vgg16_bn") else "control")
+        if name.startswith("levels") and control:
+            gaps = np.array(control["mean_test"]) - np.array(about["mean_test"])
+            about |= {"gap_to_control": gaps.tolist(), "mean_gap_to_control": float(gaps.mean())}
+        print(name, about, flush=True)
+    return found
+
+
+def over_seeds(each: list[Any]) -> dict[str, Any]:
+    tests = np.array([[row["test"] for row in run["levels"]] for run in each])
+    ran = [seed for run in each for seed in run["seeds"]]
+    return {
+        "seeds_run": ran,
+        "mean_test": tests.mean(0).tolist(),
+        "lowest_test": tests.min(0).tolist(),
+        "highest_test": tests.max(0).tolist(),
     }
 
 
@@ -337,6 +401,35 @@ def switching(asked: argparse.Namespace) -> dict[str, Any]:
 def tensors_of(net: ElasticModel) -> list[Tensor]:
     views = [net.view(name) for name in net.family.names]
     return [t for module in (net, *views) for t in (*module.parameters(), *module.buffers()) if t.numel()]
+
+
+def whole_steps(asked: argparse.Namespace) -> dict[str, Any]:
+    """ResNet-20 in ONNX Runtime, fresh weights: levels at the published widths, and in whole steps of channels, timed side by side."""
+    torch.manual_seed(asked.seed)
+    model = trained_norms(make_model("resnet20", shortcut="B").eval())
+    exact, aligned = traced(model), trace(model, IMAGE)
+    quarters = {"quarter": 0.75, "half": 0.5, "three_quarters": 0.25}
+    found: dict[str, Any] = {}
+    for name, graph, settings in (("published_widths", exact, ROUNDS), ("whole_steps", aligned, quarters)):
+        made = make_levels(graph, settings)
+        with tempfile.TemporaryDirectory() as scratch:
+            small = {x.name: narrow(model, graph, x.widths) for x in reversed(made)}
+            files = {n: export_onnx(m, IMAGE, Path(scratch) / f"{n}.onnx") for n, m in small.items()}
+            whole = {
+                n: quantize_onnx(f, f.with_suffix(".int8.onnx"), [torch.randn(8, 3, 32, 32)]) for n, f in files.items()
+            }
+            times = {"float32": latency(files, IMAGE), "int8": latency(whole, IMAGE)}
+        found[name] = {
+            x.name: {
+                "widths": sorted({x.widths.get(g.name, g.width) for g in graph.free}),
+                "macs": x.macs,
+                "params": x.params,
+                **{p: [t[x.name].ratio, t[x.name].ratio_low, t[x.name].ratio_high] for p, t in times.items()},
+            }
+            for x in made
+        }
+        print(json.dumps(found[name], indent=1), flush=True)
+    return found
 
 
 def family(asked: argparse.Namespace) -> dict[str, Any]:
@@ -502,15 +595,19 @@ def day(asked: argparse.Namespace) -> dict[str, Any]:
 def figure(asked: argparse.Namespace) -> dict[str, Any]:
     """Accuracy against MACs, from what the other parts wrote: our levels, the published ones, independent networks."""
     whole = json.loads(sorted(RESULTS.glob("elastic-*.json"))[-1].read_text())
-    rows = []
-    for name in ("levels_sandwich", "levels_grow", "control"):
-        if name in whole:
-            who = {"control": "independent networks"}.get(name, name.replace("levels_", "Lamella, "))
-            rows += [{"who": who, "macs": row["macs"], "test": row["test"]} for row in whole[name]["levels"]]
-    macs = next(whole[name] for name in whole if name.startswith("levels_"))["figure"]["macs"]
-    rows += [{"who": "published", "macs": m, "test": t} for m, t in zip(macs, PUBLISHED_ACCURACY, strict=True)]
+    ran = {key: run for key, run in whole.items() if key.startswith(("levels_", "control"))}
+    ran = {key: run for key, run in ran.items() if run.get("network", "resnet20") == "resnet20" and "_seed" not in key}
+    shown: dict[str, Any] = {}
+    for key, run in ran.items():  # of each recipe the longest training
+        who = f"Lamella, {run['recipe']}" if key.startswith("levels_") else "independent networks"
+        shown[who] = max(shown.get(who, run), run, key=lambda each: each["epochs"])
+    rows = [{"who": who, "macs": r["macs"], "test": r["test"]} for who, run in shown.items() for r in run["levels"]]
+    macs = sorted({row["macs"] for row in rows})
+    published = zip(macs, PUBLISHED_ACCURACY["resnet20"], strict=True)
+    rows += [{"who": "published", "macs": m, "test": t} for m, t in published]
     names = list(dict.fromkeys(row["who"] for row in rows))
-    colour = kinds("who", names, [LINE, ACCENT, INK, SECOND][: len(names)])
+    colours = {"published": LINE, "independent networks": SECOND, "Lamella, sandwich": ACCENT, "Lamella, grow": INK}
+    colour = kinds("who", names, [colours[name] for name in names])
     x = quantity("macs", "MACs per image", scale={"zero": True}, format="~s")
     y = quantity("test", "test accuracy, ResNet-20 on CIFAR-10", format=".0%")
     lines = layer("line", {"x": x, "y": y, "color": colour}, strokeWidth=1.6)
@@ -522,13 +619,16 @@ def figure(asked: argparse.Namespace) -> dict[str, Any]:
 
 NETWORKS = (("resnet20", {"shortcut": "B"}), ("resnet56", {}), ("resnet56", {"shortcut": "B"}), ("vgg16_bn", {}))
 IMAGE = (torch.zeros(1, 3, 32, 32),)
-NOT_MEASURED = "seeds 1 and 2; independent networks trained as long (part `control`); VGG-16-BN accuracies. They take hours on a CPU."
+
+TRAINED = ("levels", "control", "day")  # parts whose results belong to one training
 
 PARTS = {
     "train": train,
     "classifier": classifier,
     "control": control,
     "levels": levels,
+    "seeds": seeds,
+    "whole_steps": whole_steps,
     "switching": switching,
     "family": family,
     "day": day,

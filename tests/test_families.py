@@ -188,6 +188,10 @@ def test_a_missing_or_foreign_level_is_refused(published, tmp_path):
     (folder / "core.onnx").unlink()
     with pytest.raises(MismatchError, match="level 'core' of the family is not there"):
         open_family(folder)
+    whole = (folder / "weights.bin").read_bytes()
+    (folder / "weights.bin").write_bytes(whole[::-1])
+    with pytest.raises(MismatchError, match=r"weights\.bin: holds other weights .* than full\.onnx was written with"):
+        open_family(folder, resident=("full",))
     with pytest.raises(LamellaError, match="unknown precision 'int4'"):
         open_family(folder, precision="int4")
     with pytest.raises(LamellaError, match="unknown level 'cor'"):
@@ -227,7 +231,10 @@ def test_the_verbs(tmp_path, monkeypatch):
     assert run("trace", "r", "--model", "elastic_nets:net", "--task", "digits", *options).exit_code == 0
     assert "It is made by `lamella elasticize r`" in str(run("serve-levels", "r").exception)
     assert "0.5.5" in str(run("elasticize", "r", "--level", "core=0.5.5").exception)
-    made = run("elasticize", "r", "--level", "core=0.5", "--epochs", "1", "--json")
+    assert "two levels" in str(run("elasticize", "r", "--level", "a=0.5", "--level", "a=0.4").exception)
+    assert "latncy_ms" in str(run("elasticize", "r", "--level", "a=latncy_ms=50%").exception)
+    assert "aligned or measured" in str(run("elasticize", "r", "--round-to", "eight").exception)
+    made = run("elasticize", "r", "--level", "core=0.5", "--epochs", "1", "--allow-slower", "--json")
     assert made.exit_code == 0, made.exception
     family = json.loads(made.stdout)
     assert [level["name"] for level in family["levels"]] == ["core", "full"]
@@ -236,5 +243,6 @@ def test_the_verbs(tmp_path, monkeypatch):
     assert served.exit_code == 0, served.exception
     found = json.loads(served.stdout)
     assert found["switching"]["wrong"] == 0
+    assert found["notes"] == []
     assert [shift["name"] for shift in found["day"]["shifts"]] == ["governor", "core", "full"]
     assert "requests per second" in (tmp_path / "day.svg").read_text()

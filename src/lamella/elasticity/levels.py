@@ -41,7 +41,10 @@ def make_levels(graph: Graph, settings: Settings | None = None, latency: Latency
     """
     if settings is None:
         settings = _different(graph, ROUNDS)
+    if not isinstance(settings, Mapping | Sequence) or isinstance(settings, str):
+        raise LamellaError(f"levels: {settings!r} was given; a list of settings, or names with settings, was expected.")
     named = dict(settings) if isinstance(settings, Mapping) else dict(enumerate(settings))
+    check(bool(named), "levels", "none but the dense network; name one, or pass None for three rounds of 20 %")
     levels = []
     for key, setting in named.items():
         with with_context(f"level {key!r}"):
@@ -89,6 +92,8 @@ def _level(graph: Graph, name: str, setting: Setting, latency: LatencyOf | None)
         return Level(name=name, widths=_narrowed(graph, setting.widths), bits=setting.bits)
     if isinstance(setting, Budget):
         return Level(name=name, widths=_widest(graph, setting, latency))
+    number = isinstance(setting, int | float)
+    check(number, "", f"{setting!r}: a pruning ratio, a Plan, a Budget or a Level was expected")
     check(0 < setting < 1, "", f"{setting} is not in (0, 1): a pruning ratio is the fraction that leaves")
     return Level(name=name, widths=widths_at(graph, setting))
 

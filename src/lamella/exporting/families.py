@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import LamellaError
 from ..runs import write_through
+from ..serving.families import FAMILY_KEY, LEVEL_KEY, WEIGHTS, WEIGHTS_KEY, file_digest
 from ..timing import Array, feeds_of, open_session
 from .capturing import TOLERANCE, difference
 from .integers import layers_in_float, quantize_onnx
@@ -30,8 +31,6 @@ from .onnx_file import export_onnx, onnx_bytes, onnx_library
 
 Place = slice | Array  # of one axis: evenly spaced positions, or their indices
 
-WEIGHTS = {"float32": "weights.bin", "int8": "weights.int8.bin"}
-LEVEL_KEY, FAMILY_KEY = "lamella.level", "lamella.family"  # in every file: which level of which family it is
 WORTH_SHARING = 512  # bytes; the nodes that cut a smaller tensor out would take more than it does
 NEAR = 2e-6  # of a tensor's largest value: what folding a norm in float32 may change
 
@@ -212,10 +211,13 @@ def _write(levels: Mapping[str, _Level], shared: Mapping[str, Array], directory:
     stored = {name: array for name, array in shared.items() if name in used}
     weights = WEIGHTS[precision]
     write_through(directory / weights, lambda part: part.write_bytes(b"".join(a.tobytes() for a in stored.values())))
+    known = {FAMILY_KEY: next(iter(levels.values())).family, WEIGHTS_KEY: file_digest(directory / weights)}
     starts = np.cumsum([0, *(a.nbytes for a in stored.values())]).tolist()
     places = {name: (start, array) for (name, array), start in zip(stored.items(), starts, strict=False)}
     for level in levels.values():
         _rewrite(level, places, weights, integers=precision == "int8")
+        for key, value in (known | {LEVEL_KEY: level.name}).items():
+            level.proto.metadata_props.add(key=key, value=value)
         suffix = ".int8.onnx" if precision == "int8" else ".onnx"
         target = directory / f"{level.name}{suffix}"
         write_through(target, partial(_save, level, target))
@@ -252,8 +254,6 @@ def _rewrite(level: _Level, places: Mapping[str, tuple[int, Array]], weights: st
             writer.rename(tensor, writer.scaled(cut, array.ndim, share))
         writer.external(tensor, array, weights, start)
     writer.finish()
-    for key, value in ((LEVEL_KEY, level.name), (FAMILY_KEY, level.family)):
-        level.proto.metadata_props.add(key=key, value=value)
 
 
 class _Writer:
@@ -328,4 +328,4 @@ class _Writer:
         self.graph.node.extend([*self.nodes, *old])
 
 
-__all__ = ["FAMILY_KEY", "LEVEL_KEY", "WEIGHTS", "Part", "Written", "export_family", "family_bytes"]
+__all__ = ["Part", "Place", "Written", "export_family", "family_bytes"]

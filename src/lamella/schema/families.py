@@ -107,7 +107,8 @@ def _check_widths(level: Level, graph: Graph | None) -> None:
         graph.check_widths(level.widths)
         for name, width in level.widths.items():
             floor = min(graph.group_of[name].floor, graph.group_of[name].width)
-            check(width >= floor, f"[{name!r}]", f"{width} channels, below the group's floor of {floor}")
+            known = f"{width} channels, below the group's floor of {floor}: ask for more, or trace with a lower floor"
+            check(width >= floor, f"[{name!r}]", known)
 
 
 def _check_pair(inner: Level, outer: Level, graph: Graph | None) -> None:
@@ -119,7 +120,8 @@ def _check_pair(inner: Level, outer: Level, graph: Graph | None) -> None:
         check(
             inside,
             f"widths[{name!r}]",
-            f"{width} channels, fewer than {seen} of the level before, {inner.name!r}: levels nest",
+            f"{width} channels, fewer than {seen} of the level before, {inner.name!r}: levels nest. Take channels from "
+            f"{inner.name!r} there, or give them to this one",
         )
     same = small == large and inner.bits == outer.bits
     check(not same, "widths", f"equal to those of level {inner.name!r}, and no bits differ: leave one of them out")

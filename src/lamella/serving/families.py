@@ -7,6 +7,7 @@ A request runs on the session that was active when it began; a switch in another
 resident is loaded by the thread that switches, while the one before still serves.
 """
 
+import hashlib
 import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -23,7 +24,9 @@ from ..schema import FILES, Family, Level
 Array = NDArray[Any]
 
 SUFFIXES = {"float32": ".onnx", "int8": ".int8.onnx"}
-LEVEL_KEY, FAMILY_KEY = "lamella.level", "lamella.family"
+WEIGHTS = {"float32": "weights.bin", "int8": "weights.int8.bin"}
+# In every level's file: which level of which family it is, and the digest of the weights it was written with.
+LEVEL_KEY, FAMILY_KEY, WEIGHTS_KEY = "lamella.level", "lamella.family", "lamella.weights"
 
 
 class OnnxFamily:
@@ -41,6 +44,8 @@ class OnnxFamily:
         if precision not in SUFFIXES:
             raise LamellaError(unknown_name("precision", precision, SUFFIXES))
         self.family, self._directory, self._suffix, self._threads = family, directory, SUFFIXES[precision], threads
+        self._weights = directory / WEIGHTS[precision]
+        self._digest = file_digest(self._weights) if self._weights.is_file() else ""
         self._resident = frozenset(family.names if resident is None else resident)
         for name in self._resident:
             self._check(name)
@@ -110,7 +115,19 @@ class OnnxFamily:
                 f"{path}: is level {seen[0]!r} of {seen[1]!r}, and level {name!r} of {self.family.structure!r} was "
                 f"expected. It is of another family: write both again with `{FILES['elastic'][1]}`."
             )
+        if found.get(WEIGHTS_KEY, self._digest) != self._digest:
+            raise MismatchError(
+                f"{self._weights}: holds other weights ({self._digest}) than {path.name} was written with "
+                f"({found[WEIGHTS_KEY]}). A copy or a run was cut short, or two families were mixed: write all files again "
+                f"with `{FILES['elastic'][1]}`."
+            )
         return session
+
+
+def file_digest(path: Path) -> str:
+    """The first 16 hex digits of the file's BLAKE2b."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:16]
 
 
 def open_family(

@@ -60,6 +60,15 @@ class Choice:
     level: Level
     missed: dict[str, float]
 
+    @property
+    def text(self) -> str:
+        """That no level keeps the policy, and by how much the smallest misses it."""
+        facts = ", ".join(f"{name} by {100 * (factor - 1):.0f} %" for name, factor in self.missed.items())
+        return (
+            f"no level keeps the policy: the smallest, {self.level.name!r}, is beyond {facts}. It serves all the same. Allow "
+            "more, or add a smaller level."
+        )
+
 
 def choose(levels: Sequence[Level], policy: Policy, rate: float = 0.0, slowness: float = 1.0) -> Choice:
     """The largest level that keeps the policy at `rate` requests per second; the smallest where none does.
@@ -195,10 +204,5 @@ class Governor:
     def _warn(self, found: Choice) -> None:
         """Say, once for every time it begins, that no level keeps the policy."""
         if found.missed and not self._warned:
-            facts = ", ".join(f"{name} by {100 * (factor - 1):.0f} %" for name, factor in found.missed.items())
-            warnings.warn(
-                f"no level keeps the policy: the smallest, {found.level.name!r}, is beyond {facts}. It serves all the "
-                "same. Allow more, or add a smaller level.",
-                stacklevel=4,
-            )
+            warnings.warn(found.text, stacklevel=4)
         self._warned = bool(found.missed)

@@ -38,7 +38,12 @@ Widths = Mapping[str, int]
 
 def settings_of(pairs: Sequence[tuple[str, str]]) -> dict[str, float | Plan | Budget]:
     """Levels by name from texts: a pruning ratio, the path of a plan, or costs to keep (`latency_ms=50%,params=30%`)."""
-    return {name: _setting(name, text) for name, text in pairs}
+    found: dict[str, float | Plan | Budget] = {}
+    for name, text in pairs:
+        if name in found:
+            raise LamellaError(f"--level {name}={text}: {name!r} is the name of two levels. Rename one of them.")
+        found[name] = _setting(name, text)
+    return found
 
 
 def _setting(name: str, text: str) -> float | Plan | Budget:

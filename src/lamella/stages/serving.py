@@ -1,6 +1,6 @@
 """Serving a run's elastic network: its levels switched under load, and through a day of changing load.
 
-found = served(session, Policy(load=0.7))       # {"levels", "switching", "day"}
+found = served(session, Policy(load=0.7))       # {"levels", "notes", "switching", "day"}
 """
 
 import threading
@@ -17,7 +17,7 @@ import torch
 from ..errors import LamellaError
 from ..progress import Progress, silent
 from ..schema import Level
-from ..serving import Clock, Day, Governor, OnnxFamily, Policy, day_of, open_family, serve
+from ..serving import Clock, Day, Governor, OnnxFamily, Policy, choose, day_of, open_family, serve
 from ..sessions import Session
 from ..training import Task
 from .levels import FOLDER
@@ -59,12 +59,14 @@ def served(
     threads: int = 2,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """The family's levels switched under load, and a day of changing load: {"levels", "switching", "day"}."""
+    """The family's levels switched under load, and a day of changing load: {"levels", "notes", "switching", "day"}."""
     with open_family(session.directory / FOLDER, precision=precision) as family:
         requests, targets = samples(session.task, REQUESTS)
         family_levels = timed_here(family, requests)
+        alone = choose(family_levels, policy)  # before any request has come
         return {
             "levels": family_levels,
+            "notes": (alone.text,) if alone.missed else (),
             "switching": switched(family, requests, seconds=min(2.0, seconds), threads=threads),
             "day": a_day(family, family_levels, requests, targets, session.task, policy, seconds, progress),
         }

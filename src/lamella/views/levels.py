@@ -65,7 +65,8 @@ def serving_view(family: Family, found: Mapping[str, Any]) -> Stack:
         f"{switching.longest_us:.0f} us, {switching.wrong} answers that no level gives."
     )
     note = f"In time: within {day['deadline_ms']:.2f} ms, waiting included."
-    return Stack(family_view(family), Text(), Text(line), Text(), table, Text(note))
+    warned = (Text(text) for text in found["notes"])
+    return Stack(family_view(family), Text(), Text(line), Text(), table, Text(note), *warned)
 
 
 def _grid(*columns: str) -> Grid:
