@@ -410,7 +410,12 @@ def whole_steps(asked: argparse.Namespace) -> dict[str, Any]:
     exact, aligned = traced(model), trace(model, IMAGE)
     quarters = {"quarter": 0.75, "half": 0.5, "three_quarters": 0.25}
     found: dict[str, Any] = {}
-    for name, graph, settings in (("published_widths", exact, ROUNDS), ("whole_steps", aligned, quarters)):
+    families = (
+        ("published_widths", exact, ROUNDS),
+        ("steps_of_4_8_16", aligned, quarters),
+        ("steps_of_16", trace(model, IMAGE, round_to=16), ROUNDS),
+    )
+    for name, graph, settings in families:
         made = make_levels(graph, settings)
         with tempfile.TemporaryDirectory() as scratch:
             small = {x.name: narrow(model, graph, x.widths) for x in reversed(made)}

@@ -10,6 +10,7 @@ from lamella.elasticity import make_levels
 from lamella.errors import BudgetError, LamellaError
 from lamella.schema import Budget
 from lamella.stages import levels as stage
+from lamella.stages import slower
 from lamella.timing import Latency
 
 
@@ -31,7 +32,8 @@ def session(tmp_path, monkeypatch):
 
         return {name: took(ms(each)) for name, each in widths.items()}
 
-    monkeypatch.setattr(stage, "timed_files", timed_files)
+    for module in (stage, slower):
+        monkeypatch.setattr(module, "timed_files", timed_files)
     return SimpleNamespace(graph=lambda: graph, directory=tmp_path, info=SimpleNamespace(seed=0))
 
 
@@ -55,9 +57,16 @@ def test_slower_levels_are_accepted_with_a_note_and_whole_steps_are_not_slower(s
     assert {width % 8 for level in draft.levels for width in level.widths.values()} == {0}
 
 
+def test_where_nothing_was_asked_for_other_steps_are_taken(session):
+    draft = stage.drafted(session, None)
+    assert "widths are in steps of --round-to" in draft.notes[0]
+    assert {width % 4 for level in draft.levels for width in level.widths.values()} == {0}
+    assert len(draft.levels) > 2
+
+
 def test_the_same_levels_come_back_when_asked_again(session, monkeypatch):
     first = stage.drafted(session, {"core": 0.5})
-    monkeypatch.setattr(stage, "timed_files", None)
+    monkeypatch.setattr(slower, "timed_files", None)
     assert stage.drafted(session, {"core": 0.5}) == first
 
 

@@ -4,36 +4,30 @@
     draft.levels, draft.notes                      # kept in the run: asked again, the same levels come back
 
 A target in milliseconds is met by prediction first (decision 0007) and then by the file itself. A level that is slower than a larger
-one is refused while nothing is lost: what makes it so are widths that the runtime does not like. Why: docs/decisions/0015.
+one is refused while nothing is lost (`slower`; docs/decisions/0015).
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ..elasticity import FULL, Settings, make_levels, widths_at
 from ..errors import BudgetError, LamellaError
-from ..latencies import Timing, measured_steps, predictor, written
+from ..latencies import Timing, predictor
 from ..progress import Progress, silent
 from ..records import digest, load_record, save_record
 from ..schema import Budget, Family, Graph, Level, Plan
 from ..sessions import Session, named_values
-from ..surgery import narrow
 from ..texts import parsed
-from ..timing import Latency, LatencyPredictor, latency
+from ..timing import Latency, LatencyPredictor
 from ..timing.predicting import shapes_of
 from ..timing.shapes import LayerShape
-from ..tracing import aligned
 from .deciding import timed
-from .deployment import TOLERATED
+from .slower import best_steps, refusal, slower_levels, stepped, timed_files
 
 COSTS = ("latency_ms", "params", "macs", "bytes", "memory")
 FOLDER = "elastic"  # in the run directory: the levels' files, and the training in progress
 ATTEMPTS = 4  # at a target that the file misses although its prediction keeps it
-SHOWN = 6  # groups named in a refusal
-
-Widths = Mapping[str, int]
 
 
 def settings_of(pairs: Sequence[tuple[str, str]]) -> dict[str, float | Plan | Budget]:
@@ -71,7 +65,7 @@ def drafted(
     """The levels asked for, untrained: a Family without order. LamellaError where one is slower than a larger one.
 
     `round_to`: the step of all groups' widths, `aligned` for the rule of decision 0002, `measured` for what the runtime shows;
-    None for the steps the run was traced with.
+    None for the steps the run was traced with. Where nothing was asked for and a level would be slower, other steps are taken.
     """
     named = dict(settings) if isinstance(settings, Mapping) else settings and list(settings)
     path = session.directory / FOLDER / f"levels-{digest((named, round_to, allow_slower))}.json"
@@ -79,30 +73,22 @@ def drafted(
         found = load_record(path, Family)
         if found.structure == session.graph().structure:
             return found
-    graph = stepped(session.graph(), round_to)
-    levels, notes = _chosen(session, graph, settings, progress)
-    slower = _slower(session, levels, progress)
+    graph, other = session.graph(), tuple[str, ...]()
+    levels, notes = _chosen(session, stepped(graph, round_to), settings, progress)
+    slower = slower_levels(session, levels, progress)
+    if (
+        slower and settings is None and round_to is None and not allow_slower
+    ):  # nothing was asked for: other steps will do
+        best = best_steps(slower)
+        levels, notes = _chosen(session, stepped(graph, best), None, progress)
+        other = (f"widths are in steps of --round-to {best}: {slower[0].text} at widths as traced",)
+        slower = slower_levels(session, levels, progress)
     if slower and not allow_slower:
-        raise LamellaError(_refusal(session, slower))
-    notes += tuple(each.text for each in slower)
+        raise LamellaError(refusal(slower))
+    notes += (*other, *(each.text for each in slower))
     draft = Family(structure=graph.structure, recipe="none", levels=levels, order={}, notes=notes)
     save_record(path, draft)
     return draft
-
-
-def stepped(graph: Graph, round_to: str | None) -> Graph:
-    """The graph with other steps for the widths of its groups."""
-    if round_to is None:
-        return graph
-    if round_to == "measured":
-        steps = measured_steps(graph)
-    elif round_to == "aligned":
-        steps = {g.name: aligned(g.width) for g in graph.groups}
-    elif round_to.isdigit() and int(round_to) > 0:
-        steps = {g.name: int(round_to) for g in graph.groups}
-    else:
-        raise LamellaError(f"--round-to {round_to}: a whole number from 1 on, aligned or measured was expected.")
-    return replace(graph, groups=tuple(replace(g, round_to=steps.get(g.name, 1)) for g in graph.groups))
 
 
 # -- widths from targets ------------------------------------------------------------------------------------------------------
@@ -162,89 +148,4 @@ def _over(budget: Budget, small: Latency, dense: Latency) -> float:
     )
 
 
-def timed_files(session: Session, widths: Mapping[str, Widths]) -> dict[str, Latency]:
-    """Files of untrained weights at these widths, timed side by side on one sample; ratios are to the first."""
-    one = [t[:1] for t in session.task.example_inputs]
-    model, graph = session.dense(), session.graph()
-    with tempfile.TemporaryDirectory(prefix="lamella.") as scratch:
-        files = {
-            name: written(narrow(model, graph, each), session.task, "fp32", Path(scratch) / f"{i}.onnx")
-            for i, (name, each) in enumerate(widths.items())
-        }
-        return latency(files, one)
-
-
-# -- levels that are slower than larger ones ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Slower:
-    """A level whose file is slower than that of a larger one, and the widths in whole steps that would do instead."""
-
-    level: Level
-    time: Latency
-    larger: str
-    larger_time: Latency
-    better: dict[str, int]
-    better_time: Latency | None
-
-    @property
-    def text(self) -> str:
-        """The finding in one sentence."""
-        times = self.time
-        return (
-            f"level {self.level.name!r} is slower than {self.larger!r}, which is larger: in ONNX Runtime it takes {times.ratio:.2f}x "
-            f"[{times.ratio_low:.2f}, {times.ratio_high:.2f}] of the dense network's time, {self.larger!r} {self.larger_time.ratio:.2f}x"
-        )
-
-
-def _slower(session: Session, levels: Sequence[Level], progress: Progress) -> list[Slower]:
-    """The levels that a larger one beats, by all of the interval; each beside its widths in whole steps, measured too."""
-    progress("time the levels", 0, len(levels))
-    times = timed_files(session, {level.name: level.widths for level in reversed(levels)})
-    progress("time the levels", len(levels), len(levels))
-    beaten = {}
-    for index, level in enumerate(levels[:-1]):
-        fastest = min((x.name for x in levels[index + 1 :]), key=lambda name: times[name].ratio)
-        bound = max(TOLERATED * times[fastest].ratio, times[fastest].ratio_high)
-        if times[level.name].ratio_low > bound:
-            beaten[level.name] = fastest
-    slow = [level for level in levels if level.name in beaten]
-    whole = {level.name: in_steps(session.graph(), level.widths) for level in slow}
-    others = {
-        name: widths for name, widths in whole.items() if widths != next(x.widths for x in slow if x.name == name)
-    }
-    again = timed_files(session, {FULL: {}, **others}) if others else {}
-    return [
-        Slower(x, times[x.name], beaten[x.name], times[beaten[x.name]], whole[x.name], again.get(x.name)) for x in slow
-    ]
-
-
-def in_steps(graph: Graph, widths: Widths) -> dict[str, int]:
-    """These widths rounded to whole steps of what CPU runtimes like."""
-    groups = {name: graph.group_of[name] for name in widths}
-    return {name: replace(g, round_to=aligned(g.width)).legal(widths[name]) for name, g in groups.items()}
-
-
-def _refusal(session: Session, slower: Sequence[Slower]) -> str:
-    """The paragraph: which levels, by how much, which widths would be faster, and what to do."""
-    lines = []
-    for each in slower:
-        lines.append(f"{each.text}.")
-        odd = {n: w for n, w in each.better.items() if w != each.level.widths[n]}
-        if each.better_time is None:
-            lines.append(
-                "  its widths are whole steps: so few operations are left that calling the layers takes the time."
-            )
-            continue
-        named = ", ".join(f"{n!r} {each.level.widths[n]} -> {w}" for n, w in list(odd.items())[:SHOWN])
-        more = f" and {len(odd) - SHOWN} more groups" if len(odd) > SHOWN else ""
-        lines.append(f"  in whole steps of channels it takes {each.better_time.ratio:.2f}x: {named}{more}.")
-    lines.append(
-        "  try: --round-to aligned, or --round-to measured for this machine's own steps. Nothing has been trained; --allow-slower "
-        "keeps these levels."
-    )
-    return "\n".join(lines)
-
-
-__all__ = ["FOLDER", "drafted", "settings_of", "stepped", "timed_files"]
+__all__ = ["FOLDER", "drafted", "settings_of"]
