@@ -71,7 +71,12 @@ ROWS = {
         network="resnet56", budget={"macs": "50%"}, tuning=Recipe(epochs=3, lr=0.03), heldout=False, origin=False
     ),
     "vgg16_bn_bytes": Row(
-        network="vgg16_bn", budget={"bytes": "1.6%"}, bits=(8, 4), bits_epochs=1, tuning=Recipe(epochs=4, lr=0.04)
+        network="vgg16_bn",
+        budget={"bytes": "1.6%", "macs": "22%"},
+        bits=(8, 4),
+        bits_epochs=1,
+        tuning=Recipe(epochs=2, lr=0.04),
+        origin=False,
     ),
     "alexnet32_bytes": Row(
         network="alexnet32", budget={"bytes": "2.05%"}, bits=(8, 4), bits_epochs=1, tuning=Recipe(epochs=4, lr=0.02)
