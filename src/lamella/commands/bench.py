@@ -5,7 +5,7 @@ lamella bench tables --network alexnet --results benchmarks/results
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +39,7 @@ def tables(
     notes = [LEFT_OUT, TRUE, "MACs at 224 px, against the network of the same classes."]
     if not own:
         notes.append(f"no result files of our own in {results}: the benchmarks write them there.")
+    notes += missing_rows(results)
     plain = {"published": [asdict(row) for row in found], "own": own, "notes": notes}
     show(published_view(found, own, notes), plain, quiet=quiet, as_json=as_json)
 
@@ -66,30 +67,67 @@ def _graph(name: str) -> Any:
 
 def own_rows(directory: Path) -> Iterator[dict[str, Any]]:
     """The rows of result files that hold a dense network and smaller ones: bytes of files, and test accuracy."""
+    for path, content in _result_files(directory):
+        rows = content.get("rows")
+        for read in (_of_runs, _of_bits) if isinstance(rows, list) else (_of_reach,) if isinstance(rows, dict) else ():
+            for row in read(content):
+                yield {"result": path.stem, **row}
+
+
+def missing_rows(directory: Path) -> Iterator[str]:
+    """What result files say was not measured, and why."""
+    for path, content in _result_files(directory):
+        missing = content.get("missing")
+        for name, why in missing.items() if isinstance(missing, dict) else ():
+            yield f"not measured ({path.stem}): {name}: {why}."
+
+
+def _result_files(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     for path in sorted(directory.glob("*.json")):
         try:
             content = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise LamellaError(f"{path}: cannot be read as a result file ({error}). Run its benchmark again.") from None
-        runs = content.get("rows") if isinstance(content, dict) else None
-        for seed, rows in enumerate(runs if isinstance(runs, list) else []):
-            if (
-                isinstance(rows, list)
-                and rows
-                and all(isinstance(r, dict) and {"name", "bytes"} <= set(r) for r in rows)
-            ):
-                for row in rows[1:]:
-                    yield _own_row(path.stem, seed, row, rows[0])
+        if isinstance(content, dict):
+            yield path, content
 
 
-def _own_row(file: str, seed: int, row: dict[str, Any], dense: dict[str, Any]) -> dict[str, Any]:
-    drop = row.get("drop")
+def _of_runs(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The demo's: a list of rows for every seed, the dense network first."""
+    for seed, rows in enumerate(content["rows"]):
+        if isinstance(rows, list) and rows and all(isinstance(r, dict) and {"name", "bytes"} <= set(r) for r in rows):
+            dense = rows[0]
+            for row in rows[1:]:
+                macs = (dense.get("macs"), row.get("macs"))
+                yield _own_row(seed, row["name"], (dense["bytes"], row["bytes"]), macs, row.get("drop"))
+
+
+def _of_bits(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Those of `benchmarks/bits.py`: one network, its weights in fewer and fewer bits."""
+    dense, right = content.get("dense_file_bytes"), content.get("dense_test")
+    for row in content["rows"]:
+        if dense and right and isinstance(row, dict) and {"bits", "file_bytes", "file_test"} <= set(row):
+            sizes = (dense, row["file_bytes"])
+            yield _own_row(content["seeds"][0], f"{row['bits']} bits", sizes, (None, None), right - row["file_test"])
+
+
+def _of_reach(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Those of `benchmarks/reach.py`: a row by name, of one seed."""
+    for name, row in content["rows"].items():
+        if isinstance(row, dict) and {"dense_bytes", "bytes", "macs", "file", "dense"} <= set(row):
+            drop = row["dense"]["test"] - row["file"]["test"]
+            yield _own_row(row["seed"], name, (row["dense_bytes"], row["bytes"]), row["macs"], drop)
+
+
+def _own_row(
+    run: int, name: str, sizes: Sequence[int], macs: Sequence[int | None], drop: float | None
+) -> dict[str, Any]:
+    """`sizes`, `macs`: of the dense network and of this one; `drop`: test accuracy below dense."""
     return {
-        "result": file,
-        "run": seed,
-        "name": row["name"],
-        "bytes": row["bytes"],
-        "true_ratio": dense["bytes"] / row["bytes"],
-        "macs_ratio": dense["macs"] / row["macs"] if row.get("macs") and dense.get("macs") else None,
+        "run": run,
+        "name": name,
+        "bytes": sizes[1],
+        "true_ratio": sizes[0] / sizes[1],
+        "macs_ratio": macs[0] / macs[1] if macs[0] and macs[1] else None,
         "points_below_dense": None if drop is None else 100 * drop,
     }
