@@ -4,7 +4,7 @@
 
 Every 128 neighbouring inputs of an output share a step (`grids.block_levels`): half a byte a weight, and 4 bytes a block. Inputs are
 rounded to int8 at every call (accuracy level 4), so nothing needs to be calibrated. Where memory is read once per sample, at batch 1,
-this is the fastest form of a wide layer; at large batches packed INT4 weights of the static form are. Figures: docs/decisions/0015.
+this is the fastest form of a wide layer; at large batches packed INT4 weights of the static form are. Figures: docs/decisions/0016.
 """
 
 from collections.abc import Mapping
