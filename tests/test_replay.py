@@ -15,7 +15,7 @@ from lamella.training import Task
 from lamella.zoo import make_model
 
 # What cannot be replayed runs as a whole model. Bits of one of two tied modules: the program has one weight for both.
-WHOLE = {"vision_transformer": {"patch:pruning_ratio"}, "tied_modules": {"1:bits"}}
+WHOLE = {"vision_transformer": {"patch:pruning_ratio"}}
 
 
 def nothing(outputs, targets):
