@@ -64,6 +64,7 @@ from lamella.tasks import make_task
 from lamella.timing import latency
 from lamella.tracing import trace
 from lamella.training import Recipe, Task, correct, evaluate, fit, recalibrate_bn
+from lamella.training.layouts import channels_last
 from lamella.zoo import load_weights, make_model
 
 RESULTS = Path(__file__).parent / "results"
@@ -133,7 +134,7 @@ class LastChannels:
         self.transform = transform
 
     def __call__(self, images_NCHW: Tensor, generator: torch.Generator) -> Tensor:
-        return self.transform(images_NCHW, generator).contiguous(memory_format=torch.channels_last)
+        return channels_last(self.transform(images_NCHW, generator))
 
 
 def cifar(asked: argparse.Namespace) -> Task:

@@ -29,6 +29,7 @@ from lamella.sessions import machine, versions
 from lamella.statistics import score_interval
 from lamella.tasks import make_task
 from lamella.training import Recipe, Task, evaluate, fit
+from lamella.training.layouts import channels_last
 from lamella.zoo import make_model
 
 
@@ -61,7 +62,7 @@ class Seen:
         images_NCHW = self.transform(images_NCHW, generator)
         if images_NCHW.shape[-1] != self.size:
             images_NCHW = interpolate(images_NCHW, self.size, mode="bilinear", antialias=True, align_corners=False)
-        return images_NCHW.contiguous(memory_format=torch.channels_last)
+        return channels_last(images_NCHW)
 
 
 def main() -> None:

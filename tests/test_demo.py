@@ -88,7 +88,7 @@ def test_kills_at_any_moment_change_nothing_but_timings(whole, tmp_path):
     directory, seconds = whole
     generator = random.Random(0)
     kills = 0
-    while not run(tmp_path / "r", kill_after=generator.uniform(0.1, 0.4) * seconds * (1 + kills / 4)):
+    while not run(tmp_path / "r", kill_after=generator.uniform(0.05, 0.3) * seconds * (1 + kills / 4)):
         kills += 1
-    assert kills >= 1  # more where the machine is no faster than it was while `whole` ran
+    assert kills >= 2
     assert table(tmp_path / "r") == table(directory)

@@ -5,6 +5,7 @@ deciding     the plan: what it needs measured is measured, and its file is weigh
 replanning   a walk that plans anew on the way
 controls     a plan beside its controls, over seeds
 deployment   files for runtimes, and whether they are worth deploying
+levels, slower                an elastic network's levels from targets; those that are slower than a larger one
 elastic, serving, shaping     elastic networks made and served; accordions searched
 """
 
