@@ -36,7 +36,7 @@ from lamella.costs import cost
 from lamella.exporting import OnnxModel, export_onnx, onnx_bytes
 from lamella.planning import plan as make_plan
 from lamella.planning import reorder
-from lamella.profiling import profile
+from lamella.profiling import Sweep, profile
 from lamella.quantization import agreement, integers_file, quantize
 from lamella.schema import Budget, Plan, Profile, Step
 from lamella.sessions import machine, versions
@@ -51,7 +51,10 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A network, what it may cost at most, and how it is tuned: `tuning` after the cuts, `bits_epochs` on grids of few bits."""
+    """A network, what it may cost at most, and how it is tuned: `tuning` after the cuts, `bits_epochs` on grids of few bits.
+
+    `recalibrate`: its curves are those of recalibrated points (decision 0005).
+    """
 
     network: str
     budget: dict[str, str]
@@ -60,12 +63,17 @@ class Row:
     bits_epochs: int = 0
     heldout: bool = True
     origin: bool = True
+    recalibrate: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
 ROWS = {
     "resnet20_macs": Row(
-        network="resnet20", budget={"macs": "50%"}, tuning=Recipe(epochs=3, lr=0.03, distil=0.5), heldout=False
+        network="resnet20",
+        budget={"macs": "50%"},
+        tuning=Recipe(epochs=8, lr=0.05, distil=0.5),
+        heldout=False,
+        recalibrate=True,
     ),
     "resnet56_macs": Row(
         network="resnet56", budget={"macs": "50%"}, tuning=Recipe(epochs=3, lr=0.03), heldout=False, origin=False
@@ -198,15 +206,13 @@ def curves_of(row: Row, model: nn.Module, asked: argparse.Namespace) -> Profile:
     """Exact curves of widths and of few bits on the first validation samples, as plan.py measures them."""
     validation = "heldout" if row.heldout else "test_even"
     task = make_task("cifar10", asked.data, seed=asked.seed, validation=validation, limit=asked.samples)
-    name = (
-        f"{row.network}-{asked.samples}.jsonl"
-        if not asked.seed
-        else f"{row.network}-{asked.seed}-{asked.samples}.jsonl"
-    )
+    parts = (row.network, "recalibrated" if row.recalibrate else "", str(asked.seed or ""), str(asked.samples))
+    name = "-".join(filter(None, parts)) + ".jsonl"
     folder = asked.curves or asked.work
     folder.mkdir(parents=True, exist_ok=True)
     bits = tuple(int(b) for b in asked.bits.split(",")) if row.budget.get("bytes") else ()
-    whole = profile(model, task, bits=bits, journal=folder / name, progress=say)
+    sweep = Sweep(recalibrate=row.recalibrate)
+    whole = profile(model, task, bits=bits, sweep=sweep, journal=folder / name, progress=say)
     kept = tuple(p for p in whole.points if p.knob != "bits" or p.level in row.bits)
     return replace(whole, points=kept)
 

@@ -429,6 +429,16 @@ def test_levels_from_budgets_and_latency_targets():
     assert 0.2 * dense.params < levels[0].params <= 0.25 * dense.params
 
 
+def test_targets_between_two_coarse_steps_differ_and_nest():
+    model = lm.make_model("resnet14", widths=(16, 16, 16), in_channels=1)
+    coarse = lm.trace(model, (torch.zeros(1, 1, 8, 8),), round_to=8)
+    levels = make_levels(coarse, {f"of_{percent}": Budget(macs=f"{percent}%") for percent in (95, 85, 65)})
+    assert len({tuple(sorted(level.widths.items())) for level in levels}) == 4
+    for level in levels[:-1]:
+        share = int(level.name.removeprefix("of_")) / 100
+        assert (share - 0.2) * levels[-1].macs < level.macs <= share * levels[-1].macs
+
+
 def test_unknown_names_are_refused():
     model, graph, task = problem()
     net, *_ = nested("residual")

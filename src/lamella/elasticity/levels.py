@@ -4,11 +4,11 @@
     make_levels(graph, {"half": 0.5, "planned": plan})             # names of your own
     make_levels(graph, [Budget(latency_ms="50%")], latency=predictor)
 
-A number is a pruning ratio: the fraction of every group's channels that leaves. A budget gives the widest network, all groups by one
-ratio, that keeps it. The dense network is always the last level, `full`.
+A number is a pruning ratio: the fraction of every group's channels that leaves. A budget gives the widest network that keeps it: all
+groups by one ratio, the last step of it by no more groups than it takes. The dense network is always the last level, `full`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -112,16 +112,29 @@ def _widest(graph: Graph, budget: Budget, latency: LatencyOf | None) -> dict[str
         raise LamellaError("a latency target needs something that predicts it: make_levels(..., latency=predictor).")
     check(budget.max_drop is None, "max_drop", "a level's budget is of costs; its score is measured after training")
     dense = _costs(graph, {}, latency)
-    limits = {name: budget.limit(name, dense[name]) for name in dense}
-    found = dense
-    for step in range(STEPS):
-        widths = widths_at(graph, step / STEPS)
+    limits = {name: limit for name in dense if (limit := budget.limit(name, dense[name])) is not None}
+
+    def over(widths: Widths) -> dict[str, float]:
         found = _costs(graph, widths, latency)
-        if all(limit is None or found[name] <= limit for name, limit in limits.items()):
-            return widths
-    over = {name: (found[name], limit) for name, limit in limits.items() if limit is not None and found[name] > limit}
-    facts = ", ".join(f"{name} {seen:.6g} where {limit:.6g} is asked" for name, (seen, limit) in over.items())
+        return {name: found[name] for name, limit in limits.items() if found[name] > limit}
+
+    widths: dict[str, int] = {}
+    for step in range(STEPS):
+        wider, widths = widths, widths_at(graph, step / STEPS)
+        if not over(widths):
+            return next(each for each in _between(graph, wider, widths) if not over(each))
+    facts = ", ".join(f"{name} {seen:.6g} where {limits[name]:.6g} is asked" for name, seen in over(widths).items())
     raise BudgetError(f"the narrowest network has {facts}. Ask for more, or trace with a lower floor or round_to=1.")
+
+
+def _between(graph: Graph, wider: Widths, narrower: Widths) -> Iterator[dict[str, int]]:
+    """From `wider` to `narrower`, one group at a time: those first that save the fewest MACs: fine steps, and all levels nest."""
+    changed = [name for name, width in narrower.items() if width != wider.get(name)]
+    widths = dict(wider)
+    yield dict(widths)
+    for name in sorted(changed, key=lambda name: -cost(graph, {**wider, name: narrower[name]}).macs):
+        widths[name] = narrower[name]
+        yield dict(widths)
 
 
 def _costs(graph: Graph, widths: Widths, latency: LatencyOf | None) -> dict[str, float]:

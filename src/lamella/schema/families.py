@@ -124,4 +124,8 @@ def _check_pair(inner: Level, outer: Level, graph: Graph | None) -> None:
             f"{inner.name!r} there, or give them to this one",
         )
     same = small == large and inner.bits == outer.bits
-    check(not same, "widths", f"equal to those of level {inner.name!r}, and no bits differ: leave one of them out")
+    check(
+        not same,
+        "widths",
+        f"equal to those of level {inner.name!r}, and no bits differ: leave one of them out, or trace in finer steps (round_to)",
+    )
