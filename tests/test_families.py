@@ -234,6 +234,9 @@ def test_the_verbs(tmp_path, monkeypatch):
     assert "two levels" in str(run("elasticize", "r", "--level", "a=0.5", "--level", "a=0.4").exception)
     assert "latncy_ms" in str(run("elasticize", "r", "--level", "a=latncy_ms=50%").exception)
     assert "aligned or measured" in str(run("elasticize", "r", "--round-to", "eight").exception)
+    assert "did you mean 'sandwich'" in str(run("elasticize", "r", "--recipe", "sandwhich").exception)
+    assert "'nowhere' is no module" in str(run("elasticize", "r", "--own", "nowhere").exception)
+    assert not (tmp_path / "r" / "elastic").exists()  # nothing was timed for any of these
     made = run("elasticize", "r", "--level", "core=0.5", "--epochs", "1", "--allow-slower", "--json")
     assert made.exit_code == 0, made.exception
     family = json.loads(made.stdout)

@@ -59,7 +59,7 @@ def elasticize(
     as_json: AsJson = False,
 ) -> None:
     """Make nested levels in one set of weights, train them, and write them as ONNX files. Resumes where it was."""
-    from ..elasticity import Teaching
+    from ..elasticity import Teaching, check_request
     from ..sessions import named_values, options_of, resume
     from ..stages.elastic import elasticized
     from ..stages.levels import drafted, settings_of
@@ -69,6 +69,7 @@ def elasticize(
         session = resume(run)
         levels = settings_of(named_values(level, "--level")) if level else None
         options = options_of(Teaching, teach or (), "--teach")
+        check_request(session.dense(), recipe, own or ())
         draft = drafted(session, levels, round_to=round_to, allow_slower=allow_slower, progress=progress)
         family: Family = elasticized(
             session,

@@ -10,7 +10,7 @@
 the views, `recipes` trains them, `teaching` says who teaches; `lamella.serving` chooses a level while requests run.
 """
 
-from .building import elasticize, nest
+from .building import check_request, elasticize, nest
 from .keeping import load_elastic, save_elastic
 from .levels import FULL, ROUNDS, Settings, make_levels, widths_at
 from .networks import ElasticModel
@@ -26,6 +26,7 @@ __all__ = [
     "ElasticModel",
     "Settings",
     "Teaching",
+    "check_request",
     "elasticize",
     "load_elastic",
     "make_levels",

@@ -59,8 +59,7 @@ def elasticize(
     level), and `teaching` who teaches. `own`: modules of which every level has its own copy, beside batch norms. RecordError for
     levels that do not nest, or are equal.
     """
-    if recipe not in RECIPES:
-        raise LamellaError(unknown_name("recipe", recipe, RECIPES))
+    check_request(model, recipe, own)
     graph = graph or trace(model, task.example_inputs)
     with with_context("elasticize"):
         net = nest(model, graph, make_levels(graph, levels), task.example_inputs, own=own)
@@ -78,6 +77,13 @@ def elasticize(
     return net
 
 
+def check_request(model: nn.Module, recipe: str, own: Sequence[str]) -> None:
+    """LamellaError for a recipe that is unknown, or an `own` module that the model has not: known before anything is measured."""
+    if recipe not in RECIPES:
+        raise LamellaError(unknown_name("recipe", recipe, RECIPES))
+    own_names(getattr(model, "_orig_mod", model), own)  # beneath torch.compile's wrapper
+
+
 def nest(
     model: nn.Module,
     graph: Graph,
@@ -88,8 +94,7 @@ def nest(
     ranking: str = "l2",
 ) -> ElasticModel:
     """The elastic network of these levels with the model's own numbers: channels sorted by importance, nothing trained."""
-    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
-    own_names(model, own)
+    model = getattr(model, "_orig_mod", model)
     narrowed = [g.name for g in graph.free if any(level.widths.get(g.name, g.width) < g.width for level in levels)]
     net, order, ranks = sort(model, graph, importance(model, graph, ranking), narrowed, inputs)
     unsorted = {
