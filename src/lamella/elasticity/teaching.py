@@ -14,12 +14,12 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, log_softmax, mse_loss
+from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils._pytree import tree_leaves
 
 from ..errors import unknown_name
 from ..records import check
-from ..training import Loss
+from ..training import Loss, distance
 
 Teacher = Literal["largest", "dense"]
 
@@ -47,7 +47,7 @@ class Teaching:
 
     def loss(self, task: Loss, outputs: Any, answers: Any, targets: Any) -> Tensor:
         """A taught level's loss: its share of the task's, and of the distance to the teacher's answers."""
-        taught = distance(task, outputs, answers, self.temperature)
+        taught = apart(task, outputs, answers, self.temperature)
         return taught if not self.labels else (1 - self.labels) * taught + self.labels * task(outputs, targets)
 
 
@@ -86,15 +86,10 @@ def one_by_dense(teaching: Teaching, task: Loss, outputs: tuple[Any, Any], targe
     return teaching.loss(task, pupil, answers, targets)
 
 
-def distance(loss: Loss, pupil: Any, teacher: Any, temperature: float = 1.0) -> Tensor:
-    """Cross-entropy with the teacher's probabilities where the task is classification, mean squared difference elsewhere.
-
-    At temperature T both are softened, and the value is multiplied by T^2, which keeps its gradient's size.
-    """
+def apart(loss: Loss, pupil: Any, teacher: Any, temperature: float = 1.0) -> Tensor:
+    """How far a pupil's answers are: softened `distance` where the task is classification, mean squared difference elsewhere."""
     if loss is cross_entropy:
-        taught = (teacher.detach() / temperature).softmax(1)
-        crossed: Tensor = -(taught * log_softmax(pupil / temperature, 1)).sum(1).mean()
-        return temperature**2 * crossed
+        return distance(pupil, teacher.detach(), temperature)
     pairs = zip(tree_leaves(pupil), tree_leaves(teacher), strict=True)
     return _sum([mse_loss(p, t.detach()) for p, t in pairs if p.is_floating_point()])
 

@@ -26,6 +26,7 @@ from .loaders import (
     mixed,
     on_device,
 )
+from .objectives import distance
 from .recipes import OPTIMIZERS, SCHEDULES, Recipe, make_optimizer, rate_at
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "call",
     "correct",
     "device_of",
+    "distance",
     "empty_loader",
     "evaluate",
     "fit",
