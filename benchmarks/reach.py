@@ -4,6 +4,7 @@
     python benchmarks/reach.py alexnet32_bytes --data data --weights .references --seed 0
     python benchmarks/reach.py vgg16_bn_bytes --data data --weights .references
     python benchmarks/reach.py order --data data --weights weights --seeds 3         # out of order against in order
+    python benchmarks/reach.py speed                                                 # what narrower ResNets take, in float32 and int8
 
 A row is a network, a budget and a tuning (ROWS). Its channels and bits are chosen by `knapsack` from exact curves on validation
 samples, without a look at test. Every row says what the file weighs and scores, measured on the file in ONNX Runtime, and how far that
@@ -18,6 +19,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -33,7 +35,7 @@ from torch import nn
 
 from lamella.compression import compress
 from lamella.costs import cost
-from lamella.exporting import OnnxModel, export_onnx, onnx_bytes
+from lamella.exporting import OnnxModel, export_onnx, onnx_bytes, quantize_onnx
 from lamella.planning import plan as make_plan
 from lamella.planning import reorder
 from lamella.profiling import Sweep, profile
@@ -41,12 +43,15 @@ from lamella.quantization import agreement, integers_file, quantize
 from lamella.schema import Budget, Plan, Profile, Step
 from lamella.sessions import machine, versions
 from lamella.statistics import paired_difference, score_interval
+from lamella.surgery import narrow
 from lamella.tasks import make_task
-from lamella.timing import latency
+from lamella.timing import Latency, latency
+from lamella.tracing import trace
 from lamella.training import Batches, Portion, Recipe, Task, evaluate
 from lamella.zoo import load_weights, make_model
 
 RESULTS = Path(__file__).parent / "results"
+IMAGE = (torch.zeros(1, 3, 32, 32),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +108,9 @@ MISSING = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("row", choices=[*ROWS, "order"])
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--weights", type=Path, required=True, help="the directory of trained weights")
+    parser.add_argument("row", choices=[*ROWS, "order", "speed"])
+    parser.add_argument("--data")
+    parser.add_argument("--weights", type=Path, help="the directory of trained weights")
     parser.add_argument("--work", type=Path, default=Path(".reach"))
     parser.add_argument("--samples", type=int, default=2000, help="validation samples that curves are measured on")
     parser.add_argument("--bits", default="8,6,4,3,2", help="of the curves; a row may use fewer")
@@ -115,7 +120,9 @@ def main() -> None:
     parser.add_argument("--epoch", type=int, help="samples of a tuning epoch [default: all; order: 5000]")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    if asked.row == "order":
+    if asked.row == "speed":
+        write("speed", speed(asked), asked)
+    elif asked.row == "order":
         write("order", order(asked), asked)
     else:
         write(f"{asked.row}-{asked.seed}", reached(ROWS[asked.row], asked), asked)
@@ -304,6 +311,46 @@ def order(asked: argparse.Namespace) -> dict[str, Any]:
         rows.append(found)
         print(found, flush=True)
     return {"network": row.network, "epoch_samples": samples, "seeds": rows, "difference": spread(differences)}
+
+
+# -- the speed
+
+
+def speed(asked: argparse.Namespace) -> dict[str, Any]:
+    """Dense and narrowed ResNets of fresh weights in ONNX Runtime, batch 1: latency as a ratio to dense float32, [low, high]."""
+    found: dict[str, Any] = {}
+    for name in ("resnet20", "resnet56"):
+        torch.manual_seed(asked.seed)
+        model = make_model(name, num_classes=10).eval()
+        graph = trace(model, IMAGE, round_to=1)
+        inner = [group for group in graph.free if group.name.endswith(".conv1")]
+        widths = {
+            "dense": {},
+            "blocks_halved": {group.name: group.width // 2 for group in inner},
+            "blocks_of_16": {group.name: 16 for group in inner if group.width > 16},
+            "all_of_16": {group.name: group.legal(group.width / 4) for group in graph.free if group.width > 16},
+            "all_halved": {group.name: group.legal(group.width / 2) for group in graph.free},
+        }
+        with tempfile.TemporaryDirectory() as scratch:
+            files = {}
+            for kind, narrowed in widths.items():
+                small = narrow(model, graph, narrowed)
+                files[kind] = export_onnx(small, IMAGE, Path(scratch) / f"{kind}.onnx")
+                whole = Path(scratch) / f"{kind}.int8.onnx"
+                files[f"{kind}_int8"] = quantize_onnx(files[kind], whole, [torch.randn(8, 3, 32, 32)])
+            times = latency(files, IMAGE)
+        found[name] = {
+            kind: {
+                "macs": round(cost(graph, narrowed).macs / cost(graph).macs, 3),
+                **{p: _ratio(times[f"{kind}{end}"]) for p, end in (("float32", ""), ("int8", "_int8"))},
+            }
+            for kind, narrowed in widths.items()
+        }
+    return found
+
+
+def _ratio(time: Latency) -> list[float]:
+    return [round(value, 3) for value in (time.ratio, time.ratio_low, time.ratio_high)]
 
 
 def spread(values: list[float]) -> dict[str, float]:
