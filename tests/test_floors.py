@@ -26,7 +26,7 @@ FLOORS = (
     ("tracing", "storage"),
     ("proof",),
     ("replay", "coarsening", "grouping"),
-    ("leaving",),
+    ("leaving", "matching"),
     ("surgery",),
     ("keptstatistics", "balance", "grids"),
     ("channels", "importance", "zoo"),

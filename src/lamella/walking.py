@@ -20,6 +20,7 @@ from .digests import data_digest, weights_digest
 from .errors import DivergedError, LamellaError, unknown_name, with_context
 from .grids import put_on_grids, settle
 from .leaving import REMOVALS, Removal
+from .matching import MATCHED, match_outputs
 from .progress import Progress, silent
 from .records import digest, from_plain, to_plain
 from .runs import Journal
@@ -27,7 +28,20 @@ from .schema import Graph, Measure, Score, Step
 from .statistics import score_interval
 from .storage import load_tensors, save_tensors
 from .surgery import copied, narrow, refitted, resolve, retraced
-from .training import Batches, Loader, Portion, Recipe, Task, device_of, evaluate, fit, mixed, recalibrate_bn, seeded
+from .training import (
+    Batches,
+    Loader,
+    Portion,
+    Recipe,
+    Task,
+    device_of,
+    evaluate,
+    first_inputs,
+    fit,
+    mixed,
+    recalibrate_bn,
+    seeded,
+)
 
 RATE_CUTS = 3  # how often a tuning that diverges is tried anew, each time at a rate lower by
 RATE_CUT = 4
@@ -136,6 +150,7 @@ def _take(
     model = put_on_grids(narrow(state.model, graph, kept), bits)
     if kept or few_bits(step):
         _recalibrate(model, number, tuning)
+        _match(model, state, kept, number, tuning)
     before = measured(model, task).value
     slower = 0
     if removal and kept and step.epochs and not bits:  # on a grid of few levels nothing can fade
@@ -167,6 +182,12 @@ def _take(
 def _recalibrate(model: nn.Module, number: int, tuning: Tuning) -> None:
     with seeded(tuning.seed, number, device_of(model)):
         recalibrate_bn(model, tuning.task.train)  # as training saw it: its augmentation shapes the statistics
+
+
+def _match(model: nn.Module, state: State, kept: Kept, number: int, tuning: Tuning) -> None:
+    with seeded(tuning.seed, number, device_of(model)):
+        inputs = first_inputs(tuning.task.calibration, MATCHED)
+    match_outputs(model, state.model, state.graph, kept, inputs)
 
 
 def _tuned(

@@ -239,7 +239,7 @@ class Engine:
 
     def _whole(self, setting: Setting) -> "Run":
         changes = self.subject.sweep.changes_models
-        return Run(setting, None, self.subject.mended(setting.model()) if changes else None)
+        return Run(setting, None, self.subject.mended(setting) if changes else None)
 
     def _replayed(self, program: Program, setting: Setting, change: Change) -> "Run":
         change = self.adjust(change) if self.adjust else change

@@ -39,8 +39,10 @@ class Statistics:
     def __init__(self, model: nn.Module, loader: Loader, memory: int) -> None:
         self.chunks = [_chunk(number, batch, model) for number, batch in enumerate(islice(loader, BATCHES))]
         norms = {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
-        if not norms or not self.chunks:
-            raise ValueError("there is nothing to recalibrate")
+        if not norms:
+            raise ValueError("it has no batch norm; its layers were matched to the dense network's")
+        if not self.chunks:
+            raise ValueError("there are no training batches")
         self.seen: dict[str, Tensor] = {}
         rewrite = partial(watch, names=[f"{name}.running_mean" for name in norms], seen=self.seen)
         self.program = Program(model, self.chunks[0].inputs, rewrite)

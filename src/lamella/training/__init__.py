@@ -23,6 +23,7 @@ from .loaders import (
     correct,
     device_of,
     empty_loader,
+    first_inputs,
     mixed,
     on_device,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "distance",
     "empty_loader",
     "evaluate",
+    "first_inputs",
     "fit",
     "make_optimizer",
     "mixed",

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from ..errors import DataError
 
@@ -162,6 +162,25 @@ def mixed(*numbers: int) -> int:
 def call(model: nn.Module, inputs: Any) -> Any:
     """The model's outputs; a tuple of inputs becomes its arguments."""
     return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+
+
+def first_inputs(loader: Loader, samples: int) -> Any:
+    """The inputs of the first batches as one, until they come to so many samples; of one batch where shapes differ from it."""
+    batches: list[Any] = []
+    for inputs, _ in loader:
+        if batches and _shapes(inputs) != _shapes(batches[0]):
+            break
+        batches.append(inputs)
+        if sum(len(tree_leaves(each)[0]) for each in batches) >= samples:
+            break
+    if not batches:
+        raise empty_loader()
+    return tree_map(lambda *leaves: torch.cat(leaves) if isinstance(leaves[0], Tensor) else leaves[0], *batches)
+
+
+def _shapes(inputs: Any) -> list[torch.Size]:
+    """What one sample's tensors look like."""
+    return [leaf.shape[1:] for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
 
 
 def on_device(batch: Any, device: torch.device | str) -> Any:

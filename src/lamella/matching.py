@@ -1,0 +1,131 @@
+"""Layers with no batch norm behind them get back the mean and spread that their outputs had before a cut, or few bits.
+
+    match_outputs(small, model, graph, kept, inputs)        # in place, in one forward pass of each
+
+It is to these layers what re-estimated statistics are to the others (decision 0017): every channel's outputs are scaled and shifted
+by the layer's own weights and bias, so nothing is added to the network (Jordan et al. 2022 for networks that are merged; the shift
+alone: Nagel et al. 2019, section 4.2). Legend: O output channels, N values of a channel.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from .axes import Kept, kept_mask
+from .grids import OnGrid, output_axis, sharing
+from .schema import Graph, Layer
+from .training import call, device_of, modes_kept, on_device
+
+MATCHED = 256  # calibration samples that are enough: both networks see the same ones
+MOST = 4.0  # times a channel is made larger or smaller: beyond, it is another channel
+DEAD = 1e-6  # of the layer's largest spread: below, a channel says nothing that could be scaled
+
+
+class Moments(NamedTuple):
+    """Mean and standard deviation of every output channel, each of shape (O,), float64."""
+
+    mean: Tensor
+    std: Tensor
+
+    def of(self, channels_O: Tensor) -> "Moments":
+        """Those of some channels, by a mask."""
+        mask_O = channels_O.to(self.mean.device)
+        return Moments(self.mean[mask_O], self.std[mask_O])
+
+
+def match_outputs(model: nn.Module, reference: nn.Module, graph: Graph, kept: Kept, inputs: Any) -> nn.Module:
+    """Scale and shift, in place, every layer that can be matched until its outputs on these inputs have the reference's moments.
+
+    `graph` is that of `reference`, of whose channels the model has kept these. A layer is matched behind those before it, as they
+    then are. Returns the model.
+    """
+    layers = matchable(model, graph)
+    wanted: dict[str, Moments] = {}
+
+    def note(name: str, module: Any, outputs_N: Tensor) -> None:
+        stays_O = torch.from_numpy(kept_mask(graph.parameter_of[f"{name}.bias"].axes[0], kept))
+        wanted[name] = moments(module, outputs_N).of(stays_O)
+
+    def match(name: str, module: Any, outputs_N: Tensor) -> Tensor:
+        return _matched(module, outputs_N, wanted[name]) if name in wanted else outputs_N
+
+    for network, visit in ((reference, note), (model, match)):
+        with _visited(network, layers, visit), modes_kept(network), torch.no_grad():
+            call(network.eval(), on_device(inputs, device_of(network)))
+    return model
+
+
+def matchable(model: nn.Module, graph: Graph) -> list[str]:
+    """The layers that are called once, have a weight and a bias of their own, and no batch norm behind them."""
+    normed = {source for layer in graph.layers if layer.kind == "batch_norm" for source in layer.sources}
+    alone = {name for name, names in sharing(model).items() if len(names) == 1}
+    return [x.name for x in graph.layers if x.name in alone - normed and _has_rows(model, graph, x)]
+
+
+def _has_rows(model: nn.Module, graph: Graph, layer: Layer) -> bool:
+    """Whether the layer's outputs are rows of a weight of its own, each with its bias."""
+    module: Any = model.get_submodule(layer.name)
+    if not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) or layer.calls != 1:
+        return False
+    in_groups = output_axis(module) and getattr(module, "groups", 1) != 1
+    return bool(not in_groups and f"{layer.name}.bias" in graph.parameter_of and _weight(module) is not None)
+
+
+def _weight(module: nn.Module) -> Tensor | None:
+    """The weight that can be scaled: the layer's own, or the one that lies beneath a grid."""
+    if not is_parametrized(module, "weight"):
+        return module._parameters.get("weight")
+    parametrizations: Any = module.parametrizations.weight  # type: ignore[union-attr]
+    return parametrizations.original if all(isinstance(p, OnGrid) for p in parametrizations) else None
+
+
+@contextmanager
+def _visited(model: nn.Module, layers: Iterable[str], visit: Callable[[str, Any, Tensor], Tensor | None]) -> Any:
+    """Inside, these layers' outputs go through `visit(name, module, outputs)`, which may give others."""
+    look = lambda name, module, _, outputs: visit(name, module, outputs)
+    hooks = [model.get_submodule(name).register_forward_hook(partial(look, name)) for name in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def moments(module: nn.Module, outputs_N: Tensor) -> Moments:
+    """The moments of a layer's outputs."""
+    rows_ON = outputs_N.movedim(_channel_axis(module), 0).flatten(1).double()
+    return Moments(rows_ON.mean(1), rows_ON.std(1, correction=0))
+
+
+def _channel_axis(module: nn.Module) -> int:
+    return -1 if isinstance(module, nn.Linear) else 1
+
+
+def _matched(module: Any, outputs_N: Tensor, wanted: Moments) -> Tensor:
+    """The layer's outputs after it was matched."""
+    seen = moments(module, outputs_N)
+    alive_O = torch.minimum(seen.std, wanted.std) > DEAD * seen.std.max()
+    factor_O = torch.where(alive_O, wanted.std / seen.std.clamp_min(1e-30), 1.0).clamp(1 / MOST, MOST)
+    shift_O = wanted.mean - factor_O * seen.mean
+    weight, axis = _weight(module), output_axis(module)
+    assert weight is not None  # as `matchable` has seen
+    weight.mul_(_along(factor_O, axis, weight))
+    if is_parametrized(module, "weight"):
+        for grid in module.parametrizations.weight:
+            grid.scale.mul_(_along(factor_O, axis, grid.scale))
+    module.bias.copy_(factor_O * module.bias + shift_O)
+    axis = _channel_axis(module) % outputs_N.dim()
+    return outputs_N * _along(factor_O, axis, outputs_N) + _along(shift_O, axis, outputs_N)
+
+
+def _along(values_O: Tensor, axis: int, like: Tensor) -> Tensor:
+    """The values, shaped to go with a tensor whose channels lie along `axis`."""
+    return values_O.to(like).view([-1 if d == axis else 1 for d in range(like.dim())])
+
+
+__all__ = ["MATCHED", "Moments", "match_outputs", "matchable", "moments"]

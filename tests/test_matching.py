@@ -1,0 +1,197 @@
+"""Layers without batch norm are brought back to the moments they had; nothing else of a network moves."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import lamella as lm
+from lamella.grids import put_on_grids, rounded_weight, settle
+from lamella.matching import match_outputs, matchable, moments
+from lamella.profiling import Sweep, profile
+from lamella.schema import Step
+from lamella.surgery import narrow, resolve
+from lamella.training import Batches, Recipe, first_inputs
+from lamella.walking import Tuning, start, walk
+
+IMAGES = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def plain():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(16, 12, 2),
+        nn.ReLU(),
+        nn.Conv2d(12, 12, 3, groups=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(12 * 49, 10),
+    ).eval()
+
+
+def of_layer(model, name, inputs=IMAGES):
+    seen = []
+    hook = model.get_submodule(name).register_forward_hook(lambda module, _, outputs: seen.append((module, outputs)))
+    with torch.no_grad():
+        model(inputs)
+    hook.remove()
+    return moments(*seen[0])
+
+
+def same(one, other):
+    torch.testing.assert_close(one.mean, other.mean, rtol=0, atol=2e-6)
+    torch.testing.assert_close(one.std, other.std, rtol=2e-5, atol=0)
+
+
+def test_after_a_cut_every_layer_has_the_moments_of_the_channels_that_stay():
+    model = plain()
+    graph = lm.trace(model, (IMAGES[:2],), round_to=1)
+    kept = resolve(model, graph, {group.name: group.legal(group.width / 2) for group in graph.free})
+    small = narrow(model, graph, kept)
+    before = of_layer(small, "7")
+    assert match_outputs(small, model, graph, kept, IMAGES) is small
+    assert matchable(model, graph) == ["0", "2", "4", "7"]
+    for name in ("0", "2", "4"):
+        whole = of_layer(model, name)
+        (group,) = [kept[g.name] for g in graph.free if name in g.layers][:1]
+        same(of_layer(small, name), type(whole)(whole.mean[list(group)], whole.std[list(group)]))
+    same(of_layer(small, "7"), of_layer(model, "7"))
+    assert (before.std - of_layer(model, "7").std).abs().max() > 0.01  # there was something to mend
+
+
+def test_where_nothing_was_cut_nothing_moves():
+    model = plain()
+    graph = lm.trace(model, (IMAGES[:2],), round_to=1)
+    same_one = match_outputs(copy.deepcopy(model), model, graph, {}, IMAGES)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(same_one.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_on_a_grid_stay_on_one():
+    model = plain()
+    graph = lm.trace(model, (IMAGES[:2],), round_to=1)
+    coarse = put_on_grids(copy.deepcopy(model), {"0": 2, "4": 3, "7": 2})
+    match_outputs(coarse, model, graph, {}, IMAGES)
+    for name in ("0", "2", "4", "7"):
+        same(of_layer(coarse, name), of_layer(model, name))
+    settle(coarse, ["0", "4", "7"])
+    for name, bits in (("0", 2), ("4", 3), ("7", 2)):
+        weight = coarse.get_submodule(name).weight.detach()
+        torch.testing.assert_close(rounded_weight(weight, bits), weight, rtol=1e-5, atol=1e-8)
+        assert all(len(row.unique()) <= 2**bits - 1 for row in weight.flatten(1))
+    same(of_layer(coarse, "7"), of_layer(model, "7"))
+
+
+class Odd(nn.Module):
+    """What cannot be matched: a layer before a batch norm, a shared one, one without bias, one called twice, one in groups."""
+
+    def __init__(self):
+        super().__init__()
+        self.normed, self.norm = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)
+        self.bare = nn.Conv2d(8, 8, 1, bias=False)
+        self.twice = nn.Conv2d(8, 8, 1)
+        self.one, self.other = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.other.weight = self.one.weight
+        self.spread = nn.ConvTranspose2d(8, 8, 1, groups=2)
+        self.last = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        x = self.bare(self.norm(self.normed(x)).relu()).relu()
+        x = self.twice(self.twice(x).relu()).relu()
+        return self.last(self.spread(self.other(self.one(x).relu()).relu()).relu())
+
+
+def test_layers_that_cannot_be_matched_are_left_alone():
+    torch.manual_seed(0)
+    model = Odd().eval()
+    graph = lm.trace(model, (IMAGES[:2],), round_to=1)
+    assert matchable(model, graph) == ["last"]
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.bare.weight.mul_(3)
+    moved = {name: t.clone() for name, t in other.state_dict().items()}
+    match_outputs(other, model, graph, {}, IMAGES)
+    changed = {name for name, t in other.state_dict().items() if not torch.equal(t, moved[name])}
+    assert changed == {"last.weight", "last.bias"}
+
+
+def test_a_channel_that_says_nothing_is_not_made_louder():
+    model = plain()
+    graph = lm.trace(model, (IMAGES[:2],), round_to=1)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other[0].weight[3] = 0
+        other[0].weight[4] *= 1e-3
+    weight = other[0].weight.clone()
+    match_outputs(other, model, graph, {}, IMAGES)
+    assert torch.equal(other[0].weight[3], torch.zeros_like(weight[3]))
+    torch.testing.assert_close(other[0].weight[4], 4 * weight[4])  # and no more
+    assert all(torch.isfinite(t).all() for t in other.state_dict().values())
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A network without batch norm that has learned digits."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10),
+    )  # fmt: skip
+    task = lm.make_task("digits")
+    model = lm.fit(model, task, Recipe(epochs=8, lr=2e-3, optimizer="adamw"), seed=0).eval()
+    return model, lm.trace(model, task.example_inputs, round_to=1), task
+
+
+def stepped(trained, step, monkeypatch, matched):
+    model, graph, task = trained
+    if not matched:
+        monkeypatch.setattr("lamella.walking.match_outputs", lambda *_: None)
+    *_, state = walk(start(model, graph, task), [step], Tuning(task, Recipe(epochs=1, lr=1e-3)))
+    monkeypatch.undo()
+    return state.measures[-1].before_tuning
+
+
+def test_a_walk_loses_less_than_half_of_what_it_lost(trained, monkeypatch):
+    model, graph, task = trained
+    dense = start(model, graph, task).measures[0].validation.value
+    assert dense > 0.8
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    for step in (
+        Step(widths={g.name: g.legal(0.6 * g.width) for g in graph.free}, epochs=0),
+        Step(bits=dict.fromkeys(layers, 2), epochs=0),
+    ):
+        lost, matched = (dense - stepped(trained, step, monkeypatch, which) for which in (False, True))
+        assert lost > 0.1
+        assert matched < lost / 2
+
+
+def test_curves_of_a_network_without_batch_norm_are_matched_where_they_are_recalibrated(trained):
+    model, graph, task = trained
+    plain_one, mended = (
+        profile(model, task, graph=graph, pruning_ratios=(0.5,), sweep=Sweep(recalibrate=again))
+        for again in (False, True)
+    )
+    scores = [np_mean([p.score.value for p in found.points]) for found in (plain_one, mended)]
+    assert scores[1] > scores[0] + 0.02
+    assert "no batch norm; its layers were matched" in mended.notes[0]
+
+
+def np_mean(values):
+    return sum(values) / len(values)
+
+
+def test_first_inputs_are_as_many_as_asked_for_and_of_one_shape():
+    task_inputs = torch.arange(10.0)[:, None]
+    loader = Batches(task_inputs, torch.zeros(10), 4)
+    assert torch.equal(first_inputs(loader, 5), task_inputs[:8])
+    assert torch.equal(first_inputs(loader, 100), task_inputs)
+    ragged = [(torch.zeros(2, 3), None), (torch.zeros(2, 4), None)]
+    assert first_inputs(ragged, 4).shape == (2, 3)
+    pair = Batches((task_inputs, 2 * task_inputs), torch.zeros(10), 4)
+    one, two = first_inputs(pair, 8)
+    assert torch.equal(2 * one, two)
+    with pytest.raises(lm.LamellaError, match="no batch"):
+        first_inputs([], 1)
