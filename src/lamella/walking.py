@@ -149,8 +149,7 @@ def _take(
     kept: Kept = resolve(state.model, graph, step.widths)
     model = put_on_grids(narrow(state.model, graph, kept), bits)
     if kept or few_bits(step):
-        _recalibrate(model, number, tuning)
-        _match(model, state, kept, number, tuning)
+        _mend(model, state.model, graph, kept, number, tuning)
     before = measured(model, task).value
     slower = 0
     if removal and kept and step.epochs and not bits:  # on a grid of few levels nothing can fade
@@ -159,7 +158,7 @@ def _take(
         wide, slower = _tuned(wide, number, tuning, checkpoint, leave)
         kept = leave.kept()
         model = narrow(wide, graph, kept)
-        _recalibrate(model, number, tuning)
+        _mend(model, wide, graph, kept, number, tuning)
     elif step.epochs:
         model, slower = _tuned(model, number, tuning, checkpoint)
     settle(model.eval(), bits)
@@ -179,15 +178,11 @@ def _take(
     return after
 
 
-def _recalibrate(model: nn.Module, number: int, tuning: Tuning) -> None:
+def _mend(model: nn.Module, before: nn.Module, graph: Graph, kept: Kept, number: int, tuning: Tuning) -> None:
+    """Bring the statistics back to what they were: of batch norms, and of the layers that have none behind them."""
     with seeded(tuning.seed, number, device_of(model)):
         recalibrate_bn(model, tuning.task.train)  # as training saw it: its augmentation shapes the statistics
-
-
-def _match(model: nn.Module, state: State, kept: Kept, number: int, tuning: Tuning) -> None:
-    with seeded(tuning.seed, number, device_of(model)):
-        inputs = first_inputs(tuning.task.calibration, MATCHED)
-    match_outputs(model, state.model, state.graph, kept, inputs)
+        match_outputs(model, before, graph, kept, first_inputs(tuning.task.calibration, MATCHED))
 
 
 def _tuned(
