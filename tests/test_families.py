@@ -204,6 +204,45 @@ def test_a_missing_or_foreign_level_is_refused(published, tmp_path):
         open_family(folder)
 
 
+def small_family(ratios, folder, task):
+    """Two layers, untrained, their levels published into the folder; no record."""
+    torch.manual_seed(0)
+    model = nn.Sequential(zoo.cbr(3, 16), zoo.cbr(16, 16), zoo.head(16)).eval()
+    net = elasticize(model, ratios, task, recipe="none", graph=trace(model, task.example_inputs, round_to=1))
+    return publish(net, task, folder, slots=2)
+
+
+@pytest.fixture(scope="module")
+def little():
+    torch.manual_seed(0)
+    batches = Batches(torch.randn(16, 3, 8, 8), torch.randint(0, 5, (16,)), 16)
+    return Task((torch.randn(1, 3, 8, 8),), train=batches, validation=batches, test=batches)
+
+
+def test_files_written_for_other_levels_are_refused_and_those_of_levels_gone_are_removed(tmp_path, little):
+    folder = tmp_path / "elastic"
+    save_elastic(tmp_path, small_family({"core": 0.5}, folder, little))
+    for path in folder.glob("*.onnx"):
+        forget_levels(path)
+    open_family(folder).close()  # older files do not name their levels
+    (folder / "mine.onnx").write_text("no level")
+    small_family({"small": 0.75}, folder, little)  # killed before its record
+    with pytest.raises(MismatchError, match=r"full\.onnx: was written beside levels of other widths or bits"):
+        open_family(folder, resident=("full",))
+    assert {path.name for path in folder.glob("*.onnx")} == {
+        *("small.onnx", "small.int8.onnx", "full.onnx", "full.int8.onnx", "mine.onnx")
+    }
+
+
+def forget_levels(path):
+    proto = onnx.load(path, load_external_data=False)
+    kept = [each for each in proto.metadata_props if each.key != "lamella.levels"]
+    assert len(kept) == 3
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
+    path.write_bytes(proto.SerializeToString())
+
+
 def test_the_page_about_elastic_networks_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parent.parent / "docs" / "elastic.md").read_text()
@@ -248,4 +287,11 @@ def test_the_verbs(tmp_path, monkeypatch):
     assert found["switching"]["wrong"] == 0
     assert found["notes"] == []
     assert [shift["name"] for shift in found["day"]["shifts"]] == ["governor", "core", "full"]
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lamella.stages.elastic.publish", killed)
+    assert run("elasticize", "r", "--level", "core=0.75", "--recipe", "none", "--allow-slower").exit_code == 130
+    assert "It is made by `lamella elasticize r`" in str(run("serve-levels", "r").exception)  # not with the old record
     assert "requests per second" in (tmp_path / "day.svg").read_text()

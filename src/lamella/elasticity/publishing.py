@@ -13,6 +13,7 @@ import torch
 
 from ..exporting import Part, Place, Written, export_family, family_bytes
 from ..schema import Level
+from ..serving.families import stamp_of
 from ..timing import Latency, latency
 from ..training import Task, seeded
 from .networks import ElasticModel
@@ -29,9 +30,8 @@ def publish(net: ElasticModel, task: Task, directory: str | Path, *, slots: int 
         batches = [batch[0] for batch in islice(task.calibration, CALIBRATION_BATCHES)]
     parts = {level.name: part_of(net, level) for level in net.levels}
     shared = {name: t for name, t in net.net.named_parameters() if not net.is_own(name)}
-    written = export_family(
-        parts, shared, task.example_inputs, directory, calibration=batches, family=net.family.structure
-    )
+    stamp = stamp_of(net.family)
+    written = export_family(parts, shared, task.example_inputs, directory, calibration=batches, stamp=stamp)
     one = [t[:1] for t in task.example_inputs]
     largest_first = {level.name: written[level.name].path for level in reversed(net.levels)}
     times = latency(largest_first, one, slots=slots)

@@ -12,10 +12,11 @@ Legend: O output channels.
 """
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from ..errors import LamellaError
 from ..runs import write_through
-from ..serving.families import FAMILY_KEY, LEVEL_KEY, WEIGHTS, WEIGHTS_KEY, file_digest
+from ..serving.families import FAMILY_KEY, LEVEL_KEY, SUFFIXES, WEIGHTS, WEIGHTS_KEY, file_digest
 from ..timing import Array, feeds_of, open_session
 from .capturing import TOLERANCE, difference
 from .integers import layers_in_float, quantize_onnx
@@ -32,6 +33,7 @@ from .onnx_file import export_onnx, onnx_bytes, onnx_library
 Place = slice | Array  # of one axis: evenly spaced positions, or their indices
 
 WORTH_SHARING = 512  # bytes; the nodes that cut a smaller tensor out would take more than it does
+WITHIN = {"float32": TOLERANCE, "int8": 0.25}  # of the largest output: what a file may differ from the level's own
 NEAR = 2e-6  # of a tensor's largest value: what folding a norm in float32 may change
 
 
@@ -78,12 +80,14 @@ def export_family(
     directory: str | Path,
     *,
     calibration: Iterable[Any] | None = None,
-    family: str = "",
+    stamp: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Written]:
     """Write the float files of all levels, and with `calibration` (batches of inputs) also those in integers.
 
-    Every file is checked against one of the level's own before it appears. Returns what was written, by level. Raises what
-    `export_onnx` and `quantize_onnx` raise; LamellaError where a file does not say what the level's own says.
+    Every file is checked against one of the level's own before it appears, and bears the `stamp` (see `stamp_of`); level
+    files of other stamps or names that lay in the directory are removed. Returns what was written, by level. Raises what
+    `export_onnx` and `quantize_onnx` raise, before anything is written; LamellaError where a file does not say what the level's
+    own says.
     """
     onnx_library("exporting an elastic network")
     directory = Path(directory)
@@ -91,42 +95,69 @@ def export_family(
     batches = list(calibration) if calibration is not None else []
     with tempfile.TemporaryDirectory(prefix="lamella.") as scratch:
         alone = {name: export_onnx(p.module, inputs, Path(scratch) / f"{name}.onnx") for name, p in parts.items()}
-        levels = {name: _Level(name, path, family, inputs) for name, path in alone.items()}
+        levels = {name: _Level(name, path, inputs) for name, path in alone.items()}
         for name, level in levels.items():
             level.shares = _shares(level.arrays, arrays, parts[name].places)
-        _write(levels, arrays, directory, "float32")
-        if batches:
-            whole = {
-                name: quantize_onnx(path, path.with_suffix(".int8.onnx"), batches, bits=parts[name].few)
-                for name, path in alone.items()
-            }
-            coarse = {name: _Level(name, path, family, inputs) for name, path in whole.items()}
-            for name, level in coarse.items():
-                few = {f"{layer}.weight" for layer in parts[name].few}
-                level.candidates = {t: share for t, share in levels[name].shares.items() if t not in few}
-            _write(coarse, _in_integers(coarse, arrays), directory, "int8")
-        return {name: _written(directory, name, alone[name], whole.get(name)) for name in parts}
+        whole = {
+            name: quantize_onnx(path, path.with_suffix(SUFFIXES["int8"]), batches, bits=parts[name].few)
+            for name, path in (alone.items() if batches else ())
+        }
+        coarse = {name: _Level(name, path, inputs) for name, path in whole.items()}
+        for name, level in coarse.items():
+            few = {f"{layer}.weight" for layer in parts[name].few}
+            level.candidates = {t: share for t, share in levels[name].shares.items() if t not in few}
+        integers = _in_integers(coarse, arrays)
+        _write(levels, arrays, directory, "float32", stamp)
+        if coarse:
+            _write(coarse, integers, directory, "int8", stamp)
+        written = {name: _written(directory, name, alone[name], whole.get(name)) for name in parts}
+    _remove_others(directory, written.values())
+    return written
 
 
 def _written(directory: Path, name: str, alone: Path, whole: Path | None) -> Written:
-    coarse = directory / f"{name}.int8.onnx" if whole else None
-    return Written(directory / f"{name}.onnx", coarse, onnx_bytes(alone), onnx_bytes(whole) if whole else None)
+    coarse = level_file(directory, name, "int8") if whole else None
+    return Written(level_file(directory, name), coarse, onnx_bytes(alone), onnx_bytes(whole) if whole else None)
+
+
+def _remove_others(directory: Path, written: Collection[Written]) -> None:
+    """Level files that an earlier family left here, and weights that no level reads."""
+    kept = {path for each in written for path in (each.path, each.int8_path)}
+    for path in set(directory.glob("*.onnx")) - kept:
+        if _is_level(path):
+            path.unlink()
+    if all(each.int8_path is None for each in written):
+        (directory / WEIGHTS["int8"]).unlink(missing_ok=True)
+
+
+def _is_level(path: Path) -> bool:
+    import onnx
+
+    try:
+        known = onnx.load(str(path), load_external_data=False).metadata_props
+    except Exception:  # whatever it is, it is not ours to remove
+        return False
+    return any(each.key == LEVEL_KEY for each in known)
+
+
+def level_file(directory: str | Path, name: str, precision: str = "float32") -> Path:
+    """Where a level's file of this precision lies."""
+    return Path(directory) / f"{name}{SUFFIXES[precision]}"
 
 
 def family_bytes(directory: str | Path, names: Iterable[str], precision: str = "float32") -> int:
     """Bytes on disk of these levels' files of one precision: every graph, and the weights once."""
-    suffix = ".int8.onnx" if precision == "int8" else ".onnx"
-    files = [WEIGHTS[precision], *(f"{name}{suffix}" for name in names)]
-    return sum((Path(directory) / file).stat().st_size for file in files)
+    files = [Path(directory) / WEIGHTS[precision], *(level_file(directory, name, precision) for name in names)]
+    return sum(file.stat().st_size for file in files)
 
 
 class _Level:
     """A level's own file, loaded, and which of its weights follow from the shared ones."""
 
-    def __init__(self, name: str, path: Path, family: str, inputs: Sequence[Any]) -> None:
+    def __init__(self, name: str, path: Path, inputs: Sequence[Any]) -> None:
         import onnx
 
-        self.name, self.path, self.family, self.inputs = name, path, family, inputs
+        self.name, self.path, self.inputs = name, path, inputs
         self.proto = onnx.load(str(path))
         self.arrays = {i.name: onnx.numpy_helper.to_array(i) for i in self.proto.graph.initializer}
         self.shares: dict[str, _Share] = {}
@@ -206,36 +237,37 @@ def _reader(graph: Any, tensor: str) -> Any:
     return next((n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] == tensor), None)
 
 
-def _write(levels: Mapping[str, _Level], shared: Mapping[str, Array], directory: Path, precision: str) -> None:
+def _write(
+    levels: Mapping[str, _Level], shared: Mapping[str, Array], directory: Path, precision: str, stamp: Mapping[str, str]
+) -> None:
     used = {tensor for level in levels.values() for tensor in level.shares}
     stored = {name: array for name, array in shared.items() if name in used}
     weights = WEIGHTS[precision]
     write_through(directory / weights, lambda part: part.write_bytes(b"".join(a.tobytes() for a in stored.values())))
-    known = {FAMILY_KEY: next(iter(levels.values())).family, WEIGHTS_KEY: file_digest(directory / weights)}
+    known = {FAMILY_KEY: ""} | dict(stamp) | {WEIGHTS_KEY: file_digest(directory / weights)}
     starts = np.cumsum([0, *(a.nbytes for a in stored.values())]).tolist()
     places = {name: (start, array) for (name, array), start in zip(stored.items(), starts, strict=False)}
     for level in levels.values():
         _rewrite(level, places, weights, integers=precision == "int8")
         for key, value in (known | {LEVEL_KEY: level.name}).items():
             level.proto.metadata_props.add(key=key, value=value)
-        suffix = ".int8.onnx" if precision == "int8" else ".onnx"
-        target = directory / f"{level.name}{suffix}"
-        write_through(target, partial(_save, level, target))
+        target = level_file(directory, level.name, precision)
+        write_through(target, partial(_save, level, target, precision))
 
 
-def _save(level: _Level, target: Path, part: Path) -> None:
+def _save(level: _Level, target: Path, precision: str, part: Path) -> None:
     part.write_bytes(level.proto.SerializeToString(deterministic=True))
     feeds = feeds_of(open_session(level.path), list(level.inputs))
     expected = open_session(level.path).run(None, feeds)
     seen = open_session(part).run(None, feeds)
-    tolerance = TOLERANCE if level.path.suffixes[-2:] != [".int8", ".onnx"] else 0.25
+    tolerance = WITHIN[precision]
     for a, b in zip(seen, expected, strict=True):
         problem = difference(a, b, tolerance)
         if problem:
             raise LamellaError(
                 f"{target}: is not what a file of the level's own gives: {problem}. Nothing was written."
             )
-    if tolerance != TOLERANCE and layers_in_float(part) != layers_in_float(level.path):
+    if precision == "int8" and layers_in_float(part) != layers_in_float(level.path):
         raise LamellaError(f"{target}: ONNX Runtime would compute {layers_in_float(part)[0]!r} in float.")
 
 
@@ -328,4 +360,4 @@ class _Writer:
         self.graph.node.extend([*self.nodes, *old])
 
 
-__all__ = ["Part", "Place", "Written", "export_family", "family_bytes"]
+__all__ = ["Part", "Place", "Written", "export_family", "family_bytes", "level_file"]

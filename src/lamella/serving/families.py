@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import LamellaError, MismatchError, RunError, unknown_name
-from ..records import load_record
+from ..records import digest, load_record
 from ..runtimes import open_session
 from ..schema import FILES, Family, Level
 
@@ -25,8 +25,10 @@ Array = NDArray[Any]
 
 SUFFIXES = {"float32": ".onnx", "int8": ".int8.onnx"}
 WEIGHTS = {"float32": "weights.bin", "int8": "weights.int8.bin"}
-# In every level's file: which level of which family it is, and the digest of the weights it was written with.
-LEVEL_KEY, FAMILY_KEY, WEIGHTS_KEY = "lamella.level", "lamella.family", "lamella.weights"
+# In every level's file: which level it is, of which network, among which levels, and the digest of the weights it was written with.
+LEVEL_KEY, FAMILY_KEY, LEVELS_KEY, WEIGHTS_KEY = (
+    f"lamella.{name}" for name in ("level", "family", "levels", "weights")
+)
 
 
 class OnnxFamily:
@@ -115,6 +117,13 @@ class OnnxFamily:
                 f"{path}: is level {seen[0]!r} of {seen[1]!r}, and level {name!r} of {self.family.structure!r} was "
                 f"expected. It is of another family: write both again with `{FILES['elastic'][1]}`."
             )
+        settings = stamp_of(self.family)[LEVELS_KEY]
+        if found.get(LEVELS_KEY, settings) != settings:  # older files do not say
+            raise MismatchError(
+                f"{path}: was written beside levels of other widths or bits ({found[LEVELS_KEY]}) than {FILES['elastic'][0]} "
+                f"holds ({settings}). A run was cut short between the files and their record, or a copy mixed two families: "
+                f"write both again with `{FILES['elastic'][1]}`."
+            )
         if found.get(WEIGHTS_KEY, self._digest) != self._digest:
             raise MismatchError(
                 f"{self._weights}: holds other weights ({self._digest}) than {path.name} was written with "
@@ -122,6 +131,12 @@ class OnnxFamily:
                 f"with `{FILES['elastic'][1]}`."
             )
         return session
+
+
+def stamp_of(family: Family) -> dict[str, str]:
+    """What every file of the family says about it: the network it was made from, and a digest of its levels."""
+    settings = [(level.name, level.widths, level.bits) for level in family.levels]
+    return {FAMILY_KEY: family.structure, LEVELS_KEY: digest(settings)}
 
 
 def file_digest(path: Path) -> str:

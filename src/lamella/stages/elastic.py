@@ -47,6 +47,7 @@ def elasticized(
         directory=directory / "training" / asked,
         progress=progress,
     )
+    session.path("elastic").unlink(missing_ok=True)  # it would vouch for files that it was not written for
     publish(net, session.task, directory)
     tested = tuple(_tested(net.view(x.name), x, session.task) for x in net.levels)
     net.family = replace(net.family, levels=tested, notes=(*net.family.notes, *draft.notes))
