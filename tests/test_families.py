@@ -5,6 +5,7 @@ import re
 import shutil
 import threading
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from typer.testing import CliRunner
 
 from lamella.cli import app
 from lamella.elasticity import elasticize, make_levels, publish, save_elastic
-from lamella.errors import LamellaError, MismatchError, RunError
+from lamella.errors import LamellaError, MismatchError, RecordError, RunError
 from lamella.exporting import family_bytes, layers_in_float
+from lamella.records import save_record
 from lamella.schema import Level
-from lamella.serving import Clock, Governor, Policy, day_of, open_family, serve
+from lamella.serving import Clock, Governor, Policy, choose, day_of, open_family, serve
 from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task
 
@@ -127,6 +129,38 @@ def test_levels_are_timed_and_weighed(published):
     assert net.family.int8_bytes < net.family.onnx_bytes
 
 
+def test_integers_are_judged_by_the_bytes_and_times_of_their_own_files(published):
+    net, _, directory = published
+    with open_family(directory / "elastic", precision="int8") as family:
+        coarse = family.levels
+    for level, whole in zip(coarse, net.levels, strict=True):
+        measured = (whole.int8_bytes, whole.int8_latency_ms, whole.int8_latency_ratio)
+        assert (level.bytes, level.latency_ms, level.latency_ratio) == measured
+        assert level.bytes < whole.bytes
+        assert level.latency_ms > 0
+    assert coarse[-1].latency_ratio == 1
+    policy = Policy(memory=coarse[-1].bytes + coarse[-1].memory)
+    assert choose(coarse, policy).level.name == "full"
+    assert choose(net.levels, policy).level.name != "full"
+
+
+def test_integers_that_an_older_record_does_not_measure_are_told(published, tmp_path):
+    net, _, directory = published
+    unknown = {"int8_bytes": None, "int8_latency_ms": None, "int8_latency_ratio": None}
+    shutil.copytree(directory, tmp_path / "run")
+    old = replace(net.family, levels=tuple(replace(level, **unknown) for level in net.levels))
+    save_record(tmp_path / "run" / "elastic.json", old)
+    with open_family(tmp_path / "run" / "elastic", precision="int8") as family:
+        levels = family.levels
+    with pytest.raises(LamellaError, match="no measured latency, and the policy needs it"):
+        choose(levels, Policy(load=0.7))
+
+
+def test_a_name_that_two_files_would_have_is_refused_before_anything_trains():
+    with pytest.raises(RecordError, match=r"name: 'core\.int8': names its files, and \.int8 marks those in integers"):
+        Level(name="core.int8", widths={})
+
+
 @pytest.mark.parametrize("resident", [None, ("core",)])
 def test_switching_while_requests_run(published, resident):
     _, x, directory = published
@@ -163,12 +197,10 @@ def test_a_day_is_served_by_real_sessions(published):
             for i, (n, t) in enumerate(zip(family.family.names, (0.05, 0.1, 0.2), strict=True))
         )
         day = day_of(peak=2000, quiet=50, seconds=0.5)
-        clock = Clock()
-        governor = Governor(
-            levels, family.set_active_subnet, Policy(load=0.02, window=0.02, patience=0.02), clock=clock
-        )
+        policy = Policy(load=0.02, window=0.02, patience=0.02)
+        governor = Governor(levels, family.set_active_subnet, policy, clock=Clock())
         with warnings.catch_warnings(action="ignore"):
-            found = serve(family, day, requests, governor, clock)
+            found = serve(family, day, requests, governor)
     assert len(found.outputs) == len(day.arrivals)
     assert (found.finished > found.arrivals).all()
     assert (np.diff(found.finished) > 0).all()
@@ -286,6 +318,7 @@ def test_the_verbs(tmp_path, monkeypatch):
     found = json.loads(served.stdout)
     assert found["switching"]["wrong"] == 0
     assert found["notes"] == []
+    assert [x["bytes"] for x in found["levels"]] == [x["int8_bytes"] for x in family["levels"]]
     assert [shift["name"] for shift in found["day"]["shifts"]] == ["governor", "core", "full"]
 
     def killed(*arguments):

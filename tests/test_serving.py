@@ -1,14 +1,18 @@
 """Serving: what the governor chooses, that it does not flutter, and that it is right under threads."""
 
 import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import lamella.serving
 from lamella.errors import LamellaError, RecordError
 from lamella.schema import Level
-from lamella.serving import Governor, Policy, choose, day_of
+from lamella.serving import Governor, Policy, choose, day_of, serve
 
 LEVELS = tuple(
     Level(name=name, widths={}, params=100 * (i + 1), memory=1000, bits={"a": 8 - i}, latency_ms=float(i + 1))
@@ -124,6 +128,86 @@ def test_requests_in_many_threads_leave_a_governor_whole():
     assert not problems
     assert len(seen) == governor.switches + 1
     assert seen[-1] == governor.active.name
+
+
+def test_while_one_thread_loads_a_level_the_others_are_served_by_the_one_before():
+    seen, loading, loaded = [], threading.Event(), threading.Event()
+
+    def switch(name):
+        if name != "full":
+            loading.set()
+            loaded.wait(20)
+        seen.append(name)
+
+    clock = Clock()
+    governor = Governor(LEVELS, switch, Policy(load=0.6, window=0.2), clock=clock)
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(200):  # until the load is more than the largest level can take
+            clock.now += 1 / 250
+            first = threads.submit(governor.arrived)
+            while not (first.done() or loading.is_set()):
+                time.sleep(0)
+            if loading.is_set():
+                break
+            governor.served(first.result(), 3.0)
+        try:
+            assert threads.submit(governor.arrived).result(timeout=10).name == "full"
+            for _ in range(300):  # more than the middle one can take
+                clock.now += 1 / 500
+                assert governor.arrived().name == "full"
+                governor.served(LEVELS[2], 3.0)
+        finally:
+            loaded.set()
+        assert first.result(timeout=10).name == "core"
+    assert seen == ["full", "middle", "core"]
+    assert (governor.active.name, governor.switches) == ("core", 2)
+
+
+def test_a_level_that_cannot_be_loaded_is_tried_again_by_the_next_request():
+    tries = []
+
+    def switch(name):
+        tries.append(name)
+        if len(tries) == 2:
+            raise LamellaError("no such file")
+
+    clock = Clock()
+    governor = Governor(LEVELS, switch, Policy(latency_ms=3.5, window=0.1), clock=clock)
+    with pytest.raises(LamellaError, match="no such file"):  # noqa: PT012
+        for _ in range(200):
+            clock.now += 0.01
+            governor.served(governor.arrived(), 3.6)
+    assert governor.active.name == "full"
+    clock.now += 0.01
+    assert governor.arrived().name == "middle"
+    assert tries == ["full", "middle", "middle"]
+    assert governor.switches == 1
+
+
+class Family:
+    """Stands in for files: three levels that answer with their names."""
+
+    family = SimpleNamespace(names=tuple(level.name for level in LEVELS))
+    active_subnet = "full"
+
+    def set_active_subnet(self, name):
+        self.active_subnet = name
+
+    def run(self, request):
+        return [self.active_subnet]
+
+
+def test_a_day_is_governed_by_the_governors_own_clock():
+    family, day = Family(), day_of(peak=2000, quiet=50, seconds=0.5)
+    policy = Policy(load=0.6, window=0.02, patience=0.02)
+    governor = Governor(LEVELS, family.set_active_subnet, policy, clock=lamella.serving.Clock())
+    with warnings.catch_warnings(action="ignore"):
+        found = serve(family, day, [None], governor)
+    assert governor.switches > 0
+    assert set(found.outputs) == {"core", "middle", "full"}
+    running = Governor(LEVELS, family.set_active_subnet, policy)
+    with pytest.raises(LamellaError, match=r"runs by itself; .* clock=Clock\(\)"):
+        serve(family, day, [None], running)
 
 
 @pytest.mark.parametrize(

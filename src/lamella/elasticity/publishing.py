@@ -1,19 +1,20 @@
 """publish(): an elastic network as ONNX files, and its levels timed there.
 
 net = publish(net, task, "runs/r20/elastic")      # core.onnx, core.int8.onnx, ..., weights.bin, weights.int8.bin
-net.family.levels[0].latency_ms                   # in ONNX Runtime, one thread, batch 1
+net.family.levels[0].latency_ms                   # in ONNX Runtime, one thread, batch 1; int8_latency_ms in integers
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..exporting import Part, Place, Written, export_family, family_bytes
 from ..schema import Level
-from ..serving.families import stamp_of
+from ..serving.families import SUFFIXES, level_file, stamp_of
 from ..timing import Latency, latency
 from ..training import Task, seeded
 from .networks import ElasticModel
@@ -22,7 +23,7 @@ CALIBRATION_BATCHES = 8
 
 
 def publish(net: ElasticModel, task: Task, directory: str | Path, *, slots: int = 12) -> ElasticModel:
-    """Write the files of every level, time the float ones on one sample, and put what was found into `net.family`. Returns `net`.
+    """Write the files of every level, time them on one sample, and put what was found into `net.family`. Returns `net`.
 
     Raises what `export_family` raises; `slots` rounds of timing, see `latency`.
     """
@@ -33,11 +34,10 @@ def publish(net: ElasticModel, task: Task, directory: str | Path, *, slots: int 
     stamp = stamp_of(net.family)
     written = export_family(parts, shared, task.example_inputs, directory, calibration=batches, stamp=stamp)
     one = [t[:1] for t in task.example_inputs]
-    largest_first = {level.name: written[level.name].path for level in reversed(net.levels)}
-    times = latency(largest_first, one, slots=slots)
+    times = {precision: _times(net, directory, precision, one, slots) for precision in SUFFIXES}
     net.family = replace(
         net.family,
-        levels=_timed(net.levels, written, times),
+        levels=tuple(_measured(x, written[x.name], *(t[x.name] for t in times.values())) for x in net.levels),
         onnx_bytes=family_bytes(directory, net.family.names),
         int8_bytes=family_bytes(directory, net.family.names, "int8"),
     )
@@ -56,15 +56,21 @@ def part_of(net: ElasticModel, level: Level) -> Part:
     return Part(net.extract(level.name, rounded=False), places, level.bits)
 
 
-def _timed(
-    levels: tuple[Level, ...], written: Mapping[str, Written], times: Mapping[str, Latency]
-) -> tuple[Level, ...]:
-    return tuple(
-        replace(
-            level,
-            bytes=written[level.name].alone_bytes,
-            latency_ms=times[level.name].latency_ms,
-            latency_ratio=times[level.name].ratio,
-        )
-        for level in levels
+def _times(
+    net: ElasticModel, directory: str | Path, precision: str, one: Sequence[Tensor], slots: int
+) -> dict[str, Latency]:
+    """Every level's time in one precision, the largest being what the others are a ratio of."""
+    files = {level.name: level_file(directory, level.name, precision) for level in reversed(net.levels)}
+    return latency(files, one, slots=slots)
+
+
+def _measured(level: Level, written: Written, whole: Latency, coarse: Latency) -> Level:
+    return replace(
+        level,
+        bytes=written.alone_bytes,
+        latency_ms=whole.latency_ms,
+        latency_ratio=whole.ratio,
+        int8_bytes=written.alone_int8_bytes,
+        int8_latency_ms=coarse.latency_ms,
+        int8_latency_ratio=coarse.ratio,
     )

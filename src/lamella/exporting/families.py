@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ..errors import LamellaError
 from ..runs import write_through
-from ..serving.families import FAMILY_KEY, LEVEL_KEY, SUFFIXES, WEIGHTS, WEIGHTS_KEY, file_digest
+from ..serving.families import FAMILY_KEY, LEVEL_KEY, SUFFIXES, WEIGHTS, WEIGHTS_KEY, file_digest, level_file
 from ..timing import Array, feeds_of, open_session
 from .capturing import TOLERANCE, difference
 from .integers import layers_in_float, quantize_onnx
@@ -138,11 +138,6 @@ def _is_level(path: Path) -> bool:
     except Exception:  # whatever it is, it is not ours to remove
         return False
     return any(each.key == LEVEL_KEY for each in known)
-
-
-def level_file(directory: str | Path, name: str, precision: str = "float32") -> Path:
-    """Where a level's file of this precision lies."""
-    return Path(directory) / f"{name}{SUFFIXES[precision]}"
 
 
 def family_bytes(directory: str | Path, names: Iterable[str], precision: str = "float32") -> int:
@@ -360,4 +355,4 @@ class _Writer:
         self.graph.node.extend([*self.nodes, *old])
 
 
-__all__ = ["Part", "Place", "Written", "export_family", "family_bytes", "level_file"]
+__all__ = ["Part", "Place", "Written", "export_family", "family_bytes"]

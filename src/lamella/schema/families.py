@@ -1,13 +1,14 @@
 """Elastic networks: levels that lie inside one another, and the Family that says what each one costs and is worth."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import with_context
 from ..records import check
 from .curves import Score
 from .graphs import Graph
 
+INTEGERS = ".int8"  # what the names of files in integers end in
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
@@ -17,7 +18,8 @@ class Level:
 
     `ranges`: (low, high) of the inputs of layers that have bits. The rest is what the level costs and what was measured of it:
     `bytes` are those of an ONNX file of its own, in float; `latency_ms` that file's in ONNX Runtime, `latency_ratio` as a
-    ratio to the largest level's; `gathered` the bytes of weights that had to be copied for it, because they do not lie together.
+    ratio to the largest level's; `int8_...` the same of the file in integers; `gathered` the bytes of weights that had to be
+    copied for it, because they do not lie together.
     """
 
     name: str
@@ -33,17 +35,33 @@ class Level:
     bytes: int | None = None
     latency_ms: float | None = None
     latency_ratio: float | None = None
+    int8_bytes: int | None = None
+    int8_latency_ms: float | None = None
+    int8_latency_ratio: float | None = None
 
     def __post_init__(self) -> None:
         named = bool(NAME.fullmatch(self.name))
         check(named, "name", f"{self.name!r}: a level's name is made of letters, digits and ._+-, and names its files")
+        integers = self.name.endswith(INTEGERS)
+        check(
+            not integers,
+            "name",
+            f"{self.name!r}: names its files, and {INTEGERS} marks those in integers: choose another",
+        )
         for layer, bits in self.bits.items():
             check(2 <= bits <= 32, f"bits[{layer!r}]", f"{bits} bits: from 2 to 8, or 32 for none")
         for name in ("params", "macs", "memory", "gathered"):
             check(getattr(self, name) >= 0, name, f"{getattr(self, name)} is negative")
-        for name in ("bytes", "latency_ms", "latency_ratio"):
+        measures = ("bytes", "latency_ms", "latency_ratio")
+        for name in (*measures, *(f"int8_{name}" for name in measures)):
             value = getattr(self, name)
             check(value is None or value > 0, name, f"{value} is not a positive amount")
+
+    def in_integers(self) -> "Level":
+        """The same level, what was measured of its files being that of the one in integers."""
+        return replace(
+            self, bytes=self.int8_bytes, latency_ms=self.int8_latency_ms, latency_ratio=self.int8_latency_ratio
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +95,10 @@ class Family:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(level.name for level in self.levels)
+
+    def in_integers(self) -> "Family":
+        """The same family, what was measured of its files being that of those in integers."""
+        return replace(self, levels=tuple(level.in_integers() for level in self.levels), onnx_bytes=self.int8_bytes)
 
     def level(self, name: str) -> Level:
         """The level of this name. RecordError where there is none."""

@@ -1,7 +1,8 @@
 """A day of changing load, served by real sessions: what a governor is worth against levels that stay.
 
-    day    = day_of(peak=900, quiet=60, seconds=24, seed=0)       # arrivals: a night, a morning, two peaks
-    served = serve(family, day, pictures, governor=governor)      # every request runs; its time is measured
+    day      = day_of(peak=900, quiet=60, seconds=24, seed=0)     # arrivals: a night, a morning, two peaks
+    governor = Governor(family.levels, family.set_active_subnet, Policy(load=0.7), clock=Clock())
+    served   = serve(family, day, pictures, governor)             # every request runs; its time is measured
     served.latency_ms, served.levels, served.outputs
 
 Time is virtual and the work is real: one worker takes requests in order, each runs its session, and the clock goes on by the
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import LamellaError
 from ..records import check
 from .families import OnnxFamily
 from .governing import Governor
@@ -96,13 +98,13 @@ def day_of(*, peak: float, quiet: float, seconds: float = 24.0, seed: int = 0) -
     return Day(candidates[generator.random(len(candidates)) * peak < at], rates, seconds)
 
 
-def serve(
-    family: OnnxFamily, day: Day, requests: Sequence[Any], governor: Governor | None = None, clock: Clock | None = None
-) -> Served:
+def serve(family: OnnxFamily, day: Day, requests: Sequence[Any], governor: Governor | None = None) -> Served:
     """Serve the day's requests one after the other; request i asks for requests[i % len(requests)].
 
-    With a governor, whose clock must be `clock`, every arrival lets it choose; without, the active level stays.
+    With a governor every arrival lets it choose; without, the active level stays. LamellaError for a governor whose clock is
+    no `Clock`, which the day sets.
     """
+    clock = _clock_of(governor) if governor else None
     names = family.family.names
     finished, levels, outputs = np.zeros(len(day.arrivals)), np.zeros(len(day.arrivals), dtype=np.int64), []
     free, seen = 0.0, 0
@@ -121,3 +123,12 @@ def serve(
         if governor:
             governor.served(governor.levels[names.index(name)], 1e3 * took)
     return Served(day.arrivals, finished, levels, tuple(outputs))
+
+
+def _clock_of(governor: Governor) -> Clock:
+    if not isinstance(governor.clock, Clock):
+        raise LamellaError(
+            f"the governor's clock ({governor.clock!r}) runs by itself; one that the day can set was expected. Make it by "
+            "Governor(levels, switch, policy, clock=Clock()), with `Clock` of lamella.serving."
+        )
+    return governor.clock

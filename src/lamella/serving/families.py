@@ -20,10 +20,11 @@ from ..errors import LamellaError, MismatchError, RunError, unknown_name
 from ..records import digest, load_record
 from ..runtimes import open_session
 from ..schema import FILES, Family, Level
+from ..schema.families import INTEGERS
 
 Array = NDArray[Any]
 
-SUFFIXES = {"float32": ".onnx", "int8": ".int8.onnx"}
+SUFFIXES = {"float32": ".onnx", "int8": f"{INTEGERS}.onnx"}
 WEIGHTS = {"float32": "weights.bin", "int8": "weights.int8.bin"}
 # In every level's file: which level it is, of which network, among which levels, and the digest of the weights it was written with.
 LEVEL_KEY, FAMILY_KEY, LEVELS_KEY, WEIGHTS_KEY = (
@@ -45,7 +46,8 @@ class OnnxFamily:
     ) -> None:
         if precision not in SUFFIXES:
             raise LamellaError(unknown_name("precision", precision, SUFFIXES))
-        self.family, self._directory, self._suffix, self._threads = family, directory, SUFFIXES[precision], threads
+        self.family = family.in_integers() if precision == "int8" else family
+        self._directory, self._precision, self._threads = directory, precision, threads
         self._weights = directory / WEIGHTS[precision]
         self._digest = file_digest(self._weights) if self._weights.is_file() else ""
         self._resident = frozenset(family.names if resident is None else resident)
@@ -58,7 +60,7 @@ class OnnxFamily:
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """The levels, the smallest first."""
+        """The levels, the smallest first, with the bytes and times of their files in this precision."""
         return self.family.levels
 
     @property
@@ -103,7 +105,7 @@ class OnnxFamily:
 
     def _opened(self, name: str) -> Any:
         """The session of a level's file, which must be this level of this family."""
-        path = self._directory / f"{name}{self._suffix}"
+        path = level_file(self._directory, name, self._precision)
         if not path.is_file():
             raise MismatchError(
                 f"{path}: level {name!r} of the family is not there. Copy the whole directory, or write it again with "
@@ -131,6 +133,11 @@ class OnnxFamily:
                 f"with `{FILES['elastic'][1]}`."
             )
         return session
+
+
+def level_file(directory: str | Path, name: str, precision: str = "float32") -> Path:
+    """Where a level's file of this precision lies."""
+    return Path(directory) / f"{name}{SUFFIXES[precision]}"
 
 
 def stamp_of(family: Family) -> dict[str, str]:

@@ -29,7 +29,7 @@ Clock = Callable[[], float]
 class Policy:
     """What the chosen level must keep: milliseconds per request, bytes of memory, a utilization; those not given are free.
 
-    `memory` is that of a level's weights and largest activations. `workers` serve at once. A larger level must keep
+    `memory` is that of a level's weights and largest activations, see `memory_of`. `workers` serve at once. A larger level must keep
     (1 - margin) of the load for `patience` seconds before it is taken; rates and slowness are averaged over `window` seconds.
     """
 
@@ -104,12 +104,19 @@ def latency_of(level: Level) -> float:
 
 
 def memory_of(level: Level) -> int:
-    """Bytes of the level's weights (its file, where there is one) and of its largest moment of activations per sample."""
+    """Bytes of the level's weights (its file, where one was weighed) and of its largest moment of activations per sample.
+
+    Activations count as float32, of which those of a file in integers take a part: there it is an upper bound.
+    """
     return (level.bytes or 4 * level.params) + level.memory
 
 
 class Governor:
-    """Switches between levels as requests come. Safe to use from several threads; `clock` in seconds."""
+    """Switches between levels as requests come. Safe to use from several threads; `clock` in seconds.
+
+    A level is decided on under a lock and switched to outside of it: while one thread loads it, the requests of the others run on
+    the level before.
+    """
 
     def __init__(
         self,
@@ -120,21 +127,24 @@ class Governor:
         clock: Clock = time.perf_counter,
     ) -> None:
         self.levels, self.policy = tuple(levels), policy
-        self._switch, self._clock = switch, clock
-        self._lock = threading.Lock()
+        self.clock = clock
+        self._switch = switch
+        self._lock, self._switching = threading.Lock(), threading.Lock()
         self._rate, self._shots, self._slowness, self._last = 0.0, 0.0, 1.0, clock()
         self._waiting = 0  # requests that have come and are not yet served
         self._since: float | None = None  # when a larger level first would have done
         self._warned = False
-        self._index = self.levels.index(choose(self.levels, policy).level)
+        found = choose(self.levels, policy)
+        self._index = self.levels.index(found.level)  # decided on
+        self._active = found.level  # switched to
         self.switches = 0
-        switch(self.active.name)
-        self._warn(choose(self.levels, policy))
+        switch(self._active.name)
+        self._warn(found)
 
     @property
     def active(self) -> Level:
-        """The level in use."""
-        return self.levels[self._index]
+        """The level in use; one that has been decided on is so once it has been switched to."""
+        return self._active
 
     @property
     def rate(self) -> float:
@@ -150,16 +160,16 @@ class Governor:
     def request(self) -> Iterator[Level]:
         """Around the serving of one request: counts it in, chooses a level, and learns how long it took."""
         level = self.arrived()
-        started = self._clock()
+        started = self.clock()
         try:
             yield level
         finally:
-            self.served(level, 1e3 * (self._clock() - started))
+            self.served(level, 1e3 * (self.clock() - started))
 
     def arrived(self) -> Level:
         """A request has come: the level to serve it with."""
         with self._lock:
-            now = self._clock()
+            now = self.clock()
             gap, self._last = max(now - self._last, 1e-9), now
             keep = math.exp(-gap / self.policy.window)
             # Each arrival weighs 1/window and fades. Just before the next one, the sum's mean is the rate.
@@ -167,7 +177,13 @@ class Governor:
             self._shots = self._rate + 1 / self.policy.window
             self._govern(now)
             self._waiting += 1
-            return self.active
+        try:
+            self._follow()
+        except BaseException:
+            with self._lock:
+                self._waiting -= 1  # it will not be served
+            raise
+        return self._active
 
     def served(self, level: Level, milliseconds: float) -> None:
         """A request on this level took so long, waiting aside: how slow the machine now is against the table."""
@@ -198,8 +214,18 @@ class Governor:
 
     def _go(self, index: int) -> None:
         self._index, self._since = index, None
-        self.switches += 1
-        self._switch(self.active.name)
+
+    def _follow(self) -> None:
+        """Switch to the level decided on, unless another thread is at it: that one sees what was decided meanwhile."""
+        while self.levels[self._index] is not self._active and self._switching.acquire(blocking=False):
+            try:
+                wanted = self.levels[self._index]
+                if wanted is not self._active:
+                    self._switch(wanted.name)
+                    self._active = wanted
+                    self.switches += 1
+            finally:
+                self._switching.release()
 
     def _warn(self, found: Choice) -> None:
         """Say, once for every time it begins, that no level keeps the policy."""

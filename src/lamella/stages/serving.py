@@ -1,6 +1,6 @@
 """Serving a run's elastic network: its levels switched under load, and through a day of changing load.
 
-found = served(session, Policy(load=0.7))       # {"levels", "notes", "switching", "day"}
+found = served(session, Policy(load=0.7))       # {"precision", "levels", "notes", "switching", "day"}
 """
 
 import threading
@@ -59,12 +59,13 @@ def served(
     threads: int = 2,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """The family's levels switched under load, and a day of changing load: {"levels", "notes", "switching", "day"}."""
+    """The family's levels switched under load, and a day of changing load: {"precision", "levels", "notes", "switching", "day"}."""
     with open_family(session.directory / FOLDER, precision=precision) as family:
         requests, targets = samples(session.task, REQUESTS)
         family_levels = timed_here(family, requests)
         alone = choose(family_levels, policy)  # before any request has come
         return {
+            "precision": precision,
             "levels": family_levels,
             "notes": (alone.text,) if alone.missed else (),
             "switching": switched(family, requests, seconds=min(2.0, seconds), threads=threads),
@@ -85,8 +86,8 @@ def samples(task: Task, count: int) -> tuple[list[Any], list[Any]]:
 
 
 def timed_here(family: OnnxFamily, requests: Sequence[Any], calls: int = 60) -> tuple[Level, ...]:
-    """The levels with this moment's median milliseconds per request, precision and machine being what they are."""
-    levels = []
+    """The levels with this moment's median milliseconds per request, and as a ratio to the largest level's."""
+    took = {}
     for level in family.levels:
         family.set_active_subnet(level.name)
         times = []
@@ -94,8 +95,9 @@ def timed_here(family: OnnxFamily, requests: Sequence[Any], calls: int = 60) -> 
             started = time.thread_time()
             family.run(requests[index % len(requests)])
             times.append(1e3 * (time.thread_time() - started))
-        levels.append(replace(level, latency_ms=float(np.median(times))))
-    return tuple(levels)
+        took[level.name] = float(np.median(times))
+    whole = took[family.levels[-1].name]
+    return tuple(replace(x, latency_ms=took[x.name], latency_ratio=took[x.name] / whole) for x in family.levels)
 
 
 def switched(family: OnnxFamily, requests: Sequence[Any], *, seconds: float, threads: int) -> Switching:
@@ -153,15 +155,14 @@ def a_day(
     smallest, largest = (1e3 / float(level.latency_ms or 1) for level in (levels[0], levels[-1]))
     day = day_of(peak=0.6 * smallest, quiet=0.1 * largest, seconds=seconds)
     deadline_ms = 5 * float(levels[-1].latency_ms or 1)
-    clock = Clock()
     progress("serve", 0, len(levels) + 1, f"{len(day.arrivals)} requests, governed")
     policy = replace(policy, window=seconds / 200, patience=seconds / 100)
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", UserWarning
         )  # that no level keeps the policy at some instant is what the figures show
-        governor = Governor(levels, family.set_active_subnet, policy, clock=clock)
-        runs = {"governor": serve(family, day, requests, governor, clock)}
+        governor = Governor(levels, family.set_active_subnet, policy, clock=Clock())
+        runs = {"governor": serve(family, day, requests, governor)}
     for number, level in enumerate(levels, 1):
         progress("serve", number, len(levels) + 1, f"with {level.name!r} all day")
         family.set_active_subnet(level.name)

@@ -4,6 +4,7 @@ family_view(family), serving_view(family, found)
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Group as Stack
@@ -45,7 +46,9 @@ def _scored(score: Score | None) -> str:
 
 
 def serving_view(family: Family, found: Mapping[str, Any]) -> Stack:
-    """The levels, what switching under load showed, and the day."""
+    """The levels in the precision served, with this moment's times; what switching under load showed, and the day."""
+    as_served = family.in_integers() if found["precision"] == "int8" else family
+    as_served = replace(as_served, levels=found["levels"])
     switching, day = found["switching"], found["day"]
     table = _grid("all day", "right", "in time", "right, in time", "median", "99 %", "switches", "requests per level")
     for shift in day["shifts"]:
@@ -66,7 +69,7 @@ def serving_view(family: Family, found: Mapping[str, Any]) -> Stack:
     )
     note = f"In time: within {day['deadline_ms']:.2f} ms, waiting included."
     warned = (Text(text) for text in found["notes"])
-    return Stack(family_view(family), Text(), Text(line), Text(), table, Text(note), *warned)
+    return Stack(family_view(as_served), Text(), Text(line), Text(), table, Text(note), *warned)
 
 
 def _grid(*columns: str) -> Grid:
