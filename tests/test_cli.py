@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from lamella import __version__
@@ -16,6 +17,7 @@ from lamella.errors import LamellaError
 from lamella.records import load_record
 from lamella.runs import locked
 from lamella.schema import FILES, Result
+from lamella.views import files_view
 
 NETS = """
 import torch
@@ -138,6 +140,7 @@ def test_the_verbs_work_over_one_run_directory(nets):
         "model.static-nbits-fc.onnx",
     ]
     assert again["agreement"] >= 0.95  # 64 samples
+    assert again["classes"] is True
     assert again["files"][3]["bytes"] == os.path.getsize(nets / "r" / "model.static-nbits-fc.onnx")
     assert "unknown scheme 'static-fc'; did you mean" in refused("quantize", "r", "--scheme", "static-fc")
     assert run("report", "r").exit_code == 0
@@ -195,6 +198,9 @@ def test_a_verb_before_its_time_names_the_one_to_run_first(nets):
     run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64")
     assert "It is made by `lamella profile r`" in refused("plan", "r")
     assert "It is made by `lamella plan r`" in refused("compress", "r")
+    assert "It is made by `lamella compress r`" in refused("export", "r")
+    assert "It is made by `lamella compress r`" in refused("quantize", "r")
+    assert not (nets / "r" / "dense.onnx").exists()
 
 
 def test_scores_that_are_not_numbers_are_refused(nets):
@@ -256,6 +262,8 @@ def test_a_typo_does_not_spoil_the_directory(nets):
         (("trace", "q", "--model", "nets:good", "--task", "nets:images", "--data", "x"), "ready-made"),
         (("trace", "q", "--model", "nets:raising", "--task", "digits"), r"failed: FileNotFoundError: .*nets\.py"),
         (("compress", "nosuch"), "no run directory"),
+        (("compress", "r", "--control", "origin", "--replan", "4"), "Give one of them"),
+        (("compress", "r", "--seeds", "5"), "seeds are of controls. Name one"),
     ],
 )
 def test_nothing_asked_is_ignored(nets, arguments, words):
@@ -264,6 +272,22 @@ def test_nothing_asked_is_ignored(nets, arguments, words):
     run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
     assert re.search(words, refused(*arguments), re.DOTALL)
     assert not (nets / "nosuch").exists()
+
+
+@pytest.mark.parametrize(("classes", "words"), [(True, ("91.30 %", "same class")), (False, ("0.913", "same score"))])
+def test_scores_of_a_tasks_own_are_no_percentages(classes, words):
+    file = {
+        "path": "m.onnx",
+        "bytes": 9,
+        "validation_accuracy": 0.913,
+        "ratio": 1.0,
+        "ratio_low": 1.0,
+        "ratio_high": 1.0,
+    }
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(files_view({"files": [file], "agreement": 0.8, "classes": classes, "notes": []}))
+    assert all(word in shown.get() for word in words)
 
 
 def test_fresh_weights_are_told(nets):

@@ -24,6 +24,7 @@ from lamella.exporting import family_bytes, layers_in_float
 from lamella.records import save_record
 from lamella.schema import Level
 from lamella.serving import Clock, Governor, Policy, choose, day_of, open_family, serve
+from lamella.stages.serving import samples
 from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task
 
@@ -185,6 +186,36 @@ def test_switching_while_requests_run(published, resident):
         for thread in threads:
             thread.join()
         assert not wrong
+
+
+def test_inputs_that_do_not_fit_and_a_closed_family_are_told(published):
+    _, x, directory = published
+    family = open_family(directory / "elastic", resident=("core",))
+    wanted = r"; a tensor\(float\) of shape \(.*, 3, 8, 8\) was expected"
+    with pytest.raises(LamellaError, match=r"is a tensor\(double\) of shape \(48, 3, 8, 8\)" + wanted):
+        family.run(x.numpy().astype(np.float64))
+    with pytest.raises(LamellaError, match=r"is a tensor\(float\) of shape \(48, 3, 8\)" + wanted):
+        family.run(x.numpy()[..., 0])
+    with pytest.raises(LamellaError, match="2 inputs were given; the level takes 1"):
+        family.run(x.numpy(), x.numpy())
+    family.close()
+    for use in (lambda: family.run(x.numpy()), lambda: family.set_active_subnet("full")):
+        with pytest.raises(LamellaError, match="the family is closed"):
+            use()
+
+
+def test_a_day_asks_for_no_more_batches_than_it_takes():
+    walked = []
+
+    class Walked:
+        def __iter__(self):
+            for number in range(4):
+                walked.append(number)
+                yield torch.zeros(3, 1), torch.zeros(3)
+
+    inputs, targets = samples(Task(torch.zeros(1, 1), train=[], validation=[], test=Walked()), 6)
+    assert (len(inputs), len(targets)) == (6, 6)
+    assert len(walked) == 2
 
 
 def test_a_day_is_served_by_real_sessions(published):

@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import lamella
 from lamella.errors import LamellaError, MissingExtra, TraceError
 from lamella.exporting import convert_to_openvino, export, file_bytes, quantize_onnx
 from lamella.schema import Graph, Group
-from lamella.stages.deployment import FileFacts, misaligned, refusal
+from lamella.stages.deployment import FileFacts, check_faster, misaligned, refusal
 from lamella.timing import Latency, latency, prepared
 from lamella.timing.files import median_interval
 
@@ -230,6 +231,16 @@ def test_a_refusal_of_integers_alone_says_why(graph):
     found = [facts("dense", 1.0), facts("model", 0.5), facts("int8", 1.4)]
     assert "quantizing activations costs more than integers save" in refusal(found[2:], found, graph, {})
     assert "calling the layers takes the time" in refusal([facts("model", 1.2)], found[:1], graph, {})
+
+
+def test_integers_are_judged_beside_the_float_file_they_were_made_from(graph):
+    run = SimpleNamespace(read=lambda *_: SimpleNamespace(widths={}), graph=lambda: graph)
+    fast, slow = facts("model", 0.5), facts("model", 1.4)
+    check_faster(run, [facts("dense", 1.0), slow, facts("int8", 0.9)], "int8")
+    with pytest.raises(LamellaError, match="Deploy the float file"):
+        check_faster(run, [facts("dense", 1.0), fast, facts("int8", 1.4)], "int8")
+    with pytest.raises(LamellaError, match="calling the layers takes the time"):  # the float file is no better
+        check_faster(run, [facts("dense", 1.0), slow, facts("int8", 1.4)], "int8")
 
 
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", DEPLOYING, re.DOTALL))

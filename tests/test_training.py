@@ -4,11 +4,13 @@ import copy
 import itertools
 import math
 import os
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lamella import records, runs
 from lamella.errors import DataError, LamellaError, MismatchError, RecordError, RunError
@@ -114,6 +116,59 @@ def test_a_generator_is_refused_with_what_to_pass_instead():
 
 
 # -- fit
+
+
+def normed():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+
+
+def test_a_batch_of_one_sample_is_passed_by_where_statistics_are_taken_and_told_where_they_are_needed():
+    x, y = torch.randn(33, 4), torch.randint(0, 3, (33,))
+    batches, whole = Batches(x, y, 16), Batches(x[:32], y[:32], 16)
+    taken, without = recalibrate_bn(normed(), batches), recalibrate_bn(normed(), whole)
+    assert torch.equal(taken[1].running_mean, without[1].running_mean)
+    told = r"batch 2 is too small for a batch norm: .* Drop the last batch, or take another batch_size"
+    with pytest.raises(DataError, match="epoch 1: " + told):
+        fit(normed(), Task(x[:1], train=batches, validation=[], test=[]), Recipe(epochs=1))
+    with pytest.raises(DataError, match=told.replace("2", "0", 1)):
+        recalibrate_bn(normed(), Batches(x, y, 1))
+    spread = nn.Sequential(nn.Conv1d(1, 2, 3), nn.BatchNorm1d(2))  # several values per channel even so
+    assert recalibrate_bn(spread, Batches(x[:3, None], y[:3], 1))[1].num_batches_tracked == 3
+
+
+@pytest.mark.parametrize(
+    ("targets", "loss", "words"),
+    [
+        (torch.zeros(16), cross_entropy, r"batch 0 are torch\.float32 of shape \(8,\), .* Give targets\.long\(\)"),
+        (
+            torch.zeros(16, dtype=torch.int64),
+            partial(cross_entropy, reduction="none"),
+            r"the loss of batch 0 is a tensor of shape \(8,\); one number.* \.mean\(\)",
+        ),
+        (torch.zeros(16), lambda outputs, targets: 0.5, "the loss of batch 0 is a float; one number"),
+    ],
+)
+def test_targets_and_losses_that_do_not_fit_are_told(targets, loss, words):
+    x = torch.randn(16, 4)
+    task = Task(x[:1], train=Batches(x, targets, 8), validation=[], test=[], loss=loss)
+    with pytest.raises(DataError, match=words):
+        fit(normed(), task, Recipe(epochs=1))
+
+
+class Stream(IterableDataset):
+    """Samples one by one, how many nobody knows."""
+
+    def __iter__(self):
+        return iter([(torch.full((4,), float(i)), i % 3) for i in range(8)])
+
+
+def test_a_stream_without_a_length_trains():
+    loader = DataLoader(Stream(), batch_size=4)
+    model = normed()
+    before = model[0].weight.detach().clone()
+    fit(model, Task(torch.zeros(1, 4), train=loader, validation=[], test=[]), Recipe(epochs=1))
+    assert not torch.equal(before, model[0].weight)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

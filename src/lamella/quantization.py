@@ -19,6 +19,7 @@ from torch import nn
 
 from .calibrating import check_calibration, unusual
 from .coarsening import (
+    CALIBRATION_BATCHES,
     LINEAR_BITS,
     OUTPUT,
     coarsen,
@@ -34,8 +35,6 @@ from .grids import shared_bits, sharing
 from .schema import Measure, Result
 from .training import PerSample, Task, correct, device_of, evaluate, seeded
 from .walking import measured
-
-CALIBRATION_BATCHES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

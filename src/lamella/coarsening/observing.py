@@ -17,6 +17,7 @@ from ..training import call, device_of, modes_kept, on_device
 Ranges = Mapping[str, tuple[float, float]]
 Visit = Callable[[str, Tensor], Tensor]
 
+CALIBRATION_BATCHES = 8  # from which ranges are taken, unless another number is asked for
 SAMPLED = 2**14  # values of a tensor that tell where its bulk lies
 OUTPUT = "(output)"  # a name that no module has
 PASSING = "slice"  # takes its operand's grid along, so that grid is what its operand is rounded to
@@ -68,14 +69,24 @@ class Seen:
 
 
 def observe_ranges(
-    model: nn.Module, layers: Iterable[str], loader: Iterable[Any], count: int = 8, *, joins: bool = False
+    model: nn.Module,
+    layers: Iterable[str],
+    loader: Iterable[Any],
+    count: int = CALIBRATION_BATCHES,
+    *,
+    joins: bool = False,
 ) -> dict[str, tuple[float, float]]:
     """The lowest and highest input of each layer over `count` batches; `joins` as in `observe`."""
     return {place: (s.low, s.high) for place, s in observe(model, layers, loader, count, joins=joins).items()}
 
 
 def observe(
-    model: nn.Module, layers: Iterable[str], loader: Iterable[Any], count: int = 8, *, joins: bool = False
+    model: nn.Module,
+    layers: Iterable[str],
+    loader: Iterable[Any],
+    count: int = CALIBRATION_BATCHES,
+    *,
+    joins: bool = False,
 ) -> dict[str, Seen]:
     """What inputs of each layer are over `count` batches.
 

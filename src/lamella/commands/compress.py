@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import LamellaError
 from ..records import to_plain
 from ..views import result_view, trials_view
 from .shared import AsJson, Quiet, Run, show, working
@@ -45,7 +46,7 @@ def compress(
         list[str] | None,
         typer.Option(help="Walk this control too, from each seed: origin, in_order, uniform. Repeatable."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, with --control.")] = 3,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds, with --control [default: 3].")] = None,
     replan: Annotated[
         int | None,
         typer.Option(min=1, help="After every so many cuts, measure what is left anew and plan the rest anew."),
@@ -60,12 +61,13 @@ def compress(
     from ..stages.controls import controlled
     from ..stages.replanning import compressed_in_turns
 
+    _check_asked(control, seeds, replan)
     with working(run, quiet) as progress:
         session = resume(run)
         tuning = recipe_of(recipe or [], TUNING, lr=lr, devices=devices, precision=precision)
         way = Way(tuning, tuning_samples, removal)
         if control:
-            found = controlled(session, way, control, seeds, progress)
+            found = controlled(session, way, control, seeds or 3, progress)
             show(trials_view(found), to_plain(found), quiet=quiet, as_json=as_json)
             return
         if replan is None:
@@ -73,3 +75,14 @@ def compress(
         else:
             _, result = compressed_in_turns(session, way, every=replan, progress=progress)
     show(result_view(result), to_plain(result), quiet=quiet, as_json=as_json)
+
+
+def _check_asked(control: list[str] | None, seeds: int | None, replan: int | None) -> None:
+    """LamellaError for options that would be ignored together."""
+    if control and replan is not None:
+        raise LamellaError(
+            f"--control {control[0]} --replan {replan}: controls walk the plan as it stands, and replanning changes it on the way. "
+            "Give one of them."
+        )
+    if seeds is not None and not control:
+        raise LamellaError(f"--seeds {seeds}: seeds are of controls. Name one with --control, or leave --seeds out.")

@@ -51,7 +51,7 @@ def quantize(
     show(files_view(facts), facts, quiet=quiet, as_json=as_json)
     if not allow_slower:
         written = "int8" if scheme == "static" else scheme
-        check_faster(session, [file for file in files if file.variant == written])
+        check_faster(session, files, written)
 
 
 def export(

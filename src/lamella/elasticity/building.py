@@ -33,7 +33,6 @@ from .sorting import sort
 from .teaching import IN_PLACE, Teaching
 
 TUNING = Recipe(epochs=3, lr=0.02)
-CALIBRATION_BATCHES = 8
 
 How = tuple[str, Recipe, Teaching]  # the name of a recipe, how to train, who teaches
 
@@ -146,7 +145,7 @@ def _with_ranges(net: ElasticModel, task: Task, seed: int) -> ElasticModel:
     levels = []
     for level in net.levels:
         with seeded(seed, 0, device_of(net)):
-            ranges = observe_ranges(net.view(level.name), level.bits, task.calibration, CALIBRATION_BATCHES)
+            ranges = observe_ranges(net.view(level.name), level.bits, task.calibration)
         levels.append(replace(level, ranges=ranges))
     rounded = ElasticModel(net.net, net.graph, replace(net.family, levels=tuple(levels)))
     rounded.load_state_dict(net.state_dict())

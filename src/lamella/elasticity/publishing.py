@@ -12,14 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..coarsening import CALIBRATION_BATCHES
 from ..exporting import Part, Place, Written, export_family, family_bytes
 from ..schema import Level
 from ..serving.families import SUFFIXES, level_file, stamp_of
 from ..timing import Latency, latency
 from ..training import Task, seeded
 from .networks import ElasticModel
-
-CALIBRATION_BATCHES = 8
 
 
 def publish(net: ElasticModel, task: Task, directory: str | Path, *, slots: int = 12) -> ElasticModel:

@@ -72,20 +72,27 @@ class OnnxFamily:
         """Let the next requests run on this level. LamellaError for an unknown name."""
         self._check(name)
         with self._switching:
+            self._check_open()
             if name != self._active[0]:
                 session = self._sessions.get(name)
                 self._active = (name, self._opened(name) if session is None else session)
 
     def run(self, *inputs: Array) -> list[Array]:
         """The outputs of the active level on one batch."""
-        return self.run_as(self._active[1], inputs)
+        return self.run_as(self._check_open(), inputs)
 
     def run_as(self, session: Any, inputs: Sequence[Array]) -> list[Array]:
-        """The outputs of one session. LamellaError where the number of inputs is not what it takes."""
-        names = [wanted.name for wanted in session.get_inputs()]
-        if len(names) != len(inputs):
-            raise LamellaError(f"{len(inputs)} inputs were given; the level takes {len(names)} ({', '.join(names)}).")
-        found: list[Array] = session.run(None, {n: np.ascontiguousarray(x) for n, x in zip(names, inputs, strict=True)})
+        """The outputs of one session. LamellaError where number, types or shapes of the inputs are not what it takes."""
+        wanted = session.get_inputs()
+        if len(wanted) != len(inputs):
+            names = ", ".join(w.name for w in wanted)
+            raise LamellaError(f"{len(inputs)} inputs were given; the level takes {len(wanted)} ({names}).")
+        feeds = {w.name: np.ascontiguousarray(x) for w, x in zip(wanted, inputs, strict=True)}
+        try:
+            found: list[Array] = session.run(None, feeds)
+        except Exception as error:  # its exceptions share no base class
+            problems = [problem for w in wanted if (problem := _unlike(w, feeds[w.name]))]
+            raise LamellaError("; ".join(problems) or f"ONNX Runtime cannot run the level ({error}).") from error
         return found
 
     def close(self) -> None:
@@ -98,6 +105,13 @@ class OnnxFamily:
 
     def __exit__(self, *problem: object) -> None:
         self.close()
+
+    def _check_open(self) -> Any:
+        """The active session. LamellaError after `close`."""
+        session = self._active[1]
+        if session is None:
+            raise LamellaError("the family is closed: its sessions are gone. Open it again with open_family.")
+        return session
 
     def _check(self, name: str) -> None:
         if name not in self.family.names:
@@ -133,6 +147,21 @@ class OnnxFamily:
                 f"with `{FILES['elastic'][1]}`."
             )
         return session
+
+
+def _unlike(wanted: Any, array: Array) -> str:
+    """What the array has that the session's input has not; empty where type and shape are as wanted."""
+    kind = {"float32": "float", "float64": "double"}.get(str(array.dtype), str(array.dtype))
+    fits = len(wanted.shape) == array.ndim and all(
+        seen == expected for seen, expected in zip(array.shape, wanted.shape, strict=False) if isinstance(expected, int)
+    )
+    if fits and wanted.type == f"tensor({kind})":
+        return ""
+    shape = ", ".join(map(str, wanted.shape))
+    return (
+        f"input {wanted.name!r} is a tensor({kind}) of shape {array.shape}; a {wanted.type} of shape ({shape}) was expected. Prepare "
+        "it as in training"
+    )
 
 
 def level_file(directory: str | Path, name: str, precision: str = "float32") -> Path:

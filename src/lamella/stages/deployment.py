@@ -58,9 +58,10 @@ class FileFacts:
 def delivered(session: Session, formats: Iterable[str] = ("onnx",)) -> Files:
     """The dense and the compressed network in every format, and in integers where `lamella quantize` has written them (by any
     scheme in ONNX, by the static one elsewhere) and the format can hold them. Every new file is compared with its model on
-    validation inputs before it appears.
+    validation inputs before it appears. RunError, and no file, before there is a compressed network.
     """
     named = {name: format_named(name) for name in formats}
+    session.read("result", Result)  # before anything is written
     sources = exported_files(session)
     portable = {variant: path for variant, path in sources.items() if variant in ("dense", "model", "int8")}
     return {name: sources if name == "onnx" else _in_format(session, made, portable) for name, made in named.items()}
@@ -106,9 +107,12 @@ def weighed(session: Session, files: Files) -> list[FileFacts]:
     return found
 
 
-def check_faster(session: Session, facts: Sequence[FileFacts]) -> None:
-    """LamellaError, with the reason and what to do, where a file of the compressed network is slower than dense."""
-    slower = [each for each in facts if each.slower]
+def check_faster(session: Session, facts: Sequence[FileFacts], variant: str | None = None) -> None:
+    """LamellaError, with the reason and what to do, where a file of the compressed network is slower than dense.
+
+    `variant`: the only one to judge; the others are what the reason is found from.
+    """
+    slower = [each for each in facts if each.slower and variant in (None, each.variant)]
     if slower:
         widths = session.read("result", Result).widths
         raise LamellaError(refusal(slower, facts, session.graph(), widths))
@@ -119,7 +123,7 @@ def refusal(slower: Sequence[FileFacts], facts: Sequence[FileFacts], graph: Grap
     lines = [f"{_takes(each)}." for each in slower]
     odd = misaligned(graph, widths)
     integers_alone = all(e.variant not in ("dense", "model") for e in slower) and any(
-        e.variant == "model" for e in facts
+        e.variant == "model" and not e.slower for e in facts
     )
     if odd:
         named = [f"{name!r} keeps {width} of {graph.group_of[name].width} (step {step})" for name, width, step in odd]

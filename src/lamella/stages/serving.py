@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -77,11 +76,13 @@ def samples(task: Task, count: int) -> tuple[list[Any], list[Any]]:
     """The first `count` test samples one by one: inputs as arrays of batch 1, and targets."""
     inputs: list[Any] = []
     targets: list[Any] = []
-    for batch, labels in islice(task.test, count):
+    for batch, labels in task.test:
         if not isinstance(batch, torch.Tensor):
             raise LamellaError("serving a day needs a network of one input tensor; this task's has several.")
         inputs += [x[None].numpy() for x in batch]
         targets += [y[None] for y in labels]
+        if len(inputs) >= count:
+            break
     return inputs[:count], targets[:count]
 
 

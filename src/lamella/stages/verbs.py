@@ -23,7 +23,7 @@ from ..records import digest, save_record
 from ..schema import Graph, Plan, Profile, Result
 from ..sessions import Session, untrained, weighted
 from ..storage import load, save
-from ..training import Batches, Portion, Recipe, Task, evaluate, fit
+from ..training import Batches, Portion, Recipe, Task, correct, evaluate, fit
 
 
 def train(session: Session, recipe: Recipe, progress: Progress = silent) -> nn.Module:
@@ -126,6 +126,7 @@ def file_of(scheme: str) -> str:
 
 def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Result]:
     """The plan's bits: `model.onnx`, its twin in integers by a row of `quantization.SCHEMES`, and `result.json` with bits and ranges."""
+    session.read("result", Result)  # RunError, naming the verb, before there is one
     small, result = load(session.directory, session.fresh)
     if session.has("plan") and (asked := session.read("plan", Plan)) != result.plan and digest(asked) != result.asked:
         raise MismatchError(
@@ -167,7 +168,8 @@ def made_from(source: Path, target: Path, make: Callable[[], object]) -> Path:
 def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str, Any]:
     """What the exported files of a run weigh and score on validation: {"files": [{"path", "bytes", "validation_accuracy"}]}.
 
-    "agreement": the share of validation samples to which the file in integers and its eager simulation give the same class.
+    "agreement": the share of validation samples to which the file in integers and its eager simulation give the same class, or
+    the same score where the task has one of its own ("classes" is false).
     """
     facts = []
     for path in exported_files(session).values():
@@ -177,6 +179,7 @@ def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str,
         "files": facts,
         "simulated_validation_accuracy": result.history[-1].validation.value,
         "agreement": agreement(OnnxModel(session.path(file_of(result.scheme))), coarse, session.task),
+        "classes": session.task.score is correct,
         "notes": _bits_notes(result),
     }
 

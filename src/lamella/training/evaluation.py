@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
 from ..errors import DataError, with_context
+from .batches import explained
 from .loaders import Loader, PerSample, call, correct, device_of, empty_loader, on_device
 
 
@@ -53,8 +54,9 @@ def _scored(model: nn.Module, batch: Any, score: PerSample, index: int) -> Tenso
 def recalibrate_bn(model: nn.Module, batches: Loader, count: int = 15) -> nn.Module:
     """Re-estimate, in place, the statistics of every batch norm as the mean over `count` batches; returns the model.
 
-    Statistics from before a change of widths or weights are those of another network (Wu, Johnson 2021, section 3).
-    Without batch norms it does nothing.
+    Statistics from before a change of widths or weights are those of another network (Wu, Johnson 2021, section 3). A batch of one
+    sample after larger ones, what was left over, is passed by: alone it would weigh as much as they do. Without batch norms it
+    does nothing. DataError: no batch, or one too small for a batch norm.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
@@ -65,8 +67,14 @@ def recalibrate_bn(model: nn.Module, batches: Loader, count: int = 15) -> nn.Mod
         model.eval()
         for norm in norms:
             norm.train()
-        for batch in islice(batches, count):
-            call(model, on_device(batch, device_of(model))[0])
+        largest = 0
+        for index, batch in enumerate(islice(batches, count)):
+            inputs = batch[0]
+            samples = len(tree_leaves(inputs)[0])
+            largest = max(largest, samples)
+            if samples > 1 or largest == 1:
+                with explained(index):
+                    call(model, on_device(inputs, device_of(model)))
     return model
 
 

@@ -1,7 +1,7 @@
 """`fit`: walk the batches of every epoch, step the optimizer, write a checkpoint, go on from one."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import DivergedError, LamellaError, with_context
+from .batches import explained, one_number
 from .checkpoints import Best, identify, resume, save
 from .evaluation import evaluate, modes_kept
 from .layouts import layout_for
@@ -48,8 +49,9 @@ def fit(
     at the start, goes on from there; the result is that of an uninterrupted run, bit for bit (on a GPU, as far as its
     kernels are deterministic). After every epoch comes `on_epoch(epochs_done, mean_loss)`; after every batch
     `after_batch(index, before, after)`, the shares of the training done, which may change the weights; patience begins once it
-    has done so (`after_batch.until`). `teacher` answers where the recipe distils. DataError: an empty loader. DivergedError: a
-    loss or weights that are not finite. MismatchError: a checkpoint of another training.
+    has done so (`after_batch.until`). `teacher` answers where the recipe distils. DataError: an empty loader, a batch too small for a
+    batch norm, targets that are no classes, a loss that is not one number. DivergedError: a loss or weights that are not finite.
+    MismatchError: a checkpoint of another training.
 
     Where the recipe names devices or a precision, that is where it trains (`placing`); the model is back on its own device afterwards.
     With several devices `on_epoch` hears of the epochs at the end, and a batch norm sees a device's share of the batch.
@@ -123,8 +125,16 @@ def one_epoch(loader: Loader, seed: int, epoch: int) -> Iterable[Any]:
 
 def rates_of(loader: Loader, recipe: Recipe, epoch: int) -> Callable[[int], float]:
     """Batch index -> learning rate: that in the middle of the batch, or of the epoch where its length is not known."""
-    count = len(loader) if isinstance(loader, Sized) else 0
+    count = _length(loader) or 0
     return lambda index: rate_at(recipe, epoch + ((index + 0.5) / count if count else 0.5))
+
+
+def _length(loader: Loader) -> int | None:
+    """The number of batches, where it is known: a DataLoader over a stream has a length only where the stream has."""
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def _shares(
@@ -133,11 +143,11 @@ def _shares(
     """Batch index -> the call of `after_batch` with the shares of the whole training before and after that batch."""
     if after_batch is None:
         return None
-    if not isinstance(loader, Sized):
+    count, total = _length(loader), max(1, recipe.epochs)
+    if count is None:
         raise LamellaError(
             "channels that leave gradually need a training loader with a length; pass a Batches or a DataLoader."
         )
-    count, total = len(loader), max(1, recipe.epochs)
     return lambda index: after_batch(index, (epoch + index / count) / total, (epoch + (index + 1) / count) / total)
 
 
@@ -155,7 +165,8 @@ def _train_epoch(
         inputs, targets = on_device(own, device_of(model))
         lay = lay or layout_for(model, inputs)
         optimizer.zero_grad(set_to_none=True)
-        mean_loss = place.backward(counts * loss(called, lay(inputs), targets))
+        with explained(index, course.task.loss, targets):
+            mean_loss = place.backward(counts * one_number(loss(called, lay(inputs), targets), index))
         losses.append(_finite(mean_loss, index, rates(index)))
         optimizer.step()
         if after:

@@ -286,13 +286,14 @@ def short(number: int) -> str:
 
 def files_view(facts: Mapping[str, Any]) -> Stack:
     """What the exported files weigh, score and take."""
+    classes = facts["classes"]
     grid = _grid("file", "bytes", "validation", "latency")
     for fact in facts["files"]:
-        cells = (f"{fact['bytes']:,}", _percent(fact["validation_accuracy"]), _ratio(fact))
+        score = fact["validation_accuracy"]
+        cells = (f"{fact['bytes']:,}", _percent(score) if classes else f"{score:.4g}", _ratio(fact))
         grid.add_row(escape(fact["path"]), *cells)
-    same = Text(
-        f"- the file in integers and its simulation: {_percent(facts['agreement'])} of validation in the same class"
-    )
+    alike = "in the same class" if classes else "with the same score"
+    same = Text(f"- the file in integers and its simulation: {_percent(facts['agreement'])} of validation {alike}")
     return Stack(grid, same, *(Text(f"- {note}") for note in facts["notes"]))
 
 

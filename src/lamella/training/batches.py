@@ -1,0 +1,51 @@
+"""What torch refuses in a batch, told by the batch's number and with what to do.
+
+with explained(index, task.loss, targets):
+    loss = one_number(task.loss(model(inputs), targets), index)
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ..errors import DataError
+from .loaders import Loss
+
+ALONE = "more than 1 value per channel"  # of a batch norm's message
+CLASSES = "Long"  # of a loss's: the type of class numbers
+
+
+@contextmanager
+def explained(index: int, loss: Loss | None = None, targets: Any = None) -> Iterator[None]:
+    """Around the work on batch `index`. DataError where a batch norm sees one value per channel, or classes are not whole numbers."""
+    try:
+        yield
+    except ValueError as error:
+        if ALONE not in str(error):
+            raise
+        raise DataError(
+            f"batch {index} is too small for a batch norm: it gives one value per channel, and a spread takes at least two. Drop the "
+            "last batch, or take another batch_size."
+        ) from error
+    except RuntimeError as error:
+        floats = isinstance(targets, Tensor) and targets.is_floating_point()
+        if not (floats and loss is cross_entropy and CLASSES in str(error)):
+            raise
+        raise DataError(
+            f"the targets of batch {index} are {targets.dtype} of shape {tuple(targets.shape)}, and the default loss expects class "
+            "numbers, int64, or a share of every class. Give targets.long(), or for a regression Task(loss=..., score=...)."
+        ) from error
+
+
+def one_number(loss: Any, index: int) -> Tensor:
+    """The loss of batch `index`. DataError where it is not one number."""
+    if isinstance(loss, Tensor) and loss.numel() == 1:
+        return loss
+    seen = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+    raise DataError(
+        f"the loss of batch {index} is {seen}; one number, a tensor, was expected. End the task's loss(outputs, targets) with "
+        ".mean()."
+    )
