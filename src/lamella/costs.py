@@ -11,6 +11,7 @@ folded, integers packed, a calibrated overhead per layer; the file itself is the
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -80,16 +81,36 @@ def numel(parameter: Parameter, widths: Mapping[str, int]) -> int:
 def layer_bytes(graph: Graph, layer: Layer, widths: Mapping[str, int], bits: Mapping[str, int]) -> int:
     """A layer's bytes at these widths of all groups.
 
-    A batch norm becomes the bias of the layer before it; a quantized layer has a scale per output channel and an int32 bias."""
-    outputs = layer.outputs.at(widths)
-    if layer.kind == "batch_norm":
-        return 0 if _has_bias(graph, layer) else 4 * outputs
+    A batch norm becomes the bias of the layer before it."""
     weight = numel(graph.parameter_of[layer.weight], widths) if layer.weight else 0
-    bias = 4 * outputs if layer.bias else 0
-    width = bits.get(layer.name, 32)
-    if width >= 32:
-        return 4 * weight + bias + LAYER_OVERHEAD
-    return -(-weight * stored_bits(width) // 8) + bias + 8 * outputs + LAYER_OVERHEAD
+    return int(byte_rule(graph, layer, bits.get(layer.name, 32)).bytes(weight, layer.outputs.at(widths)))
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRule:
+    """How the bytes of a layer follow from its weight's elements and its outputs."""
+
+    stored: int  # bits that an element takes, 0 where it vanishes; whole bytes are filled up
+    per_output: int
+    constant: int
+
+    def bytes(self, elements: Any, outputs: Any) -> Any:
+        """Bytes; of numbers, or of arrays of whole numbers."""
+        return -(-elements * self.stored // 8) + self.per_output * outputs + self.constant
+
+
+def byte_rule(graph: Graph, layer: Layer, bits: int) -> ByteRule:
+    """The rule of one layer at these bits."""
+    if layer.kind == "batch_norm":
+        return ByteRule(0, 0 if _has_bias(graph, layer) else 4, 0)
+    rule = _rule(bits)
+    return ByteRule(rule.stored, rule.per_output + (4 if layer.bias else 0), rule.constant)
+
+
+@lru_cache
+def _rule(bits: int) -> ByteRule:
+    """That of a layer without a bias; a quantized layer has a scale per output channel and an int32 bias."""
+    return ByteRule(stored_bits(bits), 0 if bits >= 32 else 8, LAYER_OVERHEAD)
 
 
 def _has_bias(graph: Graph, norm: Layer) -> bool:
@@ -106,14 +127,14 @@ class _File:
     fixed: int  # what no width changes
 
     def bytes(self, sizes: Floats, outputs: Floats, bits: Mapping[str, int]) -> float:
-        """A batch norm becomes the bias of its layer; a quantized layer has a scale per output channel and an int32 bias."""
+        """A batch norm becomes the bias of its layer."""
         weight = sizes[self.weight]
         total = 4 * (float(weight.sum()) + float(self.biased @ outputs)) + self.fixed
         for name, width in bits.items():
             row = self.index.get(name)
             if row is not None and width < 32:
-                n = float(weight[row])
-                total += -(-n * stored_bits(width) // 8) - 4 * n + 8 * float(outputs[row])
+                n, out = float(weight[row]), float(outputs[row])
+                total += _rule(width).bytes(n, out) - _rule(32).bytes(n, out)
         return total
 
 

@@ -86,9 +86,14 @@ def limits(ask: Ask) -> dict[str, float]:
     return {name: limit for name, limit in found.items() if limit is not None}
 
 
+def keeps(reached: float, limit: float) -> bool:
+    """Whether a figure is within a limit: sums of floats that meet it exactly come out a little above it, or below."""
+    return reached <= limit * (1 + 1e-12) + 1e-9
+
+
 def over(
     ask: Ask, limit_of: Mapping[str, float], widths: Mapping[str, int], bits: Mapping[str, int]
 ) -> dict[str, float]:
     """By how much each broken limit is exceeded, as a share of it."""
     reached: Any = costs(ask, widths, bits)
-    return {name: reached[name] / limit - 1 for name, limit in limit_of.items() if reached[name] > limit}
+    return {name: reached[name] / limit - 1 for name, limit in limit_of.items() if not keeps(reached[name], limit)}

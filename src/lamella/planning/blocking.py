@@ -10,8 +10,7 @@ from collections.abc import Mapping
 
 from ..errors import BudgetError
 from ..schema import Budget, Graph, Plan
-
-COSTS = ("params", "macs", "bytes", "memory")
+from .asking import COSTS, keeps
 
 
 def check_budget(made: Plan, graph: Graph, budget: Budget) -> None:
@@ -21,7 +20,7 @@ def check_budget(made: Plan, graph: Graph, budget: Budget) -> None:
     """
     reached = reached_by(made)
     asked = limits_for(made, budget)
-    broken = {name: limit for name, limit in asked.items() if reached.get(name, 0.0) > limit * (1 + 1e-12) + 1e-9}
+    broken = {name: limit for name, limit in asked.items() if not keeps(reached.get(name, 0.0), limit)}
     if broken:
         floors = {g.name: g.legal(0) for g in graph.free}
         raise unreached(made.planner, graph, broken, reached, made.widths, floors)

@@ -30,6 +30,10 @@ class Rung:
     score: float | None = None
     doubt: float = 0.0
 
+    def weighed(self, factor: float = 1.0) -> float:
+        """What an exact planner adds up where it minimizes the drop."""
+        return factor * self.drop + self.doubt
+
 
 def group_rungs(profile: Profile, group: Group) -> tuple[Rung, ...]:
     """The dense width, then every measured width downwards. A frozen or unmeasured group has the first alone."""

@@ -1,7 +1,7 @@
 """A solver's choice of levels as a Draft, with what is proved of it.
 
-draft = read(ask, network, solution, "max_drop")
-draft = proven("max_drop", draft, bound, timed_out=False)
+draft = drafted(ask, setting, "max_drop", widths, bits)
+draft = proven(draft, bound, 1e-3, timed_out=False)
 """
 
 from collections.abc import Mapping
@@ -9,54 +9,65 @@ from dataclasses import replace
 from typing import Literal
 
 from ..schema import Proof
-from .asking import Ask, Draft, costs
+from .asking import Ask, Draft, costs, keeps, over
 from .curves import Rung
+from .modelling import Setting
 from .order import Choice
 from .products import Network
 from .programs import Solution
 
+Status = Literal["optimal", "time limit", "gap open"]
 
-def read(ask: Ask, network: Network, solution: Solution, goal: str) -> Draft:
+
+def read(ask: Ask, setting: Setting, network: Network, solution: Solution, goal: str) -> Draft:
+    """The draft of a program's solution."""
     widths = {name: solution.taken(pick) for name, pick in network.width.items()}
     bits = {name: solution.taken(pick) for name, pick in network.bits.items()}
-    drop = drop_of(network.width_rungs, widths) + drop_of(network.bit_rungs, bits)
-    value = solution.value if goal == "max_drop" else costs(ask, widths, {**ask.bits, **bits})[goal]
-    return drafted(ask, network.width_rungs, widths, bits, drop, stated(goal, value))
+    return drafted(ask, setting, goal, widths, bits)
 
 
-def drafted(
-    ask: Ask,
-    rungs: Mapping[str, tuple[Rung, ...]],
-    widths: dict[str, int],
-    bits: dict[str, int],
-    drop: float,
-    proof: Proof,
-) -> Draft:
-    scores = {name: {r.level: r.score for r in each} for name, each in rungs.items()}
-    choices = [Choice(group=g, width=w, score=scores[g].get(w)) for g, w in _cuts(ask, widths).items()]
+def drafted(ask: Ask, setting: Setting, goal: str, widths: Mapping[str, int], bits: Mapping[str, int]) -> Draft:
+    """The draft of these levels of every group and layer; nothing is proved of it yet."""
+    taken = {name: _rung(setting.widths[name], width) for name, width in widths.items()}
+    few = [_rung(setting.bits[name], level) for name, level in bits.items()]
+    drop = sum(rung.drop for rung in (*taken.values(), *few))
+    if goal == "max_drop":
+        value = sum(r.weighed(setting.factors.get(n, 1.0)) for n, r in taken.items()) + sum(r.weighed() for r in few)
+    else:
+        value = float(costs(ask, widths, {**ask.bits, **bits})[goal])
+    choices = [
+        Choice(group=name, width=rung.level, score=rung.score)
+        for name, rung in taken.items()
+        if rung.level < ask.graph.group_of[name].width
+    ]
+    proof = Proof(objective=goal, value=value, bound=0.0, gap=1.0)
     return Draft(choices=choices, bits={n: b for n, b in bits.items() if b < 32}, drop=drop, proof=proof)
 
 
-def _cuts(ask: Ask, widths: Mapping[str, int]) -> dict[str, int]:
-    return {g: w for g, w in widths.items() if w < ask.graph.group_of[g].width}
+def _rung(rungs: tuple[Rung, ...], level: int) -> Rung:
+    return next(rung for rung in rungs if rung.level == level)
 
 
-def drop_of(rungs: Mapping[str, tuple[Rung, ...]], levels: Mapping[str, int]) -> float:
-    """The sum of smoothed drops at these levels."""
-    return sum(next(r.drop for r in rungs[name] if r.level == level) for name, level in levels.items())
+def within(ask: Ask, limit_of: Mapping[str, float], draft: Draft) -> bool:
+    """Whether exact costs and the drop keep every limit."""
+    most = ask.budget.max_drop
+    small = most is None or keeps(draft.drop or 0.0, most)
+    return small and not over(ask, limit_of, draft.widths, {**ask.bits, **draft.bits})
 
 
-def stated(goal: str, value: float) -> Proof:
-    return Proof(objective=goal, value=value, bound=0.0, gap=1.0)
-
-
-def proven(goal: str, draft: Draft, bound: float, *, timed_out: bool) -> Draft:
-    """The draft with its proof: nothing in the objective is below `bound`."""
+def proven(draft: Draft, bound: float, gap: float, *, timed_out: bool) -> Draft:
+    """The draft with its proof: nothing in the objective is below `bound`; optimal where that is as near as the `gap` asked for."""
+    assert draft.proof is not None
     value = value_of(draft)
     bound = float(min(max(0.0, bound), value))
-    gap = (value - bound) / value if value > 1e-9 else 0.0
-    status: Literal["time limit", "optimal"] = "time limit" if timed_out else "optimal"
-    return replace(draft, proof=Proof(objective=goal, value=value, bound=bound, gap=gap, status=status))
+    status: Status = "optimal" if near(value, bound, gap) else "time limit" if timed_out else "gap open"
+    left = (value - bound) / value if value > 1e-9 else 0.0
+    return replace(draft, proof=replace(draft.proof, bound=bound, gap=left, status=status))
+
+
+def near(value: float, bound: float, gap: float) -> bool:
+    """Whether a bound is near enough to a value to be a proof of it."""
+    return value - bound <= gap * abs(value) + 1e-9
 
 
 def value_of(draft: Draft) -> float:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from ..errors import LamellaError
 from ..schema import Group
-from .asking import COSTS, Ask, Draft, limits, over
+from .asking import COSTS, Ask, Draft, limits
 from .curves import Rung, bit_rungs, check_curves, group_rungs
 from .modelling import Setting
 from .solving import solved
@@ -51,17 +51,16 @@ def knapsack(
         seconds=time_limit,
         gap=gap,
     )
-    draft = solved(ask, _in_integers_or_float(ask, setting, limit_of), goal, limit_of)
+    draft = solved(ask, _in_integers_or_float(setting), goal, limit_of)
     return replace(draft, notes=(f"no curve, so left dense: {', '.join(unmeasured)}",)) if unmeasured else draft
 
 
-def _in_integers_or_float(ask: Ask, setting: Setting, limit_of: Mapping[str, float]) -> list[Setting]:
-    """A file holds its layers in float or in integers, never both (decision 0003): two kinds of plans, where both can be."""
+def _in_integers_or_float(setting: Setting) -> list[Setting]:
+    """A file holds its layers in float or in integers, never both (decision 0003): two kinds of plans."""
     if not setting.bits:
         return [setting]
     in_integers = replace(setting, bits={name: rungs[1:] for name, rungs in setting.bits.items()})
-    narrowest = {name: rungs[-1].level for name, rungs in setting.widths.items()}
-    return [in_integers] if over(ask, limit_of, narrowest, ask.bits) else [in_integers, replace(setting, bits={})]
+    return [in_integers, replace(setting, bits={})]
 
 
 def _check(ask: Ask, goal: str, limit_of: Mapping[str, float], align: int) -> None:

@@ -8,7 +8,7 @@ solution.taken(network.width["conv1"])                              # 12
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..schema import Layer
+from ..schema import Graph, Size
 from .asking import Ask
 from .curves import Rung
 from .products import Network
@@ -37,19 +37,31 @@ def modelled(
     network = Network(program, ask, setting.widths, setting.bits)
     drop = network.goal(setting.factors)
     excess = Linear({program.column(upper=1e6): 1.0}) if slack else Linear()
-    for name, limit in limit_of.items():
+    for name, limit in with_drop(ask, limit_of).items():
+        unit = max(1.0, limit) if name == "max_drop" else limit
         for sum_ in _sums(network, name):
-            program.at_most((1 / limit) * sum_ + (-1.0) * excess, 1.0)
-    if ask.budget.max_drop is not None:
-        program.at_most(network.drop() + (-max(1.0, ask.budget.max_drop)) * excess, max(ask.budget.max_drop, 1e-6))
+            program.at_most(sum_ + (-unit) * excess, limit)
     if setting.align > 1:
-        _aligned(program, network, ask.graph.layers, setting.align)
+        _aligned(program, network, setting.align)
     if slack:
         return program, network, excess
     return program, network, drop if goal == "max_drop" else _peak(program, network, goal)
 
 
+def with_drop(ask: Ask, limit_of: Mapping[str, float]) -> dict[str, float]:
+    """These limits and, unless they say it, that on the drop, which is never quite 0: rows are scaled by their limits."""
+    most = ask.budget.max_drop
+    return ({} if most is None else {"max_drop": max(most, 1e-6)}) | dict(limit_of)
+
+
+def sizes_seen(graph: Graph) -> tuple[Size, ...]:
+    """Every total of channels that a layer with a weight reads or makes."""
+    return tuple(dict.fromkeys(s for layer in graph.layers if layer.weight for s in (layer.inputs, layer.outputs)))
+
+
 def _sums(network: Network, name: str) -> list[Linear]:
+    if name == "max_drop":
+        return [network.drop()]
     if name == "memory":
         return network.moments()
     return [network.latency() if name == "latency_ms" else network.cost(name)]
@@ -68,9 +80,9 @@ def _peak(program: Program, network: Network, name: str) -> Linear:
     return peak
 
 
-def _aligned(program: Program, network: Network, layers: tuple[Layer, ...], step: int) -> None:
+def _aligned(program: Program, network: Network, step: int) -> None:
     """Every total that layers see is a multiple of the step, or dense (where the dense one is none)."""
-    for size in dict.fromkeys(s for layer in layers if layer.weight for s in (layer.inputs, layer.outputs)):
+    for size in sizes_seen(network.graph):
         total = network.total(size)
         dense = size.at(network.graph.widths)
         for taken, value in zip(total.each(), total.options, strict=True):

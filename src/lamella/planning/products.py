@@ -8,16 +8,17 @@
 The size of a weight is a product of sums over groups, and its bytes that product times the layer's bits. The axis with most
 groups stays a sum; the others are written out group by group, joined with the bits, and multiply it: with a column for every
 combination while these are few (a tight relaxation), else by `Program.times` (a short one). Both are exact in integers.
-How bytes follow from elements, outputs and bits is read off `costs.layer_bytes`, so that the two can never disagree.
+How bytes follow from elements, outputs and bits is the rule of `costs`: packed integers fill whole bytes.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from ..costs import cost, layer_bytes, numel
+from ..costs import byte_rule, cost, layer_bytes
 from ..schema import Graph, Layer, Parameter, Size
 from .asking import Ask
 from .curves import Rung
@@ -46,7 +47,7 @@ class Network:
 
     def goal(self, factors: Mapping[str, float]) -> Linear:
         """What is minimized: the drop, groups weighed by `factors` (1 where absent), and the doubt."""
-        return self._points(lambda rung, name: factors.get(name, 1.0) * rung.drop + rung.doubt)
+        return self._points(lambda rung, name: rung.weighed(factors.get(name, 1.0)))
 
     def _points(self, value: Callable[[Rung, str], float]) -> Linear:
         total = Linear()
@@ -78,9 +79,29 @@ class Network:
             by_bits = self._elements_by_bits(layer, choice)
             outputs = self.program.times(choice, self.size(layer.outputs), *self._range(layer.outputs))
             for i, (taken, bits) in enumerate(zip(choice.each(), choice.options, strict=True)):
-                a, b, c = byte_rule(self.graph, layer, bits)
-                total.add(by_bits[i], a).add(outputs[i], b).add(taken, c)
+                rule = byte_rule(self.graph, layer, bits)
+                total.add(self._whole(layer, by_bits[i], rule.stored)).add(outputs[i], rule.per_output)
+                total.add(taken, rule.constant)
         return total.add(Linear(constant=rest))
+
+    def _whole(self, layer: Layer, elements: Linear, stored: int) -> Linear:
+        """Bytes of so many elements: packed integers fill whole ones, so that a whole number is to be at least what they take."""
+        packed = (stored / 8) * elements
+        if layer.weight is None or not packed.terms or stored * self._divisor(layer.weight) % 8 == 0:
+            return packed
+        sizes = [(self._range(axis.size)[1], axis.blocks) for axis in self.graph.parameter_of[layer.weight].axes]
+        most = math.prod(top / blocks for top, blocks in sizes)
+        whole = Linear({self.program.column(upper=math.ceil(most * stored / 8), integer=True): 1.0})
+        self.program.row(whole + (-1.0) * packed, 0.0, np.inf)
+        return whole
+
+    def _divisor(self, parameter: str) -> int:
+        """A number that divides the elements of the parameter at all widths."""
+        found = 1
+        for axis in self.graph.parameter_of[parameter].axes:
+            each = [int(value) for group in dict.fromkeys(axis.size.groups) for value in self._values(axis.size, group)]
+            found *= math.gcd(axis.size.fixed, *each) // axis.blocks
+        return found
 
     def _bits_of(self, layer: Layer) -> Pick:
         return self.bits.get(layer.name) or Pick((), (self.ask.bits.get(layer.name, 32),))
@@ -211,32 +232,3 @@ class Network:
         pick = self.program.pick(sorted(sums))
         self.program.row(pick.linear(pick.options).add(self.size(size), -1.0), 0, 0)
         return pick
-
-
-def byte_rule(graph: Graph, layer: Layer, bits: int) -> tuple[float, float, float]:
-    """(a, b, c): a layer's bytes are a x elements + b x outputs + c at these bits, up to the rounding of packed integers.
-
-    The rule has that form; its numbers are found from the bytes at a few widths, once per graph.
-    """
-    known: dict[tuple[str, int], tuple[float, float, float]] = graph.__dict__.setdefault("_byte_rules", {})
-    if (layer.name, bits) not in known:
-        settings, inverse = _byte_samples(graph, layer)
-        seen = [layer_bytes(graph, layer, widths, {layer.name: bits}) for widths in settings]
-        a, b, c = (inverse @ np.array(seen, dtype=float)).tolist()
-        known[layer.name, bits] = (a, b, c)
-    return known[layer.name, bits]
-
-
-def _byte_samples(graph: Graph, layer: Layer) -> tuple[list[dict[str, int]], Any]:
-    """Widths at which to look at a layer's bytes, and the matrix that makes a rule of what is seen; once per graph."""
-    known: dict[str, tuple[list[dict[str, int]], Any]] = graph.__dict__.setdefault("_byte_samples", {})
-    if layer.name not in known:
-        dense = graph.widths
-        settings = [dense]
-        for size, share in ((layer.outputs, 0.25), (layer.inputs, 0.25), (layer.outputs, 0.5)):
-            settings.append(settings[-1] | {g: graph.group_of[g].legal(dense[g] * share) for g in size.groups})
-        weight = graph.parameter_of[layer.weight] if layer.weight else None
-        rows = np.array([[numel(weight, w) if weight else 0, layer.outputs.at(w), 1] for w in settings], dtype=float)
-        scale = np.maximum(np.abs(rows).max(axis=0), 1.0)
-        known[layer.name] = (settings, np.linalg.pinv(rows / scale) / scale[:, None])
-    return known[layer.name]

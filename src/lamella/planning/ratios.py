@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from ..costs import layer_cost
 from ..errors import LamellaError, unknown_name
 from ..schema import Graph
-from .asking import Ask, Draft, limits, over
+from .asking import Ask, Draft, keeps, limits, over
 from .curves import score_at
 from .order import Choice
 
@@ -82,7 +82,7 @@ def _found(ask: Ask, planner: str, widths: Widths) -> float:
         raise LamellaError(f"{planner} needs a pruning_ratio, or a budget to find one.")
     if limit_of:
         return next((r for r in GRID if not over(ask, limit_of, widths(r), ask.bits)), GRID[-1])
-    kept = [r for r in (0.0, *GRID) if _drop(ask, widths(r)) <= (ask.budget.max_drop or 0.0) + 1e-9]
+    kept = [r for r in (0.0, *GRID) if keeps(_drop(ask, widths(r)), ask.budget.max_drop or 0.0)]
     return max(kept)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .asking import keeps
 from .elimination import IMPOSSIBLE, Floats
 from .pricing import Priced, Pricing
 
@@ -87,14 +88,15 @@ class _Search:
 
     def _evaluate(self, prices: Floats) -> None:
         value, priced = self._priced(prices)
-        excess = np.array([priced.reached[k] for k in self.keys]) / self.limits - 1
+        reached = [priced.reached[k] for k in self.keys]
+        excess = np.array(reached) / self.limits - 1
         self.cuts.append((value, prices, excess))
         if value > self.best[0]:
             self.best = (value, prices)
-        reached = priced.reached[self.goal]
-        possible = value < IMPOSSIBLE / 2 and (excess <= 0).all()
-        if possible and (self.candidate is None or reached < self.candidate.value):
-            self.candidate = Candidate(reached, priced.widths, priced.bits)
+        spent = priced.reached[self.goal]
+        possible = value < IMPOSSIBLE / 2 and all(map(keeps, reached, self.limits))
+        if possible and (self.candidate is None or spent < self.candidate.value):
+            self.candidate = Candidate(spent, priced.widths, priced.bits)
 
     def _model(self, top: float) -> tuple[float, Floats]:
         """The most that any prices can give, as the cuts so far know it, and where."""

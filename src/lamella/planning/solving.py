@@ -19,10 +19,10 @@ import numpy as np
 
 from .asking import Ask, Draft, over
 from .closing import OpenProgram
-from .drafting import drafted, drop_of, proven, read, stated, value_of
+from .drafting import drafted, near, proven, read, value_of, within
 from .elimination import IMPOSSIBLE, Floats, TooWideError
-from .failing import descended, unreachable
-from .modelling import Setting, modelled
+from .failing import fallback
+from .modelling import Setting, modelled, with_drop
 from .pricing import Pricing
 from .relaxing import Bound, Candidate, best_bound
 from .tabling import CostTables
@@ -36,9 +36,10 @@ STREAM = 6  # layers that see a group: from so many on, its levels are worth a b
 
 def solved(ask: Ask, settings: Sequence[Setting], goal: str, limit_of: Mapping[str, float]) -> Draft:
     """The best draft of any of these settings in the time. BudgetError where there is none."""
-    search = _Search(ask, settings[0], goal, limit_of)
-    roots = [search.root(setting) for setting in settings]
-    for setting, root in zip(settings, roots, strict=True):
+    search = _Search(ask, settings, goal, limit_of)
+    possible = [setting for setting in settings if not _hopeless(ask, setting, limit_of)]
+    roots = [search.root(setting) for setting in possible]
+    for setting, root in zip(possible, roots, strict=True):
         if root is None:
             search.at_once(setting)
     return search.parted([root for root in roots if root is not None])
@@ -64,9 +65,10 @@ class Part:
 class _Search:
     """The best draft so far, what is proved, and the time that is left."""
 
-    def __init__(self, ask: Ask, setting: Setting, goal: str, limit_of: Mapping[str, float]) -> None:
-        self.ask, self.setting, self.goal, self.limit_of = ask, setting, goal, limit_of
-        self.end = time.perf_counter() + setting.seconds
+    def __init__(self, ask: Ask, settings: Sequence[Setting], goal: str, limit_of: Mapping[str, float]) -> None:
+        self.ask, self.settings, self.goal, self.limit_of = ask, settings, goal, limit_of
+        self.setting = settings[0]  # of its time and gap, which all have
+        self.end = time.perf_counter() + self.setting.seconds
         self.best: Draft | None = None
         self.proved = np.inf  # no plan that was looked at and given up is below this
         self.parts, self.late, self.possible = 0, False, False
@@ -86,12 +88,16 @@ class _Search:
 
     def close(self, bound: float) -> bool:
         """Whether a bound is near enough to the best plan to be a proof."""
-        return self.best is not None and self.value - bound <= self.setting.gap * abs(self.value) + 1e-9
+        return self.best is not None and near(self.value, bound, self.setting.gap)
 
-    def _priced(self, limit_of: Mapping[str, float]) -> dict[str, float]:
-        """The limits that get a price: these, but memory, which the tables keep; and that on the drop."""
-        drop = {} if self.ask.budget.max_drop is None else {"max_drop": max(self.ask.budget.max_drop, 1e-6)}
-        return {n: limit for n, limit in {**limit_of, **drop}.items() if n != "memory"}
+    def _priced(self, attempt: int = 0) -> dict[str, float]:
+        """The limits that get a price: all but memory, which the tables keep."""
+        return {n: limit for n, limit in self._tight(attempt).items() if n != "memory"}
+
+    def _tight(self, attempt: int) -> dict[str, float]:
+        """Every limit, a little lower at every attempt: the solver breaks rows by its tolerance."""
+        every = with_drop(self.ask, self.limit_of)
+        return {name: limit * (1 - attempt * TOLERANCE) for name, limit in every.items()}
 
     def root(self, setting: Setting) -> Part | None:
         """All plans of a setting; None where prices give no bound."""
@@ -109,7 +115,7 @@ class _Search:
         return self._part(setting, tables.seen_by, pricing, None)
 
     def _part(self, setting: Setting, seen_by: Mapping[str, int], pricing: Pricing, before: Bound | None) -> Part:
-        bound = best_bound(pricing, self.goal, self._priced(self.limit_of), before, self.cutoff)
+        bound = best_bound(pricing, self.goal, self._priced(), before, self.cutoff)
         self.parts += 1
         part = Part(bound.value, self.parts, setting, seen_by, pricing, bound)
         self._take(self._kept(setting, bound.candidate))
@@ -121,13 +127,8 @@ class _Search:
             return None
         widths = {n: rungs[found.widths.get(n, 0)].level for n, rungs in setting.widths.items()}
         bits = {n: rungs[found.bits[n]].level for n, rungs in setting.bits.items()}
-        drop = drop_of(setting.widths, widths) + drop_of(setting.bits, bits)
-        draft = drafted(self.ask, setting.widths, widths, bits, drop, stated(self.goal, found.value))
-        most = self.ask.budget.max_drop
-        return draft if self._within(draft) and (most is None or drop <= most) else None
-
-    def _within(self, draft: Draft) -> bool:
-        return not over(self.ask, self.limit_of, draft.widths, {**self.ask.bits, **draft.bits})
+        draft = drafted(self.ask, setting, self.goal, widths, bits)
+        return draft if within(self.ask, self.limit_of, draft) else None
 
     def _take(self, draft: Draft | None) -> None:
         if draft is not None and value_of(draft) < self.value:
@@ -136,8 +137,7 @@ class _Search:
     def at_once(self, setting: Setting) -> None:
         """Every level in one program."""
         for attempt in range(ATTEMPTS):
-            rounding = attempt * len(setting.bits)  # packed bytes are rounded up, layer by layer
-            program, network, objective = modelled(self.ask, setting, self.goal, self._tight(attempt, rounding))
+            program, network, objective = modelled(self.ask, setting, self.goal, self._tight(attempt))
             solution = program.minimize(objective, seconds=self.seconds, gap=setting.gap / 2)
             if attempt == 0:
                 self.late |= solution.timed_out
@@ -145,15 +145,10 @@ class _Search:
                 self.proved = min(self.proved, solution.bound if solution.possible else np.inf)
             if solution.values is None:
                 return
-            draft = read(self.ask, network, solution, self.goal)
-            if self._within(draft):
+            draft = read(self.ask, setting, network, solution, self.goal)
+            if within(self.ask, self.limit_of, draft):
                 self._take(draft)
                 return
-
-    def _tight(self, attempt: int, rounding: int = 0) -> dict[str, float]:
-        """The limits, a little lower at every attempt: the solver breaks rows by its tolerance."""
-        less = {n: limit * (1 - attempt * TOLERANCE) for n, limit in self.limit_of.items()}
-        return less | {n: limit - rounding for n, limit in less.items() if n == "bytes"}
 
     def parted(self, roots: Sequence[Part]) -> Draft:
         """Parts of lowest bound first, until the bound of all that is left is as good as the best plan."""
@@ -200,7 +195,7 @@ class _Search:
         cutoff, reached = self.cutoff, -np.inf
         for attempt in range(ATTEMPTS):
             program = OpenProgram(part.pricing, self.goal, part.offset, min(ceiling, IMPOSSIBLE / 2))
-            program.at_most(self._priced(self._tight(attempt)))
+            program.at_most(self._priced(attempt))
             solution, found = program.minimize(cutoff, seconds=self.seconds, gap=self.setting.gap / 2)
             if attempt == 0:
                 self.late |= solution.timed_out
@@ -214,10 +209,17 @@ class _Search:
 
     def _answer(self, bound: float) -> Draft:
         if self.best is not None:
-            return proven(self.goal, self.best, bound, timed_out=self.late and not self.close(bound))
+            return proven(self.best, bound, self.setting.gap, timed_out=self.late)
         if self.late or self.possible:
-            return descended(self.ask, self.setting, self.goal, self.limit_of, bound if np.isfinite(bound) else 0.0)
-        raise unreachable(self.ask, self.setting, self.limit_of)
+            return fallback(self.ask, self.settings, self.goal, self.limit_of, bound if np.isfinite(bound) else 0.0)
+        return fallback(self.ask, self.settings, self.goal, self.limit_of, ruled_out=True)
+
+
+def _hopeless(ask: Ask, setting: Setting, limit_of: Mapping[str, float]) -> bool:
+    """Whether even the narrowest plan in the fewest bits breaks a limit; not one on latency, which may rise with fewer channels."""
+    falling = {name: limit for name, limit in limit_of.items() if name != "latency_ms"}
+    widths, bits = ({n: rungs[-1].level for n, rungs in each.items()} for each in (setting.widths, setting.bits))
+    return bool(over(ask, falling, widths, {**ask.bits, **bits}))
 
 
 def _stream(part: Part, value: float) -> str | None:

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ..costs import cost, layer_bytes
+from ..costs import byte_rule, cost, layer_bytes
 from ..schema import Layer, Parameter, Size
 from .asking import Ask
 from .curves import Rung
 from .elimination import IMPOSSIBLE, LARGEST, Floats, Table, TooWideError
-from .products import byte_rule
+from .modelling import sizes_seen
 
 COSTS = ("max_drop", "points", "params", "macs", "bytes", "latency_ms")
 
@@ -107,7 +107,7 @@ class CostTables:
     def keep_multiples(self, step: int) -> None:
         """Forbid what makes a size that layers see neither a multiple of the step nor dense."""
         dense = self.graph.widths
-        for size in dict.fromkeys(s for x in self.graph.layers if x.weight for s in (x.inputs, x.outputs)):
+        for size in sizes_seen(self.graph):
             name, values = self._variable(size)
             if name is not None:
                 odd = (values % step != 0) & (values != size.at(dense))
@@ -116,9 +116,9 @@ class CostTables:
     def _build(self) -> None:
         for name, rungs in self.rungs.items():
             drop = np.array([r.drop for r in rungs])[:, None]
-            doubt = np.array([r.doubt for r in rungs])[:, None]
+            weighed = np.array([r.weighed(self.factors.get(name, 1.0)) for r in rungs])[:, None]
             names = (name,) if name in self.widths else ()
-            self._put(names, None, "max_drop", self.factors.get(name, 1.0) * drop + doubt)
+            self._put(names, None, "max_drop", weighed)
             self._put(names, None, "points", drop)
         weights = {x.weight: x for x in self.graph.layers if x.weight and x.positions}
         for parameter in self.graph.parameters:
@@ -161,8 +161,7 @@ class CostTables:
         outputs = np.broadcast_to(sizes[len(axes)], shape)
         name = layer.name if rungs else None
         rules = [byte_rule(self.graph, layer, b) for b in levels]
-        stored = np.stack([a * elements + b * outputs + c for a, b, c in rules], -1)
-        self._put(names, name, "bytes", np.ceil(stored - 1e-3))  # packed integers fill whole bytes
+        self._put(names, name, "bytes", np.stack([rule.bytes(elements, outputs) for rule in rules], -1))
         if weight:
             same = np.repeat(elements[..., None], len(levels), -1)
             self._put(names, name, "macs", same * layer.positions)
@@ -170,8 +169,8 @@ class CostTables:
                 self._put(names, name, "params", same)
         if rungs:
             drop = np.broadcast_to(np.array([r.drop for r in rungs]), [*shape, len(levels)])
-            doubt = np.broadcast_to(np.array([r.doubt for r in rungs]), drop.shape)
-            self._put(names, name, "max_drop", drop + doubt)
+            weighed = np.broadcast_to(np.array([r.weighed() for r in rungs]), drop.shape)
+            self._put(names, name, "max_drop", weighed)
             self._put(names, name, "points", drop)
         if timed:
             inputs = np.broadcast_to(sizes[-1], shape)

@@ -91,14 +91,17 @@ class Step:
 class Proof:
     """What an exact planner can say of its plan: no plan does better than `bound` in `objective`; this one has `value`.
 
-    `gap` is |value - bound| / |value| (0 where both are 0). `objective`: max_drop (points of the score) or a cost.
+    `gap` is |value - bound| / |value| (0 where both are 0). `objective`: a cost, or max_drop: what was minimized then, the points of
+    the score that cuts and bits lose, those of groups times their `depth_prior`, plus the doubt by which less is preferred where
+    drops are equal (up to a tenth of a sample each). So it is not the plan's own drop, but a little more. `status`: optimal within
+    the gap asked for, out of time before that, or open where no plan at the bound keeps its limits in exact arithmetic.
     """
 
     objective: str
     value: float
     bound: float
     gap: float
-    status: Literal["optimal", "time limit"] = "optimal"
+    status: Literal["optimal", "time limit", "gap open"] = "optimal"
 
     def __post_init__(self) -> None:
         check(self.gap >= 0, "gap", f"{self.gap} is negative")
