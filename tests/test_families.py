@@ -18,7 +18,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from lamella.cli import app
-from lamella.elasticity import elasticize, make_levels, publish, save_elastic
+from lamella.elasticity import elasticize, make_levels, nest, publish, save_elastic
 from lamella.errors import LamellaError, MismatchError, RecordError, RunError
 from lamella.exporting import family_bytes, layers_in_float
 from lamella.records import save_record
@@ -267,29 +267,25 @@ def test_a_missing_or_foreign_level_is_refused(published, tmp_path):
         open_family(folder)
 
 
-def small_family(ratios, folder, task):
-    """Two layers, untrained, their levels published into the folder; no record."""
-    torch.manual_seed(0)
-    model = nn.Sequential(zoo.cbr(3, 16), zoo.cbr(16, 16), zoo.head(16)).eval()
-    net = elasticize(model, ratios, task, recipe="none", graph=trace(model, task.example_inputs, round_to=1))
-    return publish(net, task, folder, slots=2)
-
-
 @pytest.fixture(scope="module")
 def little():
+    """Publishes two untrained layers at these levels into a folder; no record."""
     torch.manual_seed(0)
+    model, inputs = nn.Sequential(zoo.cbr(3, 16), zoo.cbr(16, 16), zoo.head(16)).eval(), (torch.randn(1, 3, 8, 8),)
     batches = Batches(torch.randn(16, 3, 8, 8), torch.randint(0, 5, (16,)), 16)
-    return Task((torch.randn(1, 3, 8, 8),), train=batches, validation=batches, test=batches)
+    task = Task(inputs, train=batches, validation=batches, test=batches)
+    graph = trace(model, inputs, round_to=1)
+    return lambda levels, folder: publish(nest(model, graph, make_levels(graph, levels), inputs), task, folder, slots=2)
 
 
 def test_files_written_for_other_levels_are_refused_and_those_of_levels_gone_are_removed(tmp_path, little):
     folder = tmp_path / "elastic"
-    save_elastic(tmp_path, small_family({"core": 0.5}, folder, little))
+    save_elastic(tmp_path, little({"core": 0.5}, folder))
     for path in folder.glob("*.onnx"):
         forget_levels(path)
     open_family(folder).close()  # older files do not name their levels
     (folder / "mine.onnx").write_text("no level")
-    small_family({"small": 0.75}, folder, little)  # killed before its record
+    little({"small": 0.75}, folder)  # killed before its record
     with pytest.raises(MismatchError, match=r"full\.onnx: was written beside levels of other widths or bits"):
         open_family(folder, resident=("full",))
     assert {path.name for path in folder.glob("*.onnx")} == {
