@@ -193,7 +193,7 @@ def test_a_file_over_its_bytes_is_planned_again(session, monkeypatch):
     monkeypatch.setattr("lamella.stages.deciding._file_bytes", lambda *_: next(weights))
     made = planned(session, request)
     assert made.predicted.bytes <= limit - (int(limit) + 300 - first.predicted.bytes)
-    assert any(note.startswith("planned again: the file of the first plan weighed") for note in made.notes)
+    assert any(note.startswith("planned again: the file of plan 1 weighed") for note in made.notes)
     heavy = iter(range(4))
     monkeypatch.setattr("lamella.stages.deciding._file_bytes", lambda _, made: next(heavy) or int(limit + 1))
     monkeypatch.setattr("lamella.stages.deciding.with_residue", lambda budget, *_: budget)

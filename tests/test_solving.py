@@ -3,14 +3,15 @@
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from reporting_records import chain, resnet, score
 
 from lamella.costs import cost
-from lamella.errors import BudgetError
-from lamella.planning import plan
+from lamella.errors import BudgetError, LamellaError
+from lamella.planning import editable, edited, pareto, plan
 from lamella.planning.curves import bit_rungs, group_rungs
 from lamella.planning.programs import Program, Solution
 from lamella.schema import Budget, Point, Profile
@@ -176,3 +177,106 @@ def test_an_error_out_of_time_says_so(monkeypatch):
     out_of_time(monkeypatch, bound=-math.inf)
     with pytest.raises(BudgetError, match=r"(?s)no plan was found within time_limit=2 seconds.*a longer time_limit="):
         plan(profile, Budget(params="60%", max_drop=0.5), planner="knapsack", time_limit=2.0)
+
+
+def test_an_error_of_the_solver_is_no_proof(monkeypatch):
+    from types import SimpleNamespace
+
+    import scipy.optimize
+
+    broken = SimpleNamespace(x=None, status=4, mip_dual_bound=None)
+    monkeypatch.setattr(scipy.optimize, "milp", lambda *_, **__: broken)
+    program = Program()
+    solution = program.minimize(program.pick((1, 2)).linear((1, 2)), seconds=1, gap=0.0)
+    assert solution.possible
+    assert solution.bound == -math.inf
+
+
+# -- kinds of files ---------------------------------------------------------------------------------------------------------
+
+
+class Timed:
+    """Milliseconds of files in one precision, whatever the bits; faster in integers."""
+
+    def __init__(self, precision):
+        self.precision = precision
+
+    def layer_ms(self, layer, inputs, outputs, bits):
+        return outputs * (0.01 if self.precision == "int8" else 0.04)
+
+    def predict(self, graph, widths, bits):
+        full = graph.completed(widths)
+        return sum(self.layer_ms(x, 0, x.outputs.at(full), 32) for x in graph.layers)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_plan_is_of_the_kind_that_its_milliseconds_describe(precision):
+    graph, latency = chain((16, 16, 4)), Timed(precision)
+    cuts = {(name, 8): 2 for name in ("fc0", "fc1")}
+    for lost in (0, 50):  # integers free, and dear
+        profile = counted(graph, cuts, {(x.name, 8): lost for x in graph.layers})
+        made = plan(profile, Budget(latency_ms="80%"), planner="knapsack", latency=latency)
+        assert bool(made.bits) == (precision == "int8")
+        assert edited(editable(made, graph), profile, latency=latency).latency_ms == pytest.approx(made.latency_ms)
+        with pytest.raises(LamellaError, match="latency predictor describes files in"):
+            edited(editable(made, graph), profile, latency=Timed("fp32" if precision == "int8" else "int8"))
+    bits = 8 if precision == "fp32" else 32
+    with pytest.raises(LamellaError, match=r"is in (float|integers) and the latency predictor describes files in"):
+        plan(profile, Budget(latency_ms="80%"), planner="uniform", bits=bits, latency=latency)
+
+
+def test_bits_of_some_layers_are_no_choice():
+    graph = chain((16, 16, 4))
+    profile = counted(graph, {("fc0", 8): 1, ("fc1", 8): 1}, {("fc1", 8): 0})
+    made = plan(profile, Budget(params="60%"), planner="knapsack")
+    assert made.bits == {}
+    assert any("no bits curve for fc0, fc2 (bit_drops=" in note for note in made.notes)
+    with pytest.raises(BudgetError, match=r"no bits curve for fc0, fc2 \(bit_drops="):
+        plan(profile, Budget(bytes="30%"), planner="knapsack")
+    assert set(plan(profile, Budget(params="60%"), planner="knapsack", bit_drops={8: 0.0}).bits) <= {
+        "fc0",
+        "fc1",
+        "fc2",
+    }
+
+
+# -- figures of any size, fronts, options -----------------------------------------------------------------------------------
+
+
+def test_networks_of_many_macs_are_as_possible_as_others():
+    small = drawn(resnet(1, (4, 6)), 4, bits=())
+    layers = tuple(replace(x, positions=x.positions * 10**8) for x in small.graph.layers)
+    large = replace(small, graph=replace(small.graph, layers=layers))
+    assert cost(large.graph).macs > 1e13
+    options = {"planner": "knapsack", "minimize": "macs"}
+    for budget in (Budget(max_drop=1.0), Budget(max_drop=2.0, memory="80%")):
+        made, same = plan(large, budget, **options), plan(small, budget, **options)
+        assert made.widths == same.widths
+        assert made.proof.gap <= 1e-3
+
+
+def test_a_front_over_the_drop():
+    front = pareto(drawn(chain((6, 5, 4)), 5), "max_drop")
+    drops, weights = [p.row.drop for p in front], [p.plan.predicted.bytes for p in front]
+    assert len(front) > 1
+    assert drops == sorted(drops, reverse=True)
+    assert weights == sorted(weights)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"gap": -1.0}, "gap=-1.0: a share of the best value"),
+        ({"gap": math.nan}, "gap=nan"),
+        ({"gap": "x"}, "gap='x'"),
+        ({"time_limit": -3}, "time_limit=-3: seconds, 0 or more"),
+        ({"depth_prior": math.nan}, "depth_prior nan is no finite number"),
+        ({"align": 1.5}, "align 1.5 is below 1, or not a whole number"),
+        ({"bit_drops": {5: 0.1, 1: 0.2}}, "bit_drops={1: 0.2}: bits from 2 to 8"),
+        ({"bit_drops": {4: -3}}, "bit_drops={4: -3}: bits from 2 to 8"),
+    ],
+)
+def test_options_that_are_no_figures(options, words):
+    with pytest.raises(LamellaError) as caught:
+        plan(drawn(chain((6, 5, 4)), 6), Budget(params="80%"), planner="knapsack", **options)
+    assert words in str(caught.value)

@@ -18,8 +18,9 @@ from typing import Any
 from ..costs import cost
 from ..errors import LamellaError, unknown_name
 from ..schema import Budget, Graph, Plan, Profile, Step
-from .asking import Ask, Draft, Predictor
+from .asking import Ask, Draft, Predictor, check_precision
 from .blocking import check_budget
+from .curves import without_bits
 from .editing import editable, edited, replan, with_residue
 from .fronts import FrontPoint, compare, flat, front_csv, front_of, front_record, pareto
 from .knapsack import knapsack
@@ -115,6 +116,7 @@ def _made(ask: Ask, draft: Draft, planner: str, steps: tuple[Step, ...]) -> Plan
     )
     if ask.latency is None:
         return made
+    check_precision(ask.latency, made.bits)
     dense_ms = ask.latency.predict(graph, {}, {})
     return replace(made, latency_ms=ask.latency.predict(graph, made.widths, made.bits), dense_latency_ms=dense_ms)
 
@@ -144,4 +146,5 @@ __all__ = [
     "sensitivity",
     "significance",
     "with_residue",
+    "without_bits",
 ]

@@ -20,7 +20,10 @@ Measure = Callable[[Mapping[str, int], Mapping[str, int]], float]  # (widths, bi
 
 
 class Predictor(Protocol):
-    """Latency as a sum over layers, which is what a program can weigh; `timing.Predictor` is one."""
+    """Latency as a sum over layers, which is what a program can weigh; `timing.LatencyPredictor` is one.
+
+    One that describes files of one kind alone says so in an attribute `precision`, fp32 or int8, and gets plans of that kind.
+    """
 
     def layer_ms(self, layer: Layer, inputs: int, outputs: int, bits: int) -> float:
         """What one layer with these channels adds."""
@@ -62,6 +65,23 @@ class Draft:
     @property
     def widths(self) -> dict[str, int]:
         return {c.group: c.width for c in self.choices}
+
+
+def precision_of(latency: Predictor | None) -> str | None:
+    """The kind of files that a predictor describes; None where it follows the bits."""
+    return getattr(latency, "precision", None)
+
+
+def check_precision(latency: Predictor | None, bits: Mapping[str, int]) -> None:
+    """LamellaError where the milliseconds would be those of the other kind of file."""
+    said, few = precision_of(latency), any(width < 32 for width in bits.values())
+    if said is None or (said == "int8") == few:
+        return
+    raise LamellaError(
+        f"the plan is in {'integers' if few else 'float'} and the latency predictor describes files in {said}: its milliseconds "
+        f"would be those of another file. Give a predictor of {'int8' if few else 'fp32'} (`--measure precision=`), or "
+        f"{'bits=32' if few else 'bits=8, or bits curves for knapsack'}."
+    )
 
 
 def costs(ask: Ask, widths: Mapping[str, int], bits: Mapping[str, int] | None = None) -> dict[str, float]:

@@ -62,6 +62,12 @@ def bit_rungs(profile: Profile, layer: str, assumed: dict[int, float]) -> tuple[
     return (dense, *(Rung(level=b, drop=d, doubt=_doubt(profile, b)) for b, d in zip(levels, drops, strict=True)))
 
 
+def without_bits(profile: Profile) -> tuple[str, ...]:
+    """The layers that multiply and have no bits curve."""
+    known = {p.target for p in profile.points if p.knob == "bits" and p.level < 32}
+    return tuple(x.name for x in profile.graph.layers if x.weight and x.positions and x.name not in known)
+
+
 def _doubt(profile: Profile, bits: int) -> float:
     """In proportion to the noise power of rounding, 4^-bits."""
     return DOUBT / profile.baseline.n * 4.0 ** (2 - bits)

@@ -16,7 +16,7 @@ from ..costs import cost
 from ..errors import LamellaError, MismatchError, RecordError, unknown_name, with_context
 from ..records import check
 from ..schema import Budget, Graph, Plan, Profile, Step
-from .asking import Predictor
+from .asking import Predictor, check_precision
 from .blocking import check_budget
 from .curves import score_at
 
@@ -58,6 +58,7 @@ def edited(text: str, profile: Profile, budget: Budget | None = None, latency: P
     )
     made = replace(made, predicted=cost(graph, made.widths, made.bits))
     if latency is not None:
+        check_precision(latency, made.bits)
         ms, dense_ms = latency.predict(graph, made.widths, made.bits), latency.predict(graph, {}, {})
         made = replace(made, latency_ms=ms, dense_latency_ms=dense_ms)
     check_budget(made, graph, budget or Budget())

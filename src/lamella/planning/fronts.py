@@ -13,6 +13,7 @@ from ..errors import BudgetError, LamellaError, MismatchError
 from ..schema import Budget, Front, FrontRow, Plan, Profile
 
 SHARES = ("90%", "75%", "60%", "50%", "40%", "30%", "25%", "20%", "15%", "10%", "7%", "5%")
+DROPS = (10.0, 7.0, 5.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.7, 0.5, 0.3, 0.2)  # points
 AXES = ("bytes", "params", "macs", "memory", "latency_ms", "max_drop")
 
 
@@ -42,7 +43,7 @@ class FrontPoint:
 def pareto(
     profile: Profile,
     axis: str = "bytes",
-    limits: Sequence[float | str] = SHARES,
+    limits: Sequence[float | str] | None = None,
     *,
     budget: Budget | None = None,
     planner: str = "knapsack",
@@ -50,13 +51,18 @@ def pareto(
 ) -> tuple[FrontPoint, ...]:
     """A plan per limit of one budget, from loose to tight; the rest of `budget` holds for all. Unreachable limits are left out.
 
-    A point that is no better than a tighter one is left out too, so that the rest is a front. BudgetError where no limit can be
-    reached.
+    `limits`: shares of the dense cost, or points of drop, where none are given; with axis max_drop the knapsack minimizes bytes
+    unless told otherwise. A point that is no better than a tighter one is left out too, so that the rest is a front. BudgetError
+    where no limit can be reached.
     """
     from . import plan
 
     if axis not in AXES:
         raise LamellaError(f"axis {axis!r}: one of {', '.join(AXES)} was expected.")
+    if axis == "max_drop" and planner == "knapsack":
+        options = {"minimize": "bytes", **options}
+    if limits is None:
+        limits = DROPS if axis == "max_drop" else SHARES
     found, last = [], None
     for limit in limits:
         try:
@@ -79,7 +85,7 @@ def _undominated(points: list[FrontPoint], axis: str) -> tuple[FrontPoint, ...]:
     for point in sorted(points, key=keys):
         if not kept or point.row.drop < kept[-1].row.drop:
             kept.append(point)
-    return tuple(kept[::-1])
+    return tuple(kept if axis == "max_drop" else kept[::-1])  # loosest first: most points of drop, or most of the cost
 
 
 def spent(row: FrontRow, axis: str) -> float:

@@ -10,12 +10,14 @@ drops added up over groups and layers (`solving` says how). Additivity is the on
 Out of time, the best plan so far is returned with its gap; `Plan.proof` says what was proved.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..errors import LamellaError
+from ..errors import BudgetError, LamellaError
 from ..schema import Group
-from .asking import COSTS, Ask, Draft, limits
+from ..schema.plans import WEIGHT_BITS
+from .asking import COSTS, Ask, Draft, limits, precision_of
 from .curves import Rung, bit_rungs, check_curves, group_rungs
 from .modelling import Setting
 from .solving import solved
@@ -42,28 +44,38 @@ def knapsack(
     unmeasured = check_curves(ask.profile)
     limit_of = limits(ask)
     goal = minimize or ("max_drop" if limit_of else "bytes")
-    _check(ask, goal, limit_of, align)
+    _check(ask, goal, limit_of)
+    _check_numbers(align, time_limit, gap, bit_drops or {})
+    bits, lacking = _bit_choices(ask, dict(bit_drops or {}))
     setting = Setting(
         widths={g.name: group_rungs(ask.profile, g) for g in ask.graph.groups},
-        bits=_bit_choices(ask, dict(bit_drops or {})),
+        bits=bits,
         factors=depth_factors(ask.graph.groups, depth_prior),
         align=align,
         seconds=time_limit,
         gap=gap,
     )
-    draft = solved(ask, _in_integers_or_float(setting), goal, limit_of)
-    return replace(draft, notes=(f"no curve, so left dense: {', '.join(unmeasured)}",)) if unmeasured else draft
+    notes: tuple[str, ...] = (f"no curve, so left dense: {', '.join(unmeasured)}",) if unmeasured else ()
+    if lacking:
+        notes += (_in_float(lacking),)
+    try:
+        draft = solved(ask, _in_integers_or_float(ask, setting), goal, limit_of)
+    except BudgetError as error:
+        raise (BudgetError(f"{error}\n  {_in_float(lacking)}.") if lacking else error) from None
+    return replace(draft, notes=notes)
 
 
-def _in_integers_or_float(setting: Setting) -> list[Setting]:
-    """A file holds its layers in float or in integers, never both (decision 0003): two kinds of plans."""
+def _in_integers_or_float(ask: Ask, setting: Setting) -> list[Setting]:
+    """A file holds its layers in float or in integers, never both (decision 0003): two kinds of plans, or that of the predictor."""
     if not setting.bits:
         return [setting]
     in_integers = replace(setting, bits={name: rungs[1:] for name, rungs in setting.bits.items()})
-    return [in_integers, replace(setting, bits={})]
+    kinds = {"int8": in_integers, "fp32": replace(setting, bits={})}
+    said = precision_of(ask.latency)
+    return [*kinds.values()] if said is None else [kinds[said]]
 
 
-def _check(ask: Ask, goal: str, limit_of: Mapping[str, float], align: int) -> None:
+def _check(ask: Ask, goal: str, limit_of: Mapping[str, float]) -> None:
     if goal not in OBJECTIVES or (goal == "latency_ms" and ask.latency is None):
         known = [name for name in OBJECTIVES if name != "latency_ms" or ask.latency is not None]
         raise LamellaError(f"minimize={goal!r}: one of {', '.join(known)} was expected (latency_ms with latency=).")
@@ -72,24 +84,47 @@ def _check(ask: Ask, goal: str, limit_of: Mapping[str, float], align: int) -> No
             "knapsack weighs groups against a budget, and it is empty: give max_drop, bytes, params, macs, memory or "
             "latency_ms, such as Budget(bytes='10%')."
         )
-    if align < 1:
-        raise LamellaError(f"align {align} is below 1: it is a number of channels.")
 
 
-def _bit_choices(ask: Ask, assumed: dict[int, float]) -> dict[str, tuple[Rung, ...]]:
-    """The rungs of every layer that multiplies and whose bits are not settled already."""
-    found = {}
-    for layer in ask.graph.layers:
-        if layer.weight and layer.positions and layer.name not in ask.bits:
-            rungs = bit_rungs(ask.profile, layer.name, assumed)
-            if len(rungs) > 1:
-                found[layer.name] = rungs
-    return found
+def _check_numbers(align: int, time_limit: float, gap: float, bit_drops: Mapping[int, float]) -> None:
+    if not isinstance(align, int) or align < 1:
+        raise LamellaError(f"align {align!r} is below 1, or not a whole number: it is a number of channels.")
+    for name, value, unit in (
+        ("time_limit", time_limit, "seconds"),
+        ("gap", gap, "a share of the best value, such as 1e-3"),
+    ):
+        if not _is_number(value) or not 0 <= value < math.inf:
+            raise LamellaError(f"{name}={value!r}: {unit}, 0 or more, was expected.")
+    for bits, drop in bit_drops.items():
+        if bits not in WEIGHT_BITS or not _is_number(drop) or not 0 <= drop < math.inf:
+            raise LamellaError(
+                f"bit_drops={{{bits!r}: {drop!r}}}: bits from 2 to 8 (or 32) and the points that they lose, 0 or more, were expected."
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _bit_choices(ask: Ask, assumed: dict[int, float]) -> tuple[dict[str, tuple[Rung, ...]], tuple[str, ...]]:
+    """The rungs of every layer that multiplies and whose bits are not settled already; none, and who lacks them, where some do."""
+    names = [x.name for x in ask.graph.layers if x.weight and x.positions and x.name not in ask.bits]
+    every = {name: bit_rungs(ask.profile, name, assumed) for name in names}
+    lacking = tuple(name for name, rungs in every.items() if len(rungs) == 1)
+    if len(lacking) == len(every):
+        return {}, ()
+    return ({}, lacking) if lacking else (every, ())
+
+
+def _in_float(lacking: tuple[str, ...]) -> str:
+    named = ", ".join(lacking[:4]) + (f" and {len(lacking) - 4} more" if len(lacking) > 4 else "")
+    return f"in float alone: no bits curve for {named} (bit_drops={{8: 0.0}} gives them one), and a file is in integers as a whole"
 
 
 def depth_factors(groups: tuple[Group, ...], prior: float) -> dict[str, float]:
     """1 + prior (1 - d), d from 0 at the first group to 1 at the last."""
-    if prior < 0:
-        raise LamellaError(f"depth_prior {prior} is negative; 0 switches it off.")
+    if not _is_number(prior) or not 0 <= prior < math.inf:
+        kind = "negative" if _is_number(prior) and prior < 0 else "no finite number"
+        raise LamellaError(f"depth_prior {prior} is {kind}; 0 switches it off.")
     last = max(1, len(groups) - 1)
     return {g.name: 1 + prior * (1 - i / last) for i, g in enumerate(groups)}

@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from .elimination import Bucket, Elimination, Floats, Result, Table, belief, least
+from .elimination import IMPOSSIBLE, Bucket, Elimination, Floats, Result, Table, belief, least
 from .tabling import COSTS, CostTables
+
+FAR = 1e9  # a sum of costs to which IMPOSSIBLE is out of reach
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -52,9 +54,11 @@ class Pricing:
         ties: Sequence[Table],
         terms: Sequence[Costs],
         constant: Floats,
+        impossible: float = IMPOSSIBLE,
         order: Sequence[str] = (),
     ) -> None:
-        """`levels`: per variable, which of its original levels are left."""
+        """`levels`: per variable, which of its original levels are left; `impossible`: the least value of what ties forbid."""
+        self.impossible = impossible
         self.levels, self.ties, self.terms, self.constant = levels, ties, terms, constant
         self.place = {name: i for i, name in enumerate(levels)}
         deep = sorted(terms, key=lambda t: t.values.shape[1])
@@ -68,7 +72,11 @@ class Pricing:
         """TooWideError where the network of variables is too wide."""
         levels = {name: np.arange(size) for name, size in tables.sizes.items()}
         terms = [Costs(t.names, t.layer, t.stacked()) for t in tables.terms]
-        return cls(levels, tables.ties, terms, np.array([tables.constant.get(n, 0.0) for n in COSTS]))
+        constant = np.array([tables.constant.get(n, 0.0) for n in COSTS])
+        largest = np.abs(constant) + sum(np.abs(t.values).reshape(len(COSTS), -1).max(1) for t in terms)
+        times = max(1.0, float(largest.max()) / FAR)  # what is forbidden costs far more than any plan
+        ties = [Table(t.names, times * t.values) for t in tables.ties]
+        return cls(levels, ties, terms, constant, times * IMPOSSIBLE)
 
     def only(self, kept: Mapping[str, Ints]) -> "Pricing":
         """With these levels alone (indices into those left here; all where a variable is not named)."""
@@ -81,7 +89,7 @@ class Pricing:
 
         ties = [Table(t.names, cut(t.names, t.values)) for t in self.ties]
         terms = [Costs(t.names, t.layer, cut(t.names, t.values)) for t in self.terms]
-        return Pricing(levels, ties, terms, self.constant, self.elimination.order)
+        return Pricing(levels, ties, terms, self.constant, self.impossible, self.elimination.order)
 
     def at(self, weights: Mapping[str, float]) -> Priced:
         """The least sum with these weights on the costs."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .asking import keeps
-from .elimination import IMPOSSIBLE, Floats
+from .elimination import Floats
 from .pricing import Priced, Pricing
 
 ROUNDS = 60
@@ -68,7 +68,7 @@ class _Search:
         prices = np.zeros(len(self.names)) if before is None else before.prices
         for round_ in range(ROUNDS):
             self._evaluate(prices)
-            if not self.names or self.best[0] > min(self.enough, IMPOSSIBLE / 2):
+            if not self.names or self.best[0] > min(self.enough, self.pricing.impossible / 2):
                 break
             ceiling, aim = self._model(top)
             if ceiling - self.best[0] <= ENOUGH * abs(ceiling):
@@ -94,7 +94,7 @@ class _Search:
         if value > self.best[0]:
             self.best = (value, prices)
         spent = priced.reached[self.goal]
-        possible = value < IMPOSSIBLE / 2 and all(map(keeps, reached, self.limits))
+        possible = value < self.pricing.impossible / 2 and all(map(keeps, reached, self.limits))
         if possible and (self.candidate is None or spent < self.candidate.value):
             self.candidate = Candidate(spent, priced.widths, priced.bits)
 

@@ -78,9 +78,7 @@ def _near(ask: Ask, start: Draft, assumed: dict[int, float]) -> Rungs:
     for layer in ask.graph.layers:
         if layer.weight and layer.positions and layer.name not in ask.bits:
             each = bit_rungs(ask.profile, layer.name, assumed)
-            each = (
-                each[1:] if start.bits and len(each) > 1 else each[:1]
-            )  # a file is in integers as a whole, or not at all
+            each = each[1:] if start.bits else each[:1]  # a file is in integers as a whole, or not at all
             bits[layer.name] = _window(each, start.bits.get(layer.name, 32))
     return Rungs(widths, bits)
 

@@ -20,7 +20,7 @@ import numpy as np
 from .asking import Ask, Draft, over
 from .closing import OpenProgram
 from .drafting import drafted, near, proven, read, value_of, within
-from .elimination import IMPOSSIBLE, Floats, TooWideError
+from .elimination import Floats, TooWideError
 from .failing import fallback
 from .modelling import Setting, modelled, with_drop
 from .pricing import Pricing
@@ -152,7 +152,7 @@ class _Search:
 
     def parted(self, roots: Sequence[Part]) -> Draft:
         """Parts of lowest bound first, until the bound of all that is left is as good as the best plan."""
-        heap = [root for root in roots if root.value < IMPOSSIBLE / 2]
+        heap = [root for root in roots if root.value < root.pricing.impossible / 2]
         heapq.heapify(heap)
         while heap and not self.late and not self.close(heap[0].value):
             part = heapq.heappop(heap)
@@ -172,7 +172,7 @@ class _Search:
         """A part per level of the group that a better plan can have."""
         costs = part.bound.widths[group]
         for index in np.argsort(costs, kind="stable"):
-            if self.close(costs[index]) or costs[index] >= IMPOSSIBLE / 2:
+            if self.close(costs[index]) or costs[index] >= part.pricing.impossible / 2:
                 self.proved = min(self.proved, float(costs[index]))
                 continue
             open_ = {name: np.flatnonzero(each < self.value) for name, each in part.bound.widths.items()}
@@ -185,7 +185,7 @@ class _Search:
         while True:
             ceiling = part.value + window
             reached = self._attempt(part, ceiling)
-            if self.late or ceiling >= min(self.value, IMPOSSIBLE / 2) or self.close(reached):
+            if self.late or ceiling >= min(self.value, part.pricing.impossible / 2) or self.close(reached):
                 self.proved = min(self.proved, max(part.value, reached))
                 return
             window = _wider(part, window, self.value - part.value)
@@ -194,7 +194,7 @@ class _Search:
         """Solve what is open below the ceiling; a bound on all plans of the part."""
         cutoff, reached = self.cutoff, -np.inf
         for attempt in range(ATTEMPTS):
-            program = OpenProgram(part.pricing, self.goal, part.offset, min(ceiling, IMPOSSIBLE / 2))
+            program = OpenProgram(part.pricing, self.goal, part.offset, min(ceiling, part.pricing.impossible / 2))
             program.at_most(self._priced(attempt))
             solution, found = program.minimize(cutoff, seconds=self.seconds, gap=self.setting.gap / 2)
             if attempt == 0:

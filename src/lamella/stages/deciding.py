@@ -22,7 +22,17 @@ from ..digests import weights_digest
 from ..errors import BudgetError, MissingExtra
 from ..exporting import onnx_bytes
 from ..latencies import Timing, latency_fit, predictor, written
-from ..planning import PLANNERS, edited, front_csv, front_of, front_record, greedy_measurements, pareto, with_residue
+from ..planning import (
+    PLANNERS,
+    edited,
+    front_csv,
+    front_of,
+    front_record,
+    greedy_measurements,
+    pareto,
+    with_residue,
+    without_bits,
+)
 from ..planning import plan as make_plan
 from ..progress import Progress, silent
 from ..records import digest
@@ -130,9 +140,10 @@ def _keep_front(session: Session, front: Front) -> None:
 def taken(session: Session, path: Path, budget: Budget, progress: Progress = silent) -> Plan:
     """The plan that an edited text describes, and `plan.json`."""
     request = Request(budget=budget, planner="by hand", order="by hand")
-    handed = _handed(session, request, Measuring(), progress)
-    text = read_text(path, "lamella plan RUN --text")
-    made = edited(text, session.read("profile", Profile), budget, handed.get("latency"))
+    text, profile = read_text(path, "lamella plan RUN --text"), session.read("profile", Profile)
+    few = any(bits < 32 for bits in edited(text, profile).bits.values())
+    handed = _handed(session, request, Measuring(precision="int8" if few else "fp32"), progress)
+    made = edited(text, profile, budget, handed.get("latency"))
     keep(session, made, request)
     return made
 
@@ -166,9 +177,17 @@ def measured_by(
 def _timing(session: Session, request: Request, measuring: Measuring) -> Timing:
     """In integers where the plan will have bits: a file is in integers as a whole."""
     bits = request.bits is not None and request.bits < 32
-    chosen = request.bits is None and any(p.knob == "bits" for p in session.read("profile", Profile).points)
+    chosen = request.bits is None and request.planner in ("knapsack", "search") and _has_bits(session, request)
     precision = measuring.precision or ("int8" if bits or chosen else "fp32")
     return Timing(precision=precision, fits=measuring.fits, holds=measuring.holds, seed=session.info.seed)
+
+
+def _has_bits(session: Session, request: Request) -> bool:
+    """Whether bits are a choice: every layer that multiplies has a curve, or is given drops."""
+    profile = session.read("profile", Profile)
+    return bool(request.options.get("bit_drops")) or (
+        any(p.knob == "bits" for p in profile.points) and not without_bits(profile)
+    )
 
 
 def timed(session: Session, timing: Timing, progress: Progress = silent) -> LatencyFit:
@@ -214,7 +233,7 @@ def _weighed(session: Session, made: Plan, budget: Budget, again: Callable[[Budg
     limit = budget.limit("bytes", made.dense.bytes)
     if limit is None:
         return made
-    for _ in range(WEIGHINGS):
+    for number in range(1, WEIGHINGS + 1):
         try:
             file_bytes = _file_bytes(session, made)
         except MissingExtra as error:
@@ -222,10 +241,12 @@ def _weighed(session: Session, made: Plan, budget: Budget, again: Callable[[Budg
         known = f"its file weighs {file_bytes:,} bytes, predicted {made.predicted.bytes:,}, allowed {limit:,.0f}"
         if file_bytes <= limit:
             return replace(made, notes=(*made.notes, known))
-        tighter = with_residue(budget, made, file_bytes)
-        over = f"planned again: the file of the first plan weighed {file_bytes:,} bytes, and {limit:,.0f} are allowed"
-        made = again(tighter)
-        made = replace(made, notes=(*(n for n in made.notes if n != over), over))
+        if number < WEIGHINGS:
+            over = (
+                f"planned again: the file of plan {number} weighed {file_bytes:,} bytes, and {limit:,.0f} are allowed"
+            )
+            made = again(with_residue(budget, made, file_bytes))
+            made = replace(made, notes=(*made.notes, over))
     raise BudgetError(
         f"no plan's file keeps bytes <= {limit:,.0f}: after {WEIGHINGS} plans the file still weighs {file_bytes:,}.\n"
         f"  try:     Budget(bytes={file_bytes}), or a smaller round_to."

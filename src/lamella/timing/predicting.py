@@ -46,6 +46,11 @@ class LatencyPredictor:
         return layer.calls * max(0.0, float(_features(self.table, shape, self.block) @ self._coefficients))
 
     @property
+    def precision(self) -> str:
+        """Of the files whose milliseconds these are: fp32 or int8."""
+        return self.table.precision
+
+    @property
     def _coefficients(self) -> np.ndarray:
         return np.array([self.scale, self.per_layer, self.per_element])
 
