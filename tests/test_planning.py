@@ -147,9 +147,11 @@ def brute_force(profile, limits, max_drop=None):
     bits = {x.name: bit_rungs(profile, x.name, {}) for x in graph.layers if x.weight and x.positions}
     bits = {name: rungs for name, rungs in bits.items() if len(rungs) > 1}
     best = np.inf
-    for rungs in itertools.product(*widths.values(), *bits.values()):
-        if len({r.level < 32 for r in rungs[len(widths) :]}) > 1:
-            continue  # a file is in integers as a whole, or not at all
+    kinds = [
+        [r[1:] for r in bits.values()],
+        [r[:1] for r in bits.values()],
+    ]  # a file is in integers as a whole, or not at all
+    for rungs in itertools.chain(*(itertools.product(*widths.values(), *kind) for kind in kinds)):
         drop = sum(r.drop + r.doubt for r in rungs)
         if drop < best:
             levels = [r.level for r in rungs]
@@ -162,12 +164,12 @@ def brute_force(profile, limits, max_drop=None):
 
 
 def thinned(profile, widths, bits):
-    """Only so many widths per group, and bits for these layers."""
+    """Only so many widths per group, 8 or 2 bits for these layers, and 8 for the others."""
     kept = []
     for group in profile.graph.free:
         curve = profile.curve(group.name)
         kept += [curve[len(curve) * (i + 1) // (widths + 1)] for i in range(widths)]
-    kept += [p for p in profile.points if p.knob == "bits" and p.target in bits and p.level in (8, 2)]
+    kept += [p for p in profile.points if p.knob == "bits" and p.level in ((8, 2) if p.target in bits else (8,))]
     return Profile(graph=profile.graph, baseline=profile.baseline, points=tuple(kept))
 
 
