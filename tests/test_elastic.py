@@ -2,6 +2,7 @@
 
 import copy
 import threading
+import time
 from functools import cache
 
 import pytest
@@ -11,13 +12,14 @@ from torch import nn
 
 import lamella as lm
 from lamella.elasticity import ElasticModel, Teaching, elasticize, load_elastic, make_levels, nest, save_elastic
+from lamella.elasticity.building import _Trail
 from lamella.elasticity.recipes import RECIPES, train_stage
 from lamella.elasticity.sorting import permuted
 from lamella.errors import BudgetError, LamellaError, MismatchError, RecordError
 from lamella.records import save_record
 from lamella.schema import Budget, Family, Level
 from lamella.surgery import narrow
-from lamella.training import Batches, Recipe, Task
+from lamella.training import Batches, Recipe, Task, fit, modes_kept
 
 every_net = pytest.mark.parametrize("name", zoo.NAMES)
 
@@ -129,6 +131,25 @@ def test_growing_leaves_inner_levels_bit_for_bit(optimizer):
         before[stage.name] = now[stage.name]
 
 
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [("padded_by_buffers", "grow"), ("dense_concat", "grow"), ("grouped", "grow"), ("dense_concat", "sandwich")],
+)
+def test_trained_weights_reach_what_levels_had_to_copy(name, recipe, tmp_path):
+    torch.manual_seed(1)
+    model, _, graph = zoo.traced(name)
+    x, y = torch.randn(16, 3, 8, 8), torch.randint(0, 5, (16,))
+    batches = Batches(x, y, 8)
+    task = Task((x[:1],), train=batches, validation=batches, test=batches)
+    net = elasticize(model, {"core": 0.5}, task, recipe=recipe, tuning=Recipe(epochs=1, lr=0.1), graph=graph)
+    assert net.gathered_bytes("core") > 0
+    with torch.no_grad():
+        expected = net.extract("core", rounded=False)(x)
+    assert torch.equal(logits(net, task)["core"], expected)
+    save_elastic(tmp_path, net)
+    assert torch.equal(logits(load_elastic(tmp_path, lambda: zoo.BY_NAME[name].make()[0]), task)["core"], expected)
+
+
 def test_growing_with_gathered_channels_leaves_inner_levels_bit_for_bit():
     torch.manual_seed(1)
     model, inputs, graph = zoo.traced("dense_concat")
@@ -180,6 +201,41 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, recipe):
         assert torch.equal(a, b)
     with pytest.raises(MismatchError, match="belongs to another run: levels"):
         elasticize(model, (0.5,), task, **options)
+
+
+def test_a_training_killed_before_its_stage_is_kept_ends_the_same(tmp_path, monkeypatch):
+    torch.manual_seed(1)
+    model, inputs, graph = zoo.traced("dense_concat")
+    x, y = torch.randn(16, 3, 8, 8), torch.randint(0, 5, (16,))
+    batches = Batches(x, y, 8)
+    task = Task(inputs, train=batches, validation=batches, test=batches)
+    options = {"tuning": Recipe(epochs=1, lr=0.1), "graph": graph, "directory": tmp_path}
+    with monkeypatch.context() as patched:
+        patched.setattr(_Trail, "keep", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            elasticize(model, {"core": 0.5}, task, **options)
+    net = elasticize(model, {"core": 0.5}, task, **options)
+    with torch.no_grad():
+        assert torch.equal(logits(net, task)["core"], net.extract("core", rounded=False)(x))
+
+
+def stopped(*arguments):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_weights_that_come_through_a_parent_reach_every_level(assign):
+    fresh = lambda: nested.__wrapped__("dense_concat")
+    net, _, inputs, _ = fresh()
+    other, *_ = fresh()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.1)
+    other.refresh()
+    nn.Sequential(net).load_state_dict(nn.Sequential(other).state_dict(), assign=assign)
+    for name in net.family.names:
+        equal(zoo.outputs(net.view(name), inputs), zoo.outputs(other.view(name), inputs))
+        equal(zoo.outputs(net.view(name), inputs), zoo.outputs(narrowed_with_own(net, name), inputs))
 
 
 def test_the_dense_network_teaches_every_level_and_is_left_as_it_was():
@@ -277,6 +333,15 @@ def test_an_ordinary_module(tmp_path):
     assert torch.equal(net.view("core")(x), net.extract("core")(x))
 
 
+def test_one_level_is_trained_scored_and_trained_on():
+    model, graph, task = problem()
+    net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
+    net.set_active_subnet("core")
+    before = logits(net, task)["core"]
+    fit(net, task, Recipe(epochs=3, lr=0.01, patience=3))
+    assert not torch.equal(logits(net, task)["core"], before)
+
+
 def test_training_by_hand_is_seen_by_gathered_levels():
     torch.manual_seed(0)
     net, _, inputs, _ = nested.__wrapped__("dense_concat")
@@ -338,6 +403,44 @@ def test_switching_allocates_nothing():
     tracemalloc.stop()
     assert grown < 2000
     assert all([p.data_ptr() for p in net.view(name).parameters()] == pointers[name] for name in views)
+
+
+def slow_train(self, mode=True):
+    """As torch's, with time for another thread between a module's own flag and those of its parts."""
+    self.training = mode
+    for child in self.children():
+        time.sleep(2e-3)
+        child.train(mode)
+    return self
+
+
+@pytest.mark.parametrize("how", ["loaded", "restored"])
+def test_threads_that_ask_first_together_all_see_evaluation_mode(how, tmp_path, monkeypatch):
+    model, graph, task = problem()
+    net = elasticize(model, {"core": 0.5}, task, recipe="none", graph=graph)
+    save_elastic(tmp_path, net)
+    x, expected, answers = task.train.inputs, logits(net, task)["core"], []
+    monkeypatch.setattr(nn.Module, "train", slow_train)
+    net = load_elastic(tmp_path, lambda: make_residual().train())
+    if how == "restored":  # flag by flag, as evaluate() and fit() leave a network behind
+        with modes_kept(net):
+            net.train().view("core")
+    net.set_active_subnet("core")
+    statistics, together = net.own[0].statistics.clone(), threading.Barrier(3)
+
+    def ask(turn):
+        together.wait()
+        time.sleep(turn * 3e-3)
+        with torch.no_grad():
+            answers.append(net(x))
+
+    threads = [threading.Thread(target=ask, args=(turn,)) for turn in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [torch.equal(answer, expected) for answer in answers] == [True] * 3
+    assert torch.equal(net.own[0].statistics, statistics)
 
 
 # ---- files

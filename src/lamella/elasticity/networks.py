@@ -10,9 +10,11 @@ weights are slices of the same memory, beside an `Own` of batch-norm numbers (st
 network's: Yu et al. 2019). Switching chooses which view `forward` runs, so a call in progress in another thread finishes as
 the level it began as.
 
-In training mode, gradients flow through the active level into the shared weights. In evaluation mode the views run.
+In training mode, gradients flow through the active level into the shared weights. In evaluation mode the views run; what they had
+to copy (`gathered_bytes`) is copied again once the weights have changed, which `refresh` says where training by `forward` does not.
 """
 
+import threading
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -32,6 +34,7 @@ from .cutting import Cut, cuts_of, kept_slots, part_labels, places_in_parts
 from .owning import Own
 
 COUNTER = "num_batches_tracked"
+PREPARING = threading.RLock()  # of the module, so that networks can be copied and pickled; it is held for milliseconds
 
 
 class ElasticModel(nn.Module):
@@ -47,7 +50,9 @@ class ElasticModel(nn.Module):
         self.own = nn.ModuleList(self._owned(level) for level in family.levels[:-1])
         self._views = {level.name: self._framed(level) for level in family.levels[:-1]}  # a dict: not submodules
         self._active = family.levels[-1].name
-        self._unbound = self._trained = False
+        self.training = self._mode = net.training  # `_mode` is that of the views
+        self._bound = self._changed = False
+        self.register_load_state_dict_post_hook(_moved)  # also where a parent is loaded, which calls no override
         self._bind()
 
     # -- levels
@@ -76,26 +81,21 @@ class ElasticModel(nn.Module):
     def view(self, name: str) -> nn.Module:
         """The level as a module whose weights are views of the shared ones. It lives, and changes, with this network."""
         self._check(name)
-        if self._trained:
-            self._bind()
-        return self._module(name)
+        self._prepare(anew=self._changed)
+        return self._views.get(name, self.net)
 
-    def _module(self, name: str) -> nn.Module:
-        if self._unbound:
-            self._bind()
-        module = self._views.get(name, self.net)
-        if module.training != self.training:
-            module.train(self.training)
-        return module
+    def refresh(self) -> None:
+        """The shared weights have changed in place: what the views copied of them is copied again at the next call."""
+        self._changed = True
 
     def run(self, name: str, *inputs: Any, **named: Any) -> Any:
         """The level's outputs, with gradients to the shared weights and to its own."""
         self._check(name)
-        module = self._module(name)
-        self._trained = True  # gathered copies will be old after the next step
-        if module is self.net:
+        self._prepare()
+        self.refresh()  # an optimizer's step may follow
+        if name not in self._views:
             return self.net(*inputs, **named)
-        return functional_call(module, self.tensors(name), inputs, named)
+        return functional_call(self._views[name], self.tensors(name), inputs, named)
 
     def extract(self, name: str, *, rounded: bool = True) -> nn.Module:
         """The level as a plain module with weights of its own, in evaluation mode.
@@ -189,14 +189,29 @@ class ElasticModel(nn.Module):
             module.get_submodule(layer).register_forward_pre_hook(InputGrid(*bounds))
         return module.train(self.net.training)
 
+    def _prepare(self, *, anew: bool = False) -> None:
+        """Let the views hold the weights where they lie now (`anew`: as they are now), and be in this network's mode.
+
+        One thread does it, and the others wait: a flag is set only when all that it says is done.
+        """
+        if self._bound and self._mode == self.training and not anew:
+            return
+        with PREPARING:
+            if not self._bound or (anew and self._changed):
+                self._bind()
+            if self._mode != self.training:
+                for module in self._views.values():
+                    module.train(self.training)
+                self._mode = self.training
+
     def _bind(self) -> None:
         """Let the views hold slices of the weights as they are now."""
         self._aliases = _aliases(self.net)
-        for name, module in self._views.items():
-            with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():  # tensors of inference mode could never be trained again
+            for name, module in self._views.items():
                 self._bind_parameters(module, self.tensors(name), self._setting(name).bits)
                 self._bind_buffers(module, name)
-        self._unbound = self._trained = False
+        self._bound, self._changed = True, False
 
     def _bind_parameters(self, module: nn.Module, tensors: Mapping[str, Tensor], bits: Mapping[str, int]) -> None:
         made: dict[str, nn.Parameter] = {}
@@ -227,19 +242,24 @@ class ElasticModel(nn.Module):
 
     # -- an ordinary module
 
+    def train(self, mode: bool = True) -> "ElasticModel":
+        super().train(mode)
+        self._prepare(anew=not mode and self._changed)  # before threads ask
+        return self
+
     def _apply(self, fn: Any, recurse: bool = True) -> "ElasticModel":
         moved: ElasticModel = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._unbound = True
+        _moved(self)
         return moved
-
-    def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
-        found = super().load_state_dict(*arguments, **named)
-        self._unbound = True
-        return found
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._unbound = True  # copied views are slices of nothing yet
+        _moved(self)
+
+
+def _moved(net: ElasticModel, _keys: Any = None) -> None:
+    """The weights lie elsewhere now: the views are slices of nothing yet."""
+    net._bound = False
 
 
 def own_names(net: nn.Module, modules: Iterable[str]) -> tuple[str, ...]:

@@ -87,6 +87,7 @@ def train_stage(
     trained = module.module if isinstance(module, Taught) else module
     if isinstance(trained, Growing):
         trained.put_back()
+    net.refresh()
     net.eval()
 
 
