@@ -19,7 +19,7 @@ from lamella.errors import BudgetError, LamellaError, MismatchError, RecordError
 from lamella.records import save_record
 from lamella.schema import Budget, Family, Level
 from lamella.surgery import narrow
-from lamella.training import Batches, Recipe, Task, fit, modes_kept
+from lamella.training import Batches, Recipe, Task, distance, fit, modes_kept, smoothed
 
 every_net = pytest.mark.parametrize("name", zoo.NAMES)
 
@@ -441,6 +441,123 @@ def test_threads_that_ask_first_together_all_see_evaluation_mode(how, tmp_path, 
         thread.join()
     assert [torch.equal(answer, expected) for answer in answers] == [True] * 3
     assert torch.equal(net.own[0].statistics, statistics)
+
+
+# ---- other tasks and options
+
+
+def test_levels_of_a_segmentation_teach_each_other():
+    torch.manual_seed(0)
+    model, inputs = nn.Sequential(zoo.cbr(3, 8), zoo.cbr(8, 8), nn.Conv2d(8, 4, 1)).eval(), (torch.randn(2, 3, 6, 6),)
+    x, y = torch.randn(8, 3, 6, 6), torch.randint(0, 4, (8, 6, 6))
+    batches = Batches(x, y, 4)
+    right = lambda outputs, targets: (outputs.argmax(1) == targets).double().mean((1, 2))
+    task = Task(inputs, train=batches, validation=batches, test=batches, score=right)
+    graph = lm.trace(model, inputs, round_to=1)
+    net = nest(model, graph, make_levels(graph, (0.5,)), inputs)
+    before = logits(net, task)
+    net = elasticize(model, (0.5,), task, tuning=Recipe(epochs=2, lr=0.05), graph=graph)
+    assert not torch.equal(logits(net, task)["core"], before["core"])
+    a, b = torch.randn(2, 5, 4, 3, 3)
+    flat = [t.movedim(1, -1).reshape(-1, 4) for t in (a, b)]
+    torch.testing.assert_close(distance(a, b, 2.0), distance(*flat, 2.0))
+
+
+@pytest.mark.parametrize("teaching", [Teaching(), Teaching(teacher="dense")])
+def test_patience_scores_all_levels_and_keeps_the_best_epoch(teaching):
+    model, graph, task = problem()
+    seen = []
+
+    def scored(outputs, targets):  # the first epoch is the best
+        seen.append(len(outputs))
+        return torch.full((len(outputs),), -float(len(seen)))
+
+    fussy = Task(task.example_inputs, train=task.train, validation=task.train, test=task.train, score=scored)
+    options = {"teaching": teaching, "graph": graph}
+    patient = elasticize(
+        model, (0.5, 0.25), fussy, tuning=Recipe(epochs=3, lr=0.05, patience=1, schedule="constant"), **options
+    )
+    assert len(seen) == (2 + 1) * 3 * 3  # two epochs and the result, three levels, three batches
+    once = elasticize(model, (0.5, 0.25), task, tuning=Recipe(epochs=1, lr=0.05, schedule="constant"), **options)
+    for name, expected in logits(once, task).items():
+        assert torch.equal(logits(patient, task)[name], expected)
+
+
+def test_smoothed_labels_are_those_of_the_tasks_own_share():
+    model, graph, task = problem()
+    levels, seen = make_levels(graph, (0.5,)), {}
+    for smoothing in (0.0, 0.2):
+        tuning = Recipe(epochs=1, lr=0.05, label_smoothing=smoothing)
+        seen[smoothing] = logits(elasticize(model, levels[:-1], task, tuning=tuning, graph=graph), task)["core"]
+    assert not torch.equal(seen[0.0], seen[0.2])
+    smooth = smoothed(task.loss, 0.2)
+    a, b = torch.randn(2, 6, 5)
+    assert torch.equal(Teaching().loss(smooth, a, b, task.train.targets[:6]), distance(a, b, 1.0))
+
+
+def test_a_module_that_holds_others_is_owned_with_all_of_them():
+    model, graph, task = problem()
+    levels = make_levels(graph, (0.5,))
+    whole = nest(model, graph, levels, task.example_inputs, own=("out",))
+    leaf = nest(model, graph, levels, task.example_inputs, own=("out.2",))
+    assert whole.own[0].places == leaf.own[0].places
+    assert whole.is_own("out.2.weight")
+
+
+def test_frozen_norms_stay_frozen_in_every_level(tmp_path):
+    model, graph, task = problem()
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.requires_grad_(False)
+    wide = Level(name="wide", widths={"stem.0": 6})  # other groups are as wide as before
+    reference = nest(model, graph, make_levels(graph, [wide]), task.example_inputs)
+    options = {"tuning": Recipe(epochs=2, lr=0.1), "graph": graph}
+    net = elasticize(model, [wide], task, **options)
+    frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+    trained, before = (dict(each.extract("wide").named_parameters()) for each in (net, reference))
+    assert frozen
+    assert {n for n in trained if torch.equal(trained[n], before[n])} == frozen
+    save_elastic(tmp_path, net)
+    assert torch.equal(logits(load_elastic(tmp_path, make_residual), task)["wide"], logits(net, task)["wide"])
+    model.stem[0].weight.requires_grad_(False)
+    next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d)).requires_grad_(True)
+    net = elasticize(model, [wide], task, **options)
+    norms = frozen - {n for n, p in model.named_parameters() if p.requires_grad}
+    trained = dict(net.extract("wide").named_parameters())
+    assert all(torch.equal(trained[n], before[n]) for n in norms)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"recipe": "grow", "teaching": Teaching(labels=0.3)}, "nobody teaches but teacher='dense'"),
+        ({"recipe": "grow", "teaching": Teaching(teacher="dense", at_random=1)}, "draws none at random"),
+        ({"recipe": "none", "teaching": Teaching(teacher="dense")}, "'none': trains nothing, so that nobody teaches"),
+        ({"recipe": "none", "tuning": Recipe(epochs=9)}, "'none': trains nothing, so that epochs"),
+        (
+            {"tuning": Recipe(epochs=1, distil=0.5)},
+            r"Pass teaching=Teaching\(teacher='dense', labels=0.5, temperature=4\)",
+        ),
+        ({"tuning": Recipe(epochs=1, devices=2), "teaching": Teaching(at_random=0)}, r"Pass Teaching\(at_random=1\)"),
+        ({"own": ("out.1",)}, "own: 'out.1' holds no weights"),
+    ],
+)
+def test_what_would_be_passed_over_or_cannot_work_is_refused_before_training(options, words):
+    model, graph, task = problem()
+    with pytest.raises(LamellaError, match=words):
+        elasticize(model, (0.5, 0.25), task, graph=graph, **options)
+
+
+def test_a_temperature_belongs_to_cross_entropy():
+    model, graph, task = problem()
+    other = Task(
+        task.example_inputs, train=task.train, validation=task.train, test=task.train, loss=lambda o, t: o.sum()
+    )
+    with pytest.raises(LamellaError, match="softened where the loss is cross entropy"):
+        elasticize(model, (0.5,), other, graph=graph, teaching=Teaching(temperature=2.0))
+    with pytest.raises(LamellaError, match=r"label_smoothing=0\.1 belongs to the default loss"):
+        elasticize(model, (0.5,), other, graph=graph, tuning=Recipe(epochs=1, label_smoothing=0.1))
 
 
 # ---- files

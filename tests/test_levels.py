@@ -8,7 +8,7 @@ import zoo
 import lamella as lm
 from lamella.elasticity import make_levels
 from lamella.errors import BudgetError, LamellaError
-from lamella.schema import Budget
+from lamella.schema import Budget, Plan, Step
 from lamella.stages import levels as stage
 from lamella.stages import slower
 from lamella.timing import Latency
@@ -62,6 +62,18 @@ def test_where_nothing_was_asked_for_other_steps_are_taken(session):
     assert "widths are in steps of --round-to" in draft.notes[0]
     assert {width % 4 for level in draft.levels for width in level.widths.values()} == {0}
     assert len(draft.levels) > 2
+
+
+def test_a_plan_keeps_its_widths_and_a_note_says_where_they_are_not_in_whole_steps(session):
+    graph = session.graph()
+    steps, price = (Step(widths={"stem.0": 23}),), lm.cost(graph)
+    plan = Plan(structure=graph.structure, planner="uniform", steps=steps, predicted=price, dense=price)
+    draft = stage.drafted(session, {"planned": plan}, round_to="8", allow_slower=True)
+    assert draft.levels[0].widths == plan.widths
+    assert (
+        "level 'planned' keeps the widths of its plan: 1 are not in steps of --round-to, 'stem.0' with 23"
+        in draft.notes[0]
+    )
 
 
 def test_the_same_levels_come_back_when_asked_again(session, monkeypatch):

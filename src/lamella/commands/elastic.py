@@ -32,7 +32,7 @@ def elasticize(
         str | None,
         typer.Option(
             help="Widths in whole steps: a number, aligned (what CPU runtimes like), or measured (on this machine) [default: as "
-            "the run was traced]."
+            "the run was traced]. A plan keeps its widths."
         ),
     ] = None,
     allow_slower: Annotated[
@@ -63,19 +63,21 @@ def elasticize(
     from ..sessions import named_values, options_of, resume
     from ..stages.elastic import elasticized
     from ..stages.levels import drafted, settings_of
+    from ..stages.verbs import tuning_task
     from ..training import Recipe
 
     with working(run, quiet) as progress:
         session = resume(run)
         levels = settings_of(named_values(level, "--level")) if level else None
         options = options_of(Teaching, teach or (), "--teach")
-        check_request(session.dense(), recipe, own or ())
+        tuning, task = Recipe(epochs=epochs, lr=lr), tuning_task(session.task, tuning_samples)
+        check_request(session.dense(), task, (recipe, tuning, options), own or ())
         draft = drafted(session, levels, round_to=round_to, allow_slower=allow_slower, progress=progress)
         family: Family = elasticized(
             session,
             draft,
             recipe,
-            Recipe(epochs=epochs, lr=lr),
+            tuning,
             teaching=options,
             own=tuple(own or ()),
             tuning_samples=tuning_samples,

@@ -10,12 +10,13 @@
 the views, `recipes` trains them, `teaching` says who teaches; `lamella.serving` chooses a level while requests run.
 """
 
-from .building import check_request, elasticize, nest
+from .building import elasticize, nest
 from .keeping import load_elastic, save_elastic
 from .levels import FULL, ROUNDS, Settings, make_levels, widths_at
 from .networks import ElasticModel
 from .publishing import publish
 from .recipes import RECIPES
+from .requests import check_request
 from .teaching import IN_PLACE, Teaching
 
 __all__ = [

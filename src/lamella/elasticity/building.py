@@ -15,7 +15,7 @@ from torch import nn
 
 from ..coarsening import observe_ranges
 from ..digests import data_digest, weights_digest
-from ..errors import LamellaError, unknown_name, with_context
+from ..errors import with_context
 from ..importance import importance
 from ..progress import Progress, silent
 from ..records import digest
@@ -23,18 +23,15 @@ from ..runs import Journal
 from ..schema import Family, Graph, Level
 from ..storage import load_tensors, save_tensors
 from ..tracing import trace
-from ..training import Recipe, Task, device_of, mixed, seeded
+from ..training import Recipe, Task, device_of, mixed, seeded, smoothed
 from ..walking import measured, training_data
 from .cutting import part_labels, places_in_parts
 from .levels import Settings, make_levels
-from .networks import ElasticModel, own_names
+from .networks import ElasticModel
 from .recipes import RECIPES, Stage, recalibrate, train_stage
+from .requests import TUNING, How, check_devices, check_request
 from .sorting import sort
 from .teaching import IN_PLACE, Teaching
-
-TUNING = Recipe(epochs=3, lr=0.02)
-
-How = tuple[str, Recipe, Teaching]  # the name of a recipe, how to train, who teaches
 
 
 def elasticize(
@@ -58,29 +55,24 @@ def elasticize(
     level), and `teaching` who teaches. `own`: modules of which every level has its own copy, beside batch norms. RecordError for
     levels that do not nest, or are equal.
     """
-    check_request(model, recipe, own)
+    check_request(model, task, (recipe, tuning, teaching), own)
     graph = graph or trace(model, task.example_inputs)
     with with_context("elasticize"):
-        net = nest(model, graph, make_levels(graph, levels), task.example_inputs, own=own)
+        made = make_levels(graph, levels)
+        check_devices(len(made) - 2, recipe, tuning, teaching)
+        net = nest(model, graph, made, task.example_inputs, own=own)
         recalibrate(net, task, seed)
-        stages = RECIPES[recipe](net, task, teaching)
+        stages = RECIPES[recipe](net, replace(task, loss=smoothed(task.loss, tuning.label_smoothing)), teaching)
         trail = _Trail(Path(directory), net, (recipe, tuning, teaching), task, seed) if directory else None
         _train(net, stages, task, tuning, seed, trail, progress)
         net = _with_ranges(net, task, seed)
-    made = tuple(
+    measured_levels = tuple(
         replace(level, validation=measured(net.view(level.name), task), gathered=net.gathered_bytes(level.name))
         for level in net.levels
     )
     epochs = tuning.epochs * len(stages)
-    net.family = replace(net.family, levels=made, recipe=recipe, epochs=epochs, seed=seed, notes=task.notes)
+    net.family = replace(net.family, levels=measured_levels, recipe=recipe, epochs=epochs, seed=seed, notes=task.notes)
     return net
-
-
-def check_request(model: nn.Module, recipe: str, own: Sequence[str]) -> None:
-    """LamellaError for a recipe that is unknown, or an `own` module that the model has not: known before anything is measured."""
-    if recipe not in RECIPES:
-        raise LamellaError(unknown_name("recipe", recipe, RECIPES))
-    own_names(getattr(model, "_orig_mod", model), own)  # beneath torch.compile's wrapper
 
 
 def nest(
@@ -121,7 +113,7 @@ def _train(
     trail: "_Trail | None",
     progress: Progress,
 ) -> None:
-    total = len(stages) * tuning.epochs
+    total, plain = len(stages) * tuning.epochs, replace(tuning, label_smoothing=0.0)  # the stages' losses are smoothed
     progress("elasticize", 0, total)
     for number, stage in enumerate(stages):
         if trail and trail.restored(stage.name, net, last=number + 1 == trail.finished):
@@ -132,7 +124,7 @@ def _train(
             "elasticize", past + epoch, total, f"{name}: loss {loss:.3f}"
         )
         with with_context(f"stage {stage.name!r}"):
-            train_stage(net, stage, task, tuning, mixed(seed, number), checkpoint, note)
+            train_stage(net, stage, task, plain, mixed(seed, number), checkpoint, note)
         if trail:
             trail.keep(stage.name, net)
     progress("elasticize", total, total)

@@ -15,7 +15,7 @@ to copy (`gathered_bytes`) is copied again once the weights have changed, which 
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..coarsening import InputGrid
 from ..errors import LamellaError, unknown_name
@@ -31,9 +30,8 @@ from ..grids import output_axis, rounded_weight
 from ..schema import Family, Graph, Level, check_levels
 from ..surgery import copied, cut
 from .cutting import Cut, cuts_of, kept_slots, part_labels, places_in_parts
-from .owning import Own
+from .owning import COUNTER, Own, aliases_of, own_names
 
-COUNTER = "num_batches_tracked"
 PREPARING = threading.RLock()  # of the module, so that networks can be copied and pickled; it is held for milliseconds
 
 
@@ -52,7 +50,8 @@ class ElasticModel(nn.Module):
         self._active = family.levels[-1].name
         self.training = self._mode = net.training  # `_mode` is that of the views
         self._bound = self._changed = False
-        self.register_load_state_dict_post_hook(_moved)  # also where a parent is loaded, which calls no override
+        # A hook, as a parent that is loaded calls no override.
+        self.register_load_state_dict_post_hook(_moved)  # type: ignore[no-untyped-call]
         self._bind()
 
     # -- levels
@@ -178,7 +177,9 @@ class ElasticModel(nn.Module):
         """The level's own numbers, as they are in the largest level."""
         tensors = dict(self.net.named_parameters()) | dict(self.net.named_buffers())
         cuts = self._cuts[level.name]
-        return Own({n: cuts[n].take(tensors[n]) if n in cuts else tensors[n] for n in self._own_names})
+        taken = {n: cuts[n].take(tensors[n]) if n in cuts else tensors[n] for n in self._own_names}
+        parameters = {n: p.requires_grad for n, p in self.net.named_parameters()}
+        return Own(taken, {n: parameters[n] for n in taken if n in parameters})
 
     def _framed(self, level: Level) -> nn.Module:
         """A narrowed module without weights: they are put in by `_bind`."""
@@ -206,7 +207,7 @@ class ElasticModel(nn.Module):
 
     def _bind(self) -> None:
         """Let the views hold slices of the weights as they are now."""
-        self._aliases = _aliases(self.net)
+        self._aliases = aliases_of(self.net)
         with torch.inference_mode(False), torch.no_grad():  # tensors of inference mode could never be trained again
             for name, module in self._views.items():
                 self._bind_parameters(module, self.tensors(name), self._setting(name).bits)
@@ -260,29 +261,6 @@ class ElasticModel(nn.Module):
 def _moved(net: ElasticModel, _keys: Any = None) -> None:
     """The weights lie elsewhere now: the views are slices of nothing yet."""
     net._bound = False
-
-
-def own_names(net: nn.Module, modules: Iterable[str]) -> tuple[str, ...]:
-    """The tensors of which each level has its own: those of batch norms, and of these modules."""
-    names = []
-    for path, module in net.named_modules():
-        if isinstance(module, _BatchNorm) or path in modules:
-            tensors = (*module.named_parameters(path, recurse=False), *module.named_buffers(path, recurse=False))
-            names += [name for name, _ in tensors if not name.endswith(COUNTER)]
-    unknown = set(modules) - {path for path, _ in net.named_modules()}
-    if unknown:
-        raise LamellaError(f"own: {sorted(unknown)[0]!r} is no module of this {type(net).__name__}.")
-    return tuple(names)
-
-
-def _aliases(net: nn.Module) -> dict[str, str]:
-    """The first name of every tied parameter and buffer that has several."""
-    first: dict[int, str] = {}
-    found = {}
-    for name, tensor in (*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)):
-        if first.setdefault(id(tensor), name) != name:
-            found[name] = first[id(tensor)]
-    return found
 
 
 def _check_largest(level: Level, graph: Graph) -> None:

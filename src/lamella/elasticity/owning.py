@@ -3,27 +3,38 @@
 A level of ResNet-20 owns 84 small tensors. As tensors of their own their names would take more of a file than their numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..errors import LamellaError
+
+COUNTER = "num_batches_tracked"
 
 
 class Own(nn.Module):
-    """The tensors of a level that are not shared, by name. `places[name]`: which store, the start in it, the shape."""
+    """The tensors of a level that are not shared, by name. `places[name]`: which store, the start in it, the shape.
+
+    `trained`: of the parameters among them, whether each is trained. What is frozen lies among the others, so that a file looks
+    the same whoever reads it, and gets no gradient.
+    """
 
     statistics: Tensor
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], trained: Mapping[str, bool]) -> None:
         super().__init__()
         self.places: dict[str, tuple[str, int, torch.Size]] = {}
-        trained = {n: t for n, t in tensors.items() if isinstance(t, nn.Parameter) or t.requires_grad}
-        vectors = {n: t for n, t in trained.items() if t.dim() <= 1}
-        matrices = {n: t for n, t in trained.items() if t.dim() > 1}
+        self.frozen = frozenset(n for n, each in trained.items() if not each)
+        vectors = {n: t for n, t in tensors.items() if n in trained and t.dim() <= 1}
+        matrices = {n: t for n, t in tensors.items() if n in trained and t.dim() > 1}
         rest = {n: t for n, t in tensors.items() if n not in trained}
-        self.vectors = nn.Parameter(self._packed("vectors", vectors))
+        self.vectors = nn.Parameter(self._packed("vectors", vectors), requires_grad=bool(vectors.keys() - self.frozen))
         self.register_buffer("statistics", self._packed("statistics", rest))
-        self.matrices = nn.ParameterList(nn.Parameter(t.detach().clone()) for t in matrices.values())
+        self.matrices = nn.ParameterList(
+            nn.Parameter(t.detach().clone(), requires_grad=trained[n]) for n, t in matrices.items()
+        )
         self.places |= {n: ("matrices", i, t.shape) for i, (n, t) in enumerate(matrices.items())}
 
     def _packed(self, store: str, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -41,4 +52,36 @@ class Own(nn.Module):
             matrix: Tensor = self.matrices[start]
             return matrix
         packed: Tensor = getattr(self, store)
+        packed = packed.detach() if name in self.frozen else packed
         return packed[start : start + shape.numel()].view(shape)
+
+
+def own_names(net: nn.Module, modules: Iterable[str]) -> tuple[str, ...]:
+    """The tensors of which each level has its own: those of batch norms, and of these modules with all that is in them."""
+    first, asked = aliases_of(net), tuple(modules)
+    names: dict[str, None] = {}
+    for path, module in net.named_modules():
+        if isinstance(module, _BatchNorm) or any(f"{path}.".startswith(f"{each}.") for each in asked):
+            tensors = (*module.named_parameters(path, recurse=False), *module.named_buffers(path, recurse=False))
+            names |= {first.get(n, n): None for n, _ in tensors if not n.endswith(COUNTER)}
+    for each in asked:
+        _check_weights(net, each)
+    return tuple(names)
+
+
+def _check_weights(net: nn.Module, path: str) -> None:
+    """LamellaError for a module that is not there, or holds nothing that a level could have of its own."""
+    module = dict(net.named_modules()).get(path)
+    if module is None or not [*module.parameters(), *module.buffers()]:
+        what = f"is no module of this {type(net).__name__}" if module is None else "holds no weights"
+        raise LamellaError(f"own: {path!r} {what}. Name a module with weights, such as the classifier.")
+
+
+def aliases_of(net: nn.Module) -> dict[str, str]:
+    """The first name of every tied parameter and buffer that has several."""
+    first: dict[int, str] = {}
+    found = {}
+    for name, tensor in (*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)):
+        if first.setdefault(id(tensor), name) != name:
+            found[name] = first[id(tensor)]
+    return found

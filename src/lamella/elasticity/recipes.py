@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..training import Loss, Recipe, Task, device_of, fit, mixed, recalibrate_bn, seeded
+from ..training import Loss, PerSample, Recipe, Task, device_of, fit, mixed, recalibrate_bn, seeded
 from .growing import Growing
 from .networks import ElasticModel
 from .teaching import Taught, Teaching, all_by_dense, in_place, one_by_dense
@@ -34,6 +34,7 @@ class Stage:
     name: str
     make: Callable[[], nn.Module]
     loss: Loss
+    score: PerSample
 
 
 def none(net: ElasticModel, task: Task, teaching: Teaching) -> list[Stage]:
@@ -43,7 +44,12 @@ def none(net: ElasticModel, task: Task, teaching: Teaching) -> list[Stage]:
 
 def sandwich(net: ElasticModel, task: Task, teaching: Teaching) -> list[Stage]:
     """All levels at once; the largest, or the dense network, teaches."""
-    stage = Stage("sandwich", partial(Sandwich, net, teaching.at_random), partial(in_place, teaching, task.loss))
+    stage = Stage(
+        "sandwich",
+        partial(Sandwich, net, teaching.at_random),
+        partial(in_place, teaching, task.loss),
+        partial(_mean_score, task.score),
+    )
     return (
         [stage] if teaching.teacher == "largest" else _taught(net, [stage], partial(all_by_dense, teaching, task.loss))
     )
@@ -56,7 +62,7 @@ def grow(net: ElasticModel, task: Task, teaching: Teaching) -> list[Stage]:
     """
     inner = (None, *net.family.names)
     stages = [
-        Stage(name, partial(Growing, net, name, before), task.loss)
+        Stage(name, partial(Growing, net, name, before), task.loss, task.score)
         for name, before in zip(net.family.names, inner, strict=False)
     ]
     return stages if teaching.teacher == "largest" else _taught(net, stages, partial(one_by_dense, teaching, task.loss))
@@ -83,7 +89,14 @@ def train_stage(
     """Train one stage in place; a checkpoint after every epoch."""
     module = stage.make()
     if any(p.requires_grad for p in module.parameters()):
-        fit(module, replace(task, loss=stage.loss), recipe, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch)
+        fit(
+            module,
+            replace(task, loss=stage.loss, score=stage.score),
+            recipe,
+            seed=seed,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+        )
     trained = module.module if isinstance(module, Taught) else module
     if isinstance(trained, Growing):
         trained.put_back()
@@ -103,7 +116,10 @@ def recalibrate(net: ElasticModel, task: Task, seed: int) -> None:
 
 
 class Sandwich(nn.Module):
-    """The outputs of the largest level, the smallest, and others drawn at random: what a step learns from."""
+    """The outputs of the largest level, the smallest, and others drawn at random: what a step learns from.
+
+    In evaluation mode the outputs of all levels.
+    """
 
     def __init__(self, net: ElasticModel, at_random: int) -> None:
         super().__init__()
@@ -114,5 +130,12 @@ class Sandwich(nn.Module):
 
     def _drawn(self) -> list[str]:
         smallest, *middle, largest = self.net.family.names
+        if not self.training:
+            return list(self.net.family.names)
         chosen = torch.randperm(len(middle))[: self.at_random].tolist()
         return [largest, smallest, *(middle[i] for i in sorted(chosen))]
+
+
+def _mean_score(score: PerSample, outputs: Sequence[Any], targets: Any) -> Tensor:
+    """Every sample's score, (N,), the mean over the levels."""
+    return torch.stack([score(each, targets).double() for each in outputs]).mean(0)

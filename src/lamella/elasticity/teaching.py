@@ -14,12 +14,12 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import mse_loss
 from torch.utils._pytree import tree_leaves
 
 from ..errors import unknown_name
 from ..records import check
-from ..training import Loss, distance
+from ..training import Loss, compares_logits, distance
 
 Teacher = Literal["largest", "dense"]
 
@@ -55,13 +55,15 @@ IN_PLACE = Teaching()
 
 
 class Taught(nn.Module):
-    """A module's outputs beside the dense network's answers to the same inputs."""
+    """A module's outputs, while it trains beside the dense network's answers to the same inputs."""
 
     def __init__(self, module: nn.Module, teacher: nn.Module) -> None:
         super().__init__()
         self.module, self._teacher = module, (teacher.eval(),)  # in a tuple: not a submodule, whose mode would change
 
-    def forward(self, *inputs: Any) -> tuple[Any, Any]:
+    def forward(self, *inputs: Any) -> Any:
+        if not self.training:
+            return self.module(*inputs)
         (teacher,) = self._teacher
         with torch.no_grad():
             answers = teacher(*inputs)
@@ -88,7 +90,7 @@ def one_by_dense(teaching: Teaching, task: Loss, outputs: tuple[Any, Any], targe
 
 def apart(loss: Loss, pupil: Any, teacher: Any, temperature: float = 1.0) -> Tensor:
     """How far a pupil's answers are: softened `distance` where the task is classification, mean squared difference elsewhere."""
-    if loss is cross_entropy:
+    if compares_logits(loss):
         return distance(pupil, teacher.detach(), temperature)
     pairs = zip(tree_leaves(pupil), tree_leaves(teacher), strict=True)
     return _sum([mse_loss(p, t.detach()) for p, t in pairs if p.is_floating_point()])

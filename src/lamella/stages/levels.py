@@ -85,10 +85,25 @@ def drafted(
         slower = slower_levels(session, levels, progress)
     if slower and not allow_slower:
         raise LamellaError(refusal(slower))
-    notes += (*other, *(each.text for each in slower))
+    notes += (*other, *_between_steps(stepped(graph, round_to), settings), *(each.text for each in slower))
     draft = Family(structure=graph.structure, recipe="none", levels=levels, order={}, notes=notes)
     save_record(path, draft)
     return draft
+
+
+def _between_steps(graph: Graph, settings: Settings | None) -> tuple[str, ...]:
+    """A note for every plan whose widths are not in the graph's steps: a plan says its widths itself."""
+    plans = {name: x for name, x in settings.items() if isinstance(x, Plan)} if isinstance(settings, Mapping) else {}
+    notes = []
+    for name, plan in plans.items():
+        odd = {g: w for g, w in plan.widths.items() if w < graph.group_of[g].width and w % graph.group_of[g].round_to}
+        if odd:
+            group, width = next(iter(odd.items()))
+            notes.append(
+                f"level {name!r} keeps the widths of its plan: {len(odd)} are not in steps of --round-to, {group!r} with {width} "
+                "among them"
+            )
+    return tuple(notes)
 
 
 # -- widths from targets ------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from .loaders import (
     mixed,
     on_device,
 )
-from .objectives import distance
+from .objectives import compares_logits, distance, smoothed
 from .recipes import OPTIMIZERS, SCHEDULES, Recipe, make_optimizer, rate_at
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Task",
     "Transform",
     "call",
+    "compares_logits",
     "correct",
     "device_of",
     "distance",
@@ -58,4 +59,5 @@ __all__ = [
     "rates_of",
     "recalibrate_bn",
     "seeded",
+    "smoothed",
 ]

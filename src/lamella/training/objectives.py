@@ -18,7 +18,7 @@ Objective = Callable[[nn.Module, Any, Any], Tensor]
 
 def objective(loss: Loss, recipe: Recipe, teacher: nn.Module | None = None) -> Objective:
     """(model, inputs, targets) -> loss: (1 - distil) of the task's, and distil of what the teacher says."""
-    own = _smoothed(loss, recipe.label_smoothing)
+    own = smoothed(loss, recipe.label_smoothing)
     if not recipe.distil:
         return lambda model, inputs, targets: own(call(model, inputs), targets)
     if teacher is None:
@@ -35,14 +35,30 @@ def objective(loss: Loss, recipe: Recipe, teacher: nn.Module | None = None) -> O
 
 
 def distance(outputs: Tensor, answers: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(softmax(answers / T) || softmax(outputs / T)), mean over samples (Hinton et al. 2015); logits of shape (N, C)."""
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape != answers.shape:
-        raise LamellaError("distilling takes logits of shape (N, C) from both networks. Set distil to 0 for this task.")
+    """T^2 KL(softmax(answers / T) || softmax(outputs / T)) over classes, mean over the rest; logits of shape (N, C, ...).
+
+    (Hinton et al. 2015.) LamellaError for outputs of another form.
+    """
+    if not isinstance(outputs, Tensor) or outputs.ndim < 2 or outputs.shape != answers.shape:
+        seen = " and ".join(
+            str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in (outputs, answers)
+        )
+        raise LamellaError(
+            f"a teacher's answers are compared as logits of one shape (N, C, ...), and the networks gave {seen}. Give the "
+            "task a loss of its own, or train without a teacher."
+        )
+    answered = outputs.numel() // outputs.shape[1]
     taught = softmax(answers / temperature, 1)
-    return temperature**2 * kl_div(log_softmax(outputs / temperature, 1), taught, reduction="batchmean")
+    return temperature**2 * kl_div(log_softmax(outputs / temperature, 1), taught, reduction="sum") / answered
 
 
-def _smoothed(loss: Loss, smoothing: float) -> Loss:
+def compares_logits(loss: Loss) -> bool:
+    """Whether the loss is cross entropy, of smoothed labels too: then what a network says can be softened, and taught."""
+    return getattr(loss, "func", loss) is cross_entropy
+
+
+def smoothed(loss: Loss, smoothing: float) -> Loss:
+    """Cross entropy of labels smoothed by so much; LamellaError for another loss."""
     if not smoothing:
         return loss
     if loss is not cross_entropy:

@@ -1,0 +1,67 @@
+"""What elasticize is asked for: how to train and who teaches, and what of it cannot be, or would be passed over.
+
+    check_request(model, task, ("grow", Recipe(epochs=5), Teaching(teacher="dense")), own=("fc",))     # nothing, or LamellaError
+
+Known from the request alone, before anything is measured.
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from ..errors import LamellaError, unknown_name
+from ..training import Recipe, Task, compares_logits, smoothed
+from .owning import own_names
+from .recipes import RECIPES
+from .teaching import IN_PLACE, Teaching
+
+TUNING = Recipe(epochs=3, lr=0.02)
+
+How = tuple[str, Recipe, Teaching]  # the name of a recipe, how to train, who teaches
+
+
+def check_request(model: nn.Module, task: Task, how: How, own: Sequence[str]) -> None:
+    """LamellaError for what cannot be, or would be passed over, known before anything is measured.
+
+    An unknown recipe, an `own` module that the model has not, tuning that no recipe takes, teaching where nobody teaches.
+    """
+    recipe, tuning, _ = how
+    if recipe not in RECIPES:
+        raise LamellaError(unknown_name("recipe", recipe, RECIPES))
+    own_names(getattr(model, "_orig_mod", model), own)  # beneath torch.compile's wrapper
+    smoothed(task.loss, tuning.label_smoothing)
+    if tuning.distil:
+        raise LamellaError(
+            f"distil={tuning.distil}: levels are taught by a Teaching. Pass teaching=Teaching(teacher='dense', "
+            f"labels={1 - tuning.distil:.3g}, temperature={tuning.temperature:g}), and set distil to 0."
+        )
+    if problem := _passed_over(task, how):
+        raise LamellaError(f"recipe {recipe!r}: {problem}.")
+
+
+def check_devices(middle: int, recipe: str, tuning: Recipe, teaching: Teaching) -> None:
+    """LamellaError where processes would draw levels of their own: gradients are averaged over the same weights at each step."""
+    if (tuning.devices or 1) > 1 and recipe == "sandwich" and middle > teaching.at_random:
+        raise LamellaError(
+            f"devices={tuning.devices}: with several devices every step of sandwich trains the same levels, and at_random="
+            f"{teaching.at_random} of {middle} middle levels would be drawn. Pass Teaching(at_random={middle}), or devices=1."
+        )
+
+
+def _passed_over(task: Task, how: How) -> str | None:
+    """What was asked for and would change nothing, and what to do."""
+    recipe, tuning, teaching = how
+    if recipe == "none" and tuning != TUNING:
+        return "trains nothing, so that epochs and rates say nothing. Leave the tuning out, or take another recipe"
+    if recipe == "none" and teaching != IN_PLACE:
+        return "trains nothing, so that nobody teaches. Leave the teaching out, or take another recipe"
+    if recipe == "grow" and teaching.at_random != IN_PLACE.at_random:
+        return "trains one level at a time and draws none at random. Leave at_random out, or take the recipe sandwich"
+    if recipe == "grow" and teaching.teacher == "largest" and teaching != IN_PLACE:
+        return "nobody teaches but teacher='dense', as the largest level is trained last. Name it, or leave the teaching out"
+    if teaching.temperature != IN_PLACE.temperature and not compares_logits(task.loss):
+        return (
+            "answers are softened where the loss is cross entropy, and this task has another, whose answers are compared by "
+            "their mean squared difference. Leave the temperature out"
+        )
+    return None
