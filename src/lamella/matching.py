@@ -1,8 +1,8 @@
-"""Layers with no batch norm behind them get back the mean and spread that their outputs had before a cut, or few bits.
+"""The layers of a network without batch norm get back the mean and spread that their outputs had before a cut, or few bits.
 
     match_outputs(small, model, graph, kept, inputs)        # in place, in one forward pass of each
 
-It is to these layers what re-estimated statistics are to the others (decision 0017): every channel's outputs are scaled and shifted
+It is to these networks what re-estimated statistics are to the others (decision 0017): every channel's outputs are scaled and shifted
 by the layer's own weights and bias, so nothing is added to the network (Jordan et al. 2022 for networks that are merged; the shift
 alone: Nagel et al. 2019, section 4.2). Legend: O output channels, N values of a channel.
 """
@@ -58,6 +58,11 @@ def match_outputs(model: nn.Module, reference: nn.Module, graph: Graph, kept: Ke
         with _visited(network, layers, visit), modes_kept(network), torch.no_grad():
             call(network.eval(), on_device(inputs, device_of(network)))
     return model
+
+
+def has_batch_norm(graph: Graph) -> bool:
+    """Whether re-estimated statistics do most of the work; there matching the few layers left makes tuning unsteady (decision 0017)."""
+    return any(layer.kind == "batch_norm" for layer in graph.layers)
 
 
 def matchable(model: nn.Module, graph: Graph) -> list[str]:
@@ -128,4 +133,4 @@ def _along(values_O: Tensor, axis: int, like: Tensor) -> Tensor:
     return values_O.to(like).view([-1 if d == axis else 1 for d in range(like.dim())])
 
 
-__all__ = ["MATCHED", "Moments", "match_outputs", "matchable", "moments"]
+__all__ = ["MATCHED", "Moments", "has_batch_norm", "match_outputs", "matchable", "moments"]

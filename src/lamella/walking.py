@@ -20,7 +20,7 @@ from .digests import data_digest, weights_digest
 from .errors import DivergedError, LamellaError, unknown_name, with_context
 from .grids import put_on_grids, settle
 from .leaving import REMOVALS, Removal
-from .matching import MATCHED, match_outputs
+from .matching import MATCHED, has_batch_norm, match_outputs
 from .progress import Progress, silent
 from .records import digest, from_plain, to_plain
 from .runs import Journal
@@ -179,10 +179,12 @@ def _take(
 
 
 def _mend(model: nn.Module, before: nn.Module, graph: Graph, kept: Kept, number: int, tuning: Tuning) -> None:
-    """Bring the statistics back to what they were: of batch norms, and of the layers that have none behind them."""
+    """Bring the statistics back to what they were: of batch norms, or of all layers where there is none."""
     with seeded(tuning.seed, number, device_of(model)):
-        recalibrate_bn(model, tuning.task.train)  # as training saw it: its augmentation shapes the statistics
-        match_outputs(model, before, graph, kept, first_inputs(tuning.task.calibration, MATCHED))
+        if has_batch_norm(graph):
+            recalibrate_bn(model, tuning.task.train)  # as training saw it: its augmentation shapes the statistics
+        else:
+            match_outputs(model, before, graph, kept, first_inputs(tuning.task.calibration, MATCHED))
 
 
 def _tuned(
