@@ -19,7 +19,7 @@ sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).re
 import numpy as np
 
 from lamella.sessions import machine, versions
-from lamella.statistics import paired_difference
+from lamella.statistics import score_interval
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -78,8 +78,8 @@ def figures(runs: list[list[dict]]) -> dict[str, float]:
 def order(runs: list[list[dict]]) -> dict[str, float]:
     """Points of test accuracy that the order of the cuts is worth: mean over seeds and its 95 % interval by Student's t."""
     gains = np.array([100 * (rows[1]["drop"] - rows[2]["drop"]) for rows in runs])
-    mean, low, high = paired_difference(gains, np.zeros(len(gains)))
-    return {"mean": round(mean, 3), "low": round(low, 3), "high": round(high, 3)}
+    found = score_interval(gains)
+    return {"mean": round(found.value, 3), "low": round(found.low, 3), "high": round(found.high, 3)}
 
 
 def commit() -> str:

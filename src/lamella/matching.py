@@ -8,7 +8,6 @@ alone: Nagel et al. 2019, section 4.2). Legend: O output channels, N values of a
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from .axes import Kept, kept_mask
 from .grids import OnGrid, output_axis, sharing
 from .schema import Graph, Layer
-from .training import call, device_of, modes_kept, on_device
+from .training import call, device_of, hooked, modes_kept, on_device
 
 MATCHED = 256  # calibration samples that are enough: both networks see the same ones
 MOST = 4.0  # times a channel is made larger or smaller: beyond, it is another channel
@@ -55,7 +54,7 @@ def match_outputs(model: nn.Module, reference: nn.Module, graph: Graph, kept: Ke
         return _matched(module, outputs_N, wanted[name]) if name in wanted else outputs_N
 
     for network, visit in ((reference, note), (model, match)):
-        with _visited(network, layers, visit), modes_kept(network), torch.no_grad():
+        with hooked(_watched(network, layers, visit)), modes_kept(network), torch.no_grad():
             call(network.eval(), on_device(inputs, device_of(network)))
     return model
 
@@ -89,16 +88,10 @@ def _weight(module: nn.Module) -> Tensor | None:
     return parametrizations.original if all(isinstance(p, OnGrid) for p in parametrizations) else None
 
 
-@contextmanager
-def _visited(model: nn.Module, layers: Iterable[str], visit: Callable[[str, Any, Tensor], Tensor | None]) -> Any:
-    """Inside, these layers' outputs go through `visit(name, module, outputs)`, which may give others."""
+def _watched(model: nn.Module, layers: Iterable[str], visit: Callable[[str, Any, Tensor], Tensor | None]) -> Any:
+    """Hooks that send these layers' outputs through `visit(name, module, outputs)`, which may give others."""
     look = lambda name, module, _, outputs: visit(name, module, outputs)
-    hooks = [model.get_submodule(name).register_forward_hook(partial(look, name)) for name in layers]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    return [model.get_submodule(name).register_forward_hook(partial(look, name)) for name in layers]
 
 
 def moments(module: nn.Module, outputs_N: Tensor) -> Moments:

@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.utils._pytree import tree_leaves
 
-from ..training import call, device_of, modes_kept, on_device
+from ..training import call, device_of, hooked, modes_kept, on_device
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -61,10 +61,6 @@ def _pairs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[str, st
 
     kinds = (nn.Linear, _ConvNd, _BatchNorm)
     hooks = [m.register_forward_hook(watch(n)) for n, m in model.named_modules() if isinstance(m, kinds)]
-    try:
-        with modes_kept(model), torch.no_grad():
-            call(model.eval(), on_device(example_inputs, device_of(model)))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with hooked(hooks), modes_kept(model), torch.no_grad():
+        call(model.eval(), on_device(example_inputs, device_of(model)))
     return {layer: norm for layer, norm in pairs.items() if calls[layer] == calls[norm] == 1}

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.hooks import RemovableHandle
 
-from ..training import call, device_of, modes_kept, on_device
+from ..training import call, device_of, hooked, modes_kept, on_device
 
 Ranges = Mapping[str, tuple[float, float]]
 Visit = Callable[[str, Tensor], Tensor]
@@ -97,14 +97,10 @@ def observe(
     hooks = [model.get_submodule(name).register_forward_pre_hook(_observer(seen, name)) for name in layers]
     if joins:
         hooks += at_joins(model, lambda place, x: _widen(seen, place, x))
-    try:
-        with modes_kept(model), torch.inference_mode():
-            model.eval()
-            for batch in islice(loader, count):
-                call(model, on_device(batch, device_of(model))[0])
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with hooked(hooks), modes_kept(model), torch.inference_mode():
+        model.eval()
+        for batch in islice(loader, count):
+            call(model, on_device(batch, device_of(model))[0])
     return seen
 
 
@@ -125,12 +121,8 @@ def reached_in_integers(model: nn.Module, layers: Iterable[str], inputs: Any) ->
     ]
     hooks.append(model.register_forward_hook(lambda module, given, outputs: look(OUTPUT, outputs)))
     tracked = tree_map_only(Tensor, lambda x: x.detach().requires_grad_(x.is_floating_point()), inputs)
-    try:
-        with modes_kept(model), torch.enable_grad():
-            call(model.eval(), on_device(tracked, device_of(model)))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with hooked(hooks), modes_kept(model), torch.enable_grad():
+        call(model.eval(), on_device(tracked, device_of(model)))
     return found
 
 

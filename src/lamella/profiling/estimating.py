@@ -18,7 +18,7 @@ from ..axes import channel_positions, groups_of, kept_mask
 from ..errors import LamellaError
 from ..schema import Graph, Profile, Score
 from ..surgery import resolve
-from ..training import call, device_of
+from ..training import call, device_of, hooked
 from .engine import Engine
 from .points import Item
 
@@ -105,13 +105,9 @@ def _watched(model: nn.Module, places: dict[str, nn.Module], inputs: tuple[Any, 
         return hook
 
     hooks = [module.register_forward_hook(watch(name)) for name, module in places.items()]
-    try:
-        with torch.enable_grad():
-            moved = tuple(x.to(device_of(model)) if isinstance(x, Tensor) else x for x in inputs)
-            logits = call(model, moved)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with hooked(hooks), torch.enable_grad():
+        moved = tuple(x.to(device_of(model)) if isinstance(x, Tensor) else x for x in inputs)
+        logits = call(model, moved)
     return {name: value for name, value in seen.items() if value.requires_grad}, logits
 
 
