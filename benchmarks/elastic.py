@@ -90,6 +90,7 @@ def main() -> None:
         "--teach", action="append", default=[], help="NAME=VALUE of who teaches, see lamella.elasticity.Teaching"
     )
     parser.add_argument("--name", default="", help="of a training that is not the only one of its recipe and seed")
+    parser.add_argument("--only", default="", help="of control: these levels, e.g. core,level1 [default: all]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--networks", default="resnet20,vgg16_bn", help="of the part `family`")
     parser.add_argument("--seconds", type=float, default=24.0, help="of work that the day is squeezed into")
@@ -236,7 +237,8 @@ def control(asked: argparse.Namespace) -> dict[str, Any]:
     model, _ = dense(asked, task)
     graph = traced(model)
     rows = []
-    for level in make_levels(graph, ROUNDS):
+    wanted = set(filter(None, asked.only.split(",")))
+    for level in (level for level in make_levels(graph, ROUNDS) if not wanted or level.name in wanted):
         small = recalibrate_bn(narrow(model, graph, level.widths), task.train)
         checkpoint = asked.work / f"control-{asked.network}-{asked.seed}-{level.name}.pt"
         recipe = Recipe(epochs=asked.epochs, lr=asked.lr, warmup=asked.warmup)
@@ -327,8 +329,10 @@ def seeds(asked: argparse.Namespace) -> dict[str, Any]:
     for name, about in found.items():
         control = found.get("control_vgg16_bn" if name.endswith("vgg16_bn") else "control")
         if name.startswith("levels") and control:
-            gaps = np.array(control["mean_test"]) - np.array(about["mean_test"])
-            about |= {"gap_to_control": gaps.tolist(), "mean_gap_to_control": float(gaps.mean())}
+            scored = dict(zip(about["levels"], about["mean_test"], strict=True))
+            pairs = zip(control["levels"], control["mean_test"], strict=True)
+            gaps = {level: alone - scored[level] for level, alone in pairs}
+            about |= {"gap_to_control": gaps, "mean_gap_to_control": float(np.mean(list(gaps.values())))}
         print(name, about, flush=True)
     return found
 
@@ -338,6 +342,7 @@ def over_seeds(each: list[Any]) -> dict[str, Any]:
     ran = [seed for run in each for seed in run["seeds"]]
     return {
         "seeds_run": ran,
+        "levels": [row["level"] for row in each[0]["levels"]],
         "mean_test": tests.mean(0).tolist(),
         "lowest_test": tests.min(0).tolist(),
         "highest_test": tests.max(0).tolist(),
