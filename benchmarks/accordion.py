@@ -15,23 +15,22 @@ Everything is resumed from RUNS; figures are added to the result file part by pa
 
 import argparse
 import json
-import platform
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-# A neighbour of this file has the name of a standard module, which torch imports: this directory must not be searched.
-sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+ROOT = Path(__file__).resolve().parents[1]
+# A file beside this one has the name of a standard module, which torch imports: this directory must not be searched.
+sys.path = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "benchmarks")]
 
 import numpy as np
 import torch
 from scipy.stats import ttest_ind
 
+from benchmarks.provenance import earlier, keep, provenance, result_file
 from lamella.accordions import PUBLISHED, Bench, Net, Settings, Stack, accordion, identity, train
 from lamella.accordions.shapes import is_monotone, params, symmetric_shapes
 from lamella.accordions.stacks import fresh, scores
@@ -241,11 +240,6 @@ def _shown(ends: Sequence[float]) -> str:
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def commit() -> str:
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return head.stdout.strip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, required=True)
@@ -254,21 +248,18 @@ def main() -> None:
     parser.add_argument("--split", default="random", choices=("random", "time"))
     parser.add_argument("--mnist-activation", default="elu")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--out", type=Path, default=Path(f"benchmarks/results/accordion-{date.today()}.json"))
+    parser.add_argument("--out", type=Path, default=result_file("accordion"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    result = json.loads(options.out.read_text()) if options.out.exists() else {}
+    result = earlier(options.out)
     for part in options.parts:
         seconds, figures = cpu(lambda: PARTS[part](options))  # noqa: B023
         key = (
             part if part in ("speed", "mnist", "longer") or options.split == "random" else f"{part}_by_{options.split}"
         )
-        place = {"command": "python benchmarks/accordion.py --runs RUNS --fraud creditcard_subset.npz --mnist MNIST"}
-        about = {"commit": commit(), "seeds": list(range(SEEDS)), "cpu_seconds_of_this_call": round(seconds, 1)}
-        result |= {**place, "machine": f"{platform.machine()}, {describe(model='', task='').machine}"}
-        result[key] = {**about, **figures}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        about = {"seeds": list(range(SEEDS)), "cpu_seconds_of_this_call": round(seconds, 1)}
+        result[key] = {**provenance(), **about, **figures}
+        keep(options.out, result)
         print(json.dumps({key: result[key]}, indent=1))
 
 

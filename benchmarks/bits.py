@@ -10,23 +10,21 @@ the even test images, test the odd ones. Finished rows are kept in --work, and t
 """
 
 import argparse
-import datetime
 import json
-import platform
-import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-# This folder holds a profile.py, which must not stand in for the standard library's.
-sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+ROOT = Path(__file__).resolve().parents[1]
+# A file beside this one has the name of a standard module, which torch imports: this directory must not be searched.
+sys.path = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "benchmarks")]
 
-import onnxruntime
 import torch
 from torch import nn
 
+from benchmarks.provenance import keep, provenance, result_file
 from lamella.coarsening import coarsen
 from lamella.compression import compress
 from lamella.costs import cost
@@ -79,15 +77,6 @@ def accuracy(model: nn.Module, data: Any, task: Task) -> float:
     return round(float(evaluate(model, data, task.score).mean()), 5)
 
 
-def commit() -> str:
-    changed = output_of("git", "status", "--porcelain", "-uno")
-    return output_of("git", "rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
-
-
-def output_of(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
@@ -98,8 +87,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("runs/bits"))
-    today = datetime.date.today().isoformat()
-    parser.add_argument("--out", type=Path, default=Path(f"benchmarks/results/bits-{today}.json"))
+    parser.add_argument("--out", type=Path, default=result_file("bits"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = load_weights(make_model("resnet20"), options.weights).eval()
@@ -122,11 +110,8 @@ def main() -> None:
         each["latency_ratio"] = round(times[str(each["bits"])].ratio, 3)
         del each["file"]
     text = {
-        "command": f"python benchmarks/bits.py --data DATA --weights {Path(options.weights).name} "
-        f"--epochs {options.epochs} --samples {options.samples}",
-        "commit": commit(),
-        "date": today,
-        "machine": f"{platform.machine()}, torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, one thread",
+        **provenance(),
+        "threads": 1,
         "seeds": [options.seed],
         "tuning": f"{options.epochs} epochs of {options.samples} samples, lr {options.lr}",
         "n_validation": sum(len(batch[1]) for batch in task.validation),
@@ -136,8 +121,7 @@ def main() -> None:
         "dense_file_bytes": onnx_bytes(dense),
         "rows": rows,
     }
-    options.out.write_text(json.dumps(text, indent=1) + "\n")
-    print(f"wrote {options.out}", file=sys.stderr)
+    keep(options.out, text)
 
 
 if __name__ == "__main__":

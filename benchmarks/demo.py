@@ -10,19 +10,17 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
-# This folder holds a profile.py, which must not stand in for the standard library's.
-sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+ROOT = Path(__file__).resolve().parents[1]
+# A file beside this one has the name of a standard module, which torch imports: this directory must not be searched.
+sys.path = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "benchmarks")]
 
 import numpy as np
 
-from lamella.sessions import machine, versions
+from benchmarks.provenance import keep, provenance, result_file
 from lamella.statistics import score_interval
 
-ROOT = Path(__file__).parent.parent
-RESULTS = Path(__file__).parent / "results"
 MARKERS = ("<!-- demo table -->", "<!-- end of demo table -->")
 
 
@@ -37,21 +35,17 @@ def main() -> None:
         with ThreadPoolExecutor(asked.jobs) as pool:
             runs = list(pool.map(run, folders, range(asked.seeds)))
     outcome = {
-        "command": "python benchmarks/demo.py " + " ".join(sys.argv[1:]),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
+        **provenance(),
         "seeds": list(range(asked.seeds)),
         "n": {"validation": 360, "test": 360},
+        "seeds_at_a_time": asked.jobs,
         "seconds": [seconds for _, seconds in runs],
         "rows": [rows for rows, _ in runs],
         **figures([rows for rows, _ in runs]),
     }
-    path = RESULTS / f"demo-{datetime.now(UTC).date()}.json"
-    path.write_text(json.dumps(outcome, indent=1) + "\n")
+    keep(result_file("demo"), outcome)
     if asked.readme:
         readme(outcome)
-    print(f"wrote {path}")
 
 
 def run(directory: Path, seed: int) -> tuple[list[dict], float]:
@@ -82,14 +76,6 @@ def order(runs: list[list[dict]]) -> dict[str, float]:
     return {"mean": round(found.value, 3), "low": round(found.low, 3), "high": round(found.high, 3)}
 
 
-def commit() -> str:
-    dirty = subprocess.run(
-        ["git", "status", "--porcelain", "src"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    name = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return name.stdout.strip() + (" with changes" if dirty else "")
-
-
 def readme(outcome: dict) -> None:
     """Put the table of seed 0 between the README's markers."""
     path = ROOT / "README.md"
@@ -105,7 +91,7 @@ def table(outcome: dict) -> str:
     lines = [head, "|---|---|---|---|---|---|---|---|---|", *(line(row, rows[0]) for row in rows)]
     source = (
         f"`make demo` at commit {outcome['commit']}, seed 0, n = 360 validation and 360 test digits, "
-        f"{outcome['seconds'][0]:.0f} s on {outcome['machine']}."
+        f"{outcome['seconds'][0]:.0f} s with {outcome['seeds_at_a_time']} seeds at a time on {outcome['machine']}."
     )
     if len(outcome["rows"]) > 1:
         source += (

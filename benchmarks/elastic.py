@@ -27,17 +27,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
 # A file beside this one has the name of a standard module, which torch imports: this directory must not be searched.
-sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+sys.path = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "benchmarks")]
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.provenance import earlier, keep, provenance, result_file
 from lamella.elasticity import (
     ROUNDS,
     ElasticModel,
@@ -56,7 +57,7 @@ from lamella.reporting.charts.grammar import ACCENT, INK, LINE, SECOND, dots, ki
 from lamella.runtimes import open_session
 from lamella.schema import Graph
 from lamella.serving import Policy, open_family
-from lamella.sessions import machine, options_of, versions
+from lamella.sessions import options_of
 from lamella.stages.serving import a_day, samples, switched, timed_here
 from lamella.statistics import score_interval
 from lamella.surgery import narrow
@@ -67,7 +68,7 @@ from lamella.training import Recipe, Task, correct, evaluate, fit, recalibrate_b
 from lamella.training.layouts import channels_last
 from lamella.zoo import load_weights, make_model
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = ROOT / "benchmarks" / "results"
 # Mangal, Kalra, Sapra 2025
 PUBLISHED_PARAMS = (72_932, 110_840, 174_504, 272_474)
 PUBLISHED_ACCURACY = {"resnet20": (0.7602, 0.8071, 0.8231, 0.8303), "vgg16_bn": (0.8587, 0.8599, 0.8679, 0.8802)}
@@ -103,19 +104,12 @@ def main() -> None:
 
 
 def write(part: str, found: dict[str, Any], asked: argparse.Namespace) -> None:
-    path = RESULTS / f"elastic-{datetime.now(UTC).date()}.json"
-    whole = json.loads(path.read_text()) if path.exists() else {}
-    command = [a if not a.startswith("/") else Path(a).name for a in sys.argv[1:]]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    about = {"command": f"python benchmarks/elastic.py {' '.join(command)}", "commit": commit, "machine": machine()}
+    path = result_file("elastic")
     shipped_one = "" if "," in asked.networks else asked.networks
     key = "_".join(
         filter(None, (part, {**dict.fromkeys(TRAINED, label(asked, part)), "family": shipped_one}.get(part)))
     )
-    whole[key] = {**about, "versions": versions(), "seeds": [asked.seed], **found}
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(whole, indent=1) + "\n")
-    print(f"wrote {path.name}: {part}")
+    keep(path, {**earlier(path), key: {**provenance(), "seeds": [asked.seed], **found}})
 
 
 def label(asked: argparse.Namespace, part: str) -> str:
@@ -624,7 +618,7 @@ def figure(asked: argparse.Namespace) -> dict[str, Any]:
     lines = layer("line", {"x": x, "y": y, "color": colour}, strokeWidth=1.6)
     spec = {"data": {"values": rows}, "width": 560, "height": 260, "layer": [lines, dots(x, y, color=colour, size=60)]}
     drawn = grounded(chart_svg(spec, label="Accuracy against MACs", scheme="light"), "light")
-    (RESULTS.parent.parent / "docs" / "images" / "elastic.svg").write_text(drawn)
+    (ROOT / "docs" / "images" / "elastic.svg").write_text(drawn)
     return {}
 
 

@@ -9,19 +9,18 @@ pairs put in the right order, out of ten per sheet, and sheets without a mistake
 """
 
 import argparse
-import datetime
 import json
-import platform
 import random
-import subprocess
 import sys
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
-# This folder holds a profile.py, which must not stand in for the standard library's.
-sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+ROOT = Path(__file__).resolve().parents[1]
+# A file beside this one has the name of a standard module, which torch imports: this directory must not be searched.
+sys.path = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "benchmarks")]
 
+from benchmarks.provenance import keep, provenance, result_file
 from lamella.records import load_record
 from lamella.reporting import svg
 from lamella.reporting.charts import grounded, png_of
@@ -31,7 +30,6 @@ from lamella.reporting.styles import flat_css
 from lamella.schema import Profile
 
 LETTERS = "ABCDE"
-ROOT = Path(__file__).resolve().parent
 
 
 def main() -> None:
@@ -87,11 +85,7 @@ def write_score(trial: Path, answers: dict[str, str]) -> None:
     rows = [row(number, sheet, answers[number]) for number, sheet in key["sheets"].items()]
     right, pairs = sum(r["pairs_right"] for r in rows), sum(r["pairs"] for r in rows)
     found = {
-        "command": "python benchmarks/fingerprints.py score TRIAL ANSWERS",
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
-        ).stdout.strip(),
-        "machine": f"{platform.machine()}, {platform.system()}",
+        **provenance(),
         "seeds": [key["seed"]],
         "sheets": len(rows),
         "pairs": pairs,
@@ -99,8 +93,7 @@ def write_score(trial: Path, answers: dict[str, str]) -> None:
         "sheets_without_mistake": sum(r["pairs_right"] == r["pairs"] for r in rows),
         "rows": rows,
     }
-    target = ROOT / "results" / f"fingerprints-{datetime.date.today()}.json"
-    target.write_text(json.dumps(found, indent=1) + "\n")
+    keep(result_file("fingerprints"), found)
     print(
         f"{right} of {pairs} pairs in the right order; {found['sheets_without_mistake']} of {len(rows)} sheets without a mistake"
     )

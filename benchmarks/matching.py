@@ -11,29 +11,27 @@ added to `results/matching-<date>.json`; the mean is over seeds.
 
 import argparse
 import json
-import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
 # A file beside this one has the name of a standard module, which torch imports: this directory must not be searched.
-sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+sys.path = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "benchmarks")]
 
 import torch
 from torch import nn
 
+from benchmarks.provenance import earlier, keep, provenance, result_file
 from lamella import walking
 from lamella.quantization import multiplying_layers
 from lamella.schema import Graph, Step
-from lamella.sessions import machine, versions
 from lamella.statistics import score_interval
 from lamella.tasks import make_task
 from lamella.tracing import trace
 from lamella.training import Portion, Recipe, Task, evaluate, fit
 from lamella.zoo import load_weights, make_model
 
-RESULTS = Path(__file__).parent / "results"
 RATIOS, BITS = (0.2, 0.4, 0.6), (4, 3, 2)
 TRAINING = Recipe(epochs=3, lr=2e-3, optimizer="adamw", weight_decay=0.01)
 TUNING = {"lenet5": Recipe(epochs=1, lr=5e-4, optimizer="adamw", weight_decay=0.01)}
@@ -106,15 +104,9 @@ def row(model: nn.Module, graph: Graph, task: Task, step: Step, asked: argparse.
 
 
 def write(asked: argparse.Namespace, rows: dict[str, list[dict[str, Any]]]) -> None:
-    path = RESULTS / f"matching-{datetime.now(UTC).date()}.json"
-    whole = json.loads(path.read_text()) if path.exists() else {}
-    command = " ".join(a if "/" not in a else Path(a).name for a in sys.argv[1:])
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    about = {"command": f"python benchmarks/matching.py {command}", "commit": commit, "machine": machine()}
-    means = {name: mean(found) for name, found in rows.items()}
-    whole[asked.network] = {**about, "versions": versions(), "seeds": asked.seeds, "mean": means, "rows": rows}
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(whole, indent=1) + "\n")
+    path, means = result_file("matching"), {name: mean(found) for name, found in rows.items()}
+    about = {**provenance(), "seeds": asked.seeds}
+    keep(path, {**earlier(path), asked.network: {**about, "mean": means, "rows": rows}})
     print(json.dumps(means, indent=1))
 
 

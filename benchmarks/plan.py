@@ -13,22 +13,21 @@ images. Seconds are CPU seconds of this process with one thread.
 """
 
 import argparse
-import json
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
 # A file beside this one has the name of a standard module, which torch imports: this directory must not be searched.
-sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+sys.path = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "benchmarks")]
 
 import torch
 
+from benchmarks.provenance import earlier, keep, provenance, result_file
 from lamella.candidates import Candidates
 from lamella.costs import cost
 from lamella.errors import BudgetError
@@ -36,7 +35,6 @@ from lamella.exporting import export_onnx, quantize_onnx
 from lamella.planning import depth_test, plan
 from lamella.profiling import RATIOS, profile
 from lamella.schema import Budget, Graph, Plan, Point, Profile, Score
-from lamella.sessions import machine, versions
 from lamella.statistics import paired_difference
 from lamella.surgery import narrow
 from lamella.tasks import make_task
@@ -46,7 +44,6 @@ from lamella.tracing import trace
 from lamella.training import Task
 from lamella.zoo import load_weights, make_model
 
-RESULTS = Path(__file__).parent / "results"
 IMAGE = (torch.zeros(1, 3, 32, 32),)
 SHARES = ("35%", "25%", "20%", "15%", "10%")
 
@@ -76,21 +73,11 @@ def main() -> None:
 
 
 def write(part: str, found: dict[str, Any], seed: int) -> None:
-    path = RESULTS / f"plan-{datetime.now(UTC).date()}.json"
-    whole = json.loads(path.read_text()) if path.exists() else {}
-    command = [a if not a.startswith("/") else Path(a).name for a in sys.argv[1:]]
-    about = {
-        "command": f"python benchmarks/plan.py {' '.join(command)}",
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-        ).stdout.strip(),
-    }
+    path, about = result_file("plan"), provenance()
+    whole = earlier(path)
     if part == "quality":
-        found = beside(whole.get(part, {}), found, about)
-    whole[part] = {**about, "machine": machine(), "versions": versions(), "seeds": [seed], **found}
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(whole, indent=1) + "\n")
-    print(f"wrote {path.name}: {part}")
+        found = beside(whole.get(part, {}), found, {name: about[name] for name in ("command", "commit")})
+    keep(path, {**whole, part: {**about, "seeds": [seed], **found}})
 
 
 # -- solver -----------------------------------------------------------------------------------------------------------------

@@ -21,26 +21,25 @@ that replay cannot do without; a pass of the replayed dense network is itself `d
 import argparse
 import copy
 import json
-import platform
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import date
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-# This file has the name of a standard module, which torch imports: its directory must not be searched.
-sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+ROOT = Path(__file__).resolve().parents[1]
+# A file beside this one has the name of a standard module, which torch imports: this directory must not be searched.
+sys.path = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "benchmarks")]
 
 import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.provenance import keep, provenance, result_file
 from lamella.costs import layer_cost
 from lamella.profiling import RATIOS, Sweep
 from lamella.profiling.engine import Engine
@@ -70,34 +69,15 @@ def cpu(function: Callable[[], Any]) -> tuple[float, Any]:
 class Results:
     """Figures, on disk after every change."""
 
-    def __init__(self, path: str) -> None:
-        commit = output_of("git", "rev-parse", "--short", "HEAD")
-        self.path = Path(path)
-        self.figures: dict[str, Any] = {
-            "command": "python benchmarks/profile.py "
-            + " ".join(a if "/" not in a else Path(a).name for a in sys.argv[1:]),
-            "commit": commit
-            + (" with changes" if output_of("git", "status", "--porcelain", "src", "benchmarks/profile.py") else ""),
-            "machine": f"{processor()}, one thread, torch {torch.__version__}",
-            "seeds": list(SEEDS),
-        }
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.figures: dict[str, Any] = {**provenance(), "threads": 1, "seeds": list(SEEDS)}
 
     def add(self, **figures: Any) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         self.figures |= {**figures, "peak_memory_gib": round(peak, 2)}
-        self.path.write_text(json.dumps(self.figures, indent=1) + "\n")
+        keep(self.path, self.figures)
         print(json.dumps(figures), file=sys.stderr, flush=True)
-
-
-def output_of(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.machine()
 
 
 def cut(subject: Subject, samples: int, size: int) -> Batches:
@@ -345,7 +325,7 @@ def main() -> None:
     parser.add_argument("--plain-samples", type=int, default=640)
     parser.add_argument("--races", type=int, default=2)
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--out", default=f"benchmarks/results/profile-{date.today()}.json")
+    parser.add_argument("--out", type=Path, default=result_file("profile"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = Results(options.out)

@@ -17,22 +17,22 @@ The trained ResNets have seen all training images: validation is the test images
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
 # A file beside this one has the name of a standard module, which torch imports: this directory must not be searched.
-sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+sys.path = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "benchmarks")]
 
 import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.provenance import earlier, keep, provenance, result_file
 from lamella.compression import compress
 from lamella.costs import cost
 from lamella.exporting import OnnxModel, export_onnx, onnx_bytes, quantize_onnx
@@ -41,7 +41,6 @@ from lamella.planning import reorder
 from lamella.profiling import Sweep, profile
 from lamella.quantization import agreement, integers_file, quantize
 from lamella.schema import Budget, Plan, Profile, Step
-from lamella.sessions import machine, versions
 from lamella.statistics import paired_difference, score_interval
 from lamella.surgery import narrow
 from lamella.tasks import make_task
@@ -50,7 +49,6 @@ from lamella.tracing import trace
 from lamella.training import Batches, Portion, Recipe, Task, evaluate
 from lamella.zoo import load_weights, make_model
 
-RESULTS = Path(__file__).parent / "results"
 IMAGE = (torch.zeros(1, 3, 32, 32),)
 
 
@@ -148,15 +146,10 @@ def main() -> None:
 
 
 def write(key: str, found: dict[str, Any], asked: argparse.Namespace) -> None:
-    path = RESULTS / f"reach-{datetime.now(UTC).date()}.json"
-    whole = json.loads(path.read_text()) if path.exists() else {"rows": {}}
-    command = " ".join(a if "/" not in a else Path(a).name for a in sys.argv[1:])
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    about = {"command": f"python benchmarks/reach.py {command}", "commit": commit, "machine": machine()}
-    whole["rows"][key] = {**about, "versions": versions(), "seed": asked.seed, **found}
-    whole["missing"] = MISSING
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(whole, indent=1) + "\n")
+    path = result_file("reach")
+    whole = {"rows": {}, **earlier(path), "missing": MISSING}
+    whole["rows"][key] = {**provenance(), "seed": asked.seed, **found}
+    keep(path, whole)
     print(json.dumps(found, indent=1))
 
 

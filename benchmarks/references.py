@@ -13,23 +13,23 @@ trained anew, alone for the first epoch.
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
 # A file beside this one has the name of a standard module, which torch imports: this directory must not be searched.
-sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+sys.path = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "benchmarks")]
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from benchmarks.provenance import keep, provenance
 from lamella.coarsening import folded
-from lamella.sessions import machine, versions
 from lamella.statistics import score_interval
 from lamella.tasks import make_task
 from lamella.training import Recipe, Task, evaluate, fit
@@ -142,9 +142,6 @@ def write(model: nn.Module, task: Task, asked: argparse.Namespace, name: str) ->
         which: score_interval(evaluate(model, data, task.score).numpy()).value
         for which, data in (("validation", task.validation), ("test", task.test))
     }
-    command = " ".join(a if "/" not in a else Path(a).name for a in sys.argv[1:])
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    about = {"command": f"python benchmarks/references.py {command}", "commit": commit, "machine": machine()}
     phases = [
         {
             "size": p.size,
@@ -155,8 +152,8 @@ def write(model: nn.Module, task: Task, asked: argparse.Namespace, name: str) ->
         }
         for p in PHASES[asked.network]
     ]
-    found = {**about, "versions": versions(), "seed": asked.seed, "dropout": DROPOUT, "phases": phases, **scores}
-    (asked.work / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    found = {**provenance(), "seed": asked.seed, "dropout": DROPOUT, "phases": phases, **scores}
+    keep(asked.work / f"{name}.json", found)
     print(json.dumps(scores))
 
 

@@ -6,7 +6,6 @@ the page on disk with the package loaded, `start_seconds` the import before it, 
 """
 
 import argparse
-import datetime
 import json
 import math
 import subprocess
@@ -15,19 +14,19 @@ import tempfile
 import time
 from pathlib import Path
 
-# This folder holds a profile.py, which must not stand in for the standard library's.
-sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+ROOT = Path(__file__).resolve().parents[1]
+# A file beside this one has the name of a standard module, which torch imports: this directory must not be searched.
+sys.path = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "benchmarks")]
 
 import torch
 
+from benchmarks.provenance import keep, provenance, result_file
 from lamella.planning import plan
 from lamella.records import save_record
 from lamella.schema import FILES, Budget, Measure, Plan, Point, Profile, Result, Score
-from lamella.sessions import machine
 from lamella.tracing import trace
 from lamella.zoo import make_model
 
-ROOT = Path(__file__).resolve().parent
 CHILD = """
 import json, sys, time
 start = time.perf_counter()
@@ -47,18 +46,13 @@ def main() -> None:
         rows = [once(scratch) for _ in range(asked.repeats)]
     names = ("start_seconds", "build_seconds", "page_bytes", "whole_seconds")
     found = {
-        "command": "python benchmarks/report.py",
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
-        ).stdout.strip(),
-        "machine": machine(),
+        **provenance(),
         "seeds": [0],
         "repeats": asked.repeats,
         **{f"{name}_median": sorted(row[i] for row in rows)[len(rows) // 2] for i, name in enumerate(names)},
         **{f"{name}_worst": max(row[i] for row in rows) for i, name in enumerate(names)},
     }
-    target = ROOT / "results" / f"report-{datetime.date.today()}.json"
-    target.write_text(json.dumps(found, indent=1) + "\n")
+    keep(result_file("report"), found)
     print(json.dumps(found, indent=1))
 
 

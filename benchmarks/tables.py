@@ -8,27 +8,25 @@ interleaved run.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 # A file beside this one has the name of a standard module, which torch imports: this directory must not be searched.
-sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+sys.path = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "benchmarks")]
 
 import torch
 
+from benchmarks.provenance import keep, provenance, result_file
 from lamella.exporting import export_onnx, onnx_bytes, quantize_linear
 from lamella.published import SCHEDULES, account, widths_of
-from lamella.sessions import machine, versions
 from lamella.surgery import narrow
 from lamella.timing import latency
 from lamella.tracing import trace
 from lamella.zoo import make_model
 
 NAME = "alexnet-c10"
-RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
@@ -48,12 +46,7 @@ def main() -> None:
         times = latency(files, images, slots=6, seconds=0.2)
     expected = account(graph, SCHEDULES[NAME])
     found = {
-        "command": "python benchmarks/tables.py",
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-        ).stdout.strip(),
-        "machine": machine(),
-        "versions": versions(),
+        **provenance(),
         "seeds": [0],
         "schedule": NAME,
         "arithmetic_true_ratio": expected.true_ratio,
@@ -64,9 +57,7 @@ def main() -> None:
         "latency_ratio_low": {n: t.ratio_low for n, t in times.items()},
         "latency_ratio_high": {n: t.ratio_high for n, t in times.items()},
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"tables-{datetime.now(UTC).date()}.json"
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    keep(result_file("tables"), found)
     print(json.dumps(found, indent=1))
 
 

@@ -10,9 +10,7 @@ published shapes, with weights that were never trained.
 """
 
 import argparse
-import datetime
 import json
-import platform
 import subprocess
 import sys
 import time
@@ -21,13 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# This folder holds a profile.py, which must not stand in for the standard library's.
-sys.path = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
+ROOT = Path(__file__).resolve().parents[1]
+# A file beside this one has the name of a standard module, which torch imports: this directory must not be searched.
+sys.path = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "benchmarks")]
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from benchmarks.provenance import keep, provenance, result_file
 from lamella.costs import cost
 from lamella.surgery import masked, narrow, resolve
 from lamella.tracing import trace
@@ -199,17 +199,16 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(2)
     record: dict[str, Any] = {
-        "command": " ".join(["python benchmarks/trace.py", *options.names, f"--repeats {options.repeats}"]),
-        "commit": output_of("git", "rev-parse", "--short", "HEAD"),
-        "machine": f"{platform.machine()}, 2 threads, torch {torch.__version__}",
+        **provenance(),
+        "threads": 2,
         "seeds": [0],
         "networks": {},
     }
-    path = options.out or Path(__file__).parent / "results" / f"trace-{datetime.date.today().isoformat()}.json"
+    path = options.out or result_file("trace")
     for name in options.names:
         row = record["networks"][name] = measure(name, options.repeats)
         print(name, json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        keep(path, record)
 
 
 if __name__ == "__main__":
