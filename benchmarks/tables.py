@@ -7,6 +7,7 @@ in 4 bits. Bytes and latency do not depend on the weights; nothing is said of ac
 interleaved run.
 """
 
+import argparse
 import json
 import sys
 import tempfile
@@ -30,6 +31,7 @@ NAME = "alexnet-c10"
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     images = torch.randn(1, 3, 224, 224)
