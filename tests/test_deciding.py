@@ -17,17 +17,22 @@ from lamella.exporting import onnx_bytes
 from lamella.latencies import Timing, measured_steps
 from lamella.profiling import profile
 from lamella.records import digest
-from lamella.schema import Budget, Front, LatencyFit, Plan, Profile, Request, Result
+from lamella.schema import Budget, Front, LatencyFit, Measuring, Plan, Profile, Request, Result
 from lamella.sessions import describe, start
-from lamella.stages import Way, compressed, exported, opened, quantized
-from lamella.stages.deciding import Measuring, heavier, planned, timed
+from lamella.stages import Way, compressed, deciding, exported, opened, quantized, replanning
+from lamella.stages.deciding import heavier, planned, timed
 from lamella.stages.replanning import compressed_in_turns
 from lamella.training import Recipe
 
 pytest.importorskip("onnxruntime")
 
-FEW = Measuring(fits=3, holds=2, weigh=False)
+FEW = Measuring(fits=3, holds=2)
 UNIFORM = Request(budget=Budget(), planner="uniform", order="by_score", epochs=0, options={"pruning_ratio": 0.5})
+
+
+def asked(session, request, *progress):
+    """The plan, measured on few networks and its file not weighed."""
+    return planned(session, replace(request, measuring=FEW), *progress, weigh=False)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +87,7 @@ def test_files_are_exported_and_timed(session):
 
 def test_a_budget_in_latency_times_the_network_once(session, quick, monkeypatch):
     request = Request(budget=Budget(latency_ms="95%"), planner="knapsack", order="by_score", bits=32)
-    made = planned(session, request, FEW)
+    made = asked(session, request)
     assert made.latency_ms <= 0.95 * made.dense_latency_ms
     kept = session.read("latency_fp32", LatencyFit)
     assert (kept.held_out, len(kept.plans)) == (2, 5)
@@ -90,7 +95,7 @@ def test_a_budget_in_latency_times_the_network_once(session, quick, monkeypatch)
     assert any(note == kept.text for note in made.notes)
     assert list((session.directory.parent / "cache").glob("onnxruntime-*-fp32.json"))
     monkeypatch.setattr("lamella.stages.deciding.latency_fit", lambda *_: pytest.fail("timed twice"))
-    assert planned(session, request, FEW) == made
+    assert asked(session, request) == made
     assert not [p for p in session.directory.iterdir() if p.is_dir()]
 
 
@@ -121,12 +126,12 @@ def test_a_run_may_take_its_steps_from_the_runtime(session, monkeypatch):
 def test_greedy_measures_and_is_never_measured_twice(session, monkeypatch):
     seen = []
     request = replace(UNIFORM, order="greedy")
-    made = planned(session, request, FEW, lambda stage, done, total, note="": seen.append((stage, done, total)))
+    made = asked(session, request, lambda stage, done, total, note="": seen.append((stage, done, total)))
     assert all(step.expected is not None for step in made.steps if step.widths)
     assert seen[0][:2] == ("measure candidates", 0)
     assert seen[-1][1] == seen[-1][2]
     monkeypatch.setattr(Candidates, "_made", lambda *_: pytest.fail("measured twice"))
-    assert planned(session, request, FEW) == made
+    assert asked(session, request) == made
 
 
 def test_a_candidate_scores_as_the_network_it_stands_for(session):
@@ -147,20 +152,20 @@ def test_search_over_a_run_resumes_and_reports(session, monkeypatch):
     pytest.importorskip("optuna")
     budget = Budget(bytes=int(0.27 * cost(session.graph()).bytes))
     request = Request(budget=budget, planner="search", order="by_score", options={"trials": 3, "control": True})
-    made = planned(session, request, FEW)
+    made = asked(session, request)
     assert made.predicted.bytes <= budget.bytes
     assert any("beat" in note and "knapsack start" in note for note in made.notes)
     assert any("from jittered curves" in note for note in made.notes)
     assert not any("adds up" in note for note in made.notes)
     monkeypatch.setattr(Candidates, "_made", lambda *_: pytest.fail("measured twice"))
-    assert planned(session, request, FEW).steps == made.steps
+    assert asked(session, request).steps == made.steps
 
 
 def test_two_objectives_leave_a_measured_front(session, quick):
     pytest.importorskip("optuna")
     options = {"trials": 4, "trade": "bytes"}
     request = Request(budget=Budget(latency_ms="90%"), planner="search", order="by_score", options=options)
-    made = planned(session, request, FEW)
+    made = asked(session, request)
     front = session.read("front", Front)
     assert front.axis == "bytes"
     assert front.rows == made.front
@@ -187,7 +192,7 @@ def test_a_plan_in_bytes_is_weighed(session):
 
 def test_a_file_over_its_bytes_is_planned_again(session, monkeypatch):
     request = replace(UNIFORM, budget=Budget(bytes="80%"), options={}, bits=32)
-    first = planned(session, request, FEW)
+    first = asked(session, request)
     limit = 0.8 * first.dense.bytes
     weights = iter((int(limit) + 300, int(limit)))
     monkeypatch.setattr("lamella.stages.deciding._file_bytes", lambda *_: next(weights))
@@ -204,7 +209,7 @@ def test_a_file_over_its_bytes_is_planned_again(session, monkeypatch):
 
 def test_an_exported_file_over_its_bytes_is_planned_again(session):
     request = replace(UNIFORM, budget=Budget(bytes="80%"), options={}, bits=32)
-    first = planned(session, request, FEW)
+    first = asked(session, request)
     compressed(session, Way(Recipe(epochs=1, lr=0.01)))
     exported(session)
     budget = Budget(bytes=onnx_bytes(session.path("onnx")) - 1)
@@ -220,7 +225,7 @@ def test_an_exported_file_over_its_bytes_is_planned_again(session):
 
 
 def test_compress_plans_anew_and_resumes(session, monkeypatch):
-    first = planned(session, replace(UNIFORM, epochs=1, closing_epochs=1, bits=8), FEW)
+    first = asked(session, replace(UNIFORM, epochs=1, closing_epochs=1, bits=8))
     cuts = sum(bool(step.widths) for step in first.steps)
     assert cuts >= 3
     recipe = Way(Recipe(epochs=1, lr=0.01))
@@ -241,8 +246,22 @@ def test_compress_plans_anew_and_resumes(session, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(small.parameters(), again.parameters(), strict=True))
 
 
+def test_every_turn_measures_as_the_plan_did(session, monkeypatch):
+    request = replace(UNIFORM, order="greedy", epochs=0, bits=32, measuring=Measuring(recalibrate=True))
+    planned(session, request, weigh=False)
+    session.write("profile", replace(session.read("profile", Profile), recalibrated=True))
+    seen, candidates, curves = [], deciding.Candidates, replanning.profile
+    meter = lambda *given, **named: (seen.append(named["recalibrate"]), candidates(*given, **named))[1]
+    sweep = lambda *given, **named: (seen.append(named["sweep"].recalibrate), curves(*given, **named))[1]
+    monkeypatch.setattr(deciding, "Candidates", meter)
+    monkeypatch.setattr(replanning, "profile", sweep)
+    compressed_in_turns(session, Way(Recipe(epochs=0)), every=2)
+    assert len(seen) >= 2
+    assert all(seen)
+
+
 def test_every_turn_is_taught_by_the_dense_network(session, monkeypatch):
-    planned(session, replace(UNIFORM, epochs=1, bits=32), FEW)
+    asked(session, replace(UNIFORM, epochs=1, bits=32))
     teachers, fit = [], walking.fit
     keep = lambda *given, **named: (teachers.append(weights_digest(named["teacher"])), fit(*given, **named))
     monkeypatch.setattr(walking, "fit", keep)
@@ -252,7 +271,7 @@ def test_every_turn_is_taught_by_the_dense_network(session, monkeypatch):
 
 
 def test_turns_count_steps_as_the_plan_does(session):
-    plan = planned(session, replace(UNIFORM, epochs=0, bits=8), FEW)
+    plan = asked(session, replace(UNIFORM, epochs=0, bits=8))
     *cuts, bits = plan.steps
     plan = replace(plan, steps=(cuts[0], bits, *cuts[1:]))
     session.write("plan", plan)
@@ -269,7 +288,7 @@ def _in_turns(session, way):
 
 def test_where_the_rest_cannot_keep_the_budget_the_old_plan_stays(session):
     request = replace(UNIFORM, budget=Budget(max_drop=99.0), options={})
-    first = planned(session, request, FEW)
+    first = asked(session, request)
     session.write("request", replace(request, budget=Budget(params=1)))
     _, result = compressed_in_turns(session, Way(Recipe(epochs=1, lr=0.01)), every=2)
     assert result.plan.widths == first.widths

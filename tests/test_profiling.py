@@ -376,12 +376,15 @@ def test_statistics_that_cannot_be_shared_are_found_by_whole_models(task):
     twice = TwiceNormed().eval()
     found = profile(twice, task, pruning_ratios=(0.5,), sweep=Sweep(recalibrate=True, layers=True))
     assert any("every recalibrated point ran the whole network: not every batch norm" in n for n in found.notes)
+    assert found.recalibrated
+    assert found.notes[0].startswith("every point was recalibrated before it was scored")
     assert found.points
 
 
 def test_tuned_points_are_tuned(model, task, graph):
     sweep = Sweep(points=("conv1",), tune_epochs=2, tune_samples=128, lr=0.02)
     tuned = profile(model, task, graph=graph, pruning_ratios=(0.6,), sweep=sweep)
+    assert tuned.notes[0].endswith("then tuned (tune_epochs=2)")
     again = profile(model, task, graph=graph, pruning_ratios=(0.6,), sweep=sweep)
     bare = profile(model, task, graph=graph, pruning_ratios=(0.6,), sweep=Sweep(points=("conv1",)))
     assert tuned.points[0].score.value > bare.points[0].score.value

@@ -17,7 +17,7 @@ from ..errors import LamellaError
 from ..planning import ORDERS, PLANNERS, editable, flat
 from ..planning import compare as compare_plans
 from ..records import load_record, to_plain
-from ..schema import Budget, Graph, Plan, Profile, Request
+from ..schema import Budget, Graph, Measuring, Plan, Profile, Request
 from ..texts import parsed
 from ..views import front_view, plan_view
 from .shared import AsJson, Quiet, Run, options, show, working
@@ -73,7 +73,7 @@ class Asked:
 
     def request(self, usual: str) -> Request:
         """As a record; `usual`: the planner where none was named."""
-        from ..sessions import named_values
+        from ..sessions import named_values, options_of
 
         planner = self.planner or usual
         own = {name: parsed(value) for name, value in named_values(self.option or [], "--option")}
@@ -87,6 +87,7 @@ class Asked:
             bits_epochs=self.bits_epochs,
             bits=self.bits if self.bits is not None or planner in CHOOSE_BITS else 8,
             options={"control": True, **own} if planner == "search" else own,
+            measuring=options_of(Measuring, self.measure or [], "--measure"),
         )
 
 
@@ -111,24 +112,23 @@ class Instead:
 @options(asked=Asked, instead=Instead)
 def plan(run: Run, asked: Asked, instead: Instead, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Decide which group gives up how many channels, and in which order."""
-    from ..sessions import options_of, resume
-    from ..stages.deciding import Measuring, fronted, planned, taken
+    from ..sessions import resume
+    from ..stages.deciding import fronted, planned, taken
 
     request = asked.request("knapsack" if instead.pareto else "threshold")
-    measuring = options_of(Measuring, asked.measure or [], "--measure")
     with working(run, quiet) as progress:
         session = resume(run)
         if instead.text or instead.compare:
             _about_plan(session, instead.compare, quiet=quiet, as_json=as_json)
             return
         if instead.pareto:
-            front = fronted(session, instead.pareto, request, measuring, progress)
+            front = fronted(session, instead.pareto, request, progress)
             show(front_view(front), [flat(row) for row in front.rows], quiet=quiet, as_json=as_json)
             return
         made = (
             taken(session, instead.edit, request.budget, progress)
             if instead.edit
-            else planned(session, request, measuring, progress)
+            else planned(session, request, progress)
         )
     graph, curves = session.read("graph", Graph), session.read("profile", Profile)
     show(plan_view(made, graph, curves), to_plain(made), quiet=quiet, as_json=as_json)

@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -77,8 +78,16 @@ def profile(
             progress("profile", total - left, total, _told(point))
     points = tuple(point for order in orders for point in order.known)
     facts = layer_facts(model, graph, work.engine.program, table)
-    notes = (*NOTES[method], *dict.fromkeys(work.engine.notes))
-    return Profile(graph=graph, baseline=baseline, points=points, method=method, notes=notes, facts=facts)
+    notes = (*NOTES[method], *_adjusted(sweep), *dict.fromkeys(work.engine.notes))
+    about: dict[str, Any] = {"method": method, "notes": notes, "facts": facts, "recalibrated": sweep.changes_models}
+    return Profile(graph=graph, baseline=baseline, points=points, **about)
+
+
+def _adjusted(sweep: Sweep) -> tuple[str, ...]:
+    """What was done to every point before it was scored."""
+    tuned = f", then tuned (tune_epochs={sweep.tune_epochs})" if sweep.tune_epochs else ""
+    settled = "every point was recalibrated before it was scored (without batch norms: its layers' outputs matched)"
+    return (settled + tuned,) if sweep.changes_models else ()
 
 
 NOTES: dict[str, tuple[str, ...]] = {

@@ -18,7 +18,7 @@ from .accordions import Accordion, Comparison, Entry, ExportedFile, PairSweep, R
 from .curves import Knob, Point, Profile, Score
 from .families import Family, Level, check_levels
 from .graphs import Attribute, Graph, Group, Integer, Layer, Parameter, Tensor
-from .plans import Amount, Budget, Cost, Front, FrontRow, Plan, Proof, Request, Step, check_amount
+from .plans import Amount, Budget, Cost, Front, FrontRow, Measuring, Plan, Proof, Request, Step, check_amount
 from .results import Measure, Result, Row, RunInfo, Table
 from .sizes import Axis, Run, Share, Size
 from .timings import LatencyFit, TimedPlan
@@ -75,6 +75,7 @@ __all__ = [
     "Layer",
     "Level",
     "Measure",
+    "Measuring",
     "PairSweep",
     "Parameter",
     "Plan",

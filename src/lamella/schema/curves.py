@@ -49,6 +49,7 @@ class Profile:
     """Measured curves: what every target costs the network at every level, one target at a time.
 
     `method`: exact, race or estimate; `notes` say what a reader of the figures must know. `facts`: per layer, numbers beside the curves.
+    `recalibrated`: points were scored with batch-norm statistics re-estimated (decision 0005).
     """
 
     graph: Graph
@@ -57,6 +58,7 @@ class Profile:
     method: str = "exact"
     notes: tuple[str, ...] = ()
     facts: dict[str, dict[str, float]] = field(default_factory=dict)
+    recalibrated: bool = False
 
     @property
     def structure(self) -> str:

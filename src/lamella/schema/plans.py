@@ -157,6 +157,19 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measuring:
+    """How planning measures networks. `precision`, `fits`, `holds`: of latencies (see `latencies`; precision follows from the bits).
+
+    `recalibrate`: score candidates with batch-norm statistics re-estimated, as `compress` will.
+    """
+
+    precision: Literal["fp32", "int8"] | None = None
+    fits: int = 12
+    holds: int = 8
+    recalibrate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What a plan was asked for, so that it can be asked for again: after some steps, or for a file that came out too large.
 
@@ -172,6 +185,7 @@ class Request:
     bits_epochs: int = 0
     bits: int | None = None
     options: dict[str, str | int | float | bool | None] = field(default_factory=dict)
+    measuring: Measuring = Measuring()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

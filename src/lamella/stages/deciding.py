@@ -11,7 +11,7 @@ measure candidates (`candidates`), journalled. A budget in bytes is held to the 
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ from ..planning import plan as make_plan
 from ..progress import Progress, silent
 from ..records import digest
 from ..runs import read_text, write_atomically
-from ..schema import Budget, Front, Graph, LatencyFit, Plan, Profile, Request, Step
+from ..schema import Budget, Front, Graph, LatencyFit, Measuring, Plan, Profile, Request, Step
 from ..sessions import Session
 from ..surgery import narrow
 from ..timing.tables import machine
@@ -45,28 +45,12 @@ from ..timing.tables import machine
 WEIGHINGS = 4  # of one request's plans; the residue hardly changes from one to the next
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measuring:
-    """How planning measures. `precision`, `fits`, `holds`: of latencies (see `latencies`; precision follows from the bits).
+def planned(session: Session, request: Request, progress: Progress = silent, *, weigh: bool = True) -> Plan:
+    """The plan from the run's curves, `plan.json` and `request.json`; with `trade` in the options also the measured front.
 
-    `recalibrate`: score candidates with batch-norm statistics re-estimated, as `compress` will. `weigh`: export and weigh the file.
+    `weigh`: where the budget speaks of bytes, the plan's file is exported and weighed.
     """
-
-    precision: Literal["fp32", "int8"] | None = None
-    fits: int = 12
-    holds: int = 8
-    recalibrate: bool = False
-    weigh: bool = True
-
-
-def planned(
-    session: Session,
-    request: Request,
-    measuring: Measuring = Measuring(),
-    progress: Progress = silent,
-) -> Plan:
-    """The plan from the run's curves, `plan.json` and `request.json`; with `trade` in the options also the measured front."""
-    profile, handed = session.read("profile", Profile), _handed(session, request, measuring, progress)
+    profile, handed = session.read("profile", Profile), _handed(session, request, progress)
     notes = tuple(found.text for found in handed.pop("fits", ()))
     measure: Any = handed.get("measure")
 
@@ -74,7 +58,7 @@ def planned(
         return make_plan(profile, budget, **_asked(request), **handed)
 
     made = again(request.budget)
-    if measuring.weigh:
+    if weigh:
         made = _weighed(session, made, request.budget, again)
     if measure is not None:
         getattr(measure, "__self__", measure).finished()
@@ -117,12 +101,11 @@ def fronted(
     session: Session,
     axis: str,
     request: Request,
-    measuring: Measuring = Measuring(),
     progress: Progress = silent,
 ) -> Front:
     """The front over one budget, `front.json` and `pareto.csv`. Bytes are predicted here: no file is weighed."""
     budget = replace(request.budget, latency_ms="100%") if axis == "latency_ms" else request.budget
-    handed = _handed(session, replace(request, budget=budget), measuring, progress)
+    handed = _handed(session, replace(request, budget=budget), progress)
     notes = tuple(found.text for found in handed.pop("fits", ()))
     options = {"planner": request.planner, "bits": request.bits, **request.options, **handed}
     points = pareto(session.read("profile", Profile), axis, budget=request.budget, **options)
@@ -139,10 +122,11 @@ def _keep_front(session: Session, front: Front) -> None:
 
 def taken(session: Session, path: Path, budget: Budget, progress: Progress = silent) -> Plan:
     """The plan that an edited text describes, and `plan.json`."""
-    request = Request(budget=budget, planner="by hand", order="by hand")
     text, profile = read_text(path, "lamella plan RUN --text"), session.read("profile", Profile)
     few = any(bits < 32 for bits in edited(text, profile).bits.values())
-    handed = _handed(session, request, Measuring(precision="int8" if few else "fp32"), progress)
+    measuring = Measuring(precision="int8" if few else "fp32")
+    request = Request(budget=budget, planner="by hand", order="by hand", measuring=measuring)
+    handed = _handed(session, request, progress)
     made = edited(text, profile, budget, handed.get("latency"))
     keep(session, made, request)
     return made
@@ -151,31 +135,32 @@ def taken(session: Session, path: Path, budget: Budget, progress: Progress = sil
 # -- what is handed in --------------------------------------------------------------------------------------------------------
 
 
-def _handed(session: Session, request: Request, measuring: Measuring, progress: Progress) -> dict[str, Any]:
+def _handed(session: Session, request: Request, progress: Progress) -> dict[str, Any]:
     """What `measured_by` gives for the dense network, and under `fits` what a predictor rests on."""
-    found = measured_by(session, request, measuring, progress, session.dense(), session.graph())
+    found = measured_by(session, request, progress, session.dense(), session.graph())
     if "latency" in found:
-        found["fits"] = (timed(session, _timing(session, request, measuring)),)
+        found["fits"] = (timed(session, _timing(session, request)),)
     return found
 
 
 def measured_by(
-    session: Session, request: Request, measuring: Measuring, progress: Progress, model: nn.Module, graph: Graph
+    session: Session, request: Request, progress: Progress, model: nn.Module, graph: Graph
 ) -> dict[str, Any]:
     """A predictor where the budget speaks of latency, a way to measure this network where something measures."""
     found: dict[str, Any] = {}
     if request.budget.latency_ms is not None or request.options.get("minimize") == "latency_ms":
-        fit = timed(session, _timing(session, request, measuring), progress)
+        fit = timed(session, _timing(session, request), progress)
         found["latency"] = predictor(fit, graph)
     if request.planner == "search" or request.order == "greedy":
-        found["measure"] = _measure(session, request, measuring, progress, model, graph)
+        found["measure"] = _measure(session, request, progress, model, graph)
     if request.planner == "search" and "storage" not in request.options:
         found["storage"] = session.directory / "search.journal"
     return found
 
 
-def _timing(session: Session, request: Request, measuring: Measuring) -> Timing:
+def _timing(session: Session, request: Request) -> Timing:
     """In integers where the plan will have bits: a file is in integers as a whole."""
+    measuring = request.measuring
     bits = request.bits is not None and request.bits < 32
     chosen = request.bits is None and request.planner in ("knapsack", "search") and _has_bits(session, request)
     precision = measuring.precision or ("int8" if bits or chosen else "fp32")
@@ -205,10 +190,9 @@ def timed(session: Session, timing: Timing, progress: Progress = silent) -> Late
     return found
 
 
-def _measure(
-    session: Session, request: Request, measuring: Measuring, progress: Progress, model: nn.Module, graph: Graph
-) -> Any:
+def _measure(session: Session, request: Request, progress: Progress, model: nn.Module, graph: Graph) -> Any:
     """Candidates of this network, journalled under what it is."""
+    recalibrate = request.measuring.recalibrate
     searching = request.planner == "search"
     total = greedy_measurements(len(graph.free)) if request.order == "greedy" else 0
     if searching:
@@ -217,8 +201,8 @@ def _measure(
         model,
         graph,
         session.task,
-        recalibrate=measuring.recalibrate,
-        journal=session.directory / f"candidates-{digest((weights_digest(model), measuring.recalibrate))}.jsonl",
+        recalibrate=recalibrate,
+        journal=session.directory / f"candidates-{digest((weights_digest(model), recalibrate))}.jsonl",
         total=total,
         progress=progress,
     )
@@ -272,11 +256,11 @@ def heavier(session: Session, name: Literal["onnx", "int8_onnx"]) -> list[str]:
     if kind != name or limit is None or weighs <= limit or request.planner not in PLANNERS:
         return []
     known = f"{session.path(name)} weighs {weighs:,} bytes, over its budget of {limit:,.0f}"
-    planned(session, replace(request, budget=with_residue(request.budget, made, weighs)), Measuring(weigh=False))
+    planned(session, replace(request, budget=with_residue(request.budget, made, weighs)), weigh=False)
     session.write("request", request)
     residue = weighs - made.predicted.bytes
     again = f"planned again with the {residue:,} bytes that the prediction missed: run `lamella compress {session.directory}`"
     return [f"{known}: {again}"]
 
 
-__all__ = ["Measuring", "fronted", "heavier", "planned", "taken", "timed"]
+__all__ = ["fronted", "heavier", "planned", "taken", "timed"]

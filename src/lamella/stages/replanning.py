@@ -23,7 +23,7 @@ from ..schema import Plan, Profile, Request, Result, Step
 from ..sessions import Session
 from ..storage import save
 from ..walking import State, Tuning, start, walk
-from .deciding import Measuring, measured_by
+from .deciding import measured_by
 from .verbs import Way, tuning_task
 
 
@@ -66,9 +66,7 @@ def _planned_anew(session: Session, plan: Plan, taken: int, state: State, reques
     left = tuple(g.name for g in state.graph.free if g.name not in cut)
     fresh = _curves(session, taken, state, left, plan, progress)
     named = f"{session.info.model} after {taken} steps"
-    handed = measured_by(
-        session, request, Measuring(weigh=False), progress, state.model, replace(state.graph, model=named)
-    )
+    handed = measured_by(session, request, progress, state.model, replace(state.graph, model=named))
     options = {"planner": request.planner, "order": request.order, "epochs": request.epochs, "bits": request.bits}
     try:
         made = replan(plan, taken, fresh, request.budget, **options, **request.options, **handed)
@@ -100,7 +98,7 @@ def _curves(
         graph=state.graph,
         pruning_ratios=ratios,
         bits=bits,
-        sweep=Sweep(points=wanted),
+        sweep=Sweep(points=wanted, recalibrate=before.recalibrated),
         journal=folder / f"profile-{digest((plan.steps[:taken],))}.jsonl",
         progress=lambda stage, done, total, note="": progress(f"profile after step {taken}", done, total, note),
     )
