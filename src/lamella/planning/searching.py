@@ -29,7 +29,7 @@ JITTER = 0.5  # of the logarithm of a drop, for the control's curves
 
 
 @dataclass(frozen=True, slots=True)
-class Rungs:
+class Nearby:
     """What every group and layer may be in this search: rungs near the start."""
 
     widths: Mapping[str, tuple[Rung, ...]]
@@ -70,7 +70,7 @@ def search(
     return _outcome(ask, rungs, study, start, _controlled(ask, trials, seed, bit_drops) if control else None)
 
 
-def _near(ask: Ask, start: Draft, assumed: dict[int, float]) -> Rungs:
+def _near(ask: Ask, start: Draft, assumed: dict[int, float]) -> Nearby:
     widths, bits = {}, {}
     for group in ask.graph.free:
         each = group_rungs(ask.profile, group)
@@ -80,7 +80,7 @@ def _near(ask: Ask, start: Draft, assumed: dict[int, float]) -> Rungs:
             each = bit_rungs(ask.profile, layer.name, assumed)
             each = each[1:] if start.bits else each[:1]  # a file is in integers as a whole, or not at all
             bits[layer.name] = _window(each, start.bits.get(layer.name, 32))
-    return Rungs(widths, bits)
+    return Nearby(widths, bits)
 
 
 def _window(rungs: tuple[Rung, ...], level: int) -> tuple[Rung, ...]:
@@ -88,7 +88,7 @@ def _window(rungs: tuple[Rung, ...], level: int) -> tuple[Rung, ...]:
     return rungs[max(0, at - REACH) : at + REACH + 1]
 
 
-def _indices(rungs: Rungs, draft: Draft) -> dict[str, int]:
+def _indices(rungs: Nearby, draft: Draft) -> dict[str, int]:
     """A draft as trial parameters."""
     found = {}
     for prefix, each, levels in (("width", rungs.widths, draft.widths), ("bits", rungs.bits, draft.bits)):
@@ -132,7 +132,7 @@ def _identity(ask: Ask) -> str:
 @dataclass
 class _Search:
     ask: Ask
-    rungs: Rungs
+    rungs: Nearby
     limit_of: Mapping[str, float]
     trade: str | None
     best: float = -math.inf
@@ -179,7 +179,7 @@ def _complete(study: Any) -> list[Any]:
     return [t for t in study.trials if t.values is not None and t.state.name == "COMPLETE"]
 
 
-def _outcome(ask: Ask, rungs: Rungs, study: Any, start: Draft, control: tuple[float, Draft] | None) -> Draft:
+def _outcome(ask: Ask, rungs: Nearby, study: Any, start: Draft, control: tuple[float, Draft] | None) -> Draft:
     done = _complete(study)
     if not done:
         return start
@@ -208,7 +208,7 @@ def _outcome(ask: Ask, rungs: Rungs, study: Any, start: Draft, control: tuple[fl
     )
 
 
-def _front(ask: Ask, rungs: Rungs, study: Any) -> tuple[FrontRow, ...]:
+def _front(ask: Ask, rungs: Nearby, study: Any) -> tuple[FrontRow, ...]:
     """What was measured and is beaten by no other candidate in both, most costly first."""
     base, rows = ask.profile.baseline.value, {}
     for trial in study.best_trials:
