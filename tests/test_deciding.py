@@ -26,13 +26,13 @@ from lamella.training import Recipe
 
 pytest.importorskip("onnxruntime")
 
-FEW = Measuring(fits=3, holds=2)
+FEW = Measuring(fits=3, holds=2, weigh=False)
 UNIFORM = Request(budget=Budget(), planner="uniform", order="by_score", epochs=0, options={"pruning_ratio": 0.5})
 
 
 def asked(session, request, *progress):
     """The plan, measured on few networks and its file not weighed."""
-    return planned(session, replace(request, measuring=FEW), *progress, weigh=False)
+    return planned(session, replace(request, measuring=FEW), *progress)
 
 
 @pytest.fixture(scope="module")
@@ -247,8 +247,8 @@ def test_compress_plans_anew_and_resumes(session, monkeypatch):
 
 
 def test_every_turn_measures_as_the_plan_did(session, monkeypatch):
-    request = replace(UNIFORM, order="greedy", epochs=0, bits=32, measuring=Measuring(recalibrate=True))
-    planned(session, request, weigh=False)
+    request = replace(UNIFORM, order="greedy", epochs=0, bits=32, measuring=Measuring(recalibrate=True, weigh=False))
+    planned(session, request)
     session.write("profile", replace(session.read("profile", Profile), recalibrated=True))
     seen, candidates, curves = [], deciding.Candidates, replanning.profile
     meter = lambda *given, **named: (seen.append(named["recalibrate"]), candidates(*given, **named))[1]

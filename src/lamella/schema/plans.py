@@ -160,13 +160,15 @@ class Plan:
 class Measuring:
     """How planning measures networks. `precision`, `fits`, `holds`: of latencies (see `latencies`; precision follows from the bits).
 
-    `recalibrate`: score candidates with batch-norm statistics re-estimated, as `compress` will.
+    `recalibrate`: score candidates with batch-norm statistics re-estimated, as `compress` will. `weigh`: where the budget speaks of
+    bytes, export the plan's file and weigh it.
     """
 
     precision: Literal["fp32", "int8"] | None = None
     fits: int = 12
     holds: int = 8
     recalibrate: bool = False
+    weigh: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,11 +45,8 @@ from ..timing.tables import machine
 WEIGHINGS = 4  # of one request's plans; the residue hardly changes from one to the next
 
 
-def planned(session: Session, request: Request, progress: Progress = silent, *, weigh: bool = True) -> Plan:
-    """The plan from the run's curves, `plan.json` and `request.json`; with `trade` in the options also the measured front.
-
-    `weigh`: where the budget speaks of bytes, the plan's file is exported and weighed.
-    """
+def planned(session: Session, request: Request, progress: Progress = silent) -> Plan:
+    """The plan from the run's curves, `plan.json` and `request.json`; with `trade` in the options also the measured front."""
     profile, handed = session.read("profile", Profile), _handed(session, request, progress)
     notes = tuple(found.text for found in handed.pop("fits", ()))
     measure: Any = handed.get("measure")
@@ -58,7 +55,7 @@ def planned(session: Session, request: Request, progress: Progress = silent, *, 
         return make_plan(profile, budget, **_asked(request), **handed)
 
     made = again(request.budget)
-    if weigh:
+    if request.measuring.weigh:
         made = _weighed(session, made, request.budget, again)
     if measure is not None:
         getattr(measure, "__self__", measure).finished()
@@ -256,7 +253,8 @@ def heavier(session: Session, name: Literal["onnx", "int8_onnx"]) -> list[str]:
     if kind != name or limit is None or weighs <= limit or request.planner not in PLANNERS:
         return []
     known = f"{session.path(name)} weighs {weighs:,} bytes, over its budget of {limit:,.0f}"
-    planned(session, replace(request, budget=with_residue(request.budget, made, weighs)), weigh=False)
+    unweighed = replace(request.measuring, weigh=False)
+    planned(session, replace(request, budget=with_residue(request.budget, made, weighs), measuring=unweighed))
     session.write("request", request)
     residue = weighs - made.predicted.bytes
     again = f"planned again with the {residue:,} bytes that the prediction missed: run `lamella compress {session.directory}`"
