@@ -9,6 +9,10 @@ import pytest
 
 import lamella
 from lamella.cli import app
+from lamella.leaving import REMOVALS
+from lamella.planning import ORDERS, PLANNERS
+from lamella.quantization import SCHEMES
+from lamella.stages.controls import CONTROLS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -22,6 +26,17 @@ def test_the_readme_program_runs(tmp_path, monkeypatch, capsys):
         exec(compile(block, "README.md", "exec"), {})
     assert "Cost(params=" in capsys.readouterr().out
     assert (tmp_path / "small.onnx").exists()
+
+
+def test_the_guide_runs_and_names_every_choice(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    guide = (ROOT / "docs" / "compressing.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    names = {}
+    exec(compile(program, "compressing.md", "exec"), names)
+    assert names["result"].bits
+    for table in (PLANNERS, ORDERS, REMOVALS, SCHEMES, CONTROLS):
+        assert [name for name in table if f"`{name}`" not in guide] == []
 
 
 def test_the_readme_table_is_the_latest_result():
