@@ -24,7 +24,7 @@ FLOORS = (
     ("timing",),
     ("walking", "candidates", "calibrating"),
     ("tracing", "storage"),
-    ("proof",),
+    ("proof", "trainingmode"),
     ("replay", "coarsening", "grouping"),
     ("leaving", "matching"),
     ("surgery",),

@@ -1,21 +1,21 @@
 """A variant run from where it changes gives what the narrowed model gives, over a zoo of awkward networks."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
-from zoo import NAMES, traced
+from zoo import NAMES, Fn, head, traced
 
 from lamella.profiling.checks import agree, tensors_of
 from lamella.profiling.engine import Engine
-from lamella.profiling.points import planned_items
+from lamella.profiling.points import Item, Level, planned_items
 from lamella.profiling.settings import Sweep
 from lamella.profiling.variants import Subject
 from lamella.replay import Change, Program
+from lamella.tracing import trace
 from lamella.training import Task
 from lamella.zoo import make_model
-
-# What cannot be replayed runs as a whole model. Bits of one of two tied modules: the program has one weight for both.
-WHOLE = {"vision_transformer": {"patch:pruning_ratio"}}
 
 
 def nothing(outputs, targets):
@@ -38,8 +38,42 @@ def test_every_variant_equals_its_model(name):
             for run in runs:
                 assert agree(tensors_of(engine.outputs(run, chunk)), tensors_of(run.whole()(*inputs))), item
             whole |= {f"{item.target}:{item.knob}"} if runs[0].variant is None else set()
-    assert whole == WHOLE.get(name, set()), engine.notes
+    assert not whole, engine.notes
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+def setting_of(model, graph, inputs, target, knob):
+    subject = Subject(model, graph, Task(inputs, train=(), validation=(), test=()), Sweep())
+    return subject.setting(Item(target, knob, ()), Level(0.5, graph.widths.get(target, 8) // 2))
+
+
+def test_statistics_over_channels_are_replayed_and_never_masked():
+    model, inputs, graph = traced("layer_scaled")
+    model = copy.deepcopy(model)
+    torch.nn.init.ones_(model.gamma)  # not hidden behind a small scale
+    setting = setting_of(model, graph, inputs, "stem", "pruning_ratio")
+    assert setting.masked is None
+    with torch.inference_mode():
+        program = Program(model, inputs)
+        branch = program.branch(program.start(inputs), setting.change.names)
+        found = program.outputs(branch, program.prepared(setting.change))
+        assert agree(tensors_of(found), tensors_of(setting.model()(*inputs)))
+
+
+@pytest.mark.parametrize("case", ["beside others", "of two"])
+def test_masking_a_layer_leaves_what_else_its_batch_norm_sees(case):
+    """A norm of the layer beside the input (ENet's first block), and one norm of two layers."""
+    one, other = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 8, 3, padding=1)
+    joined = case == "beside others"
+    run = lambda s, x: s.out(s.norm(torch.cat((s.one(x), x), 1)) if joined else s.norm(s.one(x)) + s.norm(s.other(x)))
+    norm = nn.BatchNorm2d(11 if joined else 8)
+    nn.init.uniform_(norm.bias)
+    inputs = (torch.randn(2, 3, 8, 8),)
+    model = Fn(run, one=one, other=other, norm=norm, out=head(norm.num_features)).eval()
+    graph = trace(model, inputs, round_to=1)
+    setting = setting_of(model, graph, inputs, "one", "masked_ratio")
+    assert setting.change.names == {"one.weight", "one.bias"}
+    assert not setting.change.kept
 
 
 @pytest.fixture(scope="module")

@@ -222,7 +222,47 @@ def test_weight_norm_by_the_old_hook_is_named():
     assert small(*PICTURE).shape == model(*PICTURE).shape
 
 
+# ---- what runs in training only
+
+
+def test_what_only_training_sees_narrows_with_the_rest():
+    model, inputs, graph = zoo.traced("auxiliary")
+    assert [g.name for g in graph.groups if g.frozen] == ["out.2"]
+    assert not any(name.startswith("aux") for name in graph.layer_of)
+    small = narrow(model, graph, {g.name: g.legal(g.width / 2) for g in graph.free}).train()
+    assert small.aux[1].in_channels == small.b[0].out_channels == 8
+    logits, auxiliary = small(*inputs)
+    (logits.sum() + auxiliary.sum()).backward()
+    assert small.aux[1].weight.grad.shape[1] == 8
+
+
+class Flat(nn.Module):
+    """Its second head counts on sixteen channels, in training only; on one value per channel, where a batch norm does not train."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 8), nn.BatchNorm2d(16))
+        self.mix, self.aux = nn.Conv2d(16, 8, 1), nn.Linear(16, 2)
+        self.out = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        x = self.body(x)
+        y = self.out(F.relu(self.mix(x)))
+        return (y, self.aux(x.view(-1, 16))) if self.training else y
+
+
+def test_what_would_fail_in_training_is_frozen_and_says_so():
+    graph = trace(Flat(), PICTURE)
+    assert "in training, the narrowed model fails" in graph.group_of["body.0"].frozen
+    assert graph.group_of["mix"].frozen is None
+
+
 # ---- the proof
+
+
+def test_sizes_that_only_fit_while_all_groups_shrink_alike_are_found():
+    _, _, graph = zoo.traced("windows")
+    assert {g.name for g in graph.free} == {"proj", "mix"}
 
 
 def test_the_proof_finds_a_wrong_index_map():

@@ -549,6 +549,29 @@ def vision_transformer(w):
     ), picture()
 
 
+@net(0.1, ("a size in",))
+def windows(
+    w,
+):  # a head's size is that of the stream by the heads: neither can shrink alone, though both by a half would fit
+    def run(s, x):
+        x = s.patch(x).flatten(2).transpose(1, 2)
+        b, n, c = x.shape
+        q, k, v = s.qkv(x).reshape(b, n, 3, s.num_heads, c // s.num_heads).permute(2, 0, 3, 1, 4)
+        x = s.proj((q @ k.transpose(-2, -1)).softmax(-1).matmul(v).transpose(1, 2).reshape(b, n, c))
+        return s.out(F.gelu(s.mix(x)).mean(1))
+
+    d = 2 * w
+    return Fn(
+        run,
+        {"num_heads": 4},
+        patch=nn.Conv2d(3, d, 4, 4),
+        qkv=nn.Linear(d, 3 * d),
+        proj=nn.Linear(d, d),
+        mix=nn.Linear(d, d),
+        out=nn.Linear(d, 3),
+    ), picture()
+
+
 # ---- parameters in odd places
 
 
@@ -591,6 +614,31 @@ def shared(w):  # one layer, called twice
         return s.out(s.body(F.relu(s.body(x))))
 
     return Fn(run, stem=cbr(3, 2 * w), body=nn.Conv2d(2 * w, 2 * w, 3, padding=1), out=head(2 * w)), picture()
+
+
+@net(0.4)
+def shared_head(w):  # a pyramid of two levels and one head for both
+    def run(s, x):
+        a = s.a(x)
+        b = s.b(a)
+        top = s.upper(b)
+        return [s.last(F.relu(s.head(level))) for level in (s.lower(a) + F.interpolate(top, scale_factor=2), top)]
+
+    c = nn.Conv2d
+    parts = {"lower": c(w, w, 1), "upper": c(2 * w, w, 1), "head": c(w, w, 3, padding=1), "last": c(w, 2, 1)}
+    return Fn(run, a=cbr(3, w), b=cbr(w, 2 * w, stride=2), **parts), picture()
+
+
+@net(0.3)
+def auxiliary(w):  # a second head that only training sees
+    def run(s, x):
+        x = s.b(s.a(x))
+        return (s.out(s.c(x)), s.aux(x)) if s.training else s.out(s.c(x))
+
+    aux = nn.Sequential(
+        nn.AdaptiveAvgPool2d(2), nn.Conv2d(2 * w, w, 1), nn.ReLU(), nn.Flatten(), nn.Dropout(), nn.Linear(4 * w, 5)
+    )
+    return Fn(run, a=cbr(3, w), b=cbr(w, 2 * w, groups=2), c=cbr(2 * w, w), aux=aux, out=head(w)), picture()
 
 
 @net(0.3)

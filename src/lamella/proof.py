@@ -2,8 +2,9 @@
 
     graph = proven(model, inputs, graph, suspects)       # groups that fail are frozen, with the reason
 
-All free groups are narrowed to about half at once, in float64, and must give the outputs of `masked`. On disagreement the
-groups are halved until the culprits are found. Parameters that are still constant (a fresh norm's scale, a layer scale of 1e-6)
+All free groups are narrowed at once, some to a half, some to a quarter, some to three quarters (sizes that only fit each other while all
+groups shrink alike must not pass), in float64, and must give the outputs of `masked`. On disagreement the groups are halved until
+the culprits are found. Parameters that are still constant (a fresh norm's scale, a layer scale of 1e-6)
 get other values for the proof: behind a scale of zero every mistake looks right.
 """
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from .axes import Kept
 from .channels import source_line
 from .costs import cost
 from .errors import TraceError
@@ -26,11 +28,23 @@ from .surgery import copied, cut, masked
 
 TOLERANCE = 1e-9  # relative, in float64; models that refuse float64 get 1e-5
 SINGLE_TOLERANCE = 1e-5
+SHARES = (0.5, 0.25, 0.75)  # of their channels that groups keep, in turn
 
 
-def proven(model: nn.Module, inputs: tuple[Any, ...], graph: Graph, suspects: Mapping[str, str]) -> Graph:
-    """The graph with every group frozen that does not narrow to the masked dense model's outputs."""
+def proven(
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    graph: Graph,
+    suspects: Mapping[str, str],
+    training_inputs: tuple[Any, ...] | None = None,
+) -> Graph:
+    """The graph with every group frozen that does not narrow to the masked dense model's outputs.
+
+    `training_inputs`: where the network reads more in training than in evaluation, inputs on which it trains; it is proven there too.
+    """
     proof = _Proof(model, inputs, suspects)
+    if training_inputs is not None:
+        proof.in_training_too(training_inputs)
     names = [g.name for g in graph.free]
     culprits = proof.culprits(graph, names)
     if culprits and (lean := _without_attributes(graph, [n for n, _ in culprits])) is not graph:
@@ -61,9 +75,17 @@ class _Proof:
 
     def __init__(self, model: nn.Module, inputs: tuple[Any, ...], suspects: Mapping[str, str]) -> None:
         self.suspects = suspects
+        self.training_inputs: tuple[Any, ...] | None = None
+        self.steady = True  # whether training gives the same outputs again
         self.model, self.inputs, self.tolerance = _double(model), _wide(inputs), TOLERANCE
         if not _runs(self.model, self.inputs):
             self.model, self.inputs, self.tolerance = model, inputs, SINGLE_TOLERANCE
+
+    def in_training_too(self, inputs: tuple[Any, ...]) -> None:
+        """From now on the narrowed model must also train on these inputs, to the same outputs unless they are drawn by chance."""
+        self.training_inputs = _wide(inputs) if self.tolerance == TOLERANCE else inputs
+        first, second = (self._trained(copied(self.model, {}, share=True), seed) for seed in (0, 1))
+        self.steady = all(map(torch.equal, first, second))
 
     def culprits(self, graph: Graph, names: Sequence[str]) -> list[tuple[str, str]]:
         """The groups that cannot be narrowed, with reasons.
@@ -105,8 +127,8 @@ class _Proof:
         return halves or [(names[-1], f"only together with others: {reason}")]
 
     def failure(self, graph: Graph, names: Sequence[str]) -> str | None:
-        """Why narrowing these groups to about half is wrong; None when it is right."""
-        kept = {name: half(graph.group_of[name], index) for index, name in enumerate(names)}
+        """Why narrowing these groups is wrong; None when it is right."""
+        kept = {name: portion(graph.group_of[name], index) for index, name in enumerate(names)}
         try:
             small = cut(self.model, graph, kept, share=True)
             _check_counts(small, graph, kept)
@@ -117,7 +139,25 @@ class _Proof:
             expected = self._outputs(masked(self.model, graph, kept, share=True))
         except Exception as error:
             return f"the masked dense model fails, so nothing can be compared: {line_of(error)}"
-        return _disagreement(outputs, expected, self.tolerance)
+        return _disagreement(outputs, expected, self.tolerance) or self._failure_in_training(small, graph, kept)
+
+    def _failure_in_training(self, small: nn.Module, graph: Graph, kept: Kept) -> str | None:
+        if self.training_inputs is None:
+            return None
+        try:
+            outputs = self._trained(small)
+        except Exception as error:
+            return f"in training, the narrowed model fails: {line_of(error)}"
+        if not self.steady:
+            return None
+        found = _disagreement(outputs, self._trained(masked(self.model, graph, kept, share=True)), self.tolerance)
+        return f"in training, {found}" if found else None
+
+    def _trained(self, model: nn.Module, seed: int = 0) -> list[Tensor]:
+        """The outputs in training mode; the model's statistics move."""
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return _tensors(model.train()(*(self.training_inputs or ())))
 
     def check_repeatable(self, graph: Graph) -> None:
         """A model that draws random numbers in evaluation mode cannot be proven."""
@@ -135,7 +175,11 @@ class _Proof:
 
     def _outputs(self, model: nn.Module) -> list[Tensor]:
         with torch.no_grad():
-            return [t for t in tree_leaves(model(*self.inputs)) if isinstance(t, Tensor)]
+            return _tensors(model(*self.inputs))
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    return [t for t in tree_leaves(outputs) if isinstance(t, Tensor)]
 
 
 def _check_counts(small: nn.Module, graph: Graph, kept: Mapping[str, Sequence[int]]) -> None:
@@ -146,10 +190,12 @@ def _check_counts(small: nn.Module, graph: Graph, kept: Mapping[str, Sequence[in
         raise TraceError(f"{counted} parameters are left where {predicted} were predicted")
 
 
-def half(group: Group, seed: int) -> tuple[int, ...]:
-    """About half of a group's channels, drawn at random, from every part its number."""
-    generator = np.random.default_rng(seed)
-    width = replace(group, round_to=1, floor=1).legal(group.width / 2)
+def portion(group: Group, index: int) -> tuple[int, ...]:
+    """A share of a group's channels (about one of `SHARES`, another for the next index), drawn at random, from every part its number."""
+    generator = np.random.default_rng(index)
+    free = replace(group, round_to=1, floor=1)
+    widths = [free.legal(share * group.width) for share in (SHARES[index % len(SHARES)], 0.5, 0.0)]
+    width = next((w for w in widths if w < group.width), group.width)
     labels = np.asarray(group.parts) if group.parts else np.zeros(group.width, dtype=int)
     kept: list[int] = []
     for label, count in enumerate(group.counts(width)):

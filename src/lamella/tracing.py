@@ -5,13 +5,11 @@
 
 The model is exported, channel ids flow through it (`channels`), groups are formed (`grouping`), and the result is proven on the
 model itself (`proof`): what does not narrow to the outputs of the masked dense model is frozen, with the reason. Nothing left to
-narrow is an error.
+narrow is an error. Layers that run in training only (auxiliary heads) are followed too (`trainingmode`).
 """
 
 import fnmatch
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,9 +24,11 @@ from .grouping import Built, build_graph
 from .proof import line_of, proven
 from .schema import Graph, Group
 from .surgery import copied
+from .trainingmode import Training, exported, quiet, training_of
 
 RoundTo = int | Mapping[str, int] | Callable[[int], int]
 Limits = tuple[RoundTo, int, tuple[str, ...]]
+Programs = tuple[torch.export.ExportedProgram, Training | None]  # in evaluation; in training, if that reads more
 
 
 def aligned(width: int) -> int:
@@ -56,9 +56,10 @@ def trace(
     limits = round_to, floor, tuple(ignored_layers)
     _check_runs(subject, inputs)
     program = _export(subject, inputs)
-    graph, doubts = _attempt(subject, inputs, program, limits, prove)
+    training = training_of(subject, inputs, program)
+    graph, doubts = _attempt(subject, inputs, (program, training), limits, prove)
     if doubts:  # where a view cuts channels and its last piece cannot shrink, whole pieces may
-        other, _ = _attempt(subject, inputs, program, limits, prove, whole=doubts)
+        other, _ = _attempt(subject, inputs, (program, training), limits, prove, whole=doubts)
         graph = max(graph, other, key=_reach)
     if not graph.free:
         reasons = "\n".join(f"  {g.name}: {g.frozen}" for g in graph.groups[:8]) or "  no layer makes channels"
@@ -69,13 +70,13 @@ def trace(
 def _attempt(
     model: nn.Module,
     inputs: tuple[Any, ...],
-    program: torch.export.ExportedProgram,
+    programs: Programs,
     limits: Limits,
     prove: bool,
     whole: frozenset[str] = frozenset(),
 ) -> tuple[Graph, frozenset[str]]:
     """The graph, proven, and the views at which groups failed."""
-    built = _build(model, program, whole)
+    built = _build(model, programs, whole)
     graph = replace(built.graph, groups=tuple(_with_limits(g, *limits) for g in built.graph.groups))
     for pattern in limits[2]:
         if not any(fnmatch.fnmatchcase(layer.name, pattern) for layer in graph.layers):
@@ -84,7 +85,7 @@ def _attempt(
     if not prove:
         return graph, frozenset()
     before = {g.name for g in graph.free}
-    graph = proven(model, inputs, graph, built.suspects)
+    graph = proven(model, inputs, graph, built.suspects, programs[1].inputs if programs[1] else None)
     failed = before - {g.name for g in graph.free}
     return graph, frozenset().union(*(built.views.get(name, frozenset()) for name in failed))
 
@@ -105,13 +106,16 @@ def _subject(model: nn.Module) -> nn.Module:
     return copied(getattr(model, "_orig_mod", model), {}, share=True).eval()
 
 
-def _build(model: nn.Module, program: torch.export.ExportedProgram, whole: frozenset[str]) -> Built:
+def _build(model: nn.Module, programs: Programs, whole: frozenset[str]) -> Built:
     tensors = _first_names(model)
+    program, training = programs
     flow, graph = _walk(model, program, tensors, whole)
     if flow.unknown:
-        with _quiet():
+        with quiet():
             other = _walk(model, program.run_decompositions(), tensors, whole)
         flow, graph = min((flow, graph), other, key=lambda found: len(found[0].unknown))
+    if training is not None:
+        flow.take(_walk(model, training.program, tensors, frozenset(), flow.beside())[0])
     return build_graph(type(model).__name__, flow, graph, tensors)
 
 
@@ -126,7 +130,11 @@ def _first_names(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _walk(
-    model: nn.Module, program: torch.export.ExportedProgram, tensors: Mapping[str, Tensor], whole: frozenset[str]
+    model: nn.Module,
+    program: torch.export.ExportedProgram,
+    tensors: Mapping[str, Tensor],
+    whole: frozenset[str],
+    flow: Flow | None = None,
 ) -> tuple[Flow, torch.fx.Graph]:
     signature = program.graph_signature
     targets = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -139,7 +147,7 @@ def _walk(
             names[placeholder] = name
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     holders = _Holders(model)
-    return Walk(names, shapes, rule_of, holders, whole).run(program.graph), program.graph
+    return Walk(names, shapes, rule_of, holders, whole, flow).run(program.graph), program.graph
 
 
 class _Holders:
@@ -161,17 +169,9 @@ class _Holders:
         return found
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():  # exporting warns about its own internals
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _export(model: nn.Module, inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
     try:
-        with _quiet(), torch.no_grad():
-            return torch.export.export(model, inputs, strict=False)
+        return exported(model, inputs)
     except Exception as error:
         raise TraceError(_refusal(model, error)) from error
 
@@ -179,7 +179,7 @@ def _export(model: nn.Module, inputs: tuple[Any, ...]) -> torch.export.ExportedP
 def _check_runs(model: nn.Module, inputs: tuple[Any, ...]) -> None:
     """The model itself must run on the inputs. (On a copy: some models keep what they compute on their first call.)"""
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             copied(model, {}, share=True)(*inputs)
     except Exception as own:
         shapes = ", ".join(str(tuple(t.shape)) for t in tree_leaves(inputs) if isinstance(t, Tensor))

@@ -95,6 +95,7 @@ class Flow:
     literals: list[Literal] = field(default_factory=list)
     born: list[np.ndarray] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    trained: list[Call] = field(default_factory=list)  # calls of training only
     values: dict[Node, Value] = field(default_factory=dict)
     unknown: list[Node] = field(default_factory=list)
 
@@ -102,6 +103,18 @@ class Flow:
         """n new ids."""
         start, self.count = self.count, self.count + n
         return np.arange(start, start + n, dtype=np.int32)
+
+    def beside(self) -> "Flow":
+        """An empty flow of the same ids, for the same network in training."""
+        return Flow(count=self.count, axis_start=self.axis_start, inner=dict(self.inner))
+
+    def take(self, training: "Flow") -> None:
+        """What the network ties, fixes, cuts and reads in training holds too. Channels that it makes only there belong to no group."""
+        self.count = training.count
+        self.fixed += [(ids, f"in training: {reason}") for ids, reason in training.fixed]
+        self.trained += training.calls
+        for name in ("ties", "splits", "cuts", "changes", "suspects", "literals"):
+            getattr(self, name).extend(getattr(training, name))
 
     def tie(self, a: np.ndarray, b: np.ndarray, where: str) -> None:
         """The ids of a and b, element by element, are the same channel; an id that meets FIXED is fixed."""

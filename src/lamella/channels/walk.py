@@ -36,12 +36,14 @@ class Walk:
         rule_of: Callable[[Node], Rule | None],
         holders: Holders | None = None,
         whole: frozenset[str] = frozenset(),
+        flow: Flow | None = None,
     ) -> None:
         """`names`: placeholder -> parameter or buffer name (its first one, for tied ones); `shapes`: name -> shape.
 
         `holders(path, number)`: the integers of that module that equal the number. `whole`: views whose last piece stays whole.
+        `flow`: what to write into, a new one if None.
         """
-        self.flow, self.names, self.shapes = Flow(), names, shapes
+        self.flow, self.names, self.shapes = flow if flow is not None else Flow(), names, shapes
         self.rule_of, self.holders, self.whole = rule_of, holders, whole
         self.env: dict[Node, Any] = {}
         self.source: dict[Node, str] = {}

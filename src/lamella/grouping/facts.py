@@ -58,8 +58,11 @@ def layers_of(
     for call in flow.calls:
         name = named.of(call)
         before = layers.get(name)
+        own = tuple(s for s in sources[call.node] if s != name)
         if before is not None:
-            layers[name] = replace(before, calls=before.calls + 1, positions=before.positions + call.positions)
+            all_sources = tuple(dict.fromkeys((*before.sources, *own)))
+            positions = before.positions + call.positions
+            layers[name] = replace(before, calls=before.calls + 1, positions=positions, sources=all_sources)
             continue
         layers[name] = Layer(
             name=name,
@@ -71,7 +74,7 @@ def layers_of(
             kernel=tuple(int(k) for k in call.kernel),
             stride=tuple(int(k) for k in call.stride),
             positions=call.positions,
-            sources=tuple(s for s in sources[call.node] if s != name),
+            sources=own,
         )
     return tuple(layers.values())
 

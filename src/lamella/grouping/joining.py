@@ -43,7 +43,7 @@ def axis_channels(
         for d, start in enumerate(starts):
             ids = np.arange(start, start + tensors[name].shape[d])
             axes[name, d] = AxisChannels(channels[ids], ids)
-    for call in flow.calls:
+    for call in (*flow.trained, *flow.calls):
         weight = named.weight(call)
         if call.use.block_ids is not None and weight is not None:
             key = weight, 1  # a grouped convolution keeps its blocks on axis 1 of its weight
@@ -56,7 +56,7 @@ def roles_of(flow: Flow, channels: np.ndarray, axes: Mapping[Key, AxisChannels])
     born, consumed = np.zeros(flow.count, dtype=bool), np.zeros(flow.count, dtype=bool)
     for ids in flow.born:
         born[ids] = True
-    for call in flow.calls:
+    for call in (*flow.trained, *flow.calls):
         consumed[call.use.columns] = True
     alive = np.zeros(int(channels.max()) + 1, dtype=bool)
     alive[channels[born]] = True

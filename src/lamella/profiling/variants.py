@@ -19,7 +19,7 @@ from ..coarsening import InputGrid, coarsen, observe_ranges
 from ..grids import output_axis, rounded_weight
 from ..matching import MATCHED, has_batch_norm, match_outputs
 from ..replay import Change
-from ..schema import Graph, Parameter
+from ..schema import Graph, Layer, Parameter
 from ..surgery import copied, cut, masked, resolve
 from ..training import Batches, Portion, Recipe, Task, first_inputs, fit, recalibrate_bn
 from .points import Item, Level
@@ -90,12 +90,9 @@ def _narrowed(subject: Subject, target: str, level: Level) -> Setting:
     small = cut(model, graph, kept, share=True)
     names = touched(graph, [target])
     rows = {p.name: _rows(p, kept, model) for p in graph.parameters if p.name in names and _loses_rows(p, target)}
-    return Setting(
-        Change(_tensors(small, names), rows=rows),
-        lambda: small,
-        lambda: Change(_tensors(masked(model, graph, kept, share=True), _readers(graph, target))),
-        kept,
-    )
+    masks = lambda: Change(_tensors(masked(model, graph, kept, share=True), _readers(graph, target)))
+    alone = graph.group_of[target].changes is None  # a norm over channels would see those that masks only silence
+    return Setting(Change(_tensors(small, names), rows=rows), lambda: small, masks if alone else None, kept)
 
 
 def _loses_rows(parameter: Parameter, group: str) -> bool:
@@ -123,15 +120,24 @@ def _tensors(model: nn.Module, names: frozenset[str]) -> dict[str, Tensor]:
 def _masked(subject: Subject, target: str, level: Level) -> Setting:
     """The filters of one layer with the smallest l2 norm give zero, after the batch norm that follows directly."""
     layer = subject.graph.layer_of[target]
-    norms = [x for x in subject.graph.layers if x.kind == "batch_norm" and x.sources == (target,)]
+    norms = [x for x in subject.graph.layers if _normalizes(subject.graph, x, layer)]
     names = [n for x in (layer, *norms) for n in (x.weight, x.bias) if n]
     held = dict(subject.model.named_parameters(remove_duplicate=False))
     weight = held[layer.weight or ""].detach()
     stays = weight.flatten(1).double().norm(dim=1).topk(level.width or 0).indices.sort().values
     tensors = {name: _only_rows(held[name].detach(), stays) for name in names}
-    return Setting(
-        Change(tensors, kept={layer.weight or "": stays}), lambda: copied(subject.model, tensors, share=True).eval()
-    )
+    others = any(x.kind == "batch_norm" and target in x.sources and x not in norms for x in subject.graph.layers)
+    kept = {} if others else {layer.weight or "": stays}  # behind a norm of more than this layer its zeros are shifted
+    return Setting(Change(tensors, kept=kept), lambda: copied(subject.model, tensors, share=True).eval())
+
+
+def _normalizes(graph: Graph, norm: Layer, layer: Layer) -> bool:
+    """Whether this is a batch norm of the layer's outputs, and of nothing else."""
+    if norm.kind != "batch_norm" or norm.sources != (layer.name,):
+        return False
+    held = graph.parameter_of
+    scale, weight = held.get(norm.weight or ""), held[layer.weight or ""]
+    return scale is None or scale.axes[0].runs == weight.axes[0].runs
 
 
 def _only_rows(tensor: Tensor, rows: Tensor) -> Tensor:

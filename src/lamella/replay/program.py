@@ -13,6 +13,8 @@ from .folding import CONVOLUTIONS, LAYERS, absorbed, fold
 from .operators import Listing, Name, Operator, Ref, aten, operators
 from .running import Bound, Branch, Runner, State, Tweak, Variant, named
 
+NORMS_OVER_CHANNELS = (aten.layer_norm.default, aten.rms_norm.default, aten.group_norm.default)
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -122,7 +124,8 @@ class Program:
         affected, beside = self._plan(names)
         self.advance(state, affected[0])
         values = dict(state.values)
-        self.runner.run(beside, values, self.dense, set())
+        wanted = {index for position in affected for index in self.listed[position].reads}  # by every variant anew
+        self.runner.run(beside, values, self.dense, set(), spared=wanted)
         return Branch(names, values)
 
     def step(self, state: State, branch: Branch) -> None:
@@ -212,11 +215,23 @@ class Program:
 
     def _bind(self, op: Operator, tensors: Mapping[str, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         cast: Callable[[Any], Any] = (lambda x: x) if op.index in self.wide else self._cast
-        args, kwargs = op.args, {k: tree_map(cast, named(v, tensors)) for k, v in op.kwargs.items()}
+        args, kwargs = self._resized(op, tensors), {k: tree_map(cast, named(v, tensors)) for k, v in op.kwargs.items()}
         if op.target in CONVOLUTIONS and all(isinstance(a, Name | None) for a in op.args[1:3]):
             weight, bias = absorbed(op, tensors)
             return (args[0], _laid_out(cast(weight)), cast(bias), *args[3:]), kwargs
         return tuple(tree_map(cast, named(a, tensors)) for a in args), kwargs
+
+    def _resized(self, op: Operator, tensors: Mapping[str, Tensor]) -> tuple[Any, ...]:
+        """The arguments of an operator; of a norm over channels with the number that repeats its scale's length made to agree."""
+        if op.target not in NORMS_OVER_CHANNELS or len(op.args) < 3 or not isinstance(op.args[2], Name):
+            return op.args
+        x, number, scale, *rest = op.args
+        before, now = self.listing.tensors[scale.text], tensors[scale.text]
+        if op.target != aten.group_norm.default:
+            number = list(now.shape)
+        elif number == len(before):  # one channel per group
+            number = len(now)
+        return x, number, scale, *rest
 
     def _cast(self, value: Any) -> Any:
         """A floating-point tensor in the program's dtype; anything else as it is."""

@@ -5,7 +5,7 @@ from before the change, and dense values from beside it. Running a variant never
 on values that the same run has made and that nobody reads later.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,13 +84,20 @@ class Runner:
         return first.index if alone and fresh else None
 
     def run(
-        self, positions: Iterable[int], values: Values, bound: Bound, own: set[int], variant: Variant | None = None
+        self,
+        positions: Iterable[int],
+        values: Values,
+        bound: Bound,
+        own: set[int],
+        variant: Variant | None = None,
+        spared: Collection[int] = (),
     ) -> None:
-        """Run these operators into `values`. `own`: the numbers of values that this run may overwrite and drop."""
+        """Run these operators into `values`. `own`: the numbers of values that this run may overwrite and drop; `spared`: never."""
         for position in positions:
             op = self.listed[position]
             values[op.index] = self._made(position, op, values, bound, own, variant)
-            own.add(op.index)
+            if op.index not in spared:
+                own.add(op.index)
             for index in op.reads:
                 if self.last[index] == position and index in own:
                     del values[index]
