@@ -106,9 +106,8 @@ ROWS = {
         right_sized=(512, 512),
         bits=(8, 4),
         bits_epochs=1,
-        tuning=Recipe(epochs=2, lr=0.01),
+        tuning=Recipe(epochs=1, lr=0.01),
         origin=False,
-        recalibrate=True,
     ),
 }
 # Where the accuracy breaks: the same rows at other budgets, without their origin.
