@@ -44,12 +44,19 @@ def test_the_table_says_what_the_papers_accounting_leaves_out(tmp_path):
         {"name": "int8", "bytes": 40, "macs": 10, "drop": 0.002},
     )
     (tmp_path / "demo-2026-01-01.json").write_text(json.dumps({"rows": [[dense, small]]}))
+    again = {**small, "bytes": 60, "drop": 0.004}
+    (tmp_path / "seeds-2026-01-01.json").write_text(json.dumps({"rows": [[dense, small], [dense, again]]}))
     (tmp_path / "other-2026-01-01.json").write_text(json.dumps({"speedup": 3.0}))
     result = CliRunner().invoke(app, ["bench", "tables", "--network", "alexnet", "--results", str(tmp_path)])
     assert result.exit_code == 0, result.exception
     for words in ("paper accounting", "true bytes", "47.28x", "3.82x", "leaves out", "25.00x", "+0.20"):
         assert words in result.output
     assert "vgg16" not in result.output
+    _, seeds = own_rows(tmp_path)
+    assert (seeds["seeds"], seeds["bytes"], seeds["macs_ratio"]) == (2, 50, 5.0)
+    mean, low, high = seeds["points_below_dense"]
+    assert low < 0.2 < mean < 0.4 < high
+    assert mean == pytest.approx(0.3)
 
 
 def test_bad_input(tmp_path):

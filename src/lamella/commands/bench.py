@@ -14,6 +14,7 @@ import typer
 
 from ..errors import LamellaError, unknown_name
 from ..published import LEFT_OUT, SCHEDULES, TRUE, Accounting, account
+from ..statistics import score_interval
 from ..views import published_view
 from .shared import AsJson, Quiet, show
 
@@ -93,13 +94,17 @@ def _result_files(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def _of_runs(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The demo's: a list of rows for every seed, the dense network first."""
-    for seed, rows in enumerate(content["rows"]):
+    """The demo's: a list of rows for every seed, the dense network first. A row of the table is the mean over the seeds."""
+    named: dict[str, list[dict[str, Any]]] = {}
+    for rows in content["rows"]:
         if isinstance(rows, list) and rows and all(isinstance(r, dict) and {"name", "bytes"} <= set(r) for r in rows):
             dense = rows[0]
             for row in rows[1:]:
-                macs = (dense.get("macs"), row.get("macs"))
-                yield _own_row(seed, row["name"], (dense["bytes"], row["bytes"]), macs, row.get("drop"))
+                drop = row.get("drop")
+                points = (None if drop is None else 100 * drop,)
+                sizes, macs = (dense["bytes"], row["bytes"]), (dense.get("macs"), row.get("macs"))
+                named.setdefault(row["name"], []).append(_own_row(row["name"], sizes, macs, points))
+    yield from map(_over_seeds, named.values())
 
 
 def _of_bits(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -107,27 +112,43 @@ def _of_bits(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     dense, right = content.get("dense_file_bytes"), content.get("dense_test")
     for row in content["rows"]:
         if dense and right and isinstance(row, dict) and {"bits", "file_bytes", "file_test"} <= set(row):
-            sizes = (dense, row["file_bytes"])
-            yield _own_row(content["seeds"][0], f"{row['bits']} bits", sizes, (None, None), right - row["file_test"])
+            points = (100 * (right - row["file_test"]),)
+            yield _own_row(f"{row['bits']} bits", (dense, row["file_bytes"]), (None, None), points)
 
 
 def _of_reach(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Those of `benchmarks/reach.py`: a row by name, of one seed."""
+    """Those of `benchmarks/reach.py`: a row by name, of one seed, with its paired interval."""
     for name, row in content["rows"].items():
-        if isinstance(row, dict) and {"dense_bytes", "bytes", "macs", "file", "dense"} <= set(row):
-            drop = row["dense"]["test"] - row["file"]["test"]
-            yield _own_row(row["seed"], name, (row["dense_bytes"], row["bytes"]), row["macs"], drop)
+        if isinstance(row, dict) and {"dense_bytes", "bytes", "macs", "test_drop"} <= set(row):
+            points = row["test_drop"]["file_below_dense"]
+            yield _own_row(name, (row["dense_bytes"], row["bytes"]), row["macs"], points)
 
 
 def _own_row(
-    run: int, name: str, sizes: Sequence[int], macs: Sequence[int | None], drop: float | None
+    name: str, sizes: Sequence[int], macs: Sequence[int | None], points: Sequence[float | None]
 ) -> dict[str, Any]:
-    """`sizes`, `macs`: of the dense network and of this one; `drop`: test accuracy below dense."""
+    """`sizes`, `macs`: of the dense network and of this one; `points` of test accuracy below dense, and their interval if known."""
     return {
-        "run": run,
         "name": name,
+        "seeds": 1,
         "bytes": sizes[1],
         "true_ratio": sizes[0] / sizes[1],
         "macs_ratio": macs[0] / macs[1] if macs[0] and macs[1] else None,
-        "points_below_dense": None if drop is None else 100 * drop,
+        "points_below_dense": list(points),
     }
+
+
+def _over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means; the points with their 95 % interval over seeds."""
+    if len(rows) == 1:
+        return rows[0]
+    means = {key: _mean([row[key] for row in rows]) for key in ("bytes", "true_ratio", "macs_ratio")}
+    points = [row["points_below_dense"][0] for row in rows]
+    found = None if None in points else score_interval(points)
+    shown = [None] if found is None else [found.value, found.low, found.high]
+    return {**rows[0], **means, "seeds": len(rows), "bytes": round(means["bytes"] or 0), "points_below_dense": shown}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None

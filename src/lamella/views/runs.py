@@ -338,11 +338,17 @@ def published_view(rows: Sequence[Accounting], own: Sequence[Mapping[str, Any]],
         grid.add_row(row.name, *ratios, f"{row.stored_bytes:,}", " ".join(map(str, row.filters)))
     parts: list[Any] = [grid]
     if own:
-        ours = _grid("our own", "run", "what", "true bytes", "MACs", "file bytes", "points below dense")
+        ours = _grid("our own", "what", "seeds", "true bytes", "MACs", "file bytes", "points below dense [95 %]")
         for each in own:
             macs = "" if each["macs_ratio"] is None else f"{each['macs_ratio']:.2f}x"
-            drop = "" if each["points_below_dense"] is None else f"{each['points_below_dense']:+.2f}"
-            cells = (f"{each['true_ratio']:.2f}x", macs, f"{each['bytes']:,}", drop)
-            ours.add_row(escape(each["result"]), str(each["run"]), escape(each["name"]), *cells)
+            drop, *ends = each["points_below_dense"]
+            between = " [{:+.2f}, {:+.2f}]".format(*ends) if ends else ""
+            cells = (
+                f"{each['true_ratio']:.2f}x",
+                macs,
+                f"{each['bytes']:,}",
+                "" if drop is None else f"{drop:+.2f}{between}",
+            )
+            ours.add_row(escape(each["result"]), escape(each["name"]), str(each["seeds"]), *cells)
         parts += [Text(), ours]
     return Stack(*parts, *(Text(f"- {note}") for note in notes))
