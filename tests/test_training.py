@@ -251,14 +251,25 @@ def test_a_shuffling_dataloader_resumes_too(tmp_path):
     assert same(whole.state_dict(), fit(make_net(), task, Recipe(epochs=2), checkpoint=tmp_path / "c").state_dict())
 
 
-@pytest.mark.parametrize("change", ["recipe", "seed", "starting weights"])
+@pytest.mark.parametrize("change", ["epochs", "seed", "starting weights"])
 def test_a_checkpoint_of_other_training_is_refused(task, tmp_path, change):
     path = tmp_path / "fit.pt"
     fit(make_net(), task, Recipe(epochs=1), checkpoint=path)
-    recipe = Recipe(epochs=2 if change == "recipe" else 1)
+    recipe = Recipe(epochs=2 if change == "epochs" else 1)
     model = make_net(seed=4 if change == "starting weights" else 0)
     with pytest.raises(MismatchError, match=f"belongs to other training: {change} was .* and is .* delete this one"):
         fit(model, task, recipe, seed=8 if change == "seed" else 0, checkpoint=path)
+
+
+def test_a_checkpoint_from_before_an_option_existed_still_counts(task, tmp_path):
+    path = tmp_path / "fit.pt"
+    fit(make_net(), task, Recipe(epochs=1), checkpoint=path)
+    state = torch.load(path, weights_only=True)
+    del state["identity"]["distil"]
+    torch.save(state, path)
+    fit(make_net(), task, Recipe(epochs=1), checkpoint=path, on_epoch=lambda *_: pytest.fail("trained"))
+    with pytest.raises(MismatchError, match=r"distil was 0\.0 and is 0\.5"):
+        fit(make_net(), task, Recipe(epochs=1, distil=0.5), checkpoint=path, teacher=make_net())
 
 
 @pytest.mark.parametrize("damage", [b"", b"no checkpoint", None])

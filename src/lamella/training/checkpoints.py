@@ -20,8 +20,12 @@ from .recipes import Recipe
 
 
 def identify(model: nn.Module, recipe: Recipe, seed: int) -> dict[str, str]:
-    """What a checkpoint belongs to, as plain texts: recipe, seed, and the weights at the start."""
-    return {"recipe": json.dumps(to_plain(recipe)), "seed": str(seed), "starting weights": weights_digest(model)}
+    """What a checkpoint belongs to, as plain texts: every field of the recipe, the seed, and the weights at the start."""
+    return {**_texts(recipe), "seed": str(seed), "starting weights": weights_digest(model)}
+
+
+def _texts(recipe: Recipe) -> dict[str, str]:
+    return {name: json.dumps(value) for name, value in to_plain(recipe).items()}
 
 
 class Best(NamedTuple):
@@ -60,9 +64,10 @@ def resume(
     if not Path(path).exists():
         return 0, None
     state = _read_checkpoint(path)
-    differing = [k for k, v in identity.items() if state["identity"].get(k) != v]
+    before = {**_texts(Recipe(epochs=0)), **state["identity"]}  # what was no option yet was as it still is by default
+    differing = [k for k, v in identity.items() if before.get(k) != v]
     if differing:
-        parts = [f"{k} was {state['identity'].get(k)} and is {identity[k]}" for k in differing]
+        parts = [f"{k} was {before.get(k)} and is {identity[k]}" for k in differing]
         raise MismatchError(
             f"{path}: belongs to other training: {'; '.join(parts)}. Name another checkpoint, or delete this one to "
             "start afresh."
