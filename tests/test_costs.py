@@ -7,13 +7,18 @@ import numpy as np
 import pytest
 import torch
 import zoo
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lamella.axes import best, groups_of
-from lamella.costs import FILE_OVERHEAD, cost, layer_cost, numel
+from lamella.costs import FILE_OVERHEAD, cost, layer_cost, layer_costs, numel
 from lamella.errors import RecordError
+from lamella.exporting import export_onnx, onnx_bytes
+from lamella.quantization import integers_file
+from lamella.schema import SCHEMES
 from lamella.surgery import narrow
 from lamella.tracing import trace
+from lamella.training import Batches, Task
 from lamella.zoo import make_model
 
 every_net = pytest.mark.parametrize("name", zoo.NAMES)
@@ -106,3 +111,22 @@ def test_ties_go_to_the_lower_index():
 def test_groups_of_an_axis_in_order():
     _, _, graph = zoo.traced("dense_concat")
     assert groups_of(graph.parameter_of["out.2.weight"].axes[1]) == ("stem.0", "one.0", "two.0")
+
+
+@pytest.mark.parametrize(("scheme", "bits"), [("nbits-fc", 4), ("dynamic-fc", 8), ("static-nbits-fc", 4)])
+def test_bytes_of_linear_layers_in_forms_of_their_own_are_those_of_the_file(scheme, bits, tmp_path):
+    pytest.importorskip("onnxruntime")
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 200), nn.ReLU(), nn.Linear(200, 10)
+    )
+    x = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    data = Batches(x, torch.zeros(32, dtype=torch.int64), 32)
+    task = Task((x[:2],), train=data, validation=data, test=data)
+    given = {"3": bits, "5": bits} | ({"0": 8} if SCHEMES[scheme].calibrated else {})
+    source = export_onnx(model, task.example_inputs, tmp_path / "model.onnx")
+    weighs = onnx_bytes(integers_file(source, tmp_path / "small.onnx", given, task, scheme=scheme))
+    graph, form = trace(model, task.example_inputs), SCHEMES[scheme].linear
+    predicted = cost(graph, bits=given, linear=form).bytes
+    assert predicted == pytest.approx(weighs, rel=0.03)
+    assert (predicted > cost(graph, bits=given).bytes) == (form == "blocks")
+    assert sum(each.bytes for each in layer_costs(graph, bits=given, linear=form).values()) + FILE_OVERHEAD == predicted

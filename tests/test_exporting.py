@@ -15,12 +15,14 @@ from lamella import grids
 from lamella.errors import DataError, LamellaError, MissingExtra, RecordError, TraceError
 from lamella.exporting import (
     OnnxModel,
+    export,
     export_onnx,
     integers,
     layers_in_float,
     onnx_bytes,
     onnx_file,
     packing,
+    quantize_linear,
     quantize_onnx,
     run_onnx,
 )
@@ -415,3 +417,39 @@ def test_a_forward_that_takes_any_number_of_inputs(rest, tmp_path):
     path = export_onnx(model, inputs, tmp_path / "starred.onnx")
     more = tuple(torch.cat([x, x]) for x in inputs)
     assert torch.allclose(run_onnx(path, more), model(*more), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_networks_that_do_not_compute_in_float32_are_told_what_to_do(kind, tmp_path):
+    torch.manual_seed(0)
+    model, x = (
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 3)).eval().to(kind),
+        torch.randn(8, 1, 8, 8),
+    )
+    if kind == torch.float16:
+        half = export_onnx(model, x.to(kind), tmp_path / "half.onnx")  # ONNX Runtime computes it
+        for make in (
+            lambda: quantize_onnx(half, half.with_name("never.onnx"), [x]),
+            lambda: quantize_linear(half, half, x),
+        ):
+            with pytest.raises(
+                LamellaError, match=r"half\.onnx: holds FLOAT16 numbers, .* Export copy\.deepcopy\(model\)\.float\(\)"
+            ):
+                make()
+    else:
+        with pytest.raises(LamellaError, match=r"holds (bfloat16|float64) numbers: export a float32 copy") as told:
+            export_onnx(model, x.to(kind), tmp_path / "never.onnx")
+        assert str(told.value).startswith(f"{tmp_path / 'never.onnx'}: ")
+        assert list(tmp_path.iterdir()) == []
+    assert export(model, x.to(kind), tmp_path / "model.pt2").exists()
+
+
+def test_fractions_are_no_whole_numbers(tmp_path):
+    class Pixels(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.float() / 255
+
+    path = export_onnx(Pixels(), torch.zeros(2, 1, 4, 4, dtype=torch.uint8), tmp_path / "pixels.onnx")
+    assert run_onnx(path, torch.full((1, 1, 4, 4), 255, dtype=torch.int32)).max() == 1
+    with pytest.raises(LamellaError, match=r"input 'x' holds float32 numbers; the file takes uint8"):
+        run_onnx(path, torch.zeros(1, 1, 4, 4))

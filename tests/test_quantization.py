@@ -1,17 +1,19 @@
 """Laws of bits: what is simulated is what the file computes, and what tuning leaves can be written."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import onnx
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from lamella.coarsening import OUTPUT, InputGrid, coarsen, folded, observe_ranges
 from lamella.compression import compress
 from lamella.costs import cost
 from lamella.errors import LamellaError, RecordError
-from lamella.exporting import OnnxModel, export_onnx, run_onnx
+from lamella.exporting import OnnxModel, export_onnx, layers_in_float, run_onnx
 from lamella.grids import levels, put_on_grids, rounded_weight
 from lamella.quantization import agreement, integers_file, multiplying_layers, quantize
 from lamella.schema import Plan, Step
@@ -308,3 +310,86 @@ def test_bits_that_contradict_each_other_on_one_weight_are_refused():
     model.two.weight = model.one.weight
     with pytest.raises(LamellaError, match=r"along different axes of it: no grid of 4 bits fits both"):
         put_on_grids(model, {"one": 4})
+
+
+class Twice(nn.Module):
+    """Each of two layers is called twice: one weight and one bias, and two ranges of inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1)
+        self.line, self.head = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(self.conv(self.stem(x).relu()).relu()).relu().mean((2, 3))
+        return self.head(self.line(self.line(x).relu()).relu())
+
+
+class Rows(nn.Module):
+    """Linear layers over the rows of a picture: inputs of more than two axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.head = nn.Linear(16, 32), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.wide(x[:, 0]).relu()).mean(1)
+
+
+def spread():
+    """A transposed convolution in groups, and a batch norm behind it."""
+    up = nn.ConvTranspose2d(6, 4, 3, stride=2, groups=2)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), up, nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    return nn.Sequential(*net, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+@pytest.mark.parametrize(
+    ("make", "scheme", "in_float"),
+    [
+        (Twice, "static", ()),
+        (Twice, "static-nbits-fc", ()),
+        (Rows, "static", ()),
+        (Rows, "static-nbits-fc", ()),
+        (spread, "static", ("2",)),  # ONNX Runtime has no transposed convolution in integers
+    ],
+)
+def test_awkward_layers_compute_in_the_file_what_is_simulated(make, scheme, in_float, tmp_path):
+    torch.manual_seed(0)
+    data, model = task((3, 16, 16)), make().eval()
+    layers = multiplying_layers(model)
+    coarse, found = quantize(*whole(model, data, dict.fromkeys(layers, 8)), data, scheme=scheme)
+    assert set(found.bits) == set(layers)
+    source = export_onnx(model, data.example_inputs, tmp_path / "model.onnx")
+    file = integers_file(source, tmp_path / "integers.onnx", found.bits, data, scheme=scheme)
+    assert layers_in_float(file) == in_float
+    x = data.validation.inputs
+    with torch.no_grad():
+        exact, apart = model(x), coarse(x) - run_onnx(file, x)
+    assert apart.square().mean().sqrt() < 0.02 * exact.square().mean().sqrt()
+    assert (run_onnx(file, x) - exact).abs().max() < 0.1 * exact.abs().max()
+    assert agreement(OnnxModel(file), coarse, data) >= 0.95
+
+
+def test_a_packed_layer_in_float_has_its_name(tmp_path):
+    torch.manual_seed(0)
+    data, model = task((3, 16, 16)), spread().eval()
+    source = export_onnx(model, data.example_inputs, tmp_path / "model.onnx")
+    file = integers_file(source, tmp_path / "few.onnx", dict.fromkeys(multiplying_layers(model), 4), data)
+    assert layers_in_float(file) == ("2",)
+
+
+def test_simulation_and_file_see_the_same_batches_of_a_loader_that_shuffles(tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(256, 3, 16, 16) ** 3
+    shuffled = DataLoader(TensorDataset(x, torch.zeros(256, dtype=torch.int64)), 8, shuffle=True)
+    data, model = (
+        replace(task((3, 16, 16)), validation=Batches(x, torch.zeros(256), 64), calibration=shuffled),
+        NETS["plain"]().eval(),
+    )
+    small, result = whole(model, data, {"0": 8})
+    _, found = quantize(small, replace(result, seed=3), data)
+    source = export_onnx(model, data.example_inputs, tmp_path / "model.onnx")
+    held = onnx.load(integers_file(source, tmp_path / "integers.onnx", found.bits, data)).graph
+    first = next(node for node in held.node if node.op_type == "QuantizeLinear" and node.input[0] == held.input[0].name)
+    scale = next(onnx.numpy_helper.to_array(i) for i in held.initializer if i.name == first.input[1])
+    assert scale == pytest.approx(InputGrid(*found.ranges["0"]).scale)

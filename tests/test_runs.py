@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamella.errors import MismatchError, RunError
-from lamella.runs import Journal, locked, read_text, write_atomically
+from lamella.errors import LamellaError, MismatchError, RunError
+from lamella.runs import Journal, locked, read_text, write_atomically, write_through
 
 IDENTITY = {"structure": "a", "weights": "b"}
 
@@ -140,3 +140,12 @@ def test_a_kill_during_appends_leaves_a_readable_journal(tmp_path):
 def test_an_absent_file_names_the_verb_that_makes_it(tmp_path):
     with pytest.raises(RunError, match=r"plan\.json: not there. It is made by `lamella plan`"):
         read_text(tmp_path / "plan.json", "lamella plan")
+
+
+def test_what_is_refused_while_a_file_is_written_names_that_file(tmp_path):
+    def write(temporary):
+        raise LamellaError(f"{temporary}: is not what was expected.")
+
+    with pytest.raises(LamellaError, match=rf"^{tmp_path}/model\.onnx: is not what was expected"):
+        write_through(tmp_path / "model.onnx", write)
+    assert list(tmp_path.iterdir()) == []

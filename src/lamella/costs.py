@@ -2,6 +2,7 @@
 
     cost(graph)                                     the dense model
     cost(graph, {"layer1.0.conv1": 8}, bits)        narrowed, with bits per layer
+    cost(graph, widths, bits, "blocks")             linear layers that have bits in blocks: the `linear` of a row of schema.SCHEMES
     layer_cost(graph, "conv1", widths, bits)        one layer's share
     layer_costs(graph, widths, bits)                every layer's share, by name
 
@@ -19,24 +20,30 @@ import numpy.typing as npt
 
 from .errors import RecordError
 from .records import check
-from .schema import Cost, Graph, Group, Layer, Parameter, Share, Size
+from .schema import Cost, Graph, Group, Layer, LinearForm, Parameter, Share, Size
 
 Floats = npt.NDArray[np.float64]
 
 FILE_OVERHEAD = 700  # bytes of an ONNX file outside any layer
 LAYER_OVERHEAD = 330  # per layer beside its numbers, float or int8: right to 0.3 % on files of ResNet-14 and ResNet-20
+BLOCK = 128  # weights of a linear layer that share a scale where it is held in blocks
 STORED_BITS = {2: 2, 3: 4, 4: 4}  # bits of a layer's weights -> bits one takes in the file; 5 to 8 take 8
 AXES = range(5)  # a parameter's axes; that of a 3d convolution has five
 
 
-def cost(graph: Graph, widths: Mapping[str, int] | None = None, bits: Mapping[str, int] | None = None) -> Cost:
+def cost(
+    graph: Graph,
+    widths: Mapping[str, int] | None = None,
+    bits: Mapping[str, int] | None = None,
+    linear: LinearForm = "",
+) -> Cost:
     """The cost at these widths (groups not named are dense) and bits per layer (32 where not named)."""
     model = _compiled(graph)
     sizes, outputs, memory = model.at(model.vector(widths or {}))
     return Cost(
         params=int(sizes @ model.trained),
         macs=int(sizes @ model.positions),
-        bytes=int(model.file.bytes(sizes, outputs, bits or {})),
+        bytes=int(model.file.bytes(sizes, outputs, bits or {}, linear)),
         memory=4 * int(memory.max(initial=0)),
     )
 
@@ -45,24 +52,29 @@ def layer_cost(
     graph: Graph, name: str, widths: Mapping[str, int] | None = None, bits: Mapping[str, int] | None = None
 ) -> Cost:
     """One layer's params, MACs and bytes; `memory` is that of its output per sample."""
-    return _layer_cost(graph, graph.layer_of[name], graph.completed(widths or {}), bits or {})
+    return _layer_cost(graph, graph.layer_of[name], graph.completed(widths or {}), bits or {}, "")
 
 
 def layer_costs(
-    graph: Graph, widths: Mapping[str, int] | None = None, bits: Mapping[str, int] | None = None
+    graph: Graph,
+    widths: Mapping[str, int] | None = None,
+    bits: Mapping[str, int] | None = None,
+    linear: LinearForm = "",
 ) -> dict[str, Cost]:
     """Every layer's cost, as `layer_cost` gives it."""
     full = graph.completed(widths or {})
-    return {layer.name: _layer_cost(graph, layer, full, bits or {}) for layer in graph.layers}
+    return {layer.name: _layer_cost(graph, layer, full, bits or {}, linear) for layer in graph.layers}
 
 
-def _layer_cost(graph: Graph, layer: Layer, full: Mapping[str, int], bits: Mapping[str, int]) -> Cost:
+def _layer_cost(
+    graph: Graph, layer: Layer, full: Mapping[str, int], bits: Mapping[str, int], linear: LinearForm
+) -> Cost:
     own = [graph.parameter_of[p] for p in (layer.weight, layer.bias) if p]
     params = sum(numel(p, full) for p in own if p.trained)
     macs = numel(graph.parameter_of[layer.weight], full) * layer.positions if layer.weight else 0
     positions = max(1, layer.positions // max(1, layer.calls))
     memory = 4 * layer.outputs.at(full) * positions
-    return Cost(params=params, macs=macs, bytes=layer_bytes(graph, layer, full, bits), memory=memory)
+    return Cost(params=params, macs=macs, bytes=layer_bytes(graph, layer, full, bits, linear), memory=memory)
 
 
 def stored_bits(bits: int) -> int:
@@ -78,12 +90,16 @@ def numel(parameter: Parameter, widths: Mapping[str, int]) -> int:
     return product
 
 
-def layer_bytes(graph: Graph, layer: Layer, widths: Mapping[str, int], bits: Mapping[str, int]) -> int:
+def layer_bytes(
+    graph: Graph, layer: Layer, widths: Mapping[str, int], bits: Mapping[str, int], linear: LinearForm = ""
+) -> int:
     """A layer's bytes at these widths of all groups.
 
     A batch norm becomes the bias of the layer before it."""
     weight = numel(graph.parameter_of[layer.weight], widths) if layer.weight else 0
-    return int(byte_rule(graph, layer, bits.get(layer.name, 32)).bytes(weight, layer.outputs.at(widths)))
+    outputs, width = layer.outputs.at(widths), bits.get(layer.name, 32)
+    form = linear if layer.kind == "linear" else ""
+    return int(byte_rule(graph, layer, width).bytes(weight, outputs) + _more(form, width, weight, outputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +129,21 @@ def _rule(bits: int) -> ByteRule:
     return ByteRule(stored_bits(bits), 0 if bits >= 32 else 8, LAYER_OVERHEAD)
 
 
+def _more(form: LinearForm, bits: int, elements: float, outputs: float) -> float:
+    """What a linear layer takes beyond the rule of its bits: in blocks, which are filled up, 4 bytes a block and none an output."""
+    if form != "blocks" or bits >= 32 or not outputs:
+        return 0.0
+    products = int(elements // outputs)
+    length = block_length(products)
+    held = outputs * -(-products // length) * (length // 2 + 4) + LAYER_OVERHEAD
+    return float(held - _rule(bits).bytes(elements, outputs))
+
+
+def block_length(products: int) -> int:
+    """How many neighbouring weights of a linear layer with so many inputs share a scale where it is held in blocks."""
+    return min(BLOCK, max(32, 1 << (products - 1).bit_length()))
+
+
 def _has_bias(graph: Graph, norm: Layer) -> bool:
     return any(graph.layer_of[s].bias for s in norm.sources)
 
@@ -125,8 +156,9 @@ class _File:
     weight: npt.NDArray[np.int64]  # row of the weight's size, -1 for none
     biased: Floats  # 1.0 where a bias (or a folded batch norm) adds four bytes per output
     fixed: int  # what no width changes
+    linear: frozenset[str]  # the linear layers
 
-    def bytes(self, sizes: Floats, outputs: Floats, bits: Mapping[str, int]) -> float:
+    def bytes(self, sizes: Floats, outputs: Floats, bits: Mapping[str, int], linear: LinearForm) -> float:
         """A batch norm becomes the bias of its layer."""
         weight = sizes[self.weight]
         total = 4 * (float(weight.sum()) + float(self.biased @ outputs)) + self.fixed
@@ -135,6 +167,7 @@ class _File:
             if row is not None and width < 32:
                 n, out = float(weight[row]), float(outputs[row])
                 total += _rule(width).bytes(n, out) - _rule(32).bytes(n, out)
+                total += _more(linear if name in self.linear else "", width, n, out)
         return total
 
 
@@ -270,6 +303,7 @@ def _file(graph: Graph, columns: _Columns, index: Mapping[str, int]) -> tuple[_F
         weight=np.array(weights, dtype=np.int64),
         biased=np.array([float(n or bool(layer.bias)) for layer, n in zip(rows, norm, strict=True)]),
         fixed=FILE_OVERHEAD + LAYER_OVERHEAD * (len(rows) - sum(norm)) + 4 * sum(numel(p, graph.widths) for p in loose),
+        linear=frozenset(layer.name for layer in rows if layer.kind == "linear"),
     )
     outputs = [columns.row(layer.outputs) for layer in rows]
     return file, np.stack(outputs) if outputs else np.zeros((0, columns.count))

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization, remove_parametrizations
 
+from .costs import block_length
 from .errors import LamellaError
 
 SHRINKS = torch.linspace(0.2, 1.0, 41)  # shares of the largest weight that the search for the best scale tries
-BLOCK = 128  # weights of a linear layer that share a scale where it is held in blocks
 CHUNK = 2**14  # weights searched at a time, so that they stay in the CPU's cache
 
 
@@ -104,11 +104,6 @@ def rounded_weight(weight: Tensor, bits: int, axis: int = 0) -> Tensor:
     """The weight on its grid: round(w / s) s per output channel."""
     scale, top = grid_scale(weight, bits, axis), levels(bits)
     return ((weight.double() / scale).round().clamp(-top, top) * scale).to(weight.dtype)
-
-
-def block_length(products: int) -> int:
-    """How many neighbouring weights of a linear layer with so many inputs share a scale where it is held in blocks."""
-    return min(BLOCK, max(32, 1 << (products - 1).bit_length()))
 
 
 def in_blocks(values_NK: Tensor) -> Tensor:

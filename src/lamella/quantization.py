@@ -1,7 +1,7 @@
 """quantize(): apply a plan's bits, calibrate on data the choices may see, measure.
 
     coarse, result = quantize(small, result, task)                             # an eager model that computes as the file does
-    coarse, result = quantize(small, result, task, scheme="static-nbits-fc")   # linear layers in 4-bit blocks; see SCHEMES
+    coarse, result = quantize(small, result, task, scheme="static-nbits-fc")   # linear layers in 4-bit blocks; see schema.SCHEMES
     integers = integers_file("model.onnx", "model.int8.onnx", result.bits, task)     # the file that holds them
     agreement(OnnxModel(integers), coarse, task)                               # share of validation samples of the same class
 
@@ -9,10 +9,11 @@ The eager model is for looking and tuning; what is deployed, and what tables quo
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,27 +33,9 @@ from .coarsening import (
 from .errors import LamellaError, unknown_name
 from .exporting import quantize_linear, quantize_onnx
 from .grids import shared_bits, sharing
-from .schema import Measure, Result
+from .schema import SCHEMES, Measure, Result, Scheme
 from .training import PerSample, Task, correct, device_of, evaluate, seeded
 from .walking import measured
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scheme:
-    """How a file holds the layers that multiply. `calibrated`: convolutions and all that is not linear in integers, with ranges seen
-    on calibration data; else in float. `linear`: as these are, in 4-bit "blocks", or in "dynamic" int8.
-    """
-
-    calibrated: bool
-    linear: Literal["", "blocks", "dynamic"] = ""
-
-
-SCHEMES: dict[str, Scheme] = {
-    "static": Scheme(calibrated=True),
-    "static-nbits-fc": Scheme(calibrated=True, linear="blocks"),
-    "dynamic-fc": Scheme(calibrated=False, linear="dynamic"),
-    "nbits-fc": Scheme(calibrated=False, linear="blocks"),
-}
 
 
 def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "static") -> tuple[nn.Module, Result]:
@@ -71,8 +54,9 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
         raise LamellaError(
             f"the plan gives bits to {sorted(unknown)[:3]}, which are not layers with a weight of this model."
         )
-    with seeded(result.seed, 0, device_of(small)):
+    with drawn_alike(small):
         notes = check_calibration(task, CALIBRATION_BATCHES) if how.calibrated else []
+    with drawn_alike(small):
         batches = task.calibration if how.calibrated else [(task.example_inputs, None)]
         seen = observe(small, bits, batches, CALIBRATION_BATCHES, joins=True)
     ranges = {place: (s.low, s.high) for place, s in seen.items()}
@@ -141,9 +125,14 @@ def integers_file(
     how = scheme_named(scheme)
     if not how.calibrated:
         return quantize_linear(source, target, next(iter(task.validation))[0], scheme=scheme)
-    with seeded(0, 0, torch.device("cpu")):
+    with drawn_alike():
         batches = (batch[0] for batch in islice(task.calibration, CALIBRATION_BATCHES))
         return quantize_onnx(source, target, batches, bits=bits, linear_in_blocks=how.linear == "blocks")
+
+
+def drawn_alike(model: nn.Module | None = None) -> AbstractContextManager[None]:
+    """Inside, a loader that shuffles gives the calibration batches that it gives inside any other: one set of ranges for both."""
+    return seeded(0, 0, device_of(model) if model else torch.device("cpu"))
 
 
 def agreement(one: nn.Module, other: nn.Module, task: Task) -> float:

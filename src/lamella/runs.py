@@ -59,7 +59,7 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
 
 
 def write_through(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then move it into place."""
+    """Let `write` fill a temporary file beside `path`, then move it into place. Errors raised there name `path`."""
     path = Path(path)
     with _naming_the_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +71,11 @@ def write_through(path: str | Path, write: Callable[[Path], object]) -> None:
             temporary.chmod(0o644)
             _flush(temporary)
             temporary.replace(path)
+        except LamellaError as error:
+            error.args = tuple(
+                str(each).replace(name, str(path)) for each in error.args
+            )  # a name that nobody has asked for
+            raise
         finally:
             with suppress(FileNotFoundError):
                 temporary.unlink()

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..grids import block_length, block_levels
+from ..costs import block_length
+from ..grids import block_levels
 from ..timing import Array
 
 BITS, ZERO = 4, 8  # stored unsigned
@@ -25,6 +26,13 @@ def linear_nodes(graph: Any) -> list[Any]:
     """The nodes of linear layers: plain products with a constant matrix."""
     matrices = {i.name for i in graph.initializer if len(i.dims) == 2}
     return [n for n in graph.node if n.op_type in LINEAR and n.input[1] in matrices and _is_plain(n)]
+
+
+def bias_nodes(graph: Any) -> list[Any]:
+    """The nodes that add a bias to a product of `linear_nodes`: of layers whose inputs have more than two axes."""
+    products = {node.output[0] for node in linear_nodes(graph)}
+    vectors = {i.name for i in graph.initializer if len(i.dims) == 1}
+    return [n for n in graph.node if n.op_type == "Add" and products & set(n.input) and vectors & set(n.input)]
 
 
 def linear_weights(graph: Any) -> dict[str, Array]:

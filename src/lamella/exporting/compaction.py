@@ -2,16 +2,14 @@
 
     compact(proto, arrays)     # arrays: the network's constants by name
 
-onnxruntime's quantizer writes long names, a zero per channel and, for every bias, three arrays and a node: 5 kB per
-convolution of a ResNet-20. Here biases are float again (onnxruntime 1.21 and later derives the integers at load),
-zeros are shared or implied, and only weights keep their names: 0.7 kB. The graph that onnxruntime fuses from it, and
-its outputs, stay the same. Figures: docs/decisions/0003.
+onnxruntime's quantizer writes long names and a zero per channel, and unless told otherwise three arrays and a node for every bias:
+5 kB per convolution of a ResNet-20. Here zeros are shared or implied, and only weights keep their names (and biases were left in
+float: onnxruntime 1.21 and later derives the integers at load): 0.7 kB. The graph that onnxruntime fuses from it, and its outputs,
+stay the same. Figures: docs/decisions/0003.
 """
 
 from itertools import count
 from typing import Any
-
-import numpy as np
 
 from ..timing import Array
 from ..version import __version__
@@ -46,19 +44,6 @@ def _strip(proto: Any) -> None:
     proto.graph.ClearField("value_info")
     proto.graph.name = "lamella"
     proto.producer_name, proto.producer_version = "lamella", __version__
-
-
-def float_biases(graph: Any, arrays: dict[str, Array], floats: dict[str, Array]) -> None:
-    """Put the float bias back for its int32 form, scales and zeros. `floats`: the constants of the float model."""
-    kept = []
-    for node in graph.node:
-        values = arrays.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
-        if values is not None and values.dtype == np.int32 and node.output[0] in floats:
-            arrays[node.output[0]] = floats[node.output[0]]
-        else:
-            kept.append(node)
-    del graph.node[:]
-    graph.node.extend(kept)
 
 
 def _imply_zeros(graph: Any, arrays: dict[str, Array]) -> None:

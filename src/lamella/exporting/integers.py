@@ -26,9 +26,9 @@ from ..errors import DataError, LamellaError
 from ..grids import levels, summed, weight_scale
 from ..runs import write_through
 from ..timing import Array, feeds_of, onnxruntime, open_session
-from .blocks import hold_in_blocks, linear_nodes
-from .compaction import compact, float_biases
-from .onnx_file import onnx_library, read_onnx
+from .blocks import bias_nodes, hold_in_blocks, linear_nodes
+from .compaction import compact
+from .onnx_file import check_float32, onnx_library, read_onnx
 from .packing import layer_of, pack
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -67,6 +67,7 @@ def quantize_onnx(
     onnx_library("quantizing")
     onnxruntime("quantizing")
     source, target, bits = Path(path_fp32), Path(path_int8), dict(bits or {})
+    check_float32(source)
     reader = _Reader(open_session(source), calibration)
     with tempfile.TemporaryDirectory(prefix="lamella.") as scratch, root_logger_kept():
         ready, proto = _quantized(source, Path(scratch), reader, linear_in_blocks)
@@ -74,7 +75,6 @@ def quantize_onnx(
     arrays, floats = _arrays(proto.graph), _arrays(ready.graph)
     _check_bits(bits, ready.graph)
     _regrid(proto.graph, arrays, floats, bits, full_range)
-    float_biases(proto.graph, arrays, floats)
     compact(proto, arrays)
     pack(proto, bits)
     if linear_in_blocks:
@@ -97,6 +97,7 @@ def _quantized(source: Path, scratch: Path, reader: "_Reader", linear_in_float: 
     quant_pre_process(str(source), str(ready))
     model = onnx.load(str(ready))
     reader.check_start()
+    in_float = [*linear_nodes(model.graph), *bias_nodes(model.graph)] if linear_in_float else []
     quantize_static(
         str(ready),
         str(written),
@@ -105,8 +106,8 @@ def _quantized(source: Path, scratch: Path, reader: "_Reader", linear_in_float: 
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=True,
-        nodes_to_exclude=[node.name for node in linear_nodes(model.graph)] if linear_in_float else [],
-        extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
+        nodes_to_exclude=[node.name for node in in_float],
+        extra_options={"WeightSymmetric": True, "ActivationSymmetric": False, "QuantizeBias": False},
     )
     return model, onnx.load(str(written))
 

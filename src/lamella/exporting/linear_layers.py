@@ -23,7 +23,7 @@ from ..runs import write_through
 from ..timing import Array, onnxruntime, prepared
 from .blocks import hold_in_blocks, linear_nodes, linear_weights
 from .integers import root_logger_kept
-from .onnx_file import onnx_library
+from .onnx_file import check_float32, onnx_library
 
 TOLERANCES = {"dynamic-fc": 0.1, "nbits-fc": 0.5}  # root mean square, of that of the outputs, on the inputs given
 
@@ -43,6 +43,7 @@ def quantize_linear(
     onnxruntime("quantizing")
     source, target = Path(source), Path(target)
     expected = prepared(source, inputs)()
+    check_float32(source)
     proto = onnx.load(str(source))
     if not linear_nodes(proto.graph):
         raise LamellaError(f"{source}: has no linear layer, and {scheme} rounds nothing else. Use the static scheme.")

@@ -10,7 +10,8 @@ docs/decisions/0003.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import MissingExtra, RecordError, TraceError
+from ..errors import LamellaError, MissingExtra, RecordError, TraceError
 from ..runs import write_through
 from ..timing import feeds_of, onnxruntime, open_session
 from ..version import __version__
@@ -54,14 +55,31 @@ def export_onnx(
     seen = capture(model, example_inputs, free_batch=dynamic_batch)
     proto = _converted(seen.program, opset, len(seen.expected[0]))
     _name_shared(proto.graph, model)
+    _name_transposed(proto.graph, model)
     _clean(proto)
 
     def write(temporary: Path) -> None:
         _save(proto, temporary, path)
-        compare(seen, temporary, str(path), "onnxruntime")
+        with _numbers_told(model):
+            compare(seen, temporary, str(path), "onnxruntime")
 
     write_through(path, write)
     return path
+
+
+@contextmanager
+def _numbers_told(model: nn.Module) -> Iterator[None]:
+    """What a runtime says of a network that does not compute in float32, with what to do."""
+    kinds = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
+    try:
+        yield
+    except LamellaError as error:
+        if kinds:
+            told = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+            raise LamellaError(
+                f"{error} The network holds {told} numbers: export a float32 copy, copy.deepcopy(model).float()."
+            ) from error
+        raise
 
 
 def _converted(program: torch.export.ExportedProgram, opset: int, outputs: int) -> Any:
@@ -106,6 +124,31 @@ def _name_shared(graph: Any, model: nn.Module) -> None:
     names = {n: firsts[id(p)] for n, p in model.named_parameters(remove_duplicate=False) if firsts[id(p)] != n}
     held = {i.name for i in graph.initializer}
     names = {old: new for old, new in names.items() if old in held and new not in held}
+    _rename(graph, names)
+
+
+def _name_transposed(graph: Any, model: nn.Module) -> None:
+    """A linear layer's weight that the exporter has transposed, for inputs of more than two axes, gets its name back."""
+    from onnx import numpy_helper
+
+    arrays = {i.name: i for i in graph.initializer}
+    weights = {
+        f"{name}.weight": module.weight.detach().cpu().numpy()
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.weight.dtype == torch.float32 and f"{name}.weight" not in arrays
+    }
+    names: dict[str, str] = {}
+    for node in (n for n in graph.node if n.op_type == "MatMul" and n.input[1] in arrays and n.input[1] not in names):
+        held_IO = numpy_helper.to_array(arrays[node.input[1]])
+        found = next((name for name, weight_OI in weights.items() if np.array_equal(weight_OI.T, held_IO)), None)
+        if found is not None:
+            names[node.input[1]] = found
+            del weights[found]
+    _rename(graph, names)
+
+
+def _rename(graph: Any, names: Mapping[str, str]) -> None:
+    """Give initializers other names."""
     for initializer in graph.initializer:
         initializer.name = names.get(initializer.name, initializer.name)
     for node in graph.node:
@@ -186,6 +229,21 @@ def read_onnx(path: str | Path) -> Any:
         raise RecordError(
             str(path), f"cannot be read as ONNX ({first_line(error)}); it is damaged or absent: export it again"
         ) from None
+
+
+def check_float32(path: str | Path) -> None:
+    """LamellaError for a file whose weights are of another floating type: integers are made from float32."""
+    from onnx import TensorProto
+
+    others = {TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
+    kinds = sorted(
+        {TensorProto.DataType.Name(i.data_type) for i in read_onnx(path).graph.initializer if i.data_type in others}
+    )
+    if kinds:
+        raise LamellaError(
+            f"{path}: holds {', '.join(kinds)} numbers, and integers are made from float32. Export copy.deepcopy(model).float() and "
+            "quantize that."
+        )
 
 
 def onnx_library(purpose: str) -> Any:

@@ -20,7 +20,7 @@ from ..errors import LamellaError
 from ..runs import write_through
 from ..timing import Array, prepared, require
 from ..timing.calls import openvino_refusal
-from .capturing import TOLERANCE, as_tuple, check_outputs
+from .capturing import as_tuple, check_outputs
 from .onnx_file import export_onnx
 
 # Root mean square, of that of the outputs. The runtimes round and requantize differently: 1 % on a trained ResNet-20, 11 % on
@@ -43,7 +43,7 @@ def export_openvino(
 
 def convert_to_openvino(source: str | Path, path: str | Path, example_inputs: Tensor | Sequence[Any]) -> Path:
     """Write an ONNX file as `path` (.xml) with its weights beside it (.bin). It appears once OpenVINO has read it back and says what
-    ONNX Runtime says of the same file: to `TOLERANCE` of the largest output; a file in integers to `INTEGER_TOLERANCE`.
+    ONNX Runtime says of the same file: to `capturing.TOLERANCE` of the largest output; a file in integers to `INTEGER_TOLERANCE`.
 
     Raises `LamellaError` for what OpenVINO lacks (operators by name; INT2 weights) or computes otherwise, `MissingExtra`
     without openvino or onnxruntime.
@@ -64,8 +64,9 @@ def convert_to_openvino(source: str | Path, path: str | Path, example_inputs: Te
         if integers:
             _check_integers(seen, expected, str(path))
         else:
-            check_outputs(seen, expected, str(path), TOLERANCE)
-        for suffix in (".bin", ".xml"):  # a .xml without its .bin would be of no use
+            check_outputs(seen, expected, str(path))
+        path.unlink(missing_ok=True)  # killed from here on, no .xml is left beside the .bin of another
+        for suffix in (".bin", ".xml"):
             data = written.with_suffix(suffix).read_bytes()
             write_through(path.with_suffix(suffix), lambda temporary, data=data: temporary.write_bytes(data))  # type: ignore[misc]
     return path

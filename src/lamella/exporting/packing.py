@@ -17,6 +17,7 @@ from ..timing import Array
 
 OPSETS = {4: 21, 2: 25}  # the first operator sets that know the packed types
 IR_VERSIONS = {4: 10, 2: 13}
+WIDE = "_8"  # ends the name of a packed weight where it is int8
 
 
 def pack(proto: Any, bits: Mapping[str, int]) -> None:
@@ -35,8 +36,10 @@ def pack(proto: Any, bits: Mapping[str, int]) -> None:
 
 
 def layer_of(weight: str) -> str:
-    """The layer that a weight's name tells of. A weight that layers share has two names where batch norms were folded into it."""
-    return re.sub(r"^ConvBnFusion_W_|\.weight(_token_\d+)?$", "", weight)
+    """The layer that a weight's name tells of. A weight that layers share has two names where batch norms were folded into it,
+    and a packed one another where it is unpacked.
+    """
+    return re.sub(rf"^ConvBnFusion_W_|\.weight(_token_\d+)?({WIDE})?$", "", weight)
 
 
 def _pack_one(graph: Any, tensor: Any, bits: int, reader: Any) -> None:
@@ -45,7 +48,7 @@ def _pack_one(graph: Any, tensor: Any, bits: int, reader: Any) -> None:
     values = numpy_helper.to_array(tensor)
     tensor.data_type = {4: TensorProto.INT4, 2: TensorProto.INT2}[bits]
     tensor.raw_data = packed(values, bits).tobytes()
-    wide = f"{tensor.name}_8"
+    wide = f"{tensor.name}{WIDE}"
     cast = helper.make_node("Cast", [tensor.name], [wide], to=TensorProto.INT8)
     reader.input[0] = wide
     graph.node.insert(list(graph.node).index(reader), cast)

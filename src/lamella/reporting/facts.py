@@ -9,7 +9,7 @@ Costs are arithmetic on records (`costs`), worth is read off measured curves; no
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..schema import Cost, Graph, Layer, Plan, Profile, Result
+from ..schema import SCHEMES, Cost, Graph, Layer, LinearForm, Plan, Profile, Result
 from .losses import half_losses
 from .words import lost_points, percent, short, size, whole
 
@@ -78,7 +78,8 @@ def layer_facts(
     plan = plan_of(value)
     if plan:
         plan.check_fits(graph)
-    return facts_at(graph, value.widths if value else {}, dict(value.bits) if value else {}, profile, plan)
+    widths, bits = (value.widths, value.bits) if value else ({}, {})
+    return facts_at(graph, widths, bits, profile, plan, linear_form(value))
 
 
 def facts_at(
@@ -87,13 +88,14 @@ def facts_at(
     bits: Mapping[str, int],
     profile: Profile | None = None,
     plan: Plan | None = None,
+    linear: LinearForm = "",
 ) -> tuple[LayerFacts, ...]:
-    """The facts at these widths (groups not named are dense) and bits, whatever they come from."""
+    """The facts at these widths (groups not named are dense) and bits, whatever they come from; `linear` as in `costs`."""
     from ..costs import layer_costs
 
     after = graph.completed(widths)
-    before, now = layer_costs(graph, graph.widths, {}), layer_costs(graph, after, bits)
-    totals = whole_cost(graph, graph.widths, {}).bytes, whole_cost(graph, after, bits).bytes
+    before, now = layer_costs(graph, graph.widths, {}), layer_costs(graph, after, bits, linear)
+    totals = whole_cost(graph, graph.widths, {}).bytes, whole_cost(graph, after, bits, linear).bytes
     steps, losses = steps_of_groups(graph, plan), half_losses(profile) if profile else {}
     return tuple(
         LayerFacts(
@@ -152,10 +154,15 @@ def channels_of(layer: Layer, widths: Mapping[str, int]) -> dict[str, int]:
     return found
 
 
-def whole_cost(graph: Graph, widths: Mapping[str, int], bits: Mapping[str, int]) -> Cost:
+def linear_form(value: Plan | Result | None) -> LinearForm:
+    """How the file holds the linear layers that have bits: a matter of the scheme that `quantize` followed."""
+    return SCHEMES[value.scheme].linear if isinstance(value, Result) else ""
+
+
+def whole_cost(graph: Graph, widths: Mapping[str, int], bits: Mapping[str, int], linear: LinearForm = "") -> Cost:
     from ..costs import cost
 
-    return cost(graph, widths, bits)
+    return cost(graph, widths, bits, linear)
 
 
 def _why_frozen(graph: Graph, groups: tuple[str, ...]) -> str | None:

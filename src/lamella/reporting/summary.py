@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from ..schema import Accordion, Family, Graph, Profile, Result, Row, Table
-from .facts import LayerFacts, plan_of, steps_of_groups, whole_cost
+from .facts import LayerFacts, linear_form, plan_of, steps_of_groups, whole_cost
 from .marks import elide
 from .stages import Stages
 from .words import counted, hundredths, percent, ratio, short, size, times, whole
@@ -67,7 +67,7 @@ def _from_records(stages: Stages, graph: Graph) -> Iterator[Figure]:
         yield Figure("MACs", short(dense.macs), "per sample")
         yield Figure("Bytes", size(dense.bytes), "predicted file, fp32")
     else:
-        now = whole_cost(graph, graph.completed(outcome.widths), outcome.bits)
+        now = whole_cost(graph, graph.completed(outcome.widths), outcome.bits, linear_form(outcome))
         state = "predicted file" if isinstance(outcome, Result) else "planned, predicted file"
         yield Figure(
             "Bytes", f"{times(dense.bytes, now.bytes)} fewer", f"{size(dense.bytes)} → {size(now.bytes)}, {state}"

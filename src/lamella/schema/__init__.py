@@ -20,6 +20,7 @@ from .families import Family, Level, check_levels
 from .graphs import Attribute, Graph, Group, Integer, Layer, Parameter, Tensor
 from .plans import Amount, Budget, Cost, Front, FrontRow, Measuring, Plan, Proof, Request, Step, check_amount
 from .results import Measure, Result, Row, RunInfo, Table
+from .schemes import SCHEMES, LinearForm, Scheme
 from .sizes import Axis, Run, Share, Size
 from .timings import LatencyFit, TimedPlan
 from .trials import Trial, Trials
@@ -55,6 +56,7 @@ FILES = {  # what lies in a run directory, and the verb that makes it
 
 __all__ = [
     "FILES",
+    "SCHEMES",
     "Accordion",
     "Amount",
     "Attribute",
@@ -74,6 +76,7 @@ __all__ = [
     "LatencyFit",
     "Layer",
     "Level",
+    "LinearForm",
     "Measure",
     "Measuring",
     "PairSweep",
@@ -88,6 +91,7 @@ __all__ = [
     "Row",
     "Run",
     "RunInfo",
+    "Scheme",
     "Score",
     "Shape",
     "Share",

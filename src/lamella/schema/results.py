@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from ..records import check
 from .curves import Score
 from .graphs import Integer
 from .plans import Plan
+from .schemes import SCHEMES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,9 @@ class Result:
     asked: str = ""
     scheme: str = "static"
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check(self.scheme in SCHEMES, "scheme", f"{self.scheme!r} is not one of {', '.join(SCHEMES)}")
 
     @property
     def structure(self) -> str:

@@ -15,15 +15,17 @@ from torch import nn
 
 from ..compression import compress
 from ..errors import LamellaError, MismatchError
-from ..exporting import OnnxModel, export_onnx, onnx_bytes
+from ..exporting import OnnxModel, export_onnx, layers_in_float, onnx_bytes
 from ..profiling import RATIOS, Sweep, profile
 from ..progress import Progress, silent
-from ..quantization import SCHEMES, agreement, integers_file, quantize
+from ..quantization import agreement, integers_file, quantize
 from ..records import digest, save_record
-from ..schema import Graph, Plan, Profile, Result
+from ..schema import SCHEMES, Graph, Plan, Profile, Result
 from ..sessions import Session, untrained, weighted
 from ..storage import load, save
 from ..training import Batches, Portion, Recipe, Task, correct, evaluate, fit
+
+SHOWN = 5  # layers named in a note
 
 
 def train(session: Session, recipe: Recipe, progress: Progress = silent) -> nn.Module:
@@ -125,7 +127,7 @@ def file_of(scheme: str) -> str:
 
 
 def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Result]:
-    """The plan's bits: `model.onnx`, its twin in integers by a row of `quantization.SCHEMES`, and `result.json` with bits and ranges."""
+    """The plan's bits: `model.onnx`, its twin in integers by a row of `schema.SCHEMES`, and `result.json` with bits and ranges."""
     session.read("result", Result)  # RunError, naming the verb, before there is one
     small, result = load(session.directory, session.fresh)
     if session.has("plan") and (asked := session.read("plan", Plan)) != result.plan and digest(asked) != result.asked:
@@ -180,7 +182,7 @@ def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str,
         "simulated_validation_accuracy": result.history[-1].validation.value,
         "agreement": agreement(OnnxModel(session.path(file_of(result.scheme))), coarse, session.task),
         "classes": session.task.score is correct,
-        "notes": _bits_notes(result),
+        "notes": _bits_notes(result) + _float_notes(session.path(file_of(result.scheme)), result),
     }
 
 
@@ -192,6 +194,16 @@ def exported_files(session: Session) -> dict[str, Path]:
         if path.exists() and path.stat().st_mtime_ns >= found["model"].stat().st_mtime_ns:
             found["int8" if scheme == "static" else scheme] = path
     return found
+
+
+def _float_notes(path: Path, result: Result) -> list[str]:
+    """Which layers of a file in integers ONNX Runtime computes in float all the same."""
+    names = list(dict.fromkeys(layers_in_float(path))) if SCHEMES[result.scheme].calibrated else []
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    told = (
+        f"ONNX Runtime computes {', '.join(map(repr, names[:SHOWN]))}{more} in float: it has no such layer in integers."
+    )
+    return [told] if names else []
 
 
 def _bits_notes(result: Result) -> list[str]:

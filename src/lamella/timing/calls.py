@@ -35,6 +35,9 @@ _DTYPES = {
     "tensor(double)": np.float64,
     "tensor(float16)": np.float16,
     "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
 }
 
 
@@ -67,7 +70,8 @@ def require(runtime: str, purpose: str) -> Any:
 
 
 def feeds_of(session: Any, inputs: Tensor | Sequence[Tensor]) -> dict[str, Array]:
-    """The session's inputs by name, as arrays of the types it takes. LamellaError where number or shape differ."""
+    """The session's inputs by name, as arrays of the types it takes. LamellaError where number or shape differ, and for fractions
+    where it takes whole numbers."""
     given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     wanted = session.get_inputs()
     _check_count(len(given), [w.name for w in wanted])
@@ -75,7 +79,10 @@ def feeds_of(session: Any, inputs: Tensor | Sequence[Tensor]) -> dict[str, Array
     for w, tensor in zip(wanted, given, strict=True):
         _check_shape(w.name, tensor, w.shape)
         array = as_array(tensor)
-        feeds[w.name] = np.ascontiguousarray(array, dtype=_DTYPES.get(w.type, array.dtype))
+        kind = np.dtype(_DTYPES.get(w.type, array.dtype))
+        if kind.kind in "iu" and array.dtype.kind == "f":
+            raise LamellaError(f"input {w.name!r} holds {array.dtype} numbers; the file takes {kind}.")
+        feeds[w.name] = np.ascontiguousarray(array, dtype=kind)
     return feeds
 
 
