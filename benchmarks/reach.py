@@ -114,14 +114,12 @@ ROWS = {
 for times, share in ((100, "0.98%"), (200, "0.49%"), (400, "0.24%")):
     ROWS[f"alexnet32_{times}x"] = replace(ROWS["alexnet32_bytes"], budget={"bytes": share}, origin=False)
 MISSING = {
-    "alexnet32_bytes": "AlexNet at 32 px, 47.28x: its dense training was not finished; about an hour on one core",
     "resnet56_macs": "ResNet-56 at half its MACs: an epoch takes 6 CPU minutes",
     "resnet20_origin": "the dense ResNet-20 trained on for six epochs beside resnet20_macs-0: 20 CPU minutes (three epochs: "
     "resnet20_macs_3_epochs-0)",
-    "seeds": "every row has one seed; VGG-16-BN has no origin control: 18 CPU minutes an epoch",
-    "vgg16": "VGG-16 without batch norm, 35.21x: an epoch takes 22 CPU minutes",
+    "seeds": "every row has one seed",
+    "vgg_origin": "the dense VGG-16 and VGG-16-BN trained on for as long: 18 to 30 CPU minutes an epoch",
     "224 px": "AlexNet and VGG-16 at 224 px: need a GPU",
-    "right-sized": "a dense network trained at the compressed size",
 }
 
 
