@@ -23,12 +23,14 @@ from lamella.profiling.engine import Engine
 from lamella.profiling.facts import receptive_fields, weight_facts
 from lamella.profiling.keeping import keeping
 from lamella.profiling.points import Item, Level, Order, planned_items
+from lamella.profiling.recalibrating import Statistics
 from lamella.profiling.variants import Subject
 from lamella.profiling.working import Work
 from lamella.records import to_plain
 from lamella.replay import Program
 from lamella.statistics import score_interval
-from lamella.training import Batches, Recipe, Task, correct, evaluate, fit
+from lamella.surgery import copied
+from lamella.training import Batches, Recipe, Task, correct, evaluate, fit, recalibrate_bn
 from lamella.views import profile_view
 from lamella.zoo import make_model
 
@@ -352,6 +354,16 @@ def test_recalibrated_points_share_the_prefix_and_equal_whole_models(model, task
     assert len(ran) == len(items)
     assert bare != sum(s.value for scores in shared.values() for s in scores)
     assert work.engine.notes == []
+
+
+def test_statistics_pass_by_a_single_sample_that_was_left_over(model, task):
+    images = torch.cat([x for x, _ in task.validation])[:33]
+    loader = [(part, torch.zeros(len(part))) for part in images.split(16)]
+    assert [len(part) for part, _ in loader] == [16, 16, 1]
+    found = Statistics(model, loader, memory=10**8).dense
+    right = dict(recalibrate_bn(copied(model, {}), loader).named_buffers())
+    assert found
+    assert all(torch.allclose(value, right[name], atol=1e-5) for name, value in found.items())
 
 
 class TwiceNormed(nn.Module):

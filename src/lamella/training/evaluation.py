@@ -68,15 +68,20 @@ def recalibrate_bn(model: nn.Module, batches: Loader, count: int = 15) -> nn.Mod
         model.eval()
         for norm in norms:
             norm.train()
-        largest = 0
-        for index, batch in enumerate(islice(batches, count)):
-            inputs = batch[0]
-            samples = len(tree_leaves(inputs)[0])
-            largest = max(largest, samples)
-            if samples > 1 or largest == 1:
-                with explained(index):
-                    call(model, on_device(inputs, device_of(model)))
+        for index, batch in settling(batches, count):
+            with explained(index):
+                call(model, on_device(batch[0], device_of(model)))
     return model
+
+
+def settling(batches: Loader, count: int) -> Iterator[tuple[int, Any]]:
+    """The batches that statistics come from, numbered: the first `count` but for single samples after larger batches."""
+    largest = 0
+    for index, batch in enumerate(islice(batches, count)):
+        samples = len(tree_leaves(batch[0])[0])
+        largest = max(largest, samples)
+        if samples > 1 or largest == 1:
+            yield index, batch
 
 
 @contextmanager
