@@ -19,7 +19,8 @@ class Growing(nn.Module):
 
     def __init__(self, net: ElasticModel, name: str, inner: str | None) -> None:
         super().__init__()
-        self.name, self._net = name, (net,)  # in a tuple: not a submodule, whose weights would be trained
+        self.name = name
+        self.unregistered = (net,)  # in a tuple: a submodule's weights would all be trained
         self.leaves = nn.ParameterDict()
         self._new: dict[str, Tensor] = {}
         self._constant: dict[str, Tensor] = {}
@@ -31,10 +32,10 @@ class Growing(nn.Module):
 
     def _split(self, tensor: str, shared: Tensor, inner: str | None, *, trained: bool) -> None:
         """What of a shared tensor this level takes, and which of it the inner level does not."""
-        places = _places(self._net[0], self.name, tensor, shared)
+        places = _places(self.unregistered[0], self.name, tensor, shared)
         fresh = torch.ones(shared.numel(), dtype=torch.bool, device=shared.device)
         if inner is not None:
-            fresh[_places(self._net[0], inner, tensor, shared)] = False
+            fresh[_places(self.unregistered[0], inner, tensor, shared)] = False
         self._constant[tensor] = shared.flatten()[places]
         if trained and fresh[places].any():
             self._new[tensor], self._places[tensor] = fresh[places], places
@@ -52,7 +53,7 @@ class Growing(nn.Module):
             self.register_buffer(_key(tensor), buffer)
 
     def forward(self, *inputs: Any) -> Any:
-        (net,) = self._net
+        (net,) = self.unregistered
         together = dict(self._constant)
         for tensor, new in self._new.items():
             together[tensor] = torch.where(new, self.leaves[_key(tensor)], together[tensor])
@@ -60,7 +61,7 @@ class Growing(nn.Module):
 
     def put_back(self) -> None:
         """Write the new weights, and only those, into the elastic network."""
-        shared = dict(self._net[0].net.named_parameters())
+        shared = dict(self.unregistered[0].net.named_parameters())
         with torch.no_grad():
             for tensor, new in self._new.items():
                 flat = shared[tensor].flatten()
@@ -68,7 +69,7 @@ class Growing(nn.Module):
                 shared[tensor].copy_(flat.view(shared[tensor].shape))
 
     def train(self, mode: bool = True) -> "Growing":
-        self._net[0].train(mode)
+        self.unregistered[0].train(mode)
         return super().train(mode)
 
 

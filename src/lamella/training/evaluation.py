@@ -109,10 +109,22 @@ def hooked(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
             hook.remove()
 
 
+def working_modules(model: nn.Module) -> Iterator[nn.Module]:
+    """Every module that computes when the model is called and changes mode with it.
+
+    A module may run another that is none of its submodules, so that not all of its weights are trained: it names it in
+    `unregistered`.
+    """
+    for module in model.modules():
+        yield module
+        for other in getattr(module, "unregistered", ()):
+            yield from working_modules(other)
+
+
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
     """Every module's train or eval mode is afterwards what it was."""
-    modes = {module: module.training for module in model.modules()}
+    modes = {module: module.training for module in working_modules(model)}
     try:
         yield
     finally:

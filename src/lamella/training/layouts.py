@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from .evaluation import modes_kept
+from .evaluation import modes_kept, working_modules
 from .loaders import call, device_of
 
 Layout = Callable[[Any], Any]
@@ -22,7 +22,7 @@ Layout = Callable[[Any], Any]
 
 def layout_for(model: nn.Module, inputs: Any) -> Layout:
     """The layout for inputs like these: channels last on a CPU where the network has 2-d convolutions and runs on it."""
-    convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    convolves = any(isinstance(module, nn.Conv2d) for module in working_modules(model))
     pictures = any(leaf.ndim == 4 for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
     if device_of(model).type == "cpu" and convolves and pictures and _runs(model, channels_last(inputs)):
         return channels_last
