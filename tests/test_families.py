@@ -1,9 +1,11 @@
 """A family of ONNX files: every level says what torch says, the weights lie there once, and the runner switches under load."""
 
+import io
 import json
 import re
 import shutil
 import threading
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -14,19 +16,23 @@ import onnxruntime as ort
 import pytest
 import torch
 import zoo
+from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
+import lamella as lm
 from lamella.cli import app
 from lamella.elasticity import elasticize, make_levels, nest, publish, save_elastic
 from lamella.errors import LamellaError, MismatchError, RecordError, RunError
-from lamella.exporting import family_bytes, layers_in_float
+from lamella.exporting import OnnxModel, family_bytes, layers_in_float
 from lamella.records import save_record
-from lamella.schema import Level
+from lamella.runs import write_atomically
+from lamella.schema import Family, Level, Score
 from lamella.serving import Clock, Governor, Policy, choose, day_of, open_family, serve
 from lamella.stages.serving import samples
 from lamella.tracing import trace
-from lamella.training import Batches, Recipe, Task
+from lamella.training import Batches, Recipe, Task, evaluate
+from lamella.views import family_view
 
 
 class Dense(nn.Module):
@@ -188,6 +194,58 @@ def test_switching_while_requests_run(published, resident):
         assert not wrong
 
 
+def test_a_level_loaded_later_is_held_against_the_weights_that_lie_there_then(published, tmp_path):
+    _, x, directory = published
+    shutil.copytree(directory, tmp_path / "run")
+    folder = tmp_path / "run" / "elastic"
+    with open_family(folder, resident=("full",)) as family:
+        family.set_active_subnet("core")
+        family.set_active_subnet("full")
+        before = family.run(x.numpy())[0]
+        write_atomically(folder / "weights.bin", bytes((folder / "weights.bin").stat().st_size))  # of the next family
+        with pytest.raises(MismatchError, match=r"weights\.bin: holds other weights .* than core\.onnx"):
+            family.set_active_subnet("core")
+        assert np.array_equal(family.run(x.numpy())[0], before)  # what was loaded serves on
+
+
+def test_a_family_closed_while_another_thread_switches_stays_closed(published, monkeypatch):
+    _, x, directory = published
+    family = open_family(directory / "elastic", resident=("full",))
+    loading, opened = threading.Event(), family._opened
+
+    def slowly(name):
+        loading.set()
+        time.sleep(0.2)
+        return opened(name)
+
+    monkeypatch.setattr(family, "_opened", slowly)
+    thread = threading.Thread(target=family.set_active_subnet, args=("core",))
+    thread.start()
+    loading.wait()
+    family.close()
+    thread.join()
+    with pytest.raises(LamellaError, match="the family is closed"):
+        family.run(x.numpy())
+
+
+def test_nothing_is_written_where_a_level_says_something_else_than_its_own_file(little, tmp_path, monkeypatch):
+    from lamella.exporting import families
+
+    little({"core": 0.5}, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    compared = families.difference
+    calls = []
+
+    def third_differs(*arguments):
+        calls.append(arguments)
+        return "it is another" if len(calls) == 3 else compared(*arguments)
+
+    monkeypatch.setattr(families, "difference", third_differs)
+    with pytest.raises(LamellaError, match=r"it is another\. Nothing was written"):
+        little({"core": 0.75}, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_inputs_that_do_not_fit_and_a_closed_family_are_told(published):
     _, x, directory = published
     family = open_family(directory / "elastic", resident=("core",))
@@ -320,6 +378,31 @@ def net():
 """
 
 
+def test_a_table_of_levels_shows_both_precisions_and_scores_that_are_no_fractions():
+    fraction, other = (Score(value=v, low=v - 0.25, high=v, n=20) for v in (0.75, -1.5))
+    level = Level(name="full", widths={}, test=fraction, bytes=100, int8_bytes=25, int8_test=other)
+    family = Family(structure="s", recipe="none", levels=(level,), order={}, int8_bytes=50)
+    told = lines(family_view(family))
+    assert next(line for line in told if line.startswith("full")).split() == [
+        "full",
+        "0",
+        "0",
+        "100",
+        *["75.00", "[50.00,", "75.00]", "0"],
+    ]
+    assert "test %" in told[0]
+    assert told[2].split() == ["in", "int8", "bytes", "validation", "test", "latency"]
+    assert told[3].split() == ["full", "25", *["-1.5", "[-1.75,", "-1.5]"]]
+    assert "ONNX int8 +100.0 %" in told[4]
+    assert "n = 20" in told[4]
+
+
+def lines(view):
+    console = Console(width=160, file=io.StringIO())
+    console.print(view)
+    return [line for line in console.file.getvalue().splitlines() if line.strip()]
+
+
 def test_the_verbs(tmp_path, monkeypatch):
     (tmp_path / "elastic_nets.py").write_text(NETS)
     monkeypatch.chdir(tmp_path)
@@ -343,13 +426,22 @@ def test_the_verbs(tmp_path, monkeypatch):
     assert made.exit_code == 0, made.exception
     family = json.loads(made.stdout)
     assert [level["name"] for level in family["levels"]] == ["core", "full"]
-    assert all(level["test"]["n"] == 256 for level in family["levels"])
+    assert all(level["test"]["n"] == level["int8_test"]["n"] == 256 for level in family["levels"])
+    files = [OnnxModel(tmp_path / "r" / "elastic" / f"{name}.int8.onnx") for name in ("core", "full")]
+    scores = [float(evaluate(file, lm.make_task("digits", limit=256).test).mean()) for file in files]
+    assert [level["int8_test"]["value"] for level in family["levels"]] == scores
+    told = run("report", "r", "--quiet")
+    assert told.exit_code == 0, told.exception
+    page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+    assert f"{100 * scores[0]:.2f} %" in re.search(r'<table id="levels-int8">.*?</table>', page, re.DOTALL)[0]
+    assert 'id="training"' not in page
     served = run("serve-levels", "r", "--seconds", "1", "--precision", "int8", "--picture", "day.svg", "--json")
     assert served.exit_code == 0, served.exception
     found = json.loads(served.stdout)
     assert found["switching"]["wrong"] == 0
     assert found["notes"] == []
-    assert [x["bytes"] for x in found["levels"]] == [x["int8_bytes"] for x in family["levels"]]
+    for name in ("bytes", "test", "validation"):
+        assert [x[name] for x in found["levels"]] == [x[f"int8_{name}"] for x in family["levels"]]
     assert [shift["name"] for shift in found["day"]["shifts"]] == ["governor", "core", "full"]
 
     def killed(*arguments):

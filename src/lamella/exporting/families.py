@@ -11,6 +11,7 @@ scale changes sign, weights rounded to fewer bits) is kept in the level's own fi
 Legend: O output channels.
 """
 
+import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,10 +85,10 @@ def export_family(
 ) -> dict[str, Written]:
     """Write the float files of all levels, and with `calibration` (batches of inputs) also those in integers.
 
-    Every file is checked against one of the level's own before it appears, and bears the `stamp` (see `stamp_of`); level
+    Every file is checked against one of the level's own before any appears, and bears the `stamp` (see `stamp_of`); level
     files of other stamps or names that lay in the directory are removed. Returns what was written, by level. Raises what
-    `export_onnx` and `quantize_onnx` raise, before anything is written; LamellaError where a file does not say what the level's
-    own says.
+    `export_onnx` and `quantize_onnx` raise, and LamellaError where a file does not say what the level's own says, before anything
+    is written.
     """
     onnx_library("exporting an elastic network")
     directory = Path(directory)
@@ -107,9 +108,13 @@ def export_family(
             few = {f"{layer}.weight" for layer in parts[name].few}
             level.candidates = {t: share for t, share in levels[name].shares.items() if t not in few}
         integers = _in_integers(coarse, arrays)
-        _write(levels, arrays, directory, "float32", stamp)
+        made = Path(scratch) / "made"
+        made.mkdir()
+        _write(levels, arrays, made, "float32", stamp)
         if coarse:
-            _write(coarse, integers, directory, "int8", stamp)
+            _write(coarse, integers, made, "int8", stamp)
+        for path in sorted(made.iterdir(), key=lambda path: path.suffix):  # weights first: their files name them
+            write_through(directory / path.name, partial(shutil.copyfile, path))
         written = {name: _written(directory, name, alone[name], whole.get(name)) for name in parts}
     _remove_others(directory, written.values())
     return written
@@ -238,7 +243,7 @@ def _write(
     used = {tensor for level in levels.values() for tensor in level.shares}
     stored = {name: array for name, array in shared.items() if name in used}
     weights = WEIGHTS[precision]
-    write_through(directory / weights, lambda part: part.write_bytes(b"".join(a.tobytes() for a in stored.values())))
+    (directory / weights).write_bytes(b"".join(a.tobytes() for a in stored.values()))
     known = {FAMILY_KEY: ""} | dict(stamp) | {WEIGHTS_KEY: file_digest(directory / weights)}
     starts = np.cumsum([0, *(a.nbytes for a in stored.values())]).tolist()
     places = {name: (start, array) for (name, array), start in zip(stored.items(), starts, strict=False)}
@@ -246,24 +251,23 @@ def _write(
         _rewrite(level, places, weights, integers=precision == "int8")
         for key, value in (known | {LEVEL_KEY: level.name}).items():
             level.proto.metadata_props.add(key=key, value=value)
-        target = level_file(directory, level.name, precision)
-        write_through(target, partial(_save, level, target, precision))
+        _save(level, level_file(directory, level.name, precision), precision)
 
 
-def _save(level: _Level, target: Path, precision: str, part: Path) -> None:
-    part.write_bytes(level.proto.SerializeToString(deterministic=True))
+def _save(level: _Level, path: Path, precision: str) -> None:
+    path.write_bytes(level.proto.SerializeToString(deterministic=True))
     feeds = feeds_of(open_session(level.path), list(level.inputs))
     expected = open_session(level.path).run(None, feeds)
-    seen = open_session(part).run(None, feeds)
+    seen = open_session(path).run(None, feeds)
     tolerance = WITHIN[precision]
     for a, b in zip(seen, expected, strict=True):
         problem = difference(a, b, tolerance)
         if problem:
             raise LamellaError(
-                f"{target}: is not what a file of the level's own gives: {problem}. Nothing was written."
+                f"{path.name}: is not what a file of the level's own gives: {problem}. Nothing was written."
             )
-    if precision == "int8" and layers_in_float(part) != layers_in_float(level.path):
-        raise LamellaError(f"{target}: ONNX Runtime would compute {layers_in_float(part)[0]!r} in float.")
+    if precision == "int8" and layers_in_float(path) != layers_in_float(level.path):
+        raise LamellaError(f"{path.name}: ONNX Runtime would compute {layers_in_float(path)[0]!r} in float.")
 
 
 def _rewrite(level: _Level, places: Mapping[str, tuple[int, Array]], weights: str, *, integers: bool) -> None:

@@ -8,6 +8,7 @@
     Result     what a plan did: kept channels, measured history
     Level      a named setting of an elastic network, its cost and what was measured of it
     Family     the levels of an elastic network, one inside the next (`elastic.json`)
+    Epoch      how those levels stood after an epoch of their training
     Accordion  a width search for a dense network: what was tried, chosen, and what its controls say
 
 A *width* is the number of channels a group keeps. Every size in a network is a `Size`: fixed + sum(times x width(group)).
@@ -16,7 +17,7 @@ All records are frozen, keyword-only and checked at birth; `records` writes and 
 
 from .accordions import Accordion, Comparison, Entry, ExportedFile, PairSweep, Role, Shape
 from .curves import Knob, Point, Profile, Score
-from .families import Family, Level, check_levels
+from .families import Epoch, Family, Level, check_levels
 from .graphs import Attribute, Graph, Group, Integer, Layer, Parameter, Tensor
 from .plans import Amount, Budget, Cost, Front, FrontRow, Measuring, Plan, Proof, Request, Step, check_amount
 from .results import Measure, Result, Row, RunInfo, Table
@@ -65,6 +66,7 @@ __all__ = [
     "Comparison",
     "Cost",
     "Entry",
+    "Epoch",
     "ExportedFile",
     "Family",
     "Front",

@@ -9,6 +9,8 @@ from .curves import Score
 from .graphs import Graph
 
 INTEGERS = ".int8"  # what the names of files in integers end in
+MEASURES = ("validation", "test", "bytes", "latency_ms", "latency_ratio")  # of a level's file, in either precision
+EPOCHS, ENDED = "epochs.jsonl", "end"  # a training's journal of epochs, and the key of the line that closes it
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
@@ -18,8 +20,8 @@ class Level:
 
     `ranges`: (low, high) of the inputs of layers that have bits. The rest is what the level costs and what was measured of it:
     `bytes` are those of an ONNX file of its own, in float; `latency_ms` that file's in ONNX Runtime, `latency_ratio` as a
-    ratio to the largest level's; `int8_...` the same of the file in integers; `gathered` the bytes of weights that had to be
-    copied for it, because they do not lie together.
+    ratio to the largest level's; `int8_...` the same of the file in integers, and what that file scores; `gathered` the bytes
+    of weights that had to be copied for it, because they do not lie together.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Level:
     bytes: int | None = None
     latency_ms: float | None = None
     latency_ratio: float | None = None
+    int8_validation: Score | None = None
+    int8_test: Score | None = None
     int8_bytes: int | None = None
     int8_latency_ms: float | None = None
     int8_latency_ratio: float | None = None
@@ -59,9 +63,21 @@ class Level:
 
     def in_integers(self) -> "Level":
         """The same level, what was measured of its files being that of the one in integers."""
-        return replace(
-            self, bytes=self.int8_bytes, latency_ms=self.int8_latency_ms, latency_ratio=self.int8_latency_ratio
-        )
+        return replace(self, **{name: getattr(self, f"int8_{name}") for name in MEASURES})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """How an elastic network stood after an epoch of its training.
+
+    `done`: epochs so far, over all stages; `loss`: the mean over the epoch's batches; `scores`: on validation, of the levels that the
+    stage trains (none where the epochs are told of at the end alone, as by several devices).
+    """
+
+    stage: str
+    done: int
+    loss: float
+    scores: dict[str, Score] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +114,8 @@ class Family:
 
     def in_integers(self) -> "Family":
         """The same family, what was measured of its files being that of those in integers."""
-        return replace(self, levels=tuple(level.in_integers() for level in self.levels), onnx_bytes=self.int8_bytes)
+        levels = tuple(level.in_integers() for level in self.levels)
+        return replace(self, levels=levels, onnx_bytes=self.int8_bytes, int8_bytes=None)
 
     def level(self, name: str) -> Level:
         """The level of this name. RecordError where there is none."""

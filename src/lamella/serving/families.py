@@ -49,7 +49,7 @@ class OnnxFamily:
         self.family = family.in_integers() if precision == "int8" else family
         self._directory, self._precision, self._threads = directory, precision, threads
         self._weights = directory / WEIGHTS[precision]
-        self._digest = file_digest(self._weights) if self._weights.is_file() else ""
+        self._digested: tuple[tuple[int, ...], str] = ((), "")  # which file it was, and its digest
         self._resident = frozenset(family.names if resident is None else resident)
         for name in self._resident:
             self._check(name)
@@ -96,9 +96,10 @@ class OnnxFamily:
         return found
 
     def close(self) -> None:
-        """Let all sessions go."""
-        self._sessions = {}
-        self._active = (self._active[0], None)
+        """Let all sessions go, one that another thread is switching to included."""
+        with self._switching:
+            self._sessions = {}
+            self._active = (self._active[0], None)
 
     def __enter__(self) -> "OnnxFamily":
         return self
@@ -140,13 +141,24 @@ class OnnxFamily:
                 f"holds ({settings}). A run was cut short between the files and their record, or a copy mixed two families: "
                 f"write both again with `{FILES['elastic'][1]}`."
             )
-        if found.get(WEIGHTS_KEY, self._digest) != self._digest:
+        weights = self._weights_digest()  # after the session has read them
+        if found.get(WEIGHTS_KEY, weights) != weights:
             raise MismatchError(
-                f"{self._weights}: holds other weights ({self._digest}) than {path.name} was written with "
+                f"{self._weights}: holds other weights ({weights}) than {path.name} was written with "
                 f"({found[WEIGHTS_KEY]}). A copy or a run was cut short, or two families were mixed: write all files again "
                 f"with `{FILES['elastic'][1]}`."
             )
         return session
+
+    def _weights_digest(self) -> str:
+        """The digest of the weights that lie there now: while levels are loaded one by one, another family may be written."""
+        if not self._weights.is_file():
+            return ""
+        stat = self._weights.stat()
+        seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        if self._digested[0] != seen:
+            self._digested = (seen, file_digest(self._weights))
+        return self._digested[1]
 
 
 def _unlike(wanted: Any, array: Array) -> str:

@@ -5,16 +5,19 @@ family = elasticized(session, drafted(session, None), "sandwich", Recipe(epochs=
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from torch import nn
 
 from ..elasticity import IN_PLACE, Teaching, elasticize, publish, save_elastic
+from ..exporting import OnnxModel
 from ..progress import Progress, silent
 from ..records import digest
-from ..schema import Family, Level
+from ..schema import Family, Level, Score
+from ..serving.families import level_file
 from ..sessions import Session
 from ..statistics import score_interval
-from ..training import Recipe, Task, evaluate
+from ..training import Loader, Recipe, Task, evaluate
 from .levels import FOLDER
 from .verbs import tuning_task
 
@@ -30,10 +33,14 @@ def elasticized(
     tuning_samples: int | None = None,
     progress: Progress = silent,
 ) -> Family:
-    """The draft's levels trained, scored on validation and test, written and timed: `elastic.json`, `elastic.safetensors`, `elastic/`."""
+    """The draft's levels trained, written, timed and scored on validation and test: `elastic.json`, `elastic.safetensors`, `elastic/`.
+
+    In integers it is the file that is scored.
+    """
     directory = session.directory / FOLDER
     levels = list(draft.levels[:-1])
-    asked = digest((levels, recipe, tuning, teaching, tuple(own), tuning_samples))
+    settings = [(level.name, level.widths, level.bits) for level in levels]
+    asked = digest((settings, recipe, tuning, teaching, tuple(own), tuning_samples))
     net = elasticize(
         session.dense(),
         levels,
@@ -49,10 +56,19 @@ def elasticized(
     )
     session.path("elastic").unlink(missing_ok=True)  # it would vouch for files that it was not written for
     publish(net, session.task, directory)
-    tested = tuple(_tested(net.view(x.name), x, session.task) for x in net.levels)
+    tested = tuple(_tested(net.view(x.name), x, session.task, directory) for x in net.levels)
     net.family = replace(net.family, levels=tested, notes=(*net.family.notes, *draft.notes))
     return save_elastic(session.directory, net)
 
 
-def _tested(view: nn.Module, level: Level, task: Task) -> Level:
-    return replace(level, test=score_interval(evaluate(view, task.test, task.score).numpy()))
+def _tested(view: nn.Module, level: Level, task: Task, directory: Path) -> Level:
+    def scored(model: nn.Module, batches: Loader) -> Score:
+        return score_interval(evaluate(model, batches, task.score).numpy())
+
+    coarse = OnnxModel(level_file(directory, level.name, "int8"))
+    return replace(
+        level,
+        test=scored(view, task.test),
+        int8_validation=scored(coarse, task.validation),
+        int8_test=scored(coarse, task.test),
+    )

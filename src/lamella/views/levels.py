@@ -16,33 +16,72 @@ from .runs import short
 
 
 def family_view(family: Family) -> Stack:
-    """A row per level, and what the family weighs."""
-    table = _grid("level", "params", "MACs", "bytes", "validation", "test", "latency", "copied")
+    """A row per level, a row per level's file in integers, and what the family weighs."""
+    tables = [_levels_table(family)]
+    if any(level.int8_bytes for level in family.levels):
+        tables.append(_integers_table(family.in_integers()))
+    return Stack(*tables, *_family_lines(family))
+
+
+def _levels_table(family: Family) -> Grid:
+    unit = _unit(family)
+    table = _grid("level", "params", "MACs", "bytes", f"validation{unit}", f"test{unit}", "latency", "copied")
     for level in family.levels:
-        table.add_row(*_level_cells(level))
+        table.add_row(*_level_cells(level, unit))
+    return table
+
+
+def _unit(family: Family) -> str:
+    """Scores are fractions, shown in per cent; those of a task that has others stand as they are."""
+    scores = [score for x in family.levels for score in (x.validation, x.test) if score]
+    return " %" if all(0 <= score.value <= 1 for score in scores) else ""
+
+
+def _integers_table(family: Family) -> Grid:
+    unit = _unit(family)
+    table = _grid("in int8", "bytes", f"validation{unit}", f"test{unit}", "latency")
+    for level in family.levels:
+        table.add_row(level.name, *_file_cells(level, unit))
+    return table
+
+
+def _family_lines(family: Family) -> list[Text]:
     share = 100 * (family.file_bytes / family.largest_bytes - 1) if family.largest_bytes else 0.0
-    lines = [f"{family.recipe}, {family.epochs} epochs; safetensors: {share:+.1f} % of the largest level alone"]
-    largest = family.levels[-1].bytes
-    if family.onnx_bytes and largest:
-        lines[0] += f"; ONNX: {100 * (family.onnx_bytes / largest - 1):+.1f} %"
-    return Stack(table, Text("; ".join(lines)), *(Text(f"note: {note}") for note in family.notes))
+    line = f"{family.recipe}, {family.epochs} epochs; all levels against the largest alone: safetensors {share:+.1f} %"
+    for name, whole, largest in (
+        ("ONNX", family.onnx_bytes, family.levels[-1].bytes),
+        ("ONNX int8", family.int8_bytes, family.levels[-1].int8_bytes),
+    ):
+        line += f", {name} {100 * (whole / largest - 1):+.1f} %" if whole and largest else ""
+    scores = [score for level in family.levels if (score := level.test or level.validation)]
+    samples = f"; scores with 95 % intervals, n = {scores[0].n:,}" if scores else ""
+    return [Text(line + samples), *(Text(f"note: {note}") for note in family.notes)]
 
 
-def _level_cells(level: Level) -> tuple[str, ...]:
+def _level_cells(level: Level, unit: str) -> tuple[str, ...]:
     return (
         level.name + (f" ({min(level.bits.values())} bits)" if level.bits else ""),
         f"{level.params:,}",
         short(level.macs),
-        f"{level.bytes:,}" if level.bytes else "",
-        _scored(level.validation),
-        _scored(level.test),
-        f"{level.latency_ms:.3f} ms, {level.latency_ratio:.2f}x" if level.latency_ms and level.latency_ratio else "",
+        *_file_cells(level, unit),
         f"{level.gathered:,}",
     )
 
 
-def _scored(score: Score | None) -> str:
-    return f"{100 * score.value:.2f} [{100 * score.low:.2f}, {100 * score.high:.2f}]" if score else ""
+def _file_cells(level: Level, unit: str) -> tuple[str, ...]:
+    return (
+        f"{level.bytes:,}" if level.bytes else "",
+        _scored(level.validation, unit),
+        _scored(level.test, unit),
+        f"{level.latency_ms:.3f} ms, {level.latency_ratio:.2f}x" if level.latency_ms and level.latency_ratio else "",
+    )
+
+
+def _scored(score: Score | None, unit: str) -> str:
+    if score is None:
+        return ""
+    value, low, high = (f"{100 * x:.2f}" if unit else f"{x:.4g}" for x in (score.value, score.low, score.high))
+    return f"{value} [{low}, {high}]"
 
 
 def serving_view(family: Family, found: Mapping[str, Any]) -> Stack:
@@ -69,7 +108,8 @@ def serving_view(family: Family, found: Mapping[str, Any]) -> Stack:
     )
     note = f"In time: within {day['deadline_ms']:.2f} ms, waiting included."
     warned = (Text(text) for text in found["notes"])
-    return Stack(family_view(as_served), Text(), Text(line), Text(), table, Text(note), *warned)
+    levels: tuple[Any, ...] = (_levels_table(as_served), *_family_lines(as_served))
+    return Stack(*levels, Text(), Text(line), Text(), table, Text(note), *warned)
 
 
 def _grid(*columns: str) -> Grid:
