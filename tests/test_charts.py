@@ -15,11 +15,14 @@ from lamella.reporting import charts, draw, write_report
 from lamella.reporting.charts import accordions, chart_svg, front_spec, png_of, ratio_spec, walk_spec
 from lamella.reporting.charts.sweeps import distinct
 from lamella.reporting.stages import read_stages
-from lamella.schema import Profile
+from lamella.schema import Epoch, Profile
 
 GRAPH = chain()
 PROFILE = profile(GRAPH, bits=True)
 TARGETS = [g.name for g in GRAPH.free]
+
+
+EPOCHS = [Epoch(stage="core", done=n, loss=0.5, scores={"core": score(0.8), "full": score(0.9)}) for n in (1, 2)]
 
 
 def specs():
@@ -29,6 +32,7 @@ def specs():
         "ratios": ratio_spec(PROFILE, "pruning_ratio", TARGETS, threshold=0.9, chosen={"fc0": 0.4}),
         "bits": charts.bits_spec(PROFILE, "bits", threshold=0.9, chosen={"fc0": 8.0}),
         "walk": walk_spec(result(GRAPH, planned).history),
+        "training": charts.training_spec(EPOCHS, ["core", "full"]),
         "front": front_spec(front(GRAPH), replace(planned, predicted_score=0.9)),
         "family": charts.family_spec(family(GRAPH)),
         "widths": charts.widths_spec(found),
@@ -49,6 +53,27 @@ def test_every_chart_is_well_formed_and_says_what_it_is(drawn):
         assert root.get("aria-label") == name
         assert root.get("role") == "img"
         assert not [e for e in root.iter() if e.tag.endswith(("script", "image", "foreignObject", "a"))]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 30])
+def test_steps_are_ticked_by_whole_numbers_and_none_twice(steps):
+    pytest.importorskip("vl_convert", reason="charts are not drawn: vl-convert-python is not installed")
+    first = result(GRAPH, plan(GRAPH)).history[0]
+    history = [replace(first, step=n) for n in range(steps + 1)]
+    text = chart_svg(walk_spec(history), label="walk")
+    below = text.partition("step of the plan")[0]
+    ticks = re.findall(r">(\d+)</text>", below)
+    assert ticks == list(dict.fromkeys(ticks))
+    assert set(ticks) <= {str(n) for n in range(steps + 1)}
+    assert 2 <= len(ticks) <= 11
+
+
+def test_a_layer_by_itself_is_one_layer():
+    found = accordion()
+    alone = replace(found.sweeps[0], layers=found.sweeps[0].layers[:1])
+    names = charts.pairs_spec(replace(found, sweeps=(alone, *found.sweeps)))["facet"]["sort"]
+    assert names[0] == "1. layer 1"
+    assert names[1].startswith("2. layers 1 and")
 
 
 def test_charts_take_their_colours_from_the_page(drawn):

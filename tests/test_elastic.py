@@ -17,6 +17,7 @@ from lamella.elasticity.recipes import RECIPES, train_stage
 from lamella.elasticity.sorting import permuted
 from lamella.errors import BudgetError, LamellaError, MismatchError, RecordError
 from lamella.records import save_record
+from lamella.reporting.stages import read_stages
 from lamella.schema import Budget, Family, Level
 from lamella.surgery import narrow
 from lamella.training import Batches, Recipe, Task, distance, fit, modes_kept, smoothed
@@ -150,6 +151,32 @@ def test_trained_weights_reach_what_levels_had_to_copy(name, recipe, tmp_path):
     assert torch.equal(logits(load_elastic(tmp_path, lambda: zoo.BY_NAME[name].make()[0]), task)["core"], expected)
 
 
+@pytest.mark.parametrize("teaching", [Teaching(), Teaching(teacher="dense")])
+def test_growing_trains_channels_last_and_norms_keep_training(teaching):
+    model, graph, task = problem()
+    net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
+    seen = []
+
+    def look(conv, inputs):
+        if conv.training:
+            seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+
+    for view in (net.view("core"), net.view("full")):
+        first = next(m for m in view.modules() if isinstance(m, nn.Conv2d))
+        first.register_forward_pre_hook(look)
+    counts = 2 * len(task.train)
+    for number, stage in enumerate(RECIPES["grow"](net, task, teaching)):
+        before = net.state_dict()[STATISTICS[stage.name]].clone()
+        train_stage(net, stage, task, Recipe(epochs=2, lr=0.05), number, None, lambda *_: None)
+        assert seen == [True] * counts, stage.name  # every batch of both epochs, in training mode
+        assert not torch.equal(net.state_dict()[STATISTICS[stage.name]], before)
+        seen.clear()
+    assert not any(module.training for module in net.modules())
+
+
+STATISTICS = {"core": "own.0.statistics", "full": "net.stem.1.running_mean"}
+
+
 def test_growing_with_gathered_channels_leaves_inner_levels_bit_for_bit():
     torch.manual_seed(1)
     model, inputs, graph = zoo.traced("dense_concat")
@@ -201,6 +228,35 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, recipe):
         assert torch.equal(a, b)
     with pytest.raises(MismatchError, match="belongs to another run: levels"):
         elasticize(model, (0.5,), task, **options)
+
+
+@pytest.mark.parametrize("recipe", ["sandwich", "grow"])
+def test_a_training_can_be_watched_epoch_by_epoch(tmp_path, recipe):
+    model, graph, task = problem()
+    save_record(tmp_path / "graph.json", graph)
+    told = []
+
+    def progress(stage, done, total, note=""):
+        now = read_stages(tmp_path).training
+        assert now is None or now.total == total
+        told.append(len(now.epochs) if now else None)
+
+    tuning = Recipe(epochs=2, lr=0.05)
+    options = {"recipe": recipe, "tuning": tuning, "graph": graph, "progress": progress}
+    net = elasticize(model, (0.5, 0.25), task, directory=tmp_path / "elastic" / "training" / "one", **options)
+    total = 2 * (3 if recipe == "grow" else 1)
+    assert told == [0, *range(1, total + 1), total]
+    found = read_stages(tmp_path).training
+    assert found.ended
+    assert found.names == ("core", "level1", "full")
+    assert [epoch.done for epoch in found.epochs] == list(range(1, total + 1))
+    last = {name: score for epoch in found.epochs for name, score in epoch.scores.items()}
+    assert last == {level.name: level.validation for level in net.levels}  # nothing moved a level after its last epoch
+    save_elastic(tmp_path, net)
+    assert read_stages(tmp_path).training is None
+    alone = elasticize(model, (0.5, 0.25), task, **options | {"progress": lambda *_: None})
+    for a, b in zip(net.state_dict().values(), alone.state_dict().values(), strict=True):
+        assert torch.equal(a, b)  # being watched changes nothing
 
 
 def test_a_training_killed_before_its_stage_is_kept_ends_the_same(tmp_path, monkeypatch):
@@ -340,6 +396,14 @@ def test_one_level_is_trained_scored_and_trained_on():
     before = logits(net, task)["core"]
     fit(net, task, Recipe(epochs=3, lr=0.01, patience=3))
     assert not torch.equal(logits(net, task)["core"], before)
+
+
+def test_views_are_in_the_networks_mode_before_anyone_asks():
+    net, *_ = nested.__wrapped__("residual")
+    view = net.view("core")
+    for mode in (True, False):
+        net.train(mode)
+        assert {module.training for module in view.modules()} == {mode}
 
 
 def test_training_by_hand_is_seen_by_gathered_levels():

@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 from accordion_records import accordion
 from goldens import same_pixels
-from reporting_records import HOSTILE, chain, family, fill, front, plan, profile, resnet
+from reporting_records import HOSTILE, chain, family, fill, front, plan, profile, resnet, score
 
-from lamella.records import save_record
+from lamella.records import save_record, to_plain
 from lamella.reporting import print_marks, ribbon_marks, serving, svg, write_report
-from lamella.schema import FILES
+from lamella.reporting.facts import layer_facts
+from lamella.runs import Journal
+from lamella.schema import FILES, Epoch
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SECTIONS = [
@@ -124,6 +126,17 @@ def test_nothing_spills_on_a_narrow_screen(opened):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+@pytest.mark.parametrize("width", [360, 1280])
+def test_letters_of_charts_are_neither_tiny_nor_huge(opened, width):
+    pytest.importorskip("vl_convert", reason="charts are not drawn: vl-convert-python is not installed")
+    page = opened("resnet", viewport={"width": width, "height": 740})
+    scales = page.locator(".lm-chart").evaluate_all(
+        "all => all.map(s => s.getBoundingClientRect().width / s.viewBox.baseVal.width).filter(x => x > 0)"
+    )
+    assert len(scales) > 5
+    assert all(0.84 <= scale <= 1.26 for scale in scales), scales
+
+
 def test_light_and_dark_differ(opened):
     grounds = set()
     for scheme in ("light", "dark"):
@@ -166,6 +179,31 @@ def test_fingerprints_can_be_sorted_and_tell_their_numbers(opened):
     assert page.locator("#prints-told").text_content().startswith(after[5])
 
 
+def test_tables_are_sorted_by_their_numbers(opened):
+    page = opened("resnet")
+    page.locator("#ribbon details summary").click()
+    names = lambda: page.locator("#ribbon table tbody th").all_text_contents()
+    head = page.locator("#ribbon thead th", has_text="MACs before")
+    dense = {layer.name: f for layer, f in zip(resnet().layers, layer_facts(resnet()), strict=True)}
+    calls = names()
+    head.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    macs = [dense[name].macs_dense for name in names()]
+    assert macs == sorted(macs, reverse=True)
+    page.keyboard.press("Enter")
+    macs = [dense[name].macs_dense for name in names()]
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert macs == sorted(macs)
+    page.locator("#ribbon thead button").first.click()
+    assert names() == calls
+    assert head.get_attribute("aria-sort") is None
+    page.locator("#curves .heat").first.locator("thead button").last.click()
+    shown = page.locator("#curves .heat").first.locator("tbody td:last-child").all_text_contents()
+    assert len(shown) > 5
+    assert [float(text) for text in shown] == sorted(map(float, shown), reverse=True)
+
+
 def test_the_slider_reshapes_the_ribbon_by_keyboard(opened):
     page = opened("resnet")
     heights = "all => all.map(b => b.getBoundingClientRect().height).reduce((a, b) => a + b)"
@@ -202,23 +240,41 @@ def test_without_script_everything_can_be_read(opened):
     assert not page.locator("label.sort").is_visible()
 
 
-def test_a_live_page_takes_over_what_is_new(browser, tmp_path):
+def test_a_live_page_takes_over_what_is_new(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr("lamella.reporting.watching.REST", 0.0)
     graph = chain()
     save_record(tmp_path / FILES["graph"][0], graph)
+    save_record(tmp_path / FILES["front"][0], front(graph), structure=graph.structure)
     complaints = []
     with serving(tmp_path) as served:
-        page = browser.new_page()
+        page = browser.new_page(viewport={"width": 400, "height": 700})
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(served.url)
         assert page.locator("#curves").count() == 0
         page.locator("#ribbon details summary").click()
+        page.locator("#front details summary").click()
+        page.locator("#ribbon figure").evaluate("one => { one.scrollLeft = 120; }")
+        page.locator("#ribbon details summary").focus()
         page.wait_for_timeout(1200)  # it has asked once
         save_record(tmp_path / FILES["profile"][0], profile(graph))
         page.locator("#curves").wait_for(timeout=10_000)
+        epochs = Journal(
+            tmp_path / "elastic" / "training" / "a" / "epochs.jsonl", EPOCHS_OF | {"structure": graph.structure}
+        )
+        page.locator("#training", has_text="0 of 3 epochs").wait_for(timeout=10_000)
+        epochs.append("1", to_plain(Epoch(stage="sandwich", done=1, loss=0.5, scores={"core": score(0.8)})))
+        page.locator("#training", has_text="1 of 3 epochs").wait_for(timeout=10_000)
         assert page.locator("#ribbon details").evaluate("one => one.open")
+        assert page.locator("#front details").evaluate("one => one.open")  # though a section has come before it
+        assert page.locator("#curves details").first.evaluate("one => one.open")
+        assert page.locator("#ribbon figure").evaluate("one => one.scrollLeft") == 120
+        assert page.locator("#ribbon details summary").evaluate("one => one === document.activeElement")
         page.close()
     assert complaints == []
+
+
+EPOCHS_OF = {"recipe": "sandwich", "names": ["core", "full"], "epochs": 3}
 
 
 LOOKS = [("light", "light", "screen"), ("dark", "dark", "screen"), ("print", "light", "print")]

@@ -4,6 +4,7 @@ import csv
 import doctest
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -16,13 +17,25 @@ from pathlib import Path
 
 import pytest
 from accordion_records import accordion
-from reporting_records import HOSTILE, chain, family, fill, front, plan, profile, resnet, result, run_info
+from reporting_records import HOSTILE, chain, family, fill, front, plan, profile, resnet, result, run_info, score
 from typer.testing import CliRunner
 
 from lamella.cli import app
 from lamella.errors import LamellaError, MismatchError, RecordError, RunError
 from lamella.records import save_record, to_plain
-from lamella.reporting import draw, losses, marks, ribbon_marks, save_pictures, serving, svg, words, write_report
+from lamella.reporting import (
+    draw,
+    losses,
+    marks,
+    ribbon_marks,
+    save_pictures,
+    serving,
+    summary,
+    svg,
+    words,
+    write_report,
+)
+from lamella.reporting import watching as live
 from lamella.reporting.facts import layer_facts
 from lamella.reporting.marks import elide, shown
 from lamella.reporting.page.datasets import csv_files, table
@@ -32,7 +45,7 @@ from lamella.reporting.stages import read_stages
 from lamella.reporting.styles import flat_css, palette
 from lamella.reporting.summary import figures, sentences
 from lamella.reporting.tables import heat_map, step_rows
-from lamella.schema import FILES, Size, Step
+from lamella.schema import FILES, Epoch, Score, Size, Step
 
 # Text
 
@@ -55,7 +68,7 @@ def test_elided_text_fits(room):
     assert len(elide("layer1.0.conv1", room)) <= room
 
 
-@pytest.mark.parametrize("module", [marks, words, insets, losses, sheet])
+@pytest.mark.parametrize("module", [marks, words, insets, losses, sheet, summary])
 def test_the_examples_in_the_docstrings_hold(module):
     assert doctest.testmod(module).failed == 0
 
@@ -229,6 +242,23 @@ def test_a_family_and_a_front_have_their_sections(tmp_path):
     assert 'id="front"' in text
 
 
+def test_the_page_says_what_has_not_run_and_when_scores_are_no_fractions(tmp_path):
+    graph = chain()
+    save_record(tmp_path / FILES["graph"][0], graph)
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "Not here yet: what each group is worth (`lamella profile`), a plan (`lamella plan`)" in text
+    assert "no fractions" not in text
+    fill(tmp_path, graph)
+    save_record(tmp_path / FILES["elastic"][0], family(graph), structure=graph.structure)
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "Not here yet: what each budget would cost (`lamella plan --pareto bytes`)." in text
+    assert "no fractions" not in text
+    curves = profile(graph)
+    below = Score(value=-1.2, low=-1.3, high=-1.1, n=20)
+    save_record(tmp_path / FILES["profile"][0], replace(curves, baseline=below))
+    assert "100 % is a score of 1" in write_report(tmp_path).read_text(encoding="utf-8")
+
+
 def test_a_sweep_that_goes_on_is_shown(tmp_path):
     graph = chain()
     curves = profile(graph)
@@ -262,6 +292,64 @@ def test_a_walk_that_goes_on_is_shown(tmp_path):
     (folder / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read_stages(tmp_path).history == history[1:3]
     assert "2 carried out so far" in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def training(graph, epochs=(), *closing):
+    """The lines of a training's journal of epochs."""
+    identity = {"structure": graph.structure, "recipe": "grow", "names": ["core", "full"], "epochs": 4}
+    lines = [{"identity": identity}, *({"key": str(e.done), "value": to_plain(e)} for e in epochs), *closing]
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def test_levels_in_training_are_shown_until_their_family_is_there(tmp_path):
+    graph = chain()
+    save_record(tmp_path / FILES["graph"][0], graph)
+    journal = tmp_path / "elastic" / "training" / "abc" / "epochs.jsonl"
+    journal.parent.mkdir(parents=True)
+    journal.write_text(training(graph))
+    assert "0 of 4 epochs so far." in write_report(tmp_path).read_text(encoding="utf-8")
+    epochs = [Epoch(stage="core", done=n, loss=0.5 / n, scores={"core": score(0.8 + 0.01 * n)}) for n in (1, 2)]
+    journal.write_text(training(graph, epochs) + '{"key": "3", "va')
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "2 of 4 epochs so far, the last one of stage “core” with a mean loss of 0.25." in text
+    rows = re.search(r'<section id="training".*?<tbody>(.*?)</tbody>', text, re.DOTALL)[1]
+    assert re.findall(r'row">(.*?)</th><td>(.*?)</td><td>(.*?)</td>', rows) == [
+        ("core", "2", "82.00 %"),
+        ("full", "\u2013", "\u2013"),
+    ]
+    record = tmp_path / FILES["elastic"][0]
+    save_record(record, family(graph), structure=graph.structure)  # of an earlier training
+    os.utime(record, (1, 1))
+    assert read_stages(tmp_path).training.epochs == tuple(epochs)
+    journal.write_text(training(graph, epochs, {"key": "end", "value": {}}))
+    assert read_stages(tmp_path).training is None  # a copy of the run has other times
+    os.utime(record)
+    journal.write_text(training(graph, epochs))
+    os.utime(journal, (1, 1))
+    assert read_stages(tmp_path).training is None
+    record.unlink()
+    for damaged in (
+        "",
+        "nonsense\n",
+        training(chain((6, 16, 10))),
+        json.dumps({"identity": {"structure": graph.structure}}) + "\n",
+    ):
+        journal.write_text(damaged)
+        assert read_stages(tmp_path).training is None
+
+
+def test_a_width_search_that_goes_on_is_shown(tmp_path):
+    entries = [("8-4-8 seed 0", 0.5), ("8-4-8 seed 1", 0.7), ("8-2-8 seed 0", 0.9), ("pruned", None)]
+    lines = [{"identity": {"recipe": "x"}}]
+    lines += [{"key": k, "value": {"validation": {"f1": v, "roc_auc": 0.5}} if v else [8, 4, 8]} for k, v in entries]
+    journal = tmp_path / FILES["accordion_journal"][0]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "2 shapes trained so far." in text
+    found = re.findall(r'row">(.*?)</th><td>(.*?)</td><td>(.*?) <small>(.*?)</small>', text)
+    assert found == [("8-2-8", "1", "0.900", "0.900 to 0.900"), ("8-4-8", "2", "0.600", "0.500 to 0.700")]
+    save_record(tmp_path / FILES["accordion"][0], accordion())
+    assert read_stages(tmp_path).trying == ()
 
 
 def test_data_as_csv(tmp_path):
@@ -305,6 +393,30 @@ def test_the_command_writes_the_page_and_its_pictures(tmp_path):
     assert told["report"].endswith("report.html")
     assert {Path(path).name for path in told["pictures"]} >= {"ribbon.svg", "fingerprints.png"}
     assert all(Path(path).exists() for path in told["pictures"])
+
+
+def test_drawing_a_live_page_takes_a_tenth_of_a_processor_at_most(tmp_path, monkeypatch):
+    now, spent = [100.0], [0.0]
+    monkeypatch.setattr(live, "monotonic", lambda: now[0])
+    monkeypatch.setattr(live, "process_time", lambda: spent[0])
+    page, drawn = live.Live(tmp_path), []
+
+    def render():
+        spent[0] += 2.0
+        drawn.append(now[0])
+        return str(len(drawn))
+
+    monkeypatch.setattr(page, "_render", render)
+    for second in range(60):
+        now[0] = 100.0 + second
+        (tmp_path / FILES["profile_journal"][0]).write_text("x" * (second + 1))
+        news = page.news
+        assert page.text() == str(len(drawn))
+        assert page.news == news
+    assert drawn == [100.0, 118.0, 136.0, 154.0]
+    now[0] = 200.0
+    assert page.news != news
+    assert page.text() == "5"  # the last state is never missed
 
 
 def test_watching_writes_nothing_and_ends_with_ctrl_c(tmp_path):

@@ -3,7 +3,8 @@
     net = elasticize(model, (0.49, 0.36, 0.2), task, recipe="grow", tuning=Recipe(epochs=5, lr=0.02))
     net = nest(model, graph, levels, task.example_inputs)          # nested and untrained
 
-With a directory, every epoch and every finished stage is kept there, and a killed run goes on from the last.
+With a directory, every epoch and every finished stage is kept there, and a killed run goes on from the last. How the levels score
+after each epoch is written down there too, for whoever watches.
 """
 
 from collections.abc import Sequence
@@ -18,9 +19,10 @@ from ..digests import data_digest, weights_digest
 from ..errors import with_context
 from ..importance import importance
 from ..progress import Progress, silent
-from ..records import digest
+from ..records import digest, to_plain
 from ..runs import Journal
-from ..schema import Family, Graph, Level
+from ..schema import Epoch, Family, Graph, Level
+from ..schema.families import ENDED, EPOCHS
 from ..storage import load_tensors, save_tensors
 from ..tracing import trace
 from ..training import Recipe, Task, device_of, mixed, seeded, smoothed
@@ -28,7 +30,7 @@ from ..walking import measured, training_data
 from .cutting import part_labels, places_in_parts
 from .levels import Settings, make_levels
 from .networks import ElasticModel
-from .recipes import RECIPES, Stage, recalibrate, train_stage
+from .recipes import RECIPES, Stage, levels_in, recalibrate, train_stage
 from .requests import TUNING, How, check_devices, check_request
 from .sorting import sort
 from .teaching import IN_PLACE, Teaching
@@ -63,14 +65,16 @@ def elasticize(
         net = nest(model, graph, made, task.example_inputs, own=own)
         recalibrate(net, task, seed)
         stages = RECIPES[recipe](net, replace(task, loss=smoothed(task.loss, tuning.label_smoothing)), teaching)
-        trail = _Trail(Path(directory), net, (recipe, tuning, teaching), task, seed) if directory else None
+        epochs = tuning.epochs * len(stages)
+        trail = _Trail(Path(directory), net, (recipe, tuning, teaching), task, seed, epochs) if directory else None
         _train(net, stages, task, tuning, seed, trail, progress)
         net = _with_ranges(net, task, seed)
     measured_levels = tuple(
         replace(level, validation=measured(net.view(level.name), task), gathered=net.gathered_bytes(level.name))
         for level in net.levels
     )
-    epochs = tuning.epochs * len(stages)
+    if trail:
+        trail.end()
     net.family = replace(net.family, levels=measured_levels, recipe=recipe, epochs=epochs, seed=seed, notes=task.notes)
     return net
 
@@ -120,11 +124,17 @@ def _train(
             continue
         checkpoint = trail.checkpoint(stage.name) if trail else None
         past, name = number * tuning.epochs, stage.name
-        note = lambda epoch, loss, past=past, name=name: progress(
-            "elasticize", past + epoch, total, f"{name}: loss {loss:.3f}"
-        )
+
+        def heard(module: nn.Module, epoch: int, loss: float, past: int = past, name: str = name) -> None:
+            if trail:
+                told = (
+                    tuning.devices or 1
+                ) == 1 or epoch == tuning.epochs  # several devices tell of all epochs at the end
+                trail.note(Epoch(stage=name, done=past + epoch, loss=loss), module if told else None)
+            progress("elasticize", past + epoch, total, f"{name}: loss {loss:.3f}")
+
         with with_context(f"stage {stage.name!r}"):
-            train_stage(net, stage, task, plain, mixed(seed, number), checkpoint, note)
+            train_stage(net, stage, task, plain, mixed(seed, number), checkpoint, heard)
         if trail:
             trail.keep(stage.name, net)
     progress("elasticize", total, total)
@@ -145,11 +155,14 @@ def _with_ranges(net: ElasticModel, task: Task, seed: int) -> ElasticModel:
 
 
 class _Trail:
-    """A training on disk: a journal of finished stages, the weights after the last one, and the epoch in progress."""
+    """A training on disk: a journal of finished stages, the weights after the last one, and the epoch in progress.
 
-    def __init__(self, directory: Path, net: ElasticModel, how: How, task: Task, seed: int) -> None:
+    Beside it a journal of epochs, which nothing but a page reads.
+    """
+
+    def __init__(self, directory: Path, net: ElasticModel, how: How, task: Task, seed: int, epochs: int) -> None:
         recipe, tuning, teaching = how
-        self.directory = directory
+        self.directory, self.task = directory, task
         identity = {
             "structure": net.graph.structure,
             "weights": weights_digest(net.net),
@@ -163,6 +176,7 @@ class _Trail:
             "seed": seed,
         }
         self.journal = Journal(directory / "stages.jsonl", identity)
+        self.epochs = Journal(directory / EPOCHS, {**identity, "names": list(net.family.names), "epochs": epochs})
 
     @property
     def finished(self) -> int:
@@ -182,6 +196,17 @@ class _Trail:
         self.journal.append(stage, {})
         for path in (*before, self.checkpoint(stage)):
             path.unlink(missing_ok=True)
+
+    def note(self, epoch: Epoch, module: nn.Module | None) -> None:
+        """Write down how the levels that the module trains score by now."""
+        levels = levels_in(module) if module else {}
+        scores = {name: measured(level, self.task) for name, level in levels.items()}
+        self.epochs.append(str(epoch.done), to_plain(replace(epoch, scores=scores)))
+
+    def end(self) -> None:
+        """Write down that the training is over."""
+        if ENDED not in self.epochs.entries:
+            self.epochs.append(ENDED, {})
 
     def checkpoint(self, stage: str) -> Path:
         return self.directory / f"{stage}.pt"

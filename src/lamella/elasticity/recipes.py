@@ -24,7 +24,7 @@ from .growing import Growing
 from .networks import ElasticModel
 from .teaching import Taught, Teaching, all_by_dense, in_place, one_by_dense
 
-OnEpoch = Callable[[int, float], object]
+OnEpoch = Callable[[nn.Module, int, float], object]  # what is trained, epochs done, mean loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +95,26 @@ def train_stage(
             recipe,
             seed=seed,
             checkpoint=checkpoint,
-            on_epoch=on_epoch,
+            on_epoch=partial(on_epoch, module),
         )
-    trained = module.module if isinstance(module, Taught) else module
+    trained = _pupil(module)
     if isinstance(trained, Growing):
         trained.put_back()
     net.refresh()
     net.eval()
+
+
+def levels_in(module: nn.Module) -> dict[str, nn.Module]:
+    """The levels that a stage's module trains, as they now are."""
+    trained = _pupil(module)
+    if isinstance(trained, Growing):
+        return {trained.name: trained}
+    net: ElasticModel = trained.net  # type: ignore[assignment]
+    return {name: net.view(name) for name in net.family.names}
+
+
+def _pupil(module: nn.Module) -> nn.Module:
+    return module.module if isinstance(module, Taught) else module
 
 
 def recalibrate(net: ElasticModel, task: Task, seed: int) -> None:

@@ -9,13 +9,15 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from statistics import fmean
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import LamellaError, MismatchError, RecordError, RunError
 from ..records import digest, from_envelope, from_plain
 from ..schema import (
     FILES,
     Accordion,
+    Epoch,
     Family,
     Front,
     Graph,
@@ -27,10 +29,12 @@ from ..schema import (
     RunInfo,
     Table,
 )
+from ..schema.families import ENDED, EPOCHS
 
 R = TypeVar("R")
 
 STAND_IN = "the dense network's score is written down when the sweep ends; until then the best point so far stands for the baseline"
+WALKS, TRAININGS = "steps/*/steps.jsonl", f"elastic/training/*/{EPOCHS}"  # journals, beside those that FILES names
 KINDS: dict[str, type[Any]] = {
     "run": RunInfo,
     "graph": Graph,
@@ -44,11 +48,32 @@ KINDS: dict[str, type[Any]] = {
 }
 
 
+class Training(NamedTuple):
+    """An elastic network's training that goes on: the epochs so far, of `total`, and the names of its levels, the smallest first.
+
+    `ended`: all epochs are done, and the levels' files are being made.
+    """
+
+    recipe: str
+    names: tuple[str, ...]
+    total: int
+    epochs: tuple[Epoch, ...]
+    ended: bool
+
+
+class Tried(NamedTuple):
+    """Hidden widths that a search in progress has trained, and each metric on validation for every seed so far."""
+
+    widths: str
+    metrics: Mapping[str, tuple[float, ...]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stages:
     """`graph` is None only where nothing but a width search has run. `measuring`: the profile is still being measured.
 
-    `walking`: the steps finished so far of a walk that goes on.
+    `walking`: the steps finished so far of a walk that goes on; `training` and `trying`: an elastic network, and a width search,
+    in the making.
     """
 
     graph: Graph | None
@@ -62,6 +87,8 @@ class Stages:
     accordion: Accordion | None = None
     measuring: bool = False
     walking: tuple[Measure, ...] = ()
+    training: Training | None = None
+    trying: tuple[Tried, ...] = ()
     files: Mapping[str, str]  # file name -> compact JSON
 
     @property
@@ -85,7 +112,8 @@ def read_stages(directory: str | Path) -> Stages:
     files = _Files(directory)
     found = {key: files.read(key, kind) for key, kind in KINDS.items()}
     graph = found["graph"] or (found["profile"].graph if found["profile"] else None)
-    if graph is None and found["accordion"] is None:
+    trying = () if found["accordion"] else partial_search(directory)
+    if graph is None and found["accordion"] is None and not trying:
         name, verb = FILES["graph"]
         raise RunError(
             f"{directory}: no {name} here, so there is nothing to report. It is made by `{verb}`; run that first."
@@ -107,6 +135,8 @@ def read_stages(directory: str | Path) -> Stages:
         plan=result.plan if result else plan,  # what was measured stands beside the plan it was measured for
         result=result,
         walking=walking,
+        training=partial_training(directory, graph) if graph else None,
+        trying=trying,
         table=table,
         run=found["run"],
         front=found["front"],
@@ -175,7 +205,7 @@ def partial_profile(directory: Path, graph: Graph) -> Profile | None:
 
     The dense network's own score is written when the sweep ends: until then the best point seen stands for it, and a note says so.
     """
-    entries = _journal(directory / FILES["profile_journal"][0], graph)
+    _, entries = _journal(directory / FILES["profile_journal"][0], graph)
     try:
         points = tuple(from_plain(value, Point) for value in entries.values())
     except RecordError:
@@ -186,25 +216,65 @@ def partial_profile(directory: Path, graph: Graph) -> Profile | None:
 
 def partial_history(directory: Path, graph: Graph) -> tuple[Measure, ...]:
     """The steps that the walk written to last has finished so far."""
-    journals = sorted(directory.glob("steps/*/steps.jsonl"), key=lambda path: path.stat().st_mtime_ns)
-    entries = _journal(journals[-1], graph) if journals else {}
+    journal = _newest(directory, WALKS)
+    _, entries = _journal(journal, graph) if journal else ({}, {})
     try:
         return tuple(from_plain(value["measure"], Measure) for value in entries.values())
     except (KeyError, TypeError, RecordError):
         return ()
 
 
-def _journal(path: Path, graph: Graph) -> dict[str, Any]:
-    """The whole lines of a journal by key, read without touching it; none of another model, or of one that is damaged.
+def partial_training(directory: Path, graph: Graph) -> Training | None:
+    """The training of an elastic network that is newer than the run's family; None where there is none."""
+    journal, family = _newest(directory, TRAININGS), directory / FILES["elastic"][0]
+    identity, entries = _journal(journal, graph) if journal else ({}, {})
+    ended = entries.pop(ENDED, None) is not None
+    made = family.exists() and (ended or journal is None or _age(family) >= _age(journal))
+    if made or not identity:
+        return None
+    try:
+        epochs = tuple(from_plain(value, Epoch) for value in entries.values())
+        return Training(identity["recipe"], tuple(identity["names"]), identity["epochs"], epochs, ended)
+    except (KeyError, TypeError, RecordError):
+        return None
+
+
+def partial_search(directory: Path) -> tuple[Tried, ...]:
+    """The shapes that a width search has trained so far, the best by its first metric first."""
+    _, entries = _journal(directory / FILES["accordion_journal"][0])
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
+    for key, value in entries.items():
+        widths, seed = key.partition(" seed ")[::2]
+        metrics = value.get("validation") if isinstance(value, dict) and seed else None
+        for name, figure in metrics.items() if isinstance(metrics, dict) else ():
+            if isinstance(figure, float | int):
+                shape = found.setdefault(widths, {})
+                shape[name] = (*shape.get(name, ()), float(figure))
+    tried = [Tried(widths, metrics) for widths, metrics in found.items()]
+    return tuple(sorted(tried, key=lambda shape: -fmean(next(iter(shape.metrics.values())))))
+
+
+def _newest(directory: Path, pattern: str) -> Path | None:
+    return max(directory.glob(pattern), key=_age, default=None)
+
+
+def _age(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def _journal(path: Path, graph: Graph | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a journal belongs to, and its whole lines by key, read without touching it; nothing of another model, or of one that is
+    damaged.
 
     A journal in use may end in half a line. It is read for looking only, so what cannot be read is not an error here.
     """
     if not path.exists():
-        return {}
+        return {}, {}
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
     try:
         first, *others = (json.loads(line) for line in lines)
-        ours = first["identity"].get("structure") == graph.structure
-        return {line["key"]: line["value"] for line in others} if ours else {}
+        identity = dict(first["identity"])
+        ours = graph is None or identity.get("structure") == graph.structure
+        return (identity, {line["key"]: line["value"] for line in others}) if ours else ({}, {})
     except (ValueError, KeyError, TypeError, AttributeError):
-        return {}
+        return {}, {}

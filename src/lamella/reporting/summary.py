@@ -1,13 +1,14 @@
 """The run in words: a few figures, and a few sentences, each read off the records.
 
 figures(stages)        -> Figure("Bytes", "22.4× fewer", "1.09 MB → 48.7 kB"), ...
+caveats(stages)        -> "Not here yet: a plan (`lamella plan`), ...", ...
 sentences(stages)      -> "Most bytes were given by layer3.2.conv2 (18 % of all that was saved), ..."
 """
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from ..schema import Accordion, Family, Graph, Profile, Result, Row, Table
+from ..schema import FILES, Accordion, Family, Graph, Profile, Result, Row, Score, Table
 from .facts import LayerFacts, linear_form, plan_of, steps_of_groups, whole_cost
 from .marks import elide
 from .stages import Stages
@@ -29,6 +30,50 @@ def figures(stages: Stages) -> tuple[Figure, ...]:
     return tuple(_from_search(stages.accordion)) if stages.accordion else ()
 
 
+def caveats(stages: Stages) -> tuple[str, ...]:
+    """What a reader of the figures must know of them all: of scores that are no fractions, and of stages that have not run."""
+    found = []
+    if any(not 0 <= score.value <= 1 for score in _scores(stages)):
+        found.append(
+            "The scores of this task are no fractions: wherever a score stands in per cent, 100 % is a score of 1, and a "
+            "point is 0.01."
+        )
+    absent = [f"{what} (`{FILES[key][1]}`)" for key, what in STAGES.items() if not _made(stages, key)]
+    if stages.graph and absent:
+        found.append(f"Not here yet: {', '.join(absent)}.")
+    return tuple(found)
+
+
+STAGES = {
+    "profile": "what each group is worth",
+    "plan": "a plan",
+    "result": "what the plan came to",
+    "front": "what each budget would cost",
+    "elastic": "levels to switch between",
+}
+
+
+def _made(stages: Stages, key: str) -> bool:
+    made = {
+        "profile": stages.profile,
+        "plan": stages.plan,
+        "result": stages.result or stages.walking,
+        "front": stages.front,
+        "elastic": stages.family or stages.training,
+    }
+    return bool(made[key])
+
+
+def _scores(stages: Stages) -> Iterator[Score]:
+    if stages.profile:
+        yield stages.profile.baseline
+    yield from (measure.validation for measure in stages.history)
+    for level in stages.family.levels if stages.family else ():
+        yield from (score for score in (level.validation, level.test) if score)
+    for epoch in stages.training.epochs if stages.training else ():
+        yield from epoch.scores.values()
+
+
 def headline_rows(table: Table) -> tuple[Row, Row]:
     """The dense network, and the smallest file among the others."""
     dense = next((r for r in table.rows if r.name == "dense"), table.rows[0])
@@ -37,9 +82,7 @@ def headline_rows(table: Table) -> tuple[Row, Row]:
 
 def _from_table(table: Table) -> Iterator[Figure]:
     dense, final = headline_rows(table)
-    yield Figure(
-        "Bytes on disk", f"{times(dense.bytes, final.bytes)} fewer", f"{size(dense.bytes)} → {size(final.bytes)}"
-    )
+    yield Figure("Bytes on disk", _fewer(dense.bytes, final.bytes), f"{size(dense.bytes)} → {size(final.bytes)}")
     accuracy = f"dense {percent(dense.test_accuracy)}"
     if final.drop is not None and final.drop_low is not None and final.drop_high is not None:
         accuracy += (
@@ -48,13 +91,24 @@ def _from_table(table: Table) -> Iterator[Figure]:
     yield Figure("Test accuracy", percent(final.test_accuracy), accuracy)
     if final.latency_ratio is not None:
         yield Figure("Latency", f"{final.latency_ratio:.2f} of dense", "measured in the same run")
-    yield Figure("MACs", f"{times(dense.macs, final.macs)} fewer", f"{short(dense.macs)} → {short(final.macs)}")
+    yield Figure("MACs", _fewer(dense.macs, final.macs), f"{short(dense.macs)} → {short(final.macs)}")
+
+
+def _fewer(before: float, after: float) -> str:
+    """How many times fewer. Less than 1 in 200 is no difference worth a figure.
+
+    >>> _fewer(100, 8), _fewer(100, 100), _fewer(100, 125)
+    ('12.5× fewer', 'as many', '1.25× as many')
+    """
+    if before <= after:
+        return "as many" if after < 1.005 * before else f"{times(after, before)} as many"
+    return "as many" if before < 1.005 * after else f"{times(before, after)} fewer"
 
 
 def _from_search(found: Accordion) -> Iterator[Figure]:
     base, winner = found.entry("baseline"), found.entry("winner")
     counts = f"{whole(base.params)} → {whole(winner.params)}"
-    yield Figure("Parameters", f"{times(base.params, winner.params)} fewer", counts)
+    yield Figure("Parameters", _fewer(base.params, winner.params), counts)
     for metric in [m for m in winner.test if m in base.test][:3]:
         yield Figure(f"Test {metric}", f"{winner.test[metric].value:.3f}", f"baseline {base.test[metric].value:.3f}")
 
@@ -69,13 +123,9 @@ def _from_records(stages: Stages, graph: Graph) -> Iterator[Figure]:
     else:
         now = whole_cost(graph, graph.completed(outcome.widths), outcome.bits, linear_form(outcome))
         state = "predicted file" if isinstance(outcome, Result) else "planned, predicted file"
-        yield Figure(
-            "Bytes", f"{times(dense.bytes, now.bytes)} fewer", f"{size(dense.bytes)} → {size(now.bytes)}, {state}"
-        )
-        yield Figure("MACs", f"{times(dense.macs, now.macs)} fewer", f"{short(dense.macs)} → {short(now.macs)}")
-        yield Figure(
-            "Parameters", f"{times(dense.params, now.params)} fewer", f"{short(dense.params)} → {short(now.params)}"
-        )
+        yield Figure("Bytes", _fewer(dense.bytes, now.bytes), f"{size(dense.bytes)} → {size(now.bytes)}, {state}")
+        yield Figure("MACs", _fewer(dense.macs, now.macs), f"{short(dense.macs)} → {short(now.macs)}")
+        yield Figure("Parameters", _fewer(dense.params, now.params), f"{short(dense.params)} → {short(now.params)}")
     yield from _score(stages)
 
 

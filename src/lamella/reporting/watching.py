@@ -17,13 +17,15 @@ from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
+from time import monotonic, process_time
 
 from ..errors import LamellaError, RunError
 from ..schema import FILES
 from .marks import shown
 from .page import render
-from .stages import read_stages
+from .stages import TRAININGS, WALKS, read_stages
 
+REST = 9.0  # seconds without drawing for every second of it: what runs here needs the processor more
 HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -85,28 +87,37 @@ def serving(directory: str | Path, *, host: str = "127.0.0.1", port: int = 0) ->
 
 
 class Live:
-    """The page of a directory, drawn again when its files have changed."""
+    """The page of a directory, drawn again when its files have changed, but not so often that drawing takes more than a tenth of a
+    processor.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._drawn = ("", "")
+        self._rests_until = 0.0
         self._lock = threading.Lock()
+
+    @property
+    def news(self) -> str:
+        """A word that changes when there is another page to be had."""
+        return self._drawn[0] if monotonic() < self._rests_until else self.version
 
     @property
     def version(self) -> str:
         """A word for the state of the run's files. A journal that grows changes it with every line."""
         names = [FILES[key][0] for key in FILES if not FILES[key][0].endswith((".onnx", ".safetensors", ".html"))]
         found = [self.directory / name for name in names]
-        found += sorted(self.directory.glob("steps/*/steps.jsonl"))
+        found += sorted(path for pattern in (WALKS, TRAININGS) for path in self.directory.glob(pattern))
         stats = [(p.name, s.st_mtime_ns, s.st_size) for p in found if p.exists() and (s := p.stat())]
         return sha256(repr(stats).encode()).hexdigest()[:16]
 
     def text(self) -> str:
         """The page, or a page that says why there is none yet."""
         with self._lock:
-            version = self.version
+            version, started = self.news, process_time()
             if self._drawn[0] != version:
                 self._drawn = (version, self._render())
+                self._rests_until = monotonic() + REST * (process_time() - started)
             return self._drawn[1]
 
     def _render(self) -> str:
@@ -126,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path in ("/", "/index.html"):
             self._send(200, "text/html", self.page.text())
         elif self.path == "/version":
-            self._send(200, "text/plain", self.page.version)
+            self._send(200, "text/plain", self.page.news)
         else:
             self._send(404, "text/plain", "not here")
 

@@ -7,7 +7,7 @@ text = chart_svg(spec, label="Score curves")                                Miss
 from .accordions import controls_spec, pairs_spec, widths_spec
 from .days import day_spec
 from .grammar import Spec
-from .outcomes import family_spec, front_spec, score_of, walk_spec
+from .outcomes import family_spec, front_spec, score_of, training_spec, walk_spec
 from .sweeps import bits_spec, ratio_spec
 from .vega import chart_svg, grounded, png_of
 
@@ -24,6 +24,7 @@ __all__ = [
     "png_of",
     "ratio_spec",
     "score_of",
+    "training_spec",
     "walk_spec",
     "widths_spec",
 ]

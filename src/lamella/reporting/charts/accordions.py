@@ -62,7 +62,7 @@ def widths_spec(found: Accordion) -> Spec:
 
 def pairs_spec(found: Accordion) -> Spec:
     """The metric against the width of each pair of layers, a panel per sweep, in the order they were made."""
-    names = [f"{i}. layers {' and '.join(str(n + 1) for n in s.layers)}" for i, s in enumerate(found.sweeps, 1)]
+    names = [f"{i}. {_layers(sweep.layers)}" for i, sweep in enumerate(found.sweeps, 1)]
     rows = []
     for name, sweep in zip(names, found.sweeps, strict=True):
         for width, shape in zip(sweep.candidates, sweep.shapes, strict=True):
@@ -80,6 +80,11 @@ def pairs_spec(found: Accordion) -> Spec:
         ring(x, y, only="datum.chosen"),
     ]
     return {"data": {"values": rows}, **facets("pair", names, 4, {"width": 190, "height": 110, "layer": marks})}
+
+
+def _layers(places: Sequence[int]) -> str:
+    """Layers by their number, from 1."""
+    return f"layer{'' if len(places) == 1 else 's'} {' and '.join(str(n + 1) for n in places)}"
 
 
 def controls_spec(found: Accordion) -> Spec:

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..marks import elide
-from .grammar import ACCENT, FAINT, INK, LINE, RULE, SECOND, Spec, kinds, layer, quantity
+from .grammar import ACCENT, LEVELS, RULE, Spec, kinds, layer, quantity
 
 WIDTH = 860
-LOOKS = (FAINT, SECOND, LINE, INK)
 
 
 def day_spec(plot: Mapping[str, Any]) -> Spec:
@@ -21,7 +20,7 @@ def day_spec(plot: Mapping[str, Any]) -> Spec:
     fixed = [name for name in names if name != "governor"]
     colours = {
         "governor": ACCENT,
-        **{name: LOOKS[i * (len(LOOKS) - 1) // max(1, len(fixed) - 1)] for i, name in enumerate(fixed)},
+        **{name: LEVELS[i * (len(LEVELS) - 1) // max(1, len(fixed) - 1)] for i, name in enumerate(fixed)},
     }
     x = quantity("hour", None, scale={"domain": [0, 24]}, grid=False, values=list(range(0, 25, 3)))
     y = quantity("p99", "99 % of requests within, ms", scale={"type": "log"}, format="~g", tickCount=4)

@@ -12,6 +12,7 @@ Spec = dict[str, Any]
 INK, MUTED, FAINT, RULE = "var(--ink)", "var(--muted)", "var(--faint)", "var(--rule)"
 LINE, SECOND, ACCENT, PAPER = "var(--line)", "var(--second)", "var(--accent)", "var(--paper)"
 BITS = {32: "var(--full)", 16: "var(--half)", 8: "var(--eight)", 4: "var(--four)", 2: "var(--two)"}
+LEVELS = (FAINT, SECOND, LINE, INK)  # of an elastic network, from the smallest to the largest
 
 WORDS = {"description": {"field": "words"}}  # what a mark says when it is pointed at
 
@@ -24,6 +25,12 @@ def quantity(field: str, title: str | None, *, scale: Spec | None = None, **axis
         "scale": scale or {"zero": False},
         "axis": {"title": title, **axis},
     }
+
+
+def steps(field: str, title: str, last: int) -> Spec:
+    """Whole numbers from 0 along an axis, ten of them at most with a tick: left to itself Vega ticks halves too, and rounds them."""
+    stride = -(-max(1, last) // 10)
+    return quantity(field, title, format="d", grid=False, values=list(range(0, last + 1, stride)))
 
 
 def kinds(field: str, values: Sequence[str], look: Sequence[Any], legend: str | None = "") -> Spec:

@@ -2,15 +2,32 @@
 
 walk_spec(result.history)               measured after each step, against what was predicted and expected
 front_spec(front, plan)                 score against what is spent, the plan at hand among the others
+training_spec(epochs, names)            score after each epoch, level by level
 family_spec(family)                     score against latency (MACs where no latency was measured), level by level
 """
 
 from collections.abc import Iterable, Sequence
 
-from ...schema import Cost, Family, Front, Level, Measure, Plan, Score
+from ...schema import Cost, Epoch, Family, Front, Level, Measure, Plan, Score
 from ..marks import elide
 from ..words import percent, scored, short, size
-from .grammar import ACCENT, FAINT, INK, LINE, PAPER, SECOND, Spec, dots, kinds, layer, quantity, whiskers
+from .grammar import (
+    ACCENT,
+    FAINT,
+    INK,
+    LEVELS,
+    LINE,
+    PAPER,
+    SECOND,
+    Spec,
+    dots,
+    kinds,
+    layer,
+    quantity,
+    steps,
+    whiskers,
+)
+from .sweeps import distinct
 
 WIDE = {"width": 860, "height": 220}
 UNITS = {
@@ -33,7 +50,7 @@ def walk_spec(history: Sequence[Measure]) -> Spec:
     """Score after each step: measured with its interval, before tuning, predicted for the step alone, expected of all steps."""
     rows = [row for m in history for row in _walk_rows(m)]
     present = [name for name in SERIES if any(r["kind"] == name for r in rows)]
-    x = quantity("step", "step of the plan (0: dense)", tickMinStep=1, format="d", grid=False)
+    x = steps("step", "step of the plan (0: dense)", max(m.step for m in history))
     y = quantity("score", "validation score", format=".1%")
     colour = kinds("kind", present, [SERIES[name][0] for name in present])
     dash = kinds("kind", present, [SERIES[name][1] for name in present], None)
@@ -56,6 +73,35 @@ def _walk_rows(measure: Measure) -> Iterable[Spec]:
     for kind, value in others.items():
         if value is not None:
             yield {"step": measure.step, "kind": kind, "score": value, "words": f"{about}, {kind}: {percent(value)}"}
+
+
+def training_spec(epochs: Sequence[Epoch], names: Sequence[str]) -> Spec:
+    """Score after each epoch, a line per level of an elastic network in training."""
+    short = distinct(names, 18)
+    rows = [
+        {**_epoch_row(epoch, name, score), "level": short[name]}
+        for epoch in epochs
+        for name, score in epoch.scores.items()
+        if name in short
+    ]
+    x = steps("epoch", "epochs done", epochs[-1].done)
+    y = quantity("score", "validation score", format=".1%")
+    looks = [LEVELS[i * (len(LEVELS) - 1) // max(1, len(short) - 1)] for i in range(len(short))]
+    colour = kinds("level", list(short.values()), looks)
+    return {
+        "data": {"values": rows},
+        **WIDE,
+        "layer": [
+            layer("line", {"x": x, "y": y, "color": colour}, strokeWidth=1.6),
+            whiskers(x, y, color=colour),
+            dots(x, y, color=colour),
+        ],
+    }
+
+
+def _epoch_row(epoch: Epoch, name: str, score: Score) -> Spec:
+    words = f"{elide(name, 40)}, epoch {epoch.done}: {scored(score)}"
+    return {"epoch": epoch.done, "score": score.value, "low": score.low, "high": score.high, "words": words}
 
 
 def front_spec(front: Front, plan: Plan | None = None) -> Spec:
@@ -107,7 +153,7 @@ def family_spec(family: Family) -> Spec:
     rows = [row for level in family.levels for row in _level_row(level, timed)]
     title = "latency in ONNX Runtime, ms" if timed else "MACs per sample"
     x = quantity("spent", title, scale={"zero": True}, format="~g" if timed else "~s", tickCount=7)
-    y = quantity("score", "score", format=".1%")
+    y = quantity("score", f"{'test' if family.levels[0].test else 'validation'} score", format=".1%")
     name = {"x": x, "y": y, "text": {"field": "name"}}
     return {
         "data": {"values": rows},

@@ -17,7 +17,7 @@ TAKEN = {"pruning_ratio": "pruned", "masked_ratio": "masked"}
 COLUMNS = 5
 PANEL = {"width": 190, "height": 92}
 SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-right", "triangle-left")
-TICKS = (-1, 0, 1, 2, 5, 10, 20, 50, 100)  # points lost
+TICKS = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50, 100)  # points lost
 
 
 def ratio_spec(

@@ -72,7 +72,8 @@ def chart_svg(spec: Spec, *, label: str, scheme: Scheme | None = None) -> str:
     view = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', head[0]) if head else None
     if head is None or view is None:
         raise ValueError("vl-convert gave no SVG")
-    width = f' style="max-width:{float(view[1]) * 1.25:.0f}px"' if scheme is None else ""
+    own = float(view[1])
+    width = f' style="max-width:{own * 1.25:.0f}px;--least:{own * 0.85:.0f}px"' if scheme is None else ""
     told = f'{width} role="img" aria-label="{escape(shown(label))}"'
     start = f'<svg xmlns="http://www.w3.org/2000/svg" class="lm-chart" {view[0]}{told}>'
     whole = start + text[head.end() :]

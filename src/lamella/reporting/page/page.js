@@ -1,4 +1,4 @@
-// What the page can do beyond being read: sort fingerprints, tell their numbers, slide through levels, follow a live run.
+// What the page can do beyond being read: sort fingerprints and tables, tell their numbers, slide through levels, follow a live run.
 // Nothing here makes markup out of data: text is set as text, and the shapes move elements that are already there.
 "use strict";
 (() => {
@@ -22,6 +22,41 @@
     list.addEventListener("focusin", tell);
     told.textContent = "";
   };
+
+  // "1.28 M" is 1280000, "20 610" is 20610, "−0.42" is -0.42; what is no number comes last.
+  const amount = (cell) => {
+    const found = /^([-+]?[\d.]+)\s*([kMG]?)/.exec(cell.textContent.trim().replace(/\u202f/g, "").replace("\u2212", "-"));
+    return found ? Number(found[1]) * { "": 1, k: 1e3, M: 1e6, G: 1e9 }[found[2]] : NaN;
+  };
+
+  // By a column's numbers, the largest first and then the smallest; by the first column: as the rows were.
+  const sort = (table, column, direction) => {
+    const body = table.tBodies[0], sign = direction === "descending" ? -1 : 1;
+    const key = (row) => column ? amount(row.cells[column]) : Number(row.dataset.place);
+    const last = (a, b) => Number.isNaN(a) - Number.isNaN(b);
+    const rows = [...body.rows].map((row) => [key(row), Number(row.dataset.place), row]);
+    rows.sort(([a, i], [b, j]) => last(a, b) || (Number.isNaN(a) ? 0 : sign * (a - b)) || i - j);
+    body.append(...rows.map(([, , row]) => row));
+    [...table.tHead.rows[0].cells].forEach((head, i) => {
+      if (i === column) head.setAttribute("aria-sort", direction); else head.removeAttribute("aria-sort");
+    });
+    table.dataset.sorted = `${column} ${direction}`;
+  };
+
+  const sortable = () => document.querySelectorAll("table.sortable").forEach((table) => {
+    [...table.tBodies[0].rows].forEach((row, i) => { row.dataset.place = i; });
+    [...table.tHead.rows[0].cells].forEach((head, column) => {
+      if (column && head.classList.contains("text")) return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = head.textContent;
+      button.onclick = () => {
+        const first = column ? "descending" : "ascending", now = head.getAttribute("aria-sort");
+        sort(table, column, now === first ? (column ? "ascending" : "descending") : first);
+      };
+      head.replaceChildren(button);
+    });
+  });
 
   const slide = () => {
     const input = find("level"), line = find("level-line"), data = find("level-shapes");
@@ -58,7 +93,7 @@
     show();
   };
 
-  const start = () => { arrange(); slide(); };
+  const start = () => { arrange(); sortable(); slide(); };
 
   const follow = async () => {
     const news = find("news");
@@ -76,18 +111,32 @@
     }
   };
 
-  // The new content takes the old one's place; what the reader opened and chose stays as it was.
+  // Elements by their section and their place in it: sections come and go.
+  const placed = (kind) => new Map([...document.querySelectorAll("section")].flatMap((section) =>
+    [...section.querySelectorAll(kind)].map((one, i) => [`${section.id} ${i}`, one])));
+
+  // The new content takes the old one's place; what the reader opened, scrolled, chose and stood on stays as it was.
   const renew = async () => {
     const fresh = new DOMParser().parseFromString(await (await fetch(".", { cache: "no-store" })).text(), "text/html");
-    const open = [...document.querySelectorAll("details")].map((one) => one.open);
-    const sort = find("prints-order")?.value, level = find("level")?.value;
+    const stops = "a, button, summary, select, input, [tabindex]";
+    const open = new Map([...placed("details")].map(([place, one]) => [place, one.open]));
+    const left = new Map([...placed(".wide")].map(([place, one]) => [place, one.scrollLeft]));
+    const sorted = new Map([...placed("table.sortable")].map(([place, one]) => [place, one.dataset.sorted]));
+    const stood = [...placed(stops)].find(([, one]) => one === document.activeElement);
+    const order = find("prints-order")?.value, level = find("level")?.value;
     find("main").replaceWith(fresh.getElementById("main"));
     document.querySelector("nav").replaceWith(fresh.querySelector("nav"));
-    document.querySelectorAll("details").forEach((one, i) => { if (i in open) one.open = open[i]; });
-    if (sort && find("prints-order")) find("prints-order").value = sort;
+    placed("details").forEach((one, place) => { if (open.has(place)) one.open = open.get(place); });
+    placed(".wide").forEach((one, place) => { one.scrollLeft = left.get(place) ?? 0; });
+    if (order && find("prints-order")) find("prints-order").value = order;
     if (level && find("level")) find("level").value = level;
     start();
-    if (sort && find("prints-order")) find("prints-order").dispatchEvent(new Event("change"));
+    if (order && find("prints-order")) find("prints-order").dispatchEvent(new Event("change"));
+    placed("table.sortable").forEach((one, place) => {
+      const [column, direction] = (sorted.get(place) ?? "").split(" ");
+      if (direction && column < one.tHead.rows[0].cells.length) sort(one, Number(column), direction);
+    });
+    if (stood) placed(stops).get(stood[0])?.focus({ preventScroll: true });
   };
 
   start();

@@ -24,7 +24,7 @@ from ..marks import elide, shown
 from ..prints import layer_prints
 from ..stages import Stages, read_stages
 from ..styles import picture_css
-from ..summary import figures, sentences
+from ..summary import caveats, figures, sentences
 from .datasets import csv_files
 from .sections import Charts, sections
 
@@ -54,6 +54,7 @@ def render(stages: Stages, *, live: bool = False) -> str:
         stages=stages,
         figures=figures(stages),
         sentences=sentences(stages, facts),
+        caveats=caveats(stages),
         sections=found,
         missing=charts.missing,
         provenance=_provenance(stages),

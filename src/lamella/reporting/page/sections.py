@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from ...errors import MissingExtra
-from ...schema import Accordion, Family, Front, Graph, Knob, Plan, Profile
+from ...schema import Accordion, Epoch, Family, Front, Graph, Knob, Level, Plan, Profile
 from ..charts import (
     Spec,
     bits_spec,
@@ -20,6 +20,7 @@ from ..charts import (
     pairs_spec,
     ratio_spec,
     score_of,
+    training_spec,
     walk_spec,
     widths_spec,
 )
@@ -29,8 +30,9 @@ from ..marks import Mark, svg
 from ..pictures import KNOBS
 from ..prints import LayerPrint, glyph_marks, legend_marks, likeness, scale_of
 from ..ribbon import marks_at
-from ..stages import Stages, chosen_level
+from ..stages import Stages, Training, chosen_level
 from ..tables import Heat, StepRow, frozen_rows, heat_map, step_rows
+from ..words import points, size, whole
 from .levels import Slider, slider
 
 Facts = Sequence[LayerFacts]
@@ -100,9 +102,22 @@ class FrontView(NamedTuple):
 
 
 class Elastic(NamedTuple):
+    """A family: `integers` are its levels as files in int8, `weights` what all levels weigh together, form by form."""
+
     family: Family
     chart: Markup | None
     slider: Slider
+    integers: tuple[Level, ...]
+    samples: str
+    weights: tuple[str, ...]
+
+
+class Trained(NamedTuple):
+    """A training that goes on; `latest`: of every level the last epoch that scored it."""
+
+    training: Training
+    chart: Markup | None
+    latest: tuple[tuple[str, Epoch | None], ...]
 
 
 class Search(NamedTuple):
@@ -126,12 +141,13 @@ def sections(stages: Stages, facts: Facts, prints: Sequence[LayerPrint], charts:
     if stages.front:
         found["front"] = FrontView(stages.front, charts(front_spec(stages.front, stages.plan), "Front of the budget"))
     if stages.graph and stages.family:
-        family = stages.family
-        scored = any(score_of(level) for level in family.levels)
-        chart = charts(family_spec(family), "Score against latency, level by level") if scored else None
-        found["elastic"] = Elastic(family, chart, slider(stages.graph, family))
+        found["elastic"] = _elastic(stages.graph, stages.family, charts)
+    if stages.training:
+        found["training"] = _trained(stages.training, charts)
     if stages.accordion:
         found["accordion"] = _search(stages.accordion, charts)
+    if stages.trying:
+        found["trying"] = stages.trying
     return found
 
 
@@ -232,6 +248,39 @@ def _chosen(stages: Stages, profile: Profile, knob: Knob) -> Mapping[str, float]
 def _walk(graph: Graph, plan: Plan, stages: Stages, charts: Charts) -> Walk:
     label, history = "Score after each step, measured and predicted", stages.history
     return Walk(plan, charts(walk_spec(history), label) if history else None, step_rows(graph, plan, history))
+
+
+def _elastic(graph: Graph, family: Family, charts: Charts) -> Elastic:
+    scored, largest = any(score_of(level) for level in family.levels), family.levels[-1]
+    in_int8 = any(level.int8_bytes for level in family.levels)
+    together = (
+        ("safetensors", family.file_bytes, family.largest_bytes),
+        ("ONNX", family.onnx_bytes, largest.bytes),
+        ("ONNX int8", family.int8_bytes, largest.int8_bytes),
+    )
+    return Elastic(
+        family,
+        charts(family_spec(family), "Score against latency, level by level") if scored else None,
+        slider(graph, family),
+        family.in_integers().levels if in_int8 else (),
+        _samples(largest),
+        tuple(f"{name} {size(whole)} ({points(whole / one - 1)} %)" for name, whole, one in together if whole and one),
+    )
+
+
+def _samples(level: Level) -> str:
+    """On how many samples a level was scored, for a caption."""
+    scores = {"validation": level.validation, "test": level.test}
+    told = [f"{whole(score.n)} {name}" for name, score in scores.items() if score]
+    return f" on {' and '.join(told)} samples" if told else ""
+
+
+def _trained(training: Training, charts: Charts) -> Trained:
+    label, chart = "Score after each epoch, level by level", None
+    if any(epoch.scores for epoch in training.epochs):
+        chart = charts(training_spec(training.epochs, training.names), label)
+    latest = {name: epoch for epoch in training.epochs for name in epoch.scores}
+    return Trained(training, chart, tuple((name, latest.get(name)) for name in training.names))
 
 
 def _search(found: Accordion, charts: Charts) -> Search:
