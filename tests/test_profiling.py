@@ -89,6 +89,30 @@ def test_counts_are_those_of_the_plain_loop(model, task, graph, exact):
     assert exact.notes == ()
 
 
+class Attending(nn.Module):
+    """Attention reads the weight of its output layer, and never calls it."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.attend = nn.Linear(6, 8), nn.MultiheadAttention(8, 2, batch_first=True)
+        self.mix, self.out = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.embed(x)
+        return self.out(torch.relu(self.mix(x + self.attend(x, x, x)[0])).mean(1))
+
+
+def test_inputs_that_nobody_sees_get_no_curve_and_it_is_said():
+    torch.manual_seed(0)
+    data = [(torch.randn(6, 5, 6), torch.arange(6) % 3)]
+    task = Task((data[0][0][:1],), train=data, validation=data, test=data)
+    found = profile(Attending().eval(), task, pruning_ratios=(), bits=(8,), sweep=Sweep(inputs=True))
+    both = {p.target for p in found.points if p.knob == "bits_both"}
+    assert {"embed", "mix", "out"} <= both
+    assert "attend.out_proj" in {p.target for p in found.points} - both
+    assert any(note.startswith("attend.out_proj: no curve with its inputs rounded") for note in found.notes)
+
+
 def test_curves_of_groups_and_of_layers_are_kept_apart(exact, graph):
     names = {g.name for g in graph.free}
     assert {p.target for p in exact.points if p.knob == "pruning_ratio"} == names

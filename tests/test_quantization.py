@@ -90,6 +90,35 @@ class ReadTwice(nn.Module):
         return self.norm(y) + y
 
 
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("affine", [True, False])
+def test_transposed_convolutions_of_any_groups_are_folded(groups, affine):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.ConvTranspose2d(8, 16, 2, 2, groups=groups), nn.BatchNorm2d(16, affine=affine)
+    ).eval()
+    nn.init.uniform_(model[2].running_mean)
+    nn.init.uniform_(model[2].running_var, 0.5, 2)
+    inputs = (torch.randn(2, 3, 4, 4),)
+    merged = folded(model, inputs)
+    assert isinstance(merged[2], nn.Identity)
+    assert torch.allclose(merged(*inputs), model(*inputs), atol=1e-5)
+
+
+def test_a_parametrized_weight_is_rounded_and_one_of_a_hook_is_refused():
+    torch.manual_seed(0)
+    model = nn.Sequential(torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 8)), nn.ReLU(), nn.Linear(8, 2))
+    coarse = coarsen(model, {"0": 4, "2": 8})
+    assert not torch.equal(coarse[0].weight, model[0].weight)  # which is still there
+    assert torch.equal(coarse[0].weight, rounded_weight(model[0].weight.detach(), 4, 0))
+    assert "0.parametrizations.weight.original1" in dict(model.named_parameters())
+    with pytest.warns(FutureWarning):
+        hooked = nn.Sequential(torch.nn.utils.weight_norm(nn.Linear(4, 8)))
+    hooked(torch.randn(1, 4))
+    with pytest.raises(LamellaError, match=r"a hook of '0' computes its weight anew at every call.*remove_weight_norm"):
+        coarsen(hooked, {"0": 4})
+
+
 def test_what_cannot_be_folded_is_left():
     model = ReadTwice()
     model.norm.bias.data.fill_(1.0), model.norm.weight.data.fill_(3.0)

@@ -257,6 +257,40 @@ def test_what_would_fail_in_training_is_frozen_and_says_so():
     assert graph.group_of["mix"].frozen is None
 
 
+def test_where_axes_of_length_one_go_two_channels_stay():
+    class Squeezed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.pool = nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1)
+            self.mix, self.out = nn.Linear(8, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.out(torch.relu(self.mix(self.pool(self.body(x)).squeeze())))
+
+    graph = trace(Squeezed(), (torch.randn(2, 3, 8, 8),), round_to=1)
+    assert {g.name: g.legal(0) for g in graph.free} == {"body": 2, "mix": 1}
+
+
+def test_a_grouped_weight_that_is_computed_is_not_taken_for_its_source():
+    class Mixed(nn.Module):  # a mixture of kernels, drawn up per sample
+        def __init__(self):
+            super().__init__()
+            self.stem, self.body, self.out = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
+            self.kernels = nn.Parameter(torch.randn(3, 8 * 8))
+
+        def forward(self, x):
+            mixture = x.mean((2, 3)).softmax(1)
+            x = self.stem(x)
+            b, c, h, w = x.shape
+            weight = (mixture @ self.kernels).view(b * 8, c, 1, 1)
+            x = F.conv2d(x.reshape(1, b * c, h, w), weight, groups=b).view(b, 8, h, w)
+            return self.out(torch.relu(self.body(x)))
+
+    graph = trace(Mixed(), (torch.randn(2, 3, 6, 6),))
+    assert "the weight of a grouped convolution is computed" in graph.group_of["stem"].frozen
+    assert graph.group_of["body"].frozen is None
+
+
 # ---- the proof
 
 

@@ -617,6 +617,16 @@ def shared(w):  # one layer, called twice
 
 
 @net(0.4)
+def shared_groups(w):  # grouped layers, each called twice
+    def run(s, x):
+        x = s.down(F.relu(s.down(s.stem(x))))
+        return s.out(s.up(F.relu(s.up(x))))
+
+    down, up = nn.Conv2d(2 * w, 2 * w, 3, padding=1, groups=4), nn.ConvTranspose2d(2 * w, 2 * w, 1, groups=2)
+    return Fn(run, stem=cbr(3, 2 * w), down=down, up=up, out=head(2 * w)), picture()
+
+
+@net(0.4)
 def shared_head(w):  # a pyramid of two levels and one head for both
     def run(s, x):
         a = s.a(x)

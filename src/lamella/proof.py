@@ -2,10 +2,10 @@
 
     graph = proven(model, inputs, graph, suspects)       # groups that fail are frozen, with the reason
 
-All free groups are narrowed at once, some to a half, some to a quarter, some to three quarters (sizes that only fit each other while all
-groups shrink alike must not pass), in float64, and must give the outputs of `masked`. On disagreement the groups are halved until
-the culprits are found. Parameters that are still constant (a fresh norm's scale, a layer scale of 1e-6)
-get other values for the proof: behind a scale of zero every mistake looks right.
+All free groups are narrowed at once, each to another share (sizes that only fit each other while all groups shrink alike must not
+pass), in float64, and must give the outputs of `masked`. On disagreement the groups are halved until the culprits are found.
+Parameters that are still constant (a fresh norm's scale, a layer scale of 1e-6) get other values for the proof: behind a scale of
+zero every mistake looks right.
 """
 
 import re
@@ -28,7 +28,7 @@ from .surgery import copied, cut, masked
 
 TOLERANCE = 1e-9  # relative, in float64; models that refuse float64 get 1e-5
 SINGLE_TOLERANCE = 1e-5
-SHARES = (0.5, 0.25, 0.75)  # of their channels that groups keep, in turn
+SHARES = 0.2, 0.8  # of its channels that a group keeps: a share between these, drawn at random
 
 
 def proven(
@@ -191,11 +191,11 @@ def _check_counts(small: nn.Module, graph: Graph, kept: Mapping[str, Sequence[in
 
 
 def portion(group: Group, index: int) -> tuple[int, ...]:
-    """A share of a group's channels (about one of `SHARES`, another for the next index), drawn at random, from every part its number."""
+    """Some of a group's channels, how many and which drawn at random, from every part its number; one alone only where there are two."""
     generator = np.random.default_rng(index)
     free = replace(group, round_to=1, floor=1)
-    widths = [free.legal(share * group.width) for share in (SHARES[index % len(SHARES)], 0.5, 0.0)]
-    width = next((w for w in widths if w < group.width), group.width)
+    widths = [free.legal(max(2, share * group.width)) for share in (generator.uniform(*SHARES), 0.5)]
+    width = next((w for w in widths if w < group.width), free.legal(0))
     labels = np.asarray(group.parts) if group.parts else np.zeros(group.width, dtype=int)
     kept: list[int] = []
     for label, count in enumerate(group.counts(width)):

@@ -77,7 +77,9 @@ def _attempt(
 ) -> tuple[Graph, frozenset[str]]:
     """The graph, proven, and the views at which groups failed."""
     built = _build(model, programs, whole)
-    graph = replace(built.graph, groups=tuple(_with_limits(g, *limits) for g in built.graph.groups))
+    least = dict.fromkeys(built.pairs, 2)
+    groups = (_with_limits(g, *limits, least.get(g.name, 1)) for g in built.graph.groups)
+    graph = replace(built.graph, groups=tuple(groups))
     for pattern in limits[2]:
         if not any(fnmatch.fnmatchcase(layer.name, pattern) for layer in graph.layers):
             known = [layer.name for layer in graph.layers]
@@ -198,7 +200,7 @@ def _refusal(model: nn.Module, error: Exception) -> str:
     )
 
 
-def _with_limits(group: Group, round_to: RoundTo, floor: int, ignored: Sequence[str]) -> Group:
+def _with_limits(group: Group, round_to: RoundTo, floor: int, ignored: Sequence[str], least: int) -> Group:
     hit = next(((layer, p) for layer in group.layers for p in ignored if fnmatch.fnmatchcase(layer, p)), None)
     frozen = group.frozen or (f"{hit[0]} is among the ignored layers ({hit[1]!r})" if hit else None)
     step = round_to.get(group.name, 1) if isinstance(round_to, Mapping) else round_to
@@ -206,4 +208,4 @@ def _with_limits(group: Group, round_to: RoundTo, floor: int, ignored: Sequence[
     if frozen is None and group.width == group.part_count:
         parts = f" in each of its {group.width} parts" if group.width > 1 else ""
         frozen = f"it has a single channel{parts}, and none can leave ('{group.name}')"
-    return replace(group, frozen=frozen, round_to=step, floor=min(floor, group.width))
+    return replace(group, frozen=frozen, round_to=step, floor=min(max(floor, least), group.width))

@@ -66,6 +66,7 @@ def _conv_weight(walk: Walk, node: Node, weight: Value, arriving: np.ndarray, gr
         return Use(rows, columns[:0]), rows
     _in_blocks(walk, arriving, groups, where)
     _in_blocks(walk, rows, groups, where)
+    walk.flow.tie(arriving, walk.flow.blocks.setdefault(int(rows[0]), arriving), where)  # where it is called again
     return Use(rows, columns, groups, arriving), rows
 
 
@@ -81,7 +82,7 @@ def _transposed_weight(
     if groups == len(arriving):
         walk.literal(node, groups, arriving, 0)
         return Use(inputs, inputs[:0]), np.repeat(arriving, len(outputs))
-    made = walk.flow.fresh(groups * len(outputs))
+    made = walk.flow.blocks.setdefault(int(inputs[0]), walk.flow.fresh(groups * len(outputs)))
     _in_blocks(walk, arriving, groups, where)
     _in_blocks(walk, made, groups, where)
     return Use(outputs, inputs, groups, made), made

@@ -89,6 +89,8 @@ class Flow:
     fixed: list[tuple[np.ndarray, str]] = field(default_factory=list)
     splits: list[Split] = field(default_factory=list)
     cuts: list[tuple[np.ndarray, str, str]] = field(default_factory=list)
+    blocks: dict[int, np.ndarray] = field(default_factory=dict)  # first row of a grouped weight -> what its blocks meet
+    pairs: list[np.ndarray] = field(default_factory=list)  # axes of which two must stay
     inner: dict[int, int] = field(default_factory=dict)  # id -> its place in the piece of the last cut it went through
     changes: list[tuple[np.ndarray, str]] = field(default_factory=list)
     suspects: list[tuple[np.ndarray, str]] = field(default_factory=list)
@@ -106,14 +108,14 @@ class Flow:
 
     def beside(self) -> "Flow":
         """An empty flow of the same ids, for the same network in training."""
-        return Flow(count=self.count, axis_start=self.axis_start, inner=dict(self.inner))
+        return Flow(count=self.count, axis_start=self.axis_start, blocks=self.blocks, inner=dict(self.inner))
 
     def take(self, training: "Flow") -> None:
         """What the network ties, fixes, cuts and reads in training holds too. Channels that it makes only there belong to no group."""
         self.count = training.count
         self.fixed += [(ids, f"in training: {reason}") for ids, reason in training.fixed]
         self.trained += training.calls
-        for name in ("ties", "splits", "cuts", "changes", "suspects", "literals"):
+        for name in ("ties", "splits", "cuts", "changes", "suspects", "literals", "pairs"):
             getattr(self, name).extend(getattr(training, name))
 
     def tie(self, a: np.ndarray, b: np.ndarray, where: str) -> None:

@@ -77,6 +77,14 @@ def _blank(shape: tuple[int, ...]) -> Tensor:
     return torch.zeros(1, dtype=torch.int32).expand(shape)
 
 
+def squeeze(walk: Walk, node: Node) -> Any:
+    """Without an axis named, every axis of length one goes: of channels two must stay."""
+    value = walk.value(node, 0)
+    if len(node.args) == 1 and isinstance(value, Value):
+        walk.flow.pairs += [axis_ids(value, d, walk.flow, place(node)) for p in value.planes for d in varying(p)]
+    return movement(walk, node)
+
+
 def restrided(walk: Walk, node: Node) -> Any:
     """as_strided, as decompositions write it: the same elements in another shape."""
     value, shape = walk.value(node, 0), shape_of(node)

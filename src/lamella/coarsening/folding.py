@@ -1,6 +1,5 @@
 """Batch norms folded into the convolutions and linear layers before them, in a copy of an eager model."""
 
-import copy
 from typing import Any, TypeVar
 
 import torch
@@ -10,6 +9,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.utils._pytree import tree_leaves
 
+from ..surgery import copied
 from ..training import call, device_of, hooked, modes_kept, on_device
 
 M = TypeVar("M", bound=nn.Module)
@@ -22,16 +22,28 @@ def folded(model: M, example_inputs: tuple[Tensor, ...]) -> M:
     transposed convolution in groups. Where folding would change the outputs (something else reads a layer before its batch norm),
     nothing is folded.
     """
-    plain = copy.deepcopy(model).eval()
-    merged: Any = copy.deepcopy(plain)
+    plain = copied(model, {}).eval()
+    merged: Any = copied(plain, {})
     for layer, norm in _pairs(merged, example_inputs).items():
-        module: Any = merged.get_submodule(layer)
-        follower: Any = merged.get_submodule(norm)
-        fuse: Any = fuse_linear_bn_eval if isinstance(module, nn.Linear) else fuse_conv_bn_eval
-        transposed = {"transpose": True} if getattr(module, "transposed", False) else {}
-        merged.set_submodule(layer, fuse(module, follower, **transposed))
+        merged.set_submodule(layer, _fused(merged.get_submodule(layer), merged.get_submodule(norm)))
         merged.set_submodule(norm, nn.Identity())
     return merged if _agree(merged, plain, on_device(example_inputs, device_of(plain))) else plain
+
+
+def _fused(module: Any, norm: Any) -> Any:
+    """A layer that gives what the batch norm gives behind this one."""
+    if isinstance(module, nn.Linear):
+        return fuse_linear_bn_eval(module, norm)
+    if not module.transposed or module.groups == 1:
+        return fuse_conv_bn_eval(module, norm, transpose=module.transposed)
+    fused = copied(module, {})  # torch's function takes the output channels of all groups to lie along one axis
+    scale_O = torch.rsqrt(norm.running_var + norm.eps) * (1.0 if norm.weight is None else norm.weight)
+    shift_O = (0.0 if norm.bias is None else norm.bias) - norm.running_mean * scale_O
+    bias_O = shift_O if module.bias is None else shift_O + module.bias * scale_O
+    blocks = zip(module.weight.chunk(module.groups), scale_O.chunk(module.groups), strict=True)
+    weight = torch.cat([block * scale.view(1, -1, *[1] * (block.dim() - 2)) for block, scale in blocks])
+    fused.weight, fused.bias = nn.Parameter(weight.detach()), nn.Parameter(bias_O.detach())
+    return fused
 
 
 def _agree(one: nn.Module, other: nn.Module, inputs: tuple[Tensor, ...]) -> bool:

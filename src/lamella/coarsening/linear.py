@@ -7,13 +7,13 @@ As ONNX Runtime computes them: `blocks` is MatMulNBits with int8 inputs (accurac
 MatMulInteger.
 """
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..grids import in_blocks, rounded_in_blocks, rounded_weight
+from ..surgery import copied
 from .rounding import InputGrid
 
 LINEAR_BITS = {"blocks": 4, "dynamic": 8}
@@ -21,7 +21,7 @@ LINEAR_BITS = {"blocks": 4, "dynamic": 8}
 
 def coarsen_linear(model: nn.Module, layers: Iterable[str], how: str) -> nn.Module:
     """A copy with these linear layers (by module path) held in `blocks` or `dynamic`."""
-    coarse = copy.deepcopy(model)
+    coarse = copied(model, {})
     weight_of: Callable[[Tensor, int], Tensor] = rounded_in_blocks if how == "blocks" else rounded_weight
     inputs_of: Callable[[Tensor], Tensor] = _rounded_blocks if how == "blocks" else _rounded_tensor
     for name in layers:

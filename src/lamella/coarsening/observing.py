@@ -88,7 +88,7 @@ def observe(
     *,
     joins: bool = False,
 ) -> dict[str, Seen]:
-    """What inputs of each layer are over `count` batches.
+    """What inputs of each layer are over `count` batches; nothing of a layer that is not called, or called with whole numbers.
 
     With `joins` also every operand where streams meet or are averaged, in the order of the forward pass ("add.0.1": the
     first such operation, its second operand), and the model's `OUTPUT`.
@@ -139,7 +139,8 @@ def _last_maker(x: Tensor) -> str | None:
 
 def _observer(seen: dict[str, Seen], name: str) -> Any:
     def observe(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        _widen(seen, name, inputs[0])
+        if inputs and inputs[0].is_floating_point():
+            _widen(seen, name, inputs[0])
 
     return observe
 

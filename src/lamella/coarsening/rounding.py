@@ -1,14 +1,15 @@
 """coarsen() itself: weights, inputs, joins and biases onto their grids."""
 
-import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from ..errors import LamellaError
 from ..grids import grid_scale, output_axis, rounded_weight, shared_bits
+from ..surgery import copied
 from .observing import Ranges, at_joins
 
 
@@ -20,9 +21,9 @@ def coarsen(
     Inputs have 8 bits where `input_bits` does not say otherwise. With ranges of more than these layers (joins, the output, inputs of
     other layers) those are rounded as well, and so are the biases.
     """
-    coarse = copy.deepcopy(model)
+    coarse = copied(model, {})
     for name in bits:
-        _layer(coarse, name)
+        _settled(_layer(coarse, name), name)
     bits = shared_bits(coarse, bits)
     ranges, layers = ranges or {}, dict(coarse.named_modules())
     rounded: dict[tuple[int, int], nn.Parameter] = {}  # by weight and axis, so that shared ones stay shared
@@ -38,11 +39,25 @@ def coarsen(
     beyond = {place: InputGrid(*ends).rounded for place, ends in ranges.items() if place not in bits}
     if beyond:
         for name, width in bits.items():
-            _round_bias(
-                _layer(coarse, name), _layer(model, name).weight.detach(), width, InputGrid(*ranges[name]).scale
-            )
+            if name in ranges:
+                _round_bias(
+                    _layer(coarse, name), _layer(model, name).weight.detach(), width, InputGrid(*ranges[name]).scale
+                )
         at_joins(coarse, lambda place, x: beyond[place](x) if place in beyond else x)
     return coarse
+
+
+def _settled(module: Any, name: str) -> None:
+    """A weight that a parametrization computes becomes one that is held, in place."""
+    if is_parametrized(module, "weight"):
+        kind = type(module)  # shared with the module this is a copy of; torch takes the property from the class itself
+        module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
+        remove_parametrizations(module, "weight", leave_parametrized=True)
+    if module._parameters.get("weight") is None:
+        raise LamellaError(
+            f"a hook of {name!r} computes its weight anew at every call, so it cannot be rounded. Take the hook off first "
+            "(torch.nn.utils.remove_weight_norm, remove_spectral_norm)."
+        )
 
 
 def _round_bias(module: Any, weight: Tensor, bits: int, input_scale: float) -> None:

@@ -22,11 +22,15 @@ from .naming import Naming
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The Graph, and what the flow was unsure of: per group the sizes that may be constants, and the views that cut its channels."""
+    """The Graph, and what the flow was unsure of: per group the sizes that may be constants, and the views that cut its channels.
+
+    `pairs`: the groups of which two channels must stay.
+    """
 
     graph: Graph
     suspects: dict[str, str]
     views: dict[str, frozenset[str]]
+    pairs: frozenset[str]
 
 
 def build_graph(name: str, flow: Flow, graph: torch.fx.Graph, tensors: Mapping[str, torch.Tensor]) -> Built:
@@ -53,4 +57,6 @@ def build_graph(name: str, flow: Flow, graph: torch.fx.Graph, tensors: Mapping[s
     for array, _, node in flow.cuts:
         for group in groups.names_of(channels[array]):
             views[group] = views.get(group, frozenset()) | {node}
-    return Built(record, suspects, views)
+    sizes = [groups.size(channels[ids]) for ids in flow.pairs]
+    pairs = frozenset(s.terms[0][0] for s in sizes if s.fixed == 0 and not s.shares and [n for _, n in s.terms] == [1])
+    return Built(record, suspects, views, pairs)

@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..balance import Demand
-from ..channels import FIXED, Call, Flow
+from ..channels import FIXED, Call, Flow, place
 from .naming import Naming
 
 Key = tuple[str, int]
@@ -46,6 +46,9 @@ def axis_channels(
     for call in (*flow.trained, *flow.calls):
         weight = named.weight(call)
         if call.use.block_ids is not None and weight is not None:
+            if tensors[weight].shape[1:2] != (len(call.use.block_ids) // call.use.blocks,):
+                flow.fix(call.use.block_ids, f"the weight of a grouped convolution is computed ({place(call.node)})")
+                continue
             key = weight, 1  # a grouped convolution keeps its blocks on axis 1 of its weight
             role = "in" if np.array_equal(call.use.block_ids, call.in_ids) else "out"
             axes[key] = AxisChannels(channels[call.use.block_ids], axes[key].ids, call.use.blocks, role)

@@ -59,8 +59,8 @@ def profile(
     """
     check_method(method, sweep)
     graph = graph or trace(model, task.example_inputs)
-    items = planned_items(model, graph, sweep, pruning_ratios, bits)
     work = Work(Subject(model, graph, task, sweep), method)
+    items = _measurable(planned_items(model, graph, sweep, pruning_ratios, bits), work)
     table = LatencyTable(sweep.latency) if sweep.latency is not None else None
     total = 1 + sum(len(item.levels) for item in items)
     with keeping(journal, _identity(work)) if journal else nullcontext(None) as kept:
@@ -88,6 +88,16 @@ def _adjusted(sweep: Sweep) -> tuple[str, ...]:
     tuned = f", then tuned (tune_epochs={sweep.tune_epochs})" if sweep.tune_epochs else ""
     settled = "every point was recalibrated before it was scored (without batch norms: its layers' outputs matched)"
     return (settled + tuned,) if sweep.changes_models else ()
+
+
+def _measurable(items: Sequence[Item], work: Work) -> list[Item]:
+    """Without those that round the inputs of a layer whose inputs nobody sees; the notes name them."""
+    seen = work.engine.subject.ranges if any(item.knob == "bits_both" for item in items) else {}
+    blind = [item.target for item in items if item.knob == "bits_both" and item.target not in seen]
+    work.engine.notes += [
+        f"{name}: no curve with its inputs rounded, for it is not called as a module" for name in blind
+    ]
+    return [item for item in items if item.knob != "bits_both" or item.target in seen]
 
 
 NOTES: dict[str, tuple[str, ...]] = {

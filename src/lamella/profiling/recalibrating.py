@@ -45,8 +45,8 @@ class Statistics:
         self.seen: dict[str, Tensor] = {}
         rewrite = partial(watch, names=[f"{name}.running_mean" for name in norms], seen=self.seen)
         self.program = Program(model, self.chunks[0].inputs, rewrite)
-        if any(not self.program.accepts(len(chunk)) for chunk in self.chunks):
-            raise ValueError("the network has a size of its batch written in")
+        if odd := [len(chunk) for chunk in self.chunks if not self.program.accepts(len(chunk))]:
+            raise ValueError(f"exported at {self.program.size} samples, it cannot run a training batch of {odd[0]}")
         self.walks = Walks(self.program, memory)
         self._prove(model)
         self.dense = self._mean(self._dense)

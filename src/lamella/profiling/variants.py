@@ -6,7 +6,7 @@ variant.model()                  # the model the plain loop would score
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -47,7 +47,6 @@ class Subject:
     graph: Graph
     task: Task
     sweep: Sweep
-    _ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def setting(self, item: Item, level: Level) -> Setting:
         """The target at this level."""
@@ -75,13 +74,12 @@ class Subject:
     def _matching(self) -> Any:
         return first_inputs(self.task.calibration, MATCHED)
 
-    def range_of(self, layer: str) -> tuple[float, float]:
-        """The lowest and highest input of a layer on calibration data."""
-        if layer not in self._ranges:
-            layers = [x.name for x in self.graph.layers if x.positions and x.weight]
-            known = dict(self.model.named_modules())
-            self._ranges.update(observe_ranges(self.model, [n for n in layers if n in known], self.task.calibration))
-        return self._ranges[layer]
+    @cached_property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The lowest and highest input of every layer on calibration data, where the layer is called as a module."""
+        known = dict(self.model.named_modules())
+        layers = [x.name for x in self.graph.layers if x.positions and x.weight and x.name in known]
+        return observe_ranges(self.model, layers, self.task.calibration)
 
 
 def _narrowed(subject: Subject, target: str, level: Level) -> Setting:
@@ -154,7 +152,7 @@ def _weights(subject: Subject, target: str, level: Level) -> Setting:
 
 
 def _weights_and_inputs(subject: Subject, target: str, level: Level) -> Setting:
-    bits, limits = int(level.value), subject.range_of(target)
+    bits, limits = int(level.value), subject.ranges[target]
     weight = f"{target}.weight"
     return Setting(
         Change({weight: _rounded(subject.model, target, bits)}, tweaks={weight: InputGrid(*limits, bits).rounded}),
