@@ -298,6 +298,34 @@ def test_a_race_decides_as_exact_does(model, task, graph, exact):
         assert "a level milder than one that holds was not measured" in raced.notes[0]
 
 
+class Mixed(nn.Module):
+    """Channels on axis 1 of sequences and on the last axis of sequences and pictures, and a layer that is no module."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.along, self.bare = nn.Conv1d(2, 7, 3), nn.Linear(7, 9), nn.Parameter(torch.randn(6, 9))
+        self.wide, self.out = nn.Linear(6, 11), nn.Linear(11, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.along(torch.relu(self.conv(x)).transpose(1, 2)))
+        x = torch.relu(nn.functional.linear(x, self.bare))
+        return self.out(torch.relu(self.wide(x[:, :, None])).mean((1, 2)))
+
+
+def test_an_estimate_finds_the_channels_wherever_they_lie():
+    torch.manual_seed(0)
+    model = Mixed().eval()
+    data = [(torch.randn(6, 2, 12), torch.arange(6) % 3)]
+    task = Task((data[0][0][:2],), train=data, validation=data, test=data)
+    found = profile(
+        model, task, pruning_ratios=(0.5,), method="estimate", graph=lm.trace(model, (data[0][0],), round_to=1)
+    )
+    losses = {p.target: found.baseline.value - p.score.value for p in found.points}
+    assert losses.keys() == {"conv", "along", "wide"}
+    assert min(losses.values()) > 0
+    assert any(note.startswith("bare: no estimate") for note in found.notes)
+
+
 def test_an_estimate_ranks_and_says_what_it_is(model, task, graph, exact):
     found = profile(model, task, graph=graph, pruning_ratios=RATIOS, method="estimate", sweep=Sweep(layers=True))
     assert len(found.points) == sum(p.knob.endswith("ratio") for p in exact.points)

@@ -257,6 +257,13 @@ def test_what_would_fail_in_training_is_frozen_and_says_so():
     assert graph.group_of["mix"].frozen is None
 
 
+def test_a_norm_without_parameters_keeps_its_number_right():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1)).eval()
+    small = narrow(model, trace(model, PICTURE), {"0": 4})
+    assert small[1].num_features == 4
+    small(*PICTURE)  # torch warns where the number is another, and warnings are errors here
+
+
 def test_where_axes_of_length_one_go_two_channels_stay():
     class Squeezed(nn.Module):
         def __init__(self):

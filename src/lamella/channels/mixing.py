@@ -90,6 +90,8 @@ def _normalize(walk: Walk, node: Node, kind: str, axis: int, parameters: tuple[i
     weight = walk.value(node, parameters[0])
     rows = axis_ids(weight, 0, walk.flow, place(node)) if weight is not None and len(weight.shape) == 1 else ids[:0]
     bias = names[1] if len(names) > 1 else None
+    if weight is None:  # nothing is cut here from which the module's own number could be read
+        walk.literal(node, len(ids), ids, 0)
     if not walk.is_weight(node.args[0]):
         walk.flow.calls.append(Call(node, kind, Use(rows, ids[:0]), bias, ids, ids, 0, weight=names[0]))
     axis %= len(x.shape)

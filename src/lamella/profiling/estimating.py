@@ -26,13 +26,20 @@ SAMPLES = 1024
 
 
 def estimated(engine: Engine, item: Item, baseline: Score) -> list[Score]:
-    """A score per level of the item. Its interval says only that it lies below the baseline's upper end."""
+    """A score per level of the item; none where no layer that makes its channels is called as a module, which the notes say.
+
+    A score's interval says only that it lies below the baseline's upper end.
+    """
     if not item.knob.endswith("ratio"):
         raise LamellaError(
             "method 'estimate' speaks of channels, not of bits. Measure bits with method='exact' or 'race'."
         )
     subject = engine.subject
     saliency = _kept_saliency(engine)
+    layers = subject.graph.group_of[item.target].layers if item.knob == "pruning_ratio" else (item.target,)
+    if saliency.keys().isdisjoint(layers):
+        engine.notes.append(f"{item.target}: no estimate, for no layer that makes its channels is called as a module")
+        return []
     scores = []
     for level in item.levels:
         if item.knob == "masked_ratio":
@@ -65,15 +72,16 @@ def saliencies(engine: Engine) -> dict[str, np.ndarray]:
         gradients = torch.autograd.grad(loss, list(seen.values()), allow_unused=True)
         for name, gradient in zip(seen, gradients, strict=True):
             if gradient is not None:
-                sums[name] = sums.get(name, torch.zeros(())) + _per_channel(seen[name].detach() * gradient)
+                each = _per_channel(seen[name].detach() * gradient, outputs[name])
+                sums[name] = sums.get(name, torch.zeros(())) + each
         samples += len(chunk)
     return {name: (total / samples).double().cpu().numpy() for name, total in sums.items()}
 
 
-def _per_channel(product: Tensor) -> Tensor:
-    """Sum over samples of |sum over positions|; channels lie on axis 1, or last for sequences of vectors."""
-    if product.dim() == 3:
-        product = product.transpose(1, 2)
+def _per_channel(product: Tensor, module: nn.Module) -> Tensor:
+    """Sum over samples of |sum over positions|; channels lie on axis 1, behind a linear layer or an embedding on the last."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        product = product.movedim(-1, 1)
     return product.flatten(2).sum(2).abs().sum(0) if product.dim() > 2 else product.abs().sum(0)
 
 

@@ -98,8 +98,8 @@ class Work:
         """Every level from one backward pass."""
         item, started = order.item, time.perf_counter()
         found = estimated(self.engine, item, self.baseline)
-        seconds = (time.perf_counter() - started) / len(found)
-        for level, score in zip(item.levels, found, strict=True):
+        seconds = (time.perf_counter() - started) / max(1, len(found))
+        for level, score in zip(item.levels if found else (), found, strict=True):
             if level in order.open:
                 yield _point(item, level, score, seconds)
 
