@@ -139,6 +139,7 @@ def test_the_best_channels_stay():
     kept = resolve(model, graph, {"0.0": 3}, ranking="l1")["0.0"]
     norms = model[0][0].weight.detach().abs().sum((1, 2, 3))
     assert set(kept) == set(norms.topk(3).indices.tolist())
+    assert resolve(model, graph, {"0.0": np.int64(3)}, ranking="l1")["0.0"] == kept
     with pytest.raises(LamellaError, match="unknown importance 'l3'; did you mean"):
         narrow(model, graph, {"0.0": 3}, ranking="l3")
 
@@ -151,6 +152,7 @@ def test_the_best_channels_stay():
         ("chain", {"0.0": [1, 1]}, r"\['0.0'\]: a channel is named twice"),
         ("chain", {"0.0": [0, 8]}, r"\['0.0'\]: channel 8 asked, 8 exist"),
         ("chain", {"2.2": 3}, r"\['2.2'\]: the group is frozen at 5: model output"),
+        ("chain", {"0.0": 4.0}, r"\['0.0'\]: 4.0 is neither a width, a whole number, nor a list of channels"),
         ("chain", {"0.0": []}, r"\['0.0'\]: 0 channels asked"),
         ("grouped", {"1.0": 6}, r"\['1.0'\]: 6 is not a multiple of 4, the balanced parts"),
         (

@@ -77,9 +77,10 @@ class _Proof:
         self.suspects = suspects
         self.training_inputs: tuple[Any, ...] | None = None
         self.steady = True  # whether training gives the same outputs again
-        self.model, self.inputs, self.tolerance = _double(model), _wide(inputs), TOLERANCE
+        self.model, self.inputs, self.tolerance = _rough(model, torch.float64), _wide(inputs), TOLERANCE
         if not _runs(self.model, self.inputs):
-            self.model, self.inputs, self.tolerance = model, inputs, SINGLE_TOLERANCE
+            self.model, self.inputs, self.tolerance = _rough(model), inputs, SINGLE_TOLERANCE
+            self.model = self.model if _runs(self.model, inputs) else model
 
     def in_training_too(self, inputs: tuple[Any, ...]) -> None:
         """From now on the narrowed model must also train on these inputs, to the same outputs unless they are drawn by chance."""
@@ -203,12 +204,13 @@ def portion(group: Group, index: int) -> tuple[int, ...]:
     return tuple(sorted(kept))
 
 
-def _double(model: nn.Module) -> nn.Module:
-    """A twin in float64 whose constant parameters are not constant."""
+def _rough(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    """A twin, in this dtype if one is given, whose constant parameters are not constant."""
     generator = torch.Generator().manual_seed(0)
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    wide = {name: _roughened(name, t.detach().double(), generator) for name, t in tensors if t.is_floating_point()}
-    return copied(model, wide, share=True)
+    held = [*model.named_parameters(), *model.named_buffers()]
+    tensors = [(name, t.detach()) for name, t in held if t.is_floating_point()]
+    made = {name: _roughened(name, t.double(), generator).to(dtype or t.dtype) for name, t in tensors}
+    return copied(model, made, share=True)
 
 
 def _roughened(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:

@@ -11,6 +11,7 @@ tied and nothing is allocated at full size. `torch` attributes that repeat a sha
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any, TypeVar
 
 import numpy as np
@@ -68,6 +69,10 @@ def masked(model: M, graph: Graph, kept: Kept, *, share: bool = False) -> M:
 
 def resolve(model: nn.Module, graph: Graph, keep: Keep, *, ranking: str = "l2") -> dict[str, tuple[int, ...]]:
     """The channels each named group keeps, ascending; widths become their best-ranked channels."""
+    keep = {name: int(w) if isinstance(w, Integral) else w for name, w in keep.items()}
+    for name, wanted in keep.items():
+        known = isinstance(wanted, int) or hasattr(wanted, "__len__")
+        check(known, f"[{name!r}]", f"{wanted!r} is neither a width, a whole number, nor a list of channels")
     widths = {name: width for name, width in keep.items() if isinstance(width, int)}
     graph.check_widths({name: w if isinstance(w, int) else len(w) for name, w in keep.items()})
     kept = best_channels(graph, widths, importance(model, graph, ranking)) if widths else {}

@@ -53,7 +53,7 @@ def trace(
     """
     subject = _subject(model)
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-    limits = round_to, floor, tuple(ignored_layers)
+    limits = round_to, floor, (ignored_layers,) if isinstance(ignored_layers, str) else tuple(ignored_layers)
     _check_runs(subject, inputs)
     program = _export(subject, inputs)
     training = training_of(subject, inputs, program)
@@ -80,6 +80,9 @@ def _attempt(
     least = dict.fromkeys(built.pairs, 2)
     groups = (_with_limits(g, *limits, least.get(g.name, 1)) for g in built.graph.groups)
     graph = replace(built.graph, groups=tuple(groups))
+    for name in limits[0] if isinstance(limits[0], Mapping) else ():
+        if name not in graph.group_of:
+            raise TraceError(f"round_to: {unknown_name('group', name, graph.widths)}")
     for pattern in limits[2]:
         if not any(fnmatch.fnmatchcase(layer.name, pattern) for layer in graph.layers):
             known = [layer.name for layer in graph.layers]

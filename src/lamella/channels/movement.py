@@ -85,6 +85,15 @@ def squeeze(walk: Walk, node: Node) -> Any:
     return movement(walk, node)
 
 
+def roll(walk: Walk, node: Node) -> Any:
+    """Channels that come around stand beside others once one has left: along the rolled axes none may."""
+    value = walk.value(node, 0)
+    if isinstance(value, Value):
+        dims = argument(node, 2, "dims", None) or range(len(value.shape))
+        keep_whole(value, dims, walk.flow, f"channels are rolled ({place(node)})")
+    return movement(walk, node)
+
+
 def restrided(walk: Walk, node: Node) -> Any:
     """as_strided, as decompositions write it: the same elements in another shape."""
     value, shape = walk.value(node, 0), shape_of(node)

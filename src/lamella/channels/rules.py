@@ -20,9 +20,10 @@ def _ignore(walk: Walk, node: Node) -> None:
 
 
 _FAMILIES: dict[Rule, str] = {
-    movement.movement: "permute transpose t numpy_T movedim swapaxes unsqueeze repeat repeat_interleave tile roll flip "
+    movement.movement: "permute transpose t numpy_T movedim swapaxes unsqueeze repeat repeat_interleave tile flip "
     "pixel_shuffle pixel_unshuffle adjoint diagonal",
     movement.squeeze: "squeeze",
+    movement.roll: "roll",
     movement.restrided: "as_strided",
     movement.shuffle: "channel_shuffle native_channel_shuffle",
     movement.expand: "expand expand_as broadcast_to",
