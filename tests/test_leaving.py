@@ -143,11 +143,33 @@ def test_a_tuning_that_diverges_starts_again_slower_and_says_so(subject, monkeyp
     one = replace(plan, steps=plan.steps[:1])
     _, result = compress(model, one, data, recipe=Recipe(epochs=1, lr=0.16), graph=graph)
     assert rates == [0.16, 0.04, 0.01]
-    assert result.history[-1].name.endswith("(rate / 16 after divergence)")
+    assert result.history[-1].name.endswith("(rate / 16: before, it did harm)")
     rates.clear()
     with pytest.raises(DivergedError, match="step 1 of 1"):
         compress(model, one, data, recipe=Recipe(epochs=1, lr=100.0), graph=graph)
     assert len(rates) == walking.RATE_CUTS + 1
+
+
+@pytest.mark.parametrize("bits", [32, 4])
+def test_a_tuning_that_does_harm_is_tried_anew_at_a_lower_rate(subject, monkeypatch, bits):
+    data, model, graph, plan = subject
+    from lamella import walking
+
+    rates = []
+
+    def harmful(model, task, recipe, **options):
+        rates.append(recipe.lr)
+        fit(model, task, recipe, **options)
+        if recipe.lr > 0.05:
+            model.get_parameter(next(n for n, _ in model.named_parameters() if "weight" in n)).data.zero_()
+
+    monkeypatch.setattr(walking, "fit", harmful)
+    step = plan.steps[0] if bits == 32 else Step(bits={graph.layers[0].name: bits}, epochs=1)
+    _, result = compress(model, replace(plan, steps=(step,)), data, recipe=Recipe(epochs=1, lr=0.1), graph=graph)
+    tuned = result.history[-1]
+    assert rates == [0.1, 0.025]
+    assert tuned.name.endswith("(rate / 4: before, it did harm)")
+    assert tuned.validation.value >= 0.9 * tuned.before_tuning
 
 
 def test_weights_lost_in_the_last_batch_are_a_divergence_too():

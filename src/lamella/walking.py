@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from .axes import Kept
@@ -25,7 +27,7 @@ from .progress import Progress, silent
 from .records import digest, from_plain, to_plain
 from .runs import Journal
 from .schema import Graph, Measure, Score, Step
-from .statistics import score_interval
+from .statistics import paired_difference, score_interval
 from .storage import load_tensors, save_tensors
 from .surgery import copied, narrow, refitted, resolve, retraced
 from .training import (
@@ -43,8 +45,11 @@ from .training import (
     seeded,
 )
 
-RATE_CUTS = 3  # how often a tuning that diverges is tried anew, each time at a rate lower by
+RATE_CUTS = 3  # how often a tuning that does harm is tried anew, each time at a rate lower by
 RATE_CUT = 4
+HARMED = 0.9  # of the score before it, that a tuning must leave at least
+
+Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,19 @@ def start(model: nn.Module, graph: Graph, task: Task) -> State:
 
 def measured(model: nn.Module, task: Task) -> Score:
     """The model's score on the validation samples."""
-    return score_interval(evaluate(model, task.validation, task.score).numpy())
+    return score_interval(_scores(model, task))
+
+
+def _scores(model: nn.Module, task: Task) -> Scores:
+    """Of every validation sample, (N,)."""
+    found: Scores = evaluate(model, task.validation, task.score).numpy()
+    return found
+
+
+def _harmed(before_N: Scores, after_N: Scores) -> bool:
+    """Whether a tuning lost more than a tenth of the score, and more than chance takes. Scores below zero have no tenth."""
+    lost = before_N.mean() > 0 and after_N.mean() < HARMED * before_N.mean()
+    return bool(lost and paired_difference(before_N, after_N)[1] > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,25 +167,29 @@ def _take(
     model = put_on_grids(narrow(state.model, graph, kept), bits)
     if kept or few_bits(step):
         _mend(model, state.model, graph, kept, number, tuning)
-    before = measured(model, task).value
+    before_N = after_N = _scores(model, task)
     slower = 0
     if removal and kept and step.epochs and not bits:  # on a grid of few levels nothing can fade
         wide = copied(state.model, {})
         leave = removal(wide, graph, step.widths)
-        wide, slower = _tuned(wide, number, tuning, checkpoint, leave)
+        slower = next(_tunings(wide, number, tuning, checkpoint, leave))
         kept = leave.kept()
         model = narrow(wide, graph, kept)
         _mend(model, wide, graph, kept, number, tuning)
+        after_N = _scores(model, task)
     elif step.epochs:
-        model, slower = _tuned(model, number, tuning, checkpoint)
+        for slower in _tunings(model, number, tuning, checkpoint):  # noqa: B007 - the last one counts
+            after_N = _scores(model.eval(), task)
+            if not _harmed(before_N, after_N):
+                break
     settle(model.eval(), bits)
     after = _advanced(state, model, kept)
     measure = Measure(
-        name=_named(step) + (f" (rate / {RATE_CUT**slower} after divergence)" if slower else ""),
+        name=_named(step) + (f" (rate / {RATE_CUT**slower}: before, it did harm)" if slower else ""),
         step=number,
-        validation=measured(model, task),
+        validation=score_interval(after_N),
         predicted=step.predicted,
-        before_tuning=before,
+        before_tuning=float(before_N.mean()),
         expected=step.expected,
         **_counts(after.graph),
     )
@@ -187,23 +208,27 @@ def _mend(model: nn.Module, before: nn.Module, graph: Graph, kept: Kept, number:
             match_outputs(model, before, graph, kept, first_inputs(tuning.task.calibration, MATCHED))
 
 
-def _tuned(
+def _tunings(
     model: nn.Module, number: int, tuning: Tuning, checkpoint: Path | None, leave: Removal | None = None
-) -> tuple[nn.Module, int]:
-    """The tuned model, and how often the rate had to be cut because the loss was lost; each time from the step's start."""
+) -> Iterator[int]:
+    """Tune in place and give how often the rate was cut so far; who asks on has it tuned from the step's start at a lower rate.
+
+    So it goes on by itself where the loss is lost; DivergedError where it is at the lowest rate too.
+    """
     start = copy.deepcopy(model.state_dict())
     for cuts in range(RATE_CUTS + 1):
+        if cuts:
+            model.load_state_dict(start)
         recipe = replace(tuning.recipe, lr=tuning.recipe.lr / RATE_CUT**cuts)
         path = checkpoint and checkpoint.with_suffix(f".{cuts}.pt" if cuts else ".pt")
         try:
             seed = mixed(tuning.seed, number)
             fit(model, tuning.task, recipe, seed=seed, checkpoint=path, after_batch=leave, teacher=tuning.teacher)
-            return model, cuts
         except DivergedError:
             if cuts == RATE_CUTS:
                 raise
-            model.load_state_dict(start)
-    raise AssertionError("the last cut returns or raises")
+            continue
+        yield cuts
 
 
 def _named(step: Step) -> str:
