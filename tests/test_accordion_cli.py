@@ -68,7 +68,7 @@ def test_another_task_is_not_mixed_in(finished, table):
     directory, _ = finished
     other = run("--run", directory, "--task", "table", "--data", table, *QUICK, "--option", "ignore=a")
     assert isinstance(other.exception, MismatchError)
-    assert "holds another run: options was" in str(other.exception)
+    assert "holds another run: option " in str(other.exception)
     assert "ignore" not in load_record(directory / "run.json", RunInfo).options
 
 
@@ -85,7 +85,13 @@ def test_digits_offline_with_a_published_name_refused_and_a_shape_taken(tmp_path
     [
         (("--widths", "4,0,4"), LamellaError, "widths 4, 0, 4"),
         (("--widths", "4,two,4"), LamellaError, "numbers such as 16,8,4,8,16"),
+        (("--widths", ""), LamellaError, "at least one hidden layer"),
+        (("--widths", "4,2"), LamellaError, "(--asymmetric)"),
+        (("--candidates", "0,2"), LamellaError, "candidates: widths 0, 2"),
         (("--seeds", "1"), LamellaError, "at least two"),
+        (("--seed", "-1"), LamellaError, "seed -1: a whole number from 0 on"),
+        (("--activation", "gelu"), LamellaError, "unknown activation 'gelu'"),
+        (("--option", "model.widths=3"), LamellaError, "Give --widths and --activation instead"),
         (("--budget", "bytes=5"), LamellaError, "unknown --budget name 'bytes'"),
         (("--option", "labels=x"), LamellaError, "did you mean 'label'"),
         (("--option", "label=failed"), DataError, "unknown column 'failed'"),
@@ -97,6 +103,12 @@ def test_nonsense_is_one_sentence(table, tmp_path, arguments, kind, words):
     result = run("--run", tmp_path / "r", "--task", "table", "--data", table, *QUICK, *arguments)
     assert isinstance(result.exception, kind), result.exception
     assert words in str(result.exception)
+
+
+def test_an_unknown_executor_is_told_before_anything_is_trained(table, tmp_path):
+    result = run("--run", tmp_path / "r", "--task", "table", "--data", table, *QUICK, "--executor", "thread")
+    assert "unknown executor 'thread'" in str(result.exception)
+    assert not (tmp_path / "r").exists()
 
 
 def process(*arguments, **options):

@@ -59,6 +59,17 @@ def empty():
     import lamella
     return lamella.Task((torch.zeros(1, 1, 8, 8),), train=[], validation=[], test=[])
 
+def plane():
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 1))
+
+def heights():
+    import lamella
+    from torch.nn.functional import mse_loss
+    rows = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+    part = lamella.Batches(rows, rows.sum(1, keepdim=True), batch_size=32)
+    score = lambda outputs, targets: -(outputs - targets).square().mean(1)
+    return lamella.Task((rows[:1],), train=part, validation=part, test=part, loss=mse_loss, score=score)
+
 def images():
     import lamella
     batches = [(torch.zeros(4, 1, 28, 28), torch.zeros(4, dtype=torch.int64))]
@@ -291,6 +302,67 @@ def test_scores_of_a_tasks_own_are_no_percentages(classes, words):
     with console.capture() as shown:
         console.print(files_view({"files": [file], "agreement": 0.8, "classes": classes, "notes": []}))
     assert all(word in shown.get() for word in words)
+
+
+def test_a_regression_is_told_in_plain_numbers_by_every_verb(nets):
+    assert run("trace", "r", "--model", "nets:plane", "--task", "nets:heights").exit_code == 0
+    curves = run("profile", "r", "--pruning-ratios", "0.5").output
+    baseline = json.loads((nets / "r" / "profile.json").read_text())["value"]["baseline"]["value"]
+    assert baseline < -1, "untrained: a mean squared deviation of several units"
+    assert f"baseline {baseline:.4g} [" in curves
+    planned = run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--bits", "32").output
+    plan = json.loads((nets / "r" / "plan.json").read_text())["value"]
+    assert plan["predicted_score"] == pytest.approx(plan["steps"][0]["predicted"])
+    walked = run("compress", "r").output
+    assert run("plan", "r", "--option", "factor=0.5", "--bits", "32", "--quiet").exit_code == 0
+    assert json.loads((nets / "r" / "plan.json").read_text())["value"]["threshold"] == pytest.approx(1.5 * baseline)
+    front = run("plan", "r", "--pareto", "params").output
+    run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--bits", "32", "--quiet")
+    beside = run("compress", "r", "--control", "origin", "--seeds", "2").output
+    assert f"{baseline:.4g} [" in walked
+    assert all(" %" not in text.split("expected:")[0] for text in (walked, beside))
+    assert "points" not in planned.split("significance:")[0]
+    assert f"{baseline:.4g}" in front
+    assert "test score [95 %]" in beside
+
+
+def test_networks_and_data_may_be_named_by_their_files(nets, monkeypatch):
+    (nets / "deeper").mkdir()
+    (nets / "nets.py").rename(nets / "deeper" / "nets_of_mine.py")
+    own = "deeper/nets_of_mine.py"
+    traced = run("trace", "r", "--model", f"{own}:plane", "--task", f"./{own}:heights", "--quiet")
+    assert traced.exit_code == 0, traced.exception
+    monkeypatch.chdir(nets / "deeper")
+    again = run("profile", "../r", "--pruning-ratios", "0.5", "--quiet")
+    assert again.exit_code == 0, again.exception
+    assert "no such file" in refused("trace", "q", "--model", "gone.py:plane", "--task", "digits")
+    assert "path/file.py:function" in refused("trace", "q", "--model", "nets.plane", "--task", "digits")
+    (nets / "deeper" / "json.py").write_text("")
+    assert "Rename the file" in refused("trace", "q", "--model", "json.py:plane", "--task", "digits")
+
+
+def test_a_network_that_cannot_be_traced_does_not_bind_the_directory(nets):
+    assert "nets:good" in refused("trace", "r", "--model", "nets:good", "--task", "nets:images")
+    assert not (nets / "r" / "dense.safetensors").exists()
+    mended = run("trace", "r", "--model", "nets:good", "--task", "digits", "--quiet")
+    assert mended.exit_code == 0, mended.exception
+
+
+def test_points_of_another_network_are_not_taken_in(nets):
+    for name, model in (("a", "nets:good"), ("b", "nets:plane")):
+        task = "digits" if name == "a" else "nets:heights"
+        run("trace", name, "--model", model, "--task", task, "--quiet")
+    run("profile", "b", "--pruning-ratios", "0.5", "--quiet")
+    words = refused("profile", "a", "--pruning-ratios", "0.5", "--merge", "b/profile.jsonl")
+    assert "holds the points of another network: structure is" in words
+    assert not (nets / "a" / "profile.jsonl").exists()
+
+
+def test_every_verb_says_what_comes_next(nets):
+    asked = ("trace", "a run", "--model", "nets:plane", "--task", "nets:heights")
+    assert run(*asked).output.rstrip().endswith("next: lamella profile 'a run'")
+    json.loads(run(*asked, "--json").stdout)
+    assert "next: lamella plan 'a run'" in run("profile", "a run", "--pruning-ratios", "0.5").output
 
 
 def test_fresh_weights_are_told(nets):

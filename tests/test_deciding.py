@@ -117,10 +117,10 @@ def test_steps_follow_the_runtime(session, monkeypatch):
 def test_a_run_may_take_its_steps_from_the_runtime(session, monkeypatch):
     monkeypatch.setattr(latencies, "free_step", lambda _, shape: 2)
     session.info.options["round_to"] = "measured"
-    assert {g.round_to for g in session.traced().free} == {2}
+    assert {g.round_to for g in session.traced(session.dense()).free} == {2}
     session.info.options["round_to"] = "fast"
     with pytest.raises(LamellaError, match="option round_to=fast: a whole number"):
-        session.traced()
+        session.traced(session.dense())
 
 
 def test_greedy_measures_and_is_never_measured_twice(session, monkeypatch):

@@ -283,6 +283,17 @@ def test_journals_of_several_machines_are_merged(model, task, graph, tmp_path, e
     assert plain(merged.points) == plain(p for p in exact.points if p.knob == "pruning_ratio")
 
 
+def test_merging_changes_no_source(tmp_path):
+    torn = tmp_path / "torn.jsonl"
+    torn.write_text('{"identity":{"weights":"a"}}\n{"key":"x","value":1}\n{"key":"y","va')
+    before = torn.read_bytes()
+    assert merge([torn], tmp_path / "all.jsonl") == 1
+    assert torn.read_bytes() == before
+    (tmp_path / "list.jsonl").write_text("[1]\n")
+    with pytest.raises(RunError, match="no journal can be read"):
+        merge([tmp_path / "list.jsonl"], tmp_path / "all.jsonl")
+
+
 def test_a_race_decides_as_exact_does(model, task, graph, exact):
     for factor in (0.95, 0.8):
         raced = profile(

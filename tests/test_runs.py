@@ -149,3 +149,14 @@ def test_what_is_refused_while_a_file_is_written_names_that_file(tmp_path):
     with pytest.raises(LamellaError, match=rf"^{tmp_path}/model\.onnx: is not what was expected"):
         write_through(tmp_path / "model.onnx", write)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_journal_of_another_run_is_left_as_it_is(tmp_path):
+    path = tmp_path / "j.jsonl"
+    path.write_text('{"identity":{"structure":"a","weights":"b"}}\n{"key":"cut sh')
+    before = path.read_bytes()
+    with pytest.raises(MismatchError, match="weights was 'b' and is 'c'"):
+        Journal(path, {**IDENTITY, "weights": "c"})
+    assert path.read_bytes() == before
+    assert Journal(path, IDENTITY).entries == {}
+    assert path.read_bytes().endswith(b"}\n")

@@ -3,12 +3,28 @@
 import pytest
 import torch
 
-from lamella.accordions.stacks import Net, Stack, fresh, scores, train
+from lamella.accordions.stacks import Net, Stack, flattened, fresh, scores, train
 from lamella.errors import DataError
 from lamella.tasks import make_task
 from lamella.training import Batches, Recipe, Task, evaluate, fit
 
 RECIPE = Recipe(epochs=3, lr=0.01, optimizer="adamw", weight_decay=1e-3)
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(17, 16), (3, 1)])
+def test_batches_of_one_sample_train_as_alone(n, batch_size):
+    task, nets = copying(n=n, batch_size=batch_size), [Net((5, 2, 5), seed) for seed in range(2)]
+    stack = Stack(nets, 6, 6, "elu")
+    train(stack, task, RECIPE)
+    for index, net in enumerate(nets):
+        expected = alone(net, task, RECIPE, "elu", 6)
+        for mine, theirs in zip(stack.module(index).parameters(), expected.parameters(), strict=True):
+            assert torch.allclose(mine, theirs, atol=1e-5), net
+
+
+def test_inputs_that_are_no_rows_are_told():
+    with pytest.raises(DataError, match=r"rows of inputs, \(N, D\); the task gives \(4,\)"):
+        flattened(torch.zeros(4))
 
 
 def copying(n=90, width=6, batch_size=16):

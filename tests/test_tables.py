@@ -100,6 +100,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
         ("a,label\n1,0\nred,1\n", r"row 2, column 'a' holds text \('red'\).*encode the column"),
         ("a,label\n1,0\n" + "x" * 300 + ",1\n", r"holds text \('x{37}\.\.\.'\)"),
         ("a,label\n1,0\n1,2,3\n", r"row 2 has 3 cells, and the first line names 2 columns"),
+        ("1,1\n3,4\n", r"the first line holds numbers \(1, 1 \.\.\.\)"),
         ("1,2\n3,4\n", r"the first line holds numbers \(1, 2 \.\.\.\)"),
         ("a,a\n3,4\n", r"column 'a' is there twice"),
         ("a,label\n", "holds no row"),
@@ -220,8 +221,13 @@ def test_scores_are_deviations_of_the_copy(table):
         (lambda v, y: (v, np.arange(len(y)) == 5), Columns(), "holds no anomaly"),
         (lambda v, y: (v * (1, 0, 1), y), Columns(), "column 'b' is constant over the clean training rows"),
         (lambda v, y: (v, y), Columns(inputs=("a", "b")), r"3 inputs were found and 2 expected: it has 'c' besides"),
-        (lambda v, y: (v, y), Columns(label="fraud"), "unknown column 'fraud'"),
-        (lambda v, y: (v, y), Columns(ignore=("d",)), "unknown column 'd'"),
+        (
+            lambda v, y: (v, y),
+            Columns(label="fraud"),
+            r"t\.csv: unknown column 'fraud'.*Name the right one with label=",
+        ),
+        (lambda v, y: (v, y), Columns(ignore=("d",)), r"t\.csv: unknown column 'd'.* with ignore="),
+        (lambda v, y: (v, y), Columns(time="when"), r"t\.csv: unknown column 'when'.* with time="),
         (lambda v, y: (v, y), Columns(ignore=NAMES), "no column is left as an input"),
     ],
 )

@@ -169,5 +169,25 @@ def test_damaged_weights_name_the_file(weights_file, damage):
         weights_file.unlink()
     else:
         weights_file.write_bytes(content[:1000] if damage == "cut" else b"\xff" * 100)
-    with pytest.raises(RecordError, match=r"weights.safetensors: cannot be read as safetensors"):
+    problem = "no such file" if damage == "absent" else "cannot be read as safetensors"
+    with pytest.raises(RecordError, match=rf"weights.safetensors: {problem}"):
         load_weights(make_model("resnet14", **TINY), weights_file)
+
+
+def test_torch_files_are_read_where_they_hold_one_state_dict_and_no_code(tmp_path):
+    model = make_model("resnet14", **TINY)
+    state = model.state_dict()
+    for name, content in {"a.pt": state, "b.PTH": {"epoch": 3, "model": state, "optimizer": {"state": {}}}}.items():
+        torch.save(content, tmp_path / name)
+        fresh = load_weights(make_model("resnet14", **TINY), tmp_path / name)
+        assert all(torch.equal(value, state[key]) for key, value in fresh.state_dict().items())
+    torch.save(model, tmp_path / "whole.pt")
+    (tmp_path / "noise.pt").write_bytes(b"\xff" * 99)
+    for name in ("whole.pt", "noise.pt"):
+        with pytest.raises(
+            RecordError, match=rf"{name}: holds more than tensors, or is damaged.*save model.state_dict\(\)"
+        ):
+            load_weights(make_model("resnet14", **TINY), tmp_path / name)
+    torch.save({"model": state, "ema": state}, tmp_path / "two.pt")
+    with pytest.raises(RecordError, match="holds state dicts 'model', 'ema'; one state dict"):
+        load_weights(make_model("resnet14", **TINY), tmp_path / "two.pt")

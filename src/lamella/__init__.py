@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 _HOMES = {
+    "Batches": "training",
     "Budget": "schema",
     "BudgetError": "errors",
     "ElasticModel": "elasticity",
@@ -53,6 +54,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Batches",
     "Budget",
     "BudgetError",
     "ElasticModel",
@@ -106,7 +108,7 @@ if TYPE_CHECKING:
     from .surgery import narrow
     from .tasks import make_task
     from .tracing import trace
-    from .training import Recipe, Task, evaluate, fit
+    from .training import Batches, Recipe, Task, evaluate, fit
     from .zoo import make_model
 
 

@@ -19,7 +19,8 @@ from .records import digest
 from .runs import Journal
 from .schema import Graph
 from .surgery import narrow
-from .training import Batches, Task, device_of, evaluate, recalibrate_bn, seeded
+from .texts import told
+from .training import Batches, Task, device_of, evaluate, metric_of, recalibrate_bn, seeded
 
 Levels = Mapping[str, int]
 
@@ -77,8 +78,8 @@ class Candidates:
             else:
                 yield from self._measured(key, self._made(widths, bits))
         finally:  # whoever asks may stop early
-            told = f"{100 * self.known[key]:.2f} %" if key in self.known else "cannot win"
-            self.progress("measure candidates", min(self.measured, self.total), self.total, told)
+            note = told(self.known[key], metric_of(self.task)) if key in self.known else "cannot win"
+            self.progress("measure candidates", min(self.measured, self.total), self.total, note)
 
     def _changed(self, widths: Levels, bits: Levels) -> tuple[dict[str, int], dict[str, int]]:
         """Without what stays as it is, in one order: the same candidate has the same key."""

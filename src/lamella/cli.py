@@ -21,7 +21,7 @@ from .commands.deploy import export, quantize
 from .commands.elastic import elasticize, serve_levels
 from .commands.plan import plan
 from .commands.report import report
-from .commands.shared import AsJson, Quiet, Run, complain, show, working
+from .commands.shared import AsJson, Quiet, Run, complain, following, show, working
 from .errors import LamellaError
 from .reach import reach
 from .records import to_plain
@@ -36,17 +36,26 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Layer-wise optimization of neural networks: characterize, plan, compress, quantize, explain.",
+    epilog="Your own network: lamella trace RUN --model nets.py:make_net --task data.py:make_task; then profile, plan, compress, "
+    "quantize, export and report RUN, in this order. Without one: lamella demo.",
 )
 
-Model = Annotated[str, typer.Option(help="A network of the zoo, or package.module:function.")]
-TaskName = Annotated[str, typer.Option("--task", help="digits, mnist, cifar10, cifar100, or package.module:function.")]
-Data = Annotated[Path | None, typer.Option(help="Directory with the data set's official files.")]
-Weights = Annotated[Path | None, typer.Option(help="Trained weights (safetensors).")]
+MODEL = "A network of the zoo, or a function that makes one: package.module:name or path/file.py:name."
+Model = Annotated[str, typer.Option(help=MODEL)]
+Data = Annotated[
+    Path | None, typer.Option(help="For a ready-made task: directory with the data set's official files, or the table.")
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="Trained weights: safetensors, or a torch file that holds a state dict (.pt, .pth).")
+]
 Seed = Annotated[int, typer.Option(help="What all random draws follow from.")]
 Option = Annotated[
     list[str] | None,
     typer.Option(
-        "--option", help="NAME=VALUE: model.widths=32,64,128, validation=test_even, limit=1000, round_to=8. Repeatable."
+        "--option",
+        metavar="NAME=VALUE",
+        help="Of the trace: round_to=8 (or measured), floor=4, ignored_layers=fc,head. Of a ready-made task: limit=1000, "
+        "batch_size=64, validation=test_even, label=, time=, ignore=. Of a network of the zoo: model.widths=32,64,128. Repeatable.",
     ),
 ]
 
@@ -124,9 +133,12 @@ def demo(
 @app.command()
 def trace(
     run: Run,
-    model: Annotated[str | None, typer.Option(help="A network of the zoo, or package.module:function.")] = None,
+    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
     task: Annotated[
-        str | None, typer.Option(help="digits, mnist, cifar10, cifar100, or package.module:function.")
+        str | None,
+        typer.Option(
+            help="digits, mnist, cifar10, cifar100, fraud, table, or a function that returns a lamella.Task, named likewise."
+        ),
     ] = None,
     data: Data = None,
     weights: Weights = None,
@@ -154,7 +166,7 @@ def trace(
                 "note: these weights are fresh ones, so every score will be an untrained network's. Pass --weights FILE."
             )
     found = reach(graph)
-    show(graph_view(found), to_plain(found), quiet=quiet, as_json=as_json)
+    show(graph_view(found), to_plain(found), quiet=quiet, as_json=as_json, then=following(run, "profile"))
 
 
 @app.command()
@@ -169,7 +181,8 @@ def profile(
     sweep: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=VALUE of the sweep: recalibrate=1, layers=1, inputs=1, factor=0.99, executor=ray ... Repeatable."
+            metavar="NAME=VALUE",
+            help="Of the sweep: recalibrate=1, layers=1, inputs=1, factor=0.99, executor=ray ... Repeatable.",
         ),
     ] = None,
     merge: Annotated[
@@ -179,22 +192,21 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Measure what every group (and, with --bits, every layer) costs the network at every level. Resumes where it was."""
-    from .profiling import merge as merged
     from .sessions import resume, sweep_of
-    from .stages import profiled
+    from .stages import profiled, taken_in
 
     ratios = tuple(_numbers(pruning_ratios, "--pruning-ratios"))
     widths = tuple(_whole(number, "--bits") for number in _numbers(bits, "--bits"))
     with working(run, quiet) as progress:
         session = resume(run)
         if merge:
-            merged(merge, session.path("profile_journal"))
+            taken_in(session, merge)
         chosen = sweep_of(sweep or [], tuple(points or ("*",)))
         found: Profile = profiled(
             session, pruning_ratios=ratios, bits=widths, method=method, sweep=chosen, progress=progress
         )
     plain = {"baseline": to_plain(found.baseline), "points": to_plain(found.points), "notes": found.notes}
-    show(profile_view(found), plain, quiet=quiet, as_json=as_json)
+    show(profile_view(found), plain, quiet=quiet, as_json=as_json, then=following(run, "plan"))
 
 
 def _numbers(text: str, option: str) -> list[float]:
@@ -214,18 +226,15 @@ def _whole(number: float, option: str) -> int:
     return int(number)
 
 
+# In the order in which they are used, which is that of `lamella --help`.
 app.command()(plan)
 app.command()(compress)
-app.command()(accordion)
-app.command()(elasticize)
-app.command(name="serve-levels")(serve_levels)
-
-
 app.command()(quantize)
 app.command()(export)
-app.add_typer(bench, name="bench")
-
-
 app.command()(report)
+app.command()(elasticize)
+app.command(name="serve-levels")(serve_levels)
+app.command()(accordion)
+app.add_typer(bench, name="bench")
 
 __all__ = ["app", "main"]

@@ -50,9 +50,14 @@ def execute(
     address: str | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """Run every item. `address`: of a Ray cluster (default: one on this machine). Exceptions of an item are raised here."""
-    if executor not in EXECUTORS:
-        raise LamellaError(unknown_name("executor", executor, EXECUTORS))
+    check_executor(executor)
     return EXECUTORS[executor](Queue(items, left), setup, min(workers, max(1, len(items))), address)
+
+
+def check_executor(name: str) -> None:
+    """LamellaError for an executor that is not in the table."""
+    if name not in EXECUTORS:
+        raise LamellaError(unknown_name("executor", name, EXECUTORS))
 
 
 def portable(setup: Setup) -> str | None:

@@ -113,13 +113,20 @@ class Journal:
     def __init__(self, path: str | Path, identity: Mapping[str, Any]) -> None:
         """Open or start the journal. MismatchError if it was written for another identity (model, weights, data, options)."""
         self.path, self.identity = Path(path), dict(identity)
-        self.entries: dict[str, Any] = {}
-        lines = self._whole_lines()
-        if lines:
-            self._check_identity(lines[0])
-            self.entries = {line["key"]: line["value"] for line in lines[1:]}
-        else:
+        self.entries: dict[str, Any] = journalled(self.path, self.identity) if self.path.exists() else {}
+        if not self._mended():
             write_atomically(self.path, _line({"identity": self.identity}))
+
+    def _mended(self) -> bool:
+        """Whether the file holds lines, after the last one has left that a kill fell into."""
+        if not self.path.exists():
+            return False
+        data = self.path.read_bytes()
+        whole = _whole(data)
+        if len(whole) < len(data):
+            with _naming_the_disk(self.path):
+                os.truncate(self.path, len(whole))
+        return bool(whole)
 
     def append(self, key: str, value: Any) -> None:
         """Record a finished item. It is on disk when this returns; on a full disk the journal stays as it was."""
@@ -135,37 +142,42 @@ class Journal:
                 raise
         self.entries[key] = value
 
-    def _whole_lines(self) -> list[Any]:
-        if not self.path.exists():
-            return []
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):  # a kill fell into the last line
-            os.truncate(self.path, whole)
-        return [self._parse(number, text) for number, text in enumerate(data[:whole].splitlines(), 1)]
 
-    def _parse(self, number: int, text: bytes) -> Any:
-        try:
-            line = json.loads(text)
-            good = set(line) == ({"identity"} if number == 1 else {"key", "value"})
-        except (ValueError, TypeError):
-            good = False
-        if not good:
-            raise RunError(
-                f"{self.path}, line {number}: damaged ({text[:60]!r}). Delete that line (or, if it is the first, the "
-                "file) and run the same command: only what it held is measured again."
-            )
-        return line
+def journalled(path: str | Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The finished items in a journal, which stays as it is, its cut last line too. MismatchError as for `Journal`."""
+    lines = [_parse(Path(path), n, text) for n, text in enumerate(_whole(Path(path).read_bytes()).splitlines(), 1)]
+    if lines:
+        _check_identity(Path(path), lines[0]["identity"], identity)
+    return {line["key"]: line["value"] for line in lines[1:]}
 
-    def _check_identity(self, line: Any) -> None:
-        seen = line["identity"]
-        differing = [k for k in {**seen, **self.identity} if seen.get(k) != self.identity.get(k)]
-        if differing:
-            parts = [f"{k} was {seen.get(k)!r} and is {self.identity.get(k)!r}" for k in sorted(differing)[:4]]
-            raise MismatchError(
-                f"{self.path}: belongs to another run: {'; '.join(parts)}. Name another run directory, or delete this "
-                "file to start that stage afresh."
-            )
+
+def _whole(data: bytes) -> bytes:
+    """The lines that end."""
+    return data[: data.rfind(b"\n") + 1]
+
+
+def _parse(path: Path, number: int, text: bytes) -> Any:
+    try:
+        line = json.loads(text)
+        good = set(line) == ({"identity"} if number == 1 else {"key", "value"})
+    except (ValueError, TypeError):
+        good = False
+    if not good:
+        raise RunError(
+            f"{path}, line {number}: damaged ({text[:60]!r}). Delete that line (or, if it is the first, the "
+            "file) and run the same command: only what it held is measured again."
+        )
+    return line
+
+
+def _check_identity(path: Path, seen: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    differing = [k for k in {**seen, **expected} if seen.get(k) != expected.get(k)]
+    if differing:
+        parts = [f"{k} was {seen.get(k)!r} and is {expected.get(k)!r}" for k in sorted(differing)[:4]]
+        raise MismatchError(
+            f"{path}: belongs to another run: {'; '.join(parts)}. Name another run directory, or delete this "
+            "file to start that stage afresh."
+        )
 
 
 def _line(value: Any) -> str:

@@ -4,8 +4,8 @@
     session = resume("runs/r20")
     session.dense(), session.task, session.graph()
 
-A model is a name of the zoo or `package.module:function`; a task is a ready-made name or `package.module:function` that returns
-a Task. The functions are called without arguments.
+A model is a name of the zoo, `package.module:function` or `path/file.py:function`; a task is a ready-made name or such a function
+that returns a Task. The functions are called without arguments.
 """
 
 import importlib
@@ -26,14 +26,14 @@ from .profiling import Sweep
 from .proof import line_of
 from .records import from_plain, load_record, save_record, to_plain
 from .runs import read_text
-from .schema import FILES, Graph, RunInfo
+from .schema import FILES, Graph, Metric, RunInfo
 from .storage import load_tensors, save_tensors
 from .surgery import refitted
 from .tasks import TABLES, TASKS, Columns, make_task
 from .texts import parsed
 from .timing import Precision
 from .tracing import aligned, trace
-from .training import Recipe, Task
+from .training import Recipe, Task, metric_of
 from .version import __version__
 from .zoo import MODELS, load_weights, make_model
 
@@ -51,6 +51,7 @@ OPTIONS = (
     "validation",
 )  # and model.*, the zoo's own
 MEASURED_STEPS: dict[str, Precision] = {"measured": "fp32", "measured_int8": "int8"}
+FILE = ".py"  # how a module that is named by its file ends
 BOUND = ("model", "task", "data", "weights", "seed", "options")  # what must not change within a run directory
 
 
@@ -81,6 +82,11 @@ class Session:
     def task(self) -> Task:
         return open_task(self.info)
 
+    @property
+    def metric(self) -> Metric:
+        """What the scores of the run are."""
+        return metric_of(self.task)
+
     def fresh(self) -> nn.Module:
         """The dense network, new weights drawn from the run's seed."""
         return build_model(self.info)
@@ -97,29 +103,29 @@ class Session:
     def graph(self) -> Graph:
         """The run's Graph: read where it was written, traced where not."""
         if not self.has("graph"):
-            self.write("graph", self.traced())
+            self.write("graph", self.traced(self.dense()))
         return self.read("graph", Graph)
 
-    def traced(self) -> Graph:
+    def traced(self, model: nn.Module) -> Graph:
         """The dense network traced, with the run's own `ignored_layers` (comma separated), `round_to` and `floor`."""
         options = {name: str(value) for name, value in self.info.options.items() if value is not None}
         graph = trace(
-            self.dense(),
+            model,
             self.task.example_inputs,
             ignored_layers=tuple(filter(None, options.get("ignored_layers", "").split(","))),
-            round_to=self._steps(),
+            round_to=self._steps(model),
             floor=whole_option(self.info, "floor") or 1,
         )
         return replace(graph, model=self.info.model)
 
-    def _steps(self) -> Any:
+    def _steps(self, model: nn.Module) -> Any:
         """`round_to` of the run: a number, the rule (decision 0002), or per group what the runtime shows."""
         asked = self.info.options.get("round_to")
         if asked not in MEASURED_STEPS:
-            return whole_option(self.info, "round_to") or aligned
+            return whole_option(self.info, "round_to", MEASURED_STEPS) or aligned
         from .latencies import measured_steps
 
-        graph = trace(self.dense(), self.task.example_inputs, round_to=1)
+        graph = trace(model, self.task.example_inputs, round_to=1)
         return measured_steps(graph, MEASURED_STEPS[str(asked)])
 
 
@@ -131,13 +137,20 @@ def start(directory: str | Path, info: RunInfo) -> Session:
     bound = any((directory / FILES[name][0]).exists() for name in ("weights", "graph"))
     if path.exists() and bound:
         before = load_record(path, RunInfo)
-        differing = [k for k in BOUND if getattr(before, k) != getattr(info, k)]
-        if differing:
-            facts = "; ".join(f"{k} was {getattr(before, k)!r} and is {getattr(info, k)!r}" for k in differing)
-            raise MismatchError(f"{directory}: holds another run: {facts}. Name another run directory.")
+        check_same(directory, before, info)
         return Session(directory, before)
     save_record(path, info)
     return Session(directory, info)
+
+
+def check_same(directory: Path, before: RunInfo, info: RunInfo) -> None:
+    """MismatchError, with what differs, where a run directory is asked to hold another run than it does."""
+    was, now = ({k: getattr(each, k) for k in BOUND if k != "options"} for each in (before, info))
+    was |= {f"option {name}": before.options.get(name) for name in {**before.options, **info.options}}
+    now |= {f"option {name}": info.options.get(name) for name in {**before.options, **info.options}}
+    facts = "; ".join(f"{name} was {was[name]!r} and is {now[name]!r}" for name in was if was[name] != now[name])
+    if facts:
+        raise MismatchError(f"{directory}: holds another run: {facts}. Name another run directory.")
 
 
 def resume(directory: str | Path) -> Session:
@@ -150,7 +163,8 @@ def resume(directory: str | Path) -> Session:
 
 
 def describe(**named: Any) -> RunInfo:
-    """A RunInfo with the provenance of this process filled in."""
+    """A RunInfo with the provenance of this process filled in, and with names that hold from any directory."""
+    named |= {what: located(named[what]) for what in ("model", "task")}
     return RunInfo(
         versions=versions(), machine=machine(), command=" ".join(["lamella", *sys.argv[1:]]), started=_now(), **named
     )
@@ -220,18 +234,24 @@ def _columns(info: RunInfo) -> Columns | None:
     return replace(TABLES[info.task], ignore=ignore, **named)  # type: ignore[arg-type]
 
 
-def whole_option(info: RunInfo, name: str) -> int | None:
-    """A run's option that counts something, None where it is not given."""
+def whole_option(info: RunInfo, name: str, words: Iterable[str] = ()) -> int | None:
+    """A run's option that counts something, None where it is not given. `words`: what it may be besides, for the message."""
     value = info.options.get(name)
     if value is None:
         return None
     if not str(value).isdigit() or int(str(value)) < 1:
-        raise LamellaError(f"option {name}={value}: a whole number from 1 on was expected.")
+        others = "".join(f", or {word}," for word in words)
+        raise LamellaError(f"option {name}={value}: a whole number from 1 on{others} was expected.")
     return int(str(value))
 
 
 def check_options(info: RunInfo) -> None:
-    """LamellaError for an option that nothing reads."""
+    """LamellaError for a model or task that is not there, and for an option that nothing reads."""
+    for what, name, known in (("model", info.model, MODELS), ("task", info.task, (*TASKS, *TABLES))):
+        if ":" not in name and name not in known:
+            raise LamellaError(
+                f"{unknown_name(what, name, known)} A function of your own is named package.module:function or path/file.py:function."
+            )
     for name in info.options:
         if name not in OPTIONS and not name.startswith("model."):
             raise LamellaError(unknown_name("option", name, (*OPTIONS, "model.NAME")))
@@ -346,16 +366,18 @@ def named_values(pairs: Iterable[str], option: str, known: Sequence[str] = ()) -
 
 
 def resolve(reference: str, what: str) -> Callable[[], Any]:
-    """The function behind 'package.module:function'."""
-    module_name, _, name = reference.partition(":")
+    """The function behind 'package.module:function' or 'path/file.py:function'."""
+    module_name, _, name = reference.rpartition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        module = importlib.import_module(module_name)
+        module = _imported(module_name)
+    except LamellaError as error:
+        raise LamellaError(f"{what} {reference!r}: {error}") from None
     except Exception as error:
+        place = "" if module_name.endswith(FILE) else " It must be on the Python path; the current directory is."
         raise LamellaError(
-            f"{what} {reference!r}: module {module_name!r} cannot be imported ({type(error).__name__}: {error}). "
-            "It must be on the Python path; the current directory is."
+            f"{what} {reference!r}: module {module_name!r} cannot be imported ({type(error).__name__}: {error}).{place}"
         ) from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -364,3 +386,24 @@ def resolve(reference: str, what: str) -> Callable[[], Any]:
             f"{what} {reference!r}: {module_name} has no function {name!r}. It has: {', '.join(known) or 'none'}."
         )
     return function  # type: ignore[no-any-return]
+
+
+def _imported(name: str) -> Any:
+    """The module of this name, or of a file, under the file's name: workers import it by that."""
+    if not name.endswith(FILE):
+        return importlib.import_module(name)
+    path = Path(name).absolute()
+    if not path.is_file():
+        raise LamellaError(f"{path}: no such file.")
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))  # what it imports may lie beside it, as for a script
+    module = importlib.import_module(path.stem)
+    if Path(getattr(module, "__file__", None) or "").resolve() != path.resolve():
+        raise LamellaError(f"{path.stem!r} is the name of another module that Python has. Rename the file.")
+    return module
+
+
+def located(reference: str) -> str:
+    """A reference that holds from any directory: the path of 'path/file.py:function' made absolute, all else as it is."""
+    place, _, name = reference.rpartition(":")
+    return f"{Path(place).absolute()}:{name}" if place.endswith(FILE) else reference

@@ -1,4 +1,4 @@
-"""What a person types, as values."""
+"""What a person types, as values; and scores as a person reads them."""
 
 from typing import Any
 
@@ -17,3 +17,30 @@ def parsed(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def told(score: float, metric: str = "accuracy", digits: int = 2) -> str:
+    """A score in words: an accuracy in percent, a score of the task's own as the number it is.
+
+    >>> told(0.98123), told(-0.012345, "score")
+    ('98.12 %', '-0.01235')
+    """
+    return f"{100 * score:.{digits}f} %" if metric == "accuracy" else f"{score:.4g}"
+
+
+def told_between(value: float, low: float, high: float, metric: str = "accuracy") -> str:
+    """A score with its interval.
+
+    >>> told_between(0.5, 0.4, 0.6), told_between(-2.5, -3, -2, "score")
+    ('50.00 % [40.00 %, 60.00 %]', '-2.5 [-3, -2]')
+    """
+    return f"{told(value, metric)} [{told(low, metric)}, {told(high, metric)}]"
+
+
+def told_drop(points: float, metric: str = "accuracy") -> str:
+    """A difference of scores, given in points (hundredths of the score).
+
+    >>> told_drop(1.174), told_drop(1.174, "score")
+    ('1.17 points', '0.01174')
+    """
+    return f"{points:.2f} points" if metric == "accuracy" else f"{points / 100:.4g}"

@@ -30,6 +30,7 @@ from .schema import Graph, Measure, Score, Step
 from .statistics import paired_difference, score_interval
 from .storage import load_tensors, save_tensors
 from .surgery import copied, narrow, refitted, resolve, retraced
+from .texts import told
 from .training import (
     Batches,
     Loader,
@@ -40,6 +41,7 @@ from .training import (
     evaluate,
     first_inputs,
     fit,
+    metric_of,
     mixed,
     recalibrate_bn,
     seeded,
@@ -139,10 +141,9 @@ def walk(
             done = record.restored(state, number, step) if record else None
             if done is None:
                 done = _take(state, number, step, bits, tuning.of(step), record)
-        state = done
-        progress(
-            "compress", number, total, f"{state.measures[-1].name}: {100 * state.measures[-1].validation.value:.1f} %"
-        )
+        state, last = done, done.measures[-1]
+        score = told(last.validation.value, metric_of(tuning.task), 1)
+        progress("compress", number, total, f"{last.name}: {score}")
         yield state
 
 

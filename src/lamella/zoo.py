@@ -278,7 +278,7 @@ def make_model(name: str, **options: Any) -> nn.Module:
 
 
 def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
-    """Fill the model, in place, with the weights of a safetensors file, strictly; returns it.
+    """Fill the model, in place, with the weights of a safetensors file or a torch file's state dict, strictly; returns it.
 
     Batch-norm counters (`num_batches_tracked`) may be absent. Raises RecordError when the file is absent or damaged,
     MismatchError, with the first differences, when it belongs to another model; the model is then as it was.
@@ -296,17 +296,47 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     return model
 
 
-def _read_weights(path: str | Path) -> dict[str, Tensor]:
+TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt")
+
+
+def _read_weights(path: str | Path) -> Mapping[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if not Path(path).is_file():
+        raise RecordError(str(path), "no such file: check the path to the weights")
+    if Path(path).suffix.lower() in TORCH_FILES:
+        return _read_state(path)
     try:
         return load_file(str(path))
     except (OSError, SafetensorError) as error:
+        endings = ", ".join(TORCH_FILES)
+        problem = f"cannot be read as safetensors ({error}); copy the file again, or name a torch file so: {endings}"
+        raise RecordError(str(path), problem) from None
+
+
+def _read_state(path: str | Path) -> Mapping[str, Tensor]:
+    """The state dict in a torch file, alone or as the only one in a checkpoint. Nothing in the file is run."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a damaged pickle raises is anything
+        first = str(error).partition("\n")[0]
         problem = (
-            f"cannot be read as safetensors ({error}); it is absent or damaged: check the path, or copy the file again"
+            f"holds more than tensors, or is damaged ({type(error).__name__}: {first}). A file that runs code is not read: save "
+            "model.state_dict() alone, with safetensors.torch.save_file or torch.save"
         )
         raise RecordError(str(path), problem) from None
+    if _is_state(content):
+        return dict(content)
+    inner = {name: dict(v) for name, v in content.items() if _is_state(v)} if isinstance(content, Mapping) else {}
+    if len(inner) == 1:
+        return next(iter(inner.values()))
+    seen = f"state dicts {', '.join(map(repr, inner))}" if inner else f"a {type(content).__name__} without a state dict"
+    raise RecordError(str(path), f"holds {seen}; one state dict, names to tensors, was expected: save it alone")
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
 
 
 def _is_counter(name: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import nn
 
 from ..digests import data_digest
-from ..errors import LamellaError
+from ..errors import LamellaError, with_context
 from ..progress import Progress, silent
 from ..records import digest
 from ..runs import Journal
@@ -80,7 +80,8 @@ def _quest(
     progress: Progress,
 ) -> Quest:
     baseline = checked(widths)
-    chosen = checked(candidates) if candidates is not None else default_candidates(baseline)
+    with with_context("candidates"):
+        chosen = checked(candidates) if candidates is not None else default_candidates(baseline)
     if symmetric and not is_symmetric(baseline):
         raise _asymmetric(baseline)
     bench = Bench(task, recipe, settings.activation)
@@ -93,7 +94,7 @@ def _quest(
 def _asymmetric(widths: Widths) -> LamellaError:
     return LamellaError(
         f"widths {named(widths)} do not read the same from both ends, so their layers form no pairs. Give a symmetric shape, or "
-        "symmetric=False to move every layer alone."
+        "symmetric=False (--asymmetric) to move every layer alone."
     )
 
 

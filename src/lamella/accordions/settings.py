@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from ..errors import LamellaError, unknown_name
+from ..executors import check_executor
 from ..schema import Budget
 from ..training import Recipe
+from ..zoo import ACTIVATIONS
 
 METHODS = ("sequential", "joint", "prune")
 RECIPE = Recipe(epochs=40, lr=0.003, optimizer="adamw", weight_decay=1e-4)
@@ -40,6 +42,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise LamellaError(unknown_name("method", self.method, METHODS))
+        if self.activation not in ACTIVATIONS:
+            raise LamellaError(unknown_name("activation", self.activation, ACTIVATIONS))
+        check_executor(self.executor)
+        _demand(self.first_seed >= 0, f"seed {self.first_seed}: a whole number from 0 on.")
         _demand(self.seeds >= 2, f"seeds {self.seeds}: at least two, or there is no interval.")
         _demand(0 < self.error < 0.5, f"error {self.error}: a rate between 0 and 0.5.")
         _demand(self.passes >= 1, f"passes {self.passes}: at least one.")

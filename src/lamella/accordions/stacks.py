@@ -223,6 +223,10 @@ def flattened(inputs: Any) -> Tensor:
     """A batch of inputs as rows (B, D)."""
     if not isinstance(inputs, Tensor):
         raise DataError(f"dense networks take one tensor of inputs; the task gives a {type(inputs).__name__}.")
+    if inputs.ndim < 2:
+        raise DataError(
+            f"dense networks take rows of inputs, (N, D); the task gives {tuple(inputs.shape)}: unsqueeze(1)."
+        )
     return inputs.flatten(1)
 
 

@@ -5,105 +5,177 @@ lamella accordion --task mnist --data MNIST --widths 128,64,32,64,128 --budget m
 lamella accordion --task table --data machines.csv --option label=failed --option ignore=id --method joint
 """
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import LamellaError
 from ..records import to_plain
-from ..schema import FILES, Budget
+from ..schema import FILES, Budget, RunInfo
 from ..texts import parsed
 from ..views import accordion_view
-from .shared import AsJson, Quiet, show, working
+from .shared import AsJson, Quiet, following, options, show, working
+
+if TYPE_CHECKING:
+    from ..accordions import Settings
+    from ..training import Recipe
 
 DEFAULT_WIDTHS = {"mnist": "mnist-baseline", "digits": "32,16,8,16,32"}
 
 
-def accordion(
-    run: Annotated[
-        Path | None, typer.Option(help="The run directory [default: runs/TASK-accordion].", metavar="RUN")
-    ] = None,
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What is learned."""
+
     task: Annotated[
-        str, typer.Option("--task", help="fraud, table, mnist, digits, or package.module:function.")
-    ] = "fraud",
+        str,
+        typer.Option("--task", help="fraud, table, mnist, digits, or a function: package.module:name, file.py:name."),
+    ] = "fraud"
     data: Annotated[
         Path | None, typer.Option(help="The table (.csv, .parquet, .npz), or the directory of the official files.")
-    ] = None,
-    widths: Annotated[
-        str | None, typer.Option(help="Hidden widths of the baseline, comma separated, or a published shape's name.")
-    ] = None,
-    candidates: Annotated[
-        str | None, typer.Option(help="Widths to try, comma separated [default: 2,3,4,6,8,12 ... up to the widest].")
-    ] = None,
-    method: Annotated[str, typer.Option(help="sequential, joint or prune.")] = "sequential",
-    metric: Annotated[
-        str | None, typer.Option(help="What choices follow on validation [default: the task's first].")
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="Networks per shape.")] = 5,
-    seed: Annotated[int, typer.Option(help="The first of these seeds.")] = 0,
-    budget: Annotated[
-        list[str] | None, typer.Option(help="NAME=LIMIT: params=26% or params=400, or max_drop=3 (points).")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of every training [default: 40].")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate at the start [default: 0.003].")] = None,
-    activation: Annotated[str, typer.Option(help="relu, elu or tanh.")] = "elu",
-    passes: Annotated[int, typer.Option(help="Times around all pairs.")] = 1,
-    trials: Annotated[int, typer.Option(help="Shapes of the joint search.")] = 64,
-    asymmetric: Annotated[bool, typer.Option("--asymmetric", help="Move every layer alone.")] = False,
-    executor: Annotated[str, typer.Option(help="serial, processes or ray.")] = "serial",
+    ] = None
     option: Annotated[
         list[str] | None,
         typer.Option(
-            "--option", help="NAME=VALUE of the data: validation=time, label=..., ignore=a,b, limit=1000. Repeatable."
+            "--option",
+            metavar="NAME=VALUE",
+            help="Of the data: label=COLUMN, time=COLUMN, ignore=COLUMN,COLUMN, validation=time, limit=1000, batch_size=64. "
+            "Repeatable.",
         ),
+    ] = None
+
+    def info(self, seed: int) -> RunInfo:
+        """As `run.json` tells it."""
+        from ..sessions import describe, named_values
+
+        options = dict(named_values(self.option or [], "--option"))
+        for name in options:
+            if name.startswith("model."):
+                raise LamellaError(
+                    f"--option {name}: the network is what is searched. Give --widths and --activation instead."
+                )
+        return describe(
+            model="autoencoder",
+            task=self.task,
+            data=str(self.data.absolute()) if self.data else None,
+            weights=None,
+            seed=seed,
+            options=options,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """Which widths are tried."""
+
+    widths: Annotated[
+        str | None, typer.Option(help="Hidden widths of the baseline, comma separated, or a published shape's name.")
+    ] = None
+    candidates: Annotated[
+        str | None, typer.Option(help="Widths to try, comma separated [default: 2,3,4,6,8,12 ... up to the widest].")
+    ] = None
+    asymmetric: Annotated[bool, typer.Option("--asymmetric", help="Move every layer alone.")] = False
+
+    def baseline(self, task: str) -> tuple[int, ...]:
+        """The widths the search starts from."""
+        from ..accordions import BASELINE
+
+        usual = DEFAULT_WIDTHS.get(task)
+        return BASELINE if self.widths is None and usual is None else _widths(self.widths or usual or "", "--widths")
+
+    def chosen(self) -> tuple[int, ...] | None:
+        """The widths to try, where they are named."""
+        return None if self.candidates is None else _widths(self.candidates, "--candidates")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searching:
+    """How the search goes about it."""
+
+    method: Annotated[str, typer.Option(help="sequential, joint or prune.")] = "sequential"
+    metric: Annotated[
+        str | None, typer.Option(help="What choices follow on validation [default: the task's first].")
+    ] = None
+    seeds: Annotated[int, typer.Option(help="Networks per shape.")] = 5
+    seed: Annotated[int, typer.Option(help="The first of these seeds.")] = 0
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=LIMIT", help="params=26% or params=400, or max_drop=3 (points, hundredths of the metric)."
+        ),
+    ] = None
+    passes: Annotated[int, typer.Option(help="Times around all pairs.")] = 1
+    trials: Annotated[int, typer.Option(help="Shapes of the joint search.")] = 64
+    executor: Annotated[str, typer.Option(help="serial, processes or ray.")] = "serial"
+
+    def settings(self, activation: str) -> "Settings":
+        """As a record."""
+        from ..accordions import Settings
+        from ..sessions import named_values
+
+        limits = named_values(self.budget or [], "--budget", ("max_drop", "params"))
+        return Settings(
+            method=self.method,
+            metric=self.metric,
+            seeds=self.seeds,
+            first_seed=self.seed,
+            budget=Budget(**{name: parsed(value) for name, value in limits}),
+            passes=self.passes,
+            trials=self.trials,
+            activation=activation,
+            executor=self.executor,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How every network is trained."""
+
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of every training [default: 40].")] = None
+    lr: Annotated[float | None, typer.Option(help="Learning rate at the start [default: 0.003].")] = None
+    activation: Annotated[str, typer.Option(help="relu, elu or tanh.")] = "elu"
+
+    def recipe(self) -> "Recipe":
+        """As a record."""
+        from ..accordions import RECIPE
+
+        epochs = RECIPE.epochs if self.epochs is None else self.epochs
+        return replace(RECIPE, epochs=epochs, lr=RECIPE.lr if self.lr is None else self.lr)
+
+
+@options(source=Source, shapes=Shapes, searching=Searching, training=Training)
+def accordion(
+    source: Source,
+    shapes: Shapes,
+    searching: Searching,
+    training: Training,
+    run: Annotated[
+        Path | None, typer.Option(help="The run directory [default: runs/TASK-accordion].", metavar="RUN")
     ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Search the widths of a dense network over seeds, hold the winner against its controls, export it. Resumes where it was."""
-    from dataclasses import replace
-
-    from ..accordions import BASELINE, RECIPE, Settings
-    from ..sessions import describe, named_values
     from ..stages.shaping import begin, shaped
 
-    limits = Budget(**{n: parsed(v) for n, v in named_values(budget or [], "--budget", ("max_drop", "params"))})
-    settings = Settings(
-        method=method,
-        metric=metric,
-        seeds=seeds,
-        first_seed=seed,
-        budget=limits,
-        passes=passes,
-        trials=trials,
-        activation=activation,
-        executor=executor,
-    )
-    recipe = replace(RECIPE, epochs=epochs or RECIPE.epochs, lr=lr or RECIPE.lr)
-    baseline = _widths(widths or DEFAULT_WIDTHS.get(task, ""), "--widths") or BASELINE
-    chosen = _widths(candidates, "--candidates") if candidates is not None else None
-    info = describe(
-        model="autoencoder",
-        task=task,
-        data=str(data.absolute()) if data else None,
-        weights=None,
-        seed=seed,
-        options=dict(named_values(option or [], "--option")),
-    )
-    directory = run or Path("runs") / f"{task.rpartition(':')[2]}-accordion"
+    settings, recipe = searching.settings(training.activation), training.recipe()
+    baseline, chosen, info = shapes.baseline(source.task), shapes.chosen(), source.info(searching.seed)
+    directory = run or Path("runs") / f"{source.task.rpartition(':')[2]}-accordion"
     with working(directory, quiet, fresh=True) as progress:
         found = shaped(
             begin(directory, info),
             baseline,
             candidates=chosen,
-            symmetric=not asymmetric,
+            symmetric=not shapes.asymmetric,
             settings=settings,
             recipe=recipe,
             progress=progress,
         )
     view = accordion_view(found, str(directory / FILES["accordion"][0]))
-    show(view, {"run": str(directory), **to_plain(found)}, quiet=quiet, as_json=as_json)
+    plain = {"run": str(directory), **to_plain(found)}
+    show(view, plain, quiet=quiet, as_json=as_json, then=following(directory, "report", "profile"))
 
 
 def _widths(text: str, option: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..views import files_view, formats_view
-from .shared import AsJson, Quiet, Run, show, working
+from .shared import AsJson, Quiet, Run, following, show, working
 
 AllowSlower = Annotated[
     bool, typer.Option("--allow-slower", help="Accept compressed files that are slower than the dense network.")
@@ -48,7 +48,8 @@ def quantize(
         files = weighed(session, delivered(session))
     for fact, file in zip(facts["files"], files, strict=True):
         fact.update(file.flat)
-    show(files_view(facts), facts, quiet=quiet, as_json=as_json)
+    then = following(run, "export", "report")
+    show(files_view(facts), facts, quiet=quiet, as_json=as_json, then=then)
     if not allow_slower:
         written = "int8" if scheme == "static" else scheme
         check_faster(session, files, written)
@@ -74,6 +75,7 @@ def export(
         files = weighed(session, delivered(session, format or ["onnx"]))
         notes = heavier(session, "onnx")
     flat = [file.flat for file in files]
-    show(formats_view(flat, notes), {"files": flat, "notes": notes}, quiet=quiet, as_json=as_json)
+    plain = {"files": flat, "notes": notes}
+    show(formats_view(flat, notes), plain, quiet=quiet, as_json=as_json, then=following(run, "report"))
     if not allow_slower:
         check_faster(session, files)

@@ -5,85 +5,115 @@ lamella elasticize RUN --level core=0.5 --level planned=plan.json --level fast=l
 lamella serve-levels RUN --load 0.7 --precision int8 --picture day.svg
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..progress import Progress
 from ..records import to_plain
 from ..reporting.charts import chart_svg, day_spec, grounded
 from ..runs import write_atomically
 from ..schema import Family
 from ..views import family_view, serving_view
-from .shared import AsJson, Quiet, Run, show, working
+from .shared import AsJson, Quiet, Run, following, options, show, working
+
+if TYPE_CHECKING:
+    from ..sessions import Session
 
 
-def elasticize(
-    run: Run,
+@dataclass(frozen=True, kw_only=True)
+class Nesting:
+    """Which levels there are."""
+
     level: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME=LEVEL",
             help="NAME=RATIO (the fraction of channels that leaves), NAME=PLAN.json, or NAME=COST=AMOUNT for the widest that "
             "keeps it (latency_ms=50%, params, macs, bytes, memory; comma separated). Repeatable [default: three rounds of "
-            "20 %]. The dense network is always the last level."
+            "20 %]. The dense network is always the last level.",
         ),
-    ] = None,
+    ] = None
     round_to: Annotated[
         str | None,
         typer.Option(
             help="Widths in whole steps: a number, aligned (what CPU runtimes like), or measured (on this machine) [default: as "
             "the run was traced]. A plan keeps its widths."
         ),
-    ] = None,
+    ] = None
     allow_slower: Annotated[
         bool, typer.Option("--allow-slower", help="Accept levels that are slower than a larger one.")
-    ] = False,
-    recipe: Annotated[str, typer.Option(help="sandwich, grow or none.")] = "sandwich",
+    ] = False
+    own: Annotated[
+        list[str] | None, typer.Option(help="A module of which every level has its own copy. Repeatable.")
+    ] = None
+
+    def drafted(self, session: "Session", progress: Progress) -> Family:
+        """The levels, none slower than a larger one unless that is allowed."""
+        from ..sessions import named_values
+        from ..stages.levels import drafted, settings_of
+
+        levels = settings_of(named_values(self.level, "--level")) if self.level else None
+        return drafted(session, levels, round_to=self.round_to, allow_slower=self.allow_slower, progress=progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How they are trained."""
+
+    recipe: Annotated[str, typer.Option(help="sandwich, grow or none.")] = "sandwich"
     epochs: Annotated[
         int, typer.Option(min=0, help="Epochs of each stage of training (grow: one stage per level).")
-    ] = 3,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 0.02,
+    ] = 3
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 0.02
     teach: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=VALUE. Repeatable. teacher: largest (the largest level as it is, default) or dense (the network as it "
+            metavar="NAME=VALUE",
+            help="Repeatable. teacher: largest (the largest level as it is, default) or dense (the network as it "
             "was, which teaches the largest level too); labels: the share of a taught level's loss that is the task's own [0]; "
-            "temperature [1]; at_random: middle levels drawn for each step of sandwich [2]."
+            "temperature [1]; at_random: middle levels drawn for each step of sandwich [2].",
         ),
-    ] = None,
-    own: Annotated[
-        list[str] | None, typer.Option(help="A module of which every level has its own copy. Repeatable.")
-    ] = None,
-    tuning_samples: Annotated[int | None, typer.Option(min=1, help="Samples per epoch [default: all].")] = None,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
+    ] = None
+    tuning_samples: Annotated[int | None, typer.Option(min=1, help="Samples per epoch [default: all].")] = None
+
+
+@options(nesting=Nesting, training=Training)
+def elasticize(run: Run, nesting: Nesting, training: Training, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Make nested levels in one set of weights, train them, and write them as ONNX files. Resumes where it was."""
     from ..elasticity import Teaching, check_request
-    from ..sessions import named_values, options_of, resume
+    from ..sessions import options_of, resume
     from ..stages.elastic import elasticized
-    from ..stages.levels import drafted, settings_of
     from ..stages.verbs import tuning_task
     from ..training import Recipe
 
     with working(run, quiet) as progress:
-        session = resume(run)
-        levels = settings_of(named_values(level, "--level")) if level else None
-        options = options_of(Teaching, teach or (), "--teach")
-        tuning, task = Recipe(epochs=epochs, lr=lr), tuning_task(session.task, tuning_samples)
-        check_request(session.dense(), task, (recipe, tuning, options), own or ())
-        draft = drafted(session, levels, round_to=round_to, allow_slower=allow_slower, progress=progress)
+        session, own = resume(run), tuple(nesting.own or ())
+        teaching = options_of(Teaching, training.teach or (), "--teach")
+        tuning, task = (
+            Recipe(epochs=training.epochs, lr=training.lr),
+            tuning_task(session.task, training.tuning_samples),
+        )
+        check_request(session.dense(), task, (training.recipe, tuning, teaching), own)
         family: Family = elasticized(
             session,
-            draft,
-            recipe,
+            nesting.drafted(session, progress),
+            training.recipe,
             tuning,
-            teaching=options,
-            own=tuple(own or ()),
-            tuning_samples=tuning_samples,
+            teaching=teaching,
+            own=own,
+            tuning_samples=training.tuning_samples,
             progress=progress,
         )
-    show(family_view(family), to_plain(family), quiet=quiet, as_json=as_json)
+    show(
+        family_view(family),
+        to_plain(family),
+        quiet=quiet,
+        as_json=as_json,
+        then=following(run, "serve-levels", "report"),
+    )
 
 
 def serve_levels(
@@ -117,4 +147,5 @@ def serve_levels(
         if picture:
             drawn = chart_svg(day_spec(found["day"]["plot"]), label="A day of changing load", scheme="light")
             write_atomically(picture, grounded(drawn, "light"))
-    show(serving_view(family, found), to_plain(found), quiet=quiet, as_json=as_json)
+    then = following(run, "report")
+    show(serving_view(family, found, session.metric), to_plain(found), quiet=quiet, as_json=as_json, then=then)

@@ -20,7 +20,7 @@ from ..records import load_record, to_plain
 from ..schema import Budget, Graph, Measuring, Plan, Profile, Request
 from ..texts import parsed
 from ..views import front_view, plan_view
-from .shared import AsJson, Quiet, Run, options, show, working
+from .shared import AsJson, Quiet, Run, following, options, show, working
 
 if TYPE_CHECKING:
     from ..sessions import Session
@@ -42,20 +42,23 @@ class Asked:
     budget: Annotated[
         Texts,
         typer.Option(
-            help="NAME=LIMIT: max_drop=1.0 (points), bytes=10%, params, macs, memory, latency_ms. Repeatable."
+            metavar="NAME=LIMIT",
+            help="max_drop=1.0 (points, hundredths of the score), bytes=10%, params, macs, memory, latency_ms. Repeatable.",
         ),
     ] = None
     option: Annotated[
         Texts,
         typer.Option(
-            help="NAME=VALUE of the planner: factor=0.985, pruning_ratio=0.5, by=macs, align=8, trials=40 ... Repeatable."
+            metavar="NAME=VALUE",
+            help="Of the planner: factor=0.985, pruning_ratio=0.5, by=macs, align=8, trials=40 ... Repeatable.",
         ),
     ] = None
     measure: Annotated[
         Texts,
         typer.Option(
-            help="NAME=VALUE of what planning measures: precision=int8, fits=12, holds=8 (latency_ms), recalibrate=1 (greedy, "
-            "search), weigh=0 (do not export the plan's file to weigh it). Repeatable."
+            metavar="NAME=VALUE",
+            help="Of what planning measures: precision=int8, fits=12, holds=8 (latency_ms), recalibrate=1 (greedy, "
+            "search), weigh=0 (do not export the plan's file to weigh it). Repeatable.",
         ),
     ] = None
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after each step.")] = 1
@@ -123,7 +126,14 @@ def plan(run: Run, asked: Asked, instead: Instead, quiet: Quiet = False, as_json
             return
         if instead.pareto:
             front = fronted(session, instead.pareto, request, progress)
-            show(front_view(front), [flat(row) for row in front.rows], quiet=quiet, as_json=as_json)
+            then = following(run, "plan") + f" --budget {instead.pareto}=LIMIT, with a limit of the table's"
+            show(
+                front_view(front, session.metric),
+                [flat(row) for row in front.rows],
+                quiet=quiet,
+                as_json=as_json,
+                then=then,
+            )
             return
         made = (
             taken(session, instead.edit, request.budget, progress)
@@ -131,7 +141,8 @@ def plan(run: Run, asked: Asked, instead: Instead, quiet: Quiet = False, as_json
             else planned(session, request, progress)
         )
     graph, curves = session.read("graph", Graph), session.read("profile", Profile)
-    show(plan_view(made, graph, curves), to_plain(made), quiet=quiet, as_json=as_json)
+    then = following(run, "compress")
+    show(plan_view(made, graph, curves), to_plain(made), quiet=quiet, as_json=as_json, then=then)
 
 
 def _about_plan(session: "Session", other: Path | None, *, quiet: bool, as_json: bool) -> None:

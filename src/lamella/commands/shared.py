@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,9 +76,17 @@ def working(directory: Path, quiet: bool, *, fresh: bool = False) -> Iterator[An
         raise
 
 
-def show(view: Any, plain: Any, *, quiet: bool, as_json: bool) -> None:
+def following(run: Path, *verbs: str) -> str:
+    """What usually comes after this verb, in the order of likelihood."""
+    return "next: " + " or ".join(f"lamella {verb} {shlex.quote(str(run))}" for verb in verbs)
+
+
+def show(view: Any, plain: Any, *, quiet: bool, as_json: bool, then: str = "") -> None:
+    """Print the outcome: as JSON, or as a view with what comes next below it."""
     if as_json:
         typer.echo(json.dumps(plain, indent=1, ensure_ascii=False))
     elif not quiet:
         wide = None if sys.stdout.isatty() else 120  # a file or a pipe has no width of its own
         Console(highlight=False, width=wide).print(view)
+        if then:
+            typer.echo(then)

@@ -65,7 +65,7 @@ def plan(
     ask = Ask(profile=profile, budget=budget or Budget(), bits=given, **handed)
     draft = _drafted(planner, ask, options)
     choices = sorted_choices(draft.choices, ask.graph, order, ask.measure)
-    steps = _steps(choices, {**given, **draft.bits}, profile.baseline.value, epochs)
+    steps = _steps(choices, {**given, **draft.bits}, profile, epochs)
     made = _made(ask, draft, f"{planner}, {order}", steps)
     check_budget(made, ask.graph, ask.budget)
     return made
@@ -88,12 +88,12 @@ def _drafted(planner: str, ask: Ask, options: Mapping[str, Any]) -> Draft:
     return PLANNERS[planner](ask, **options)
 
 
-def _steps(choices: list[Choice], bits: dict[str, int], baseline: float, epochs: int) -> tuple[Step, ...]:
+def _steps(choices: list[Choice], bits: dict[str, int], profile: Profile, epochs: int) -> tuple[Step, ...]:
     """One step per choice, with the score expected so far: the drops added up, where nothing better was measured."""
-    steps, lost = [], 0.0
+    steps, lost, baseline = [], 0.0, profile.baseline.value
     for c in choices:
         lost += baseline - c.score if c.score is not None else 0.0
-        expected = max(0.0, baseline - lost) if c.expected is None else c.expected
+        expected = profile.possible(baseline - lost) if c.expected is None else c.expected
         steps.append(Step(widths={c.group: c.width}, epochs=epochs, predicted=c.score, expected=expected))
     few = {layer: width for layer, width in bits.items() if width < 32}
     return (*steps, Step(bits=few)) if few else tuple(steps)
@@ -107,7 +107,7 @@ def _made(ask: Ask, draft: Draft, planner: str, steps: tuple[Step, ...]) -> Plan
     made = replace(
         made,
         predicted=cost(graph, made.widths, made.bits),
-        predicted_score=max(0.0, baseline - drop),
+        predicted_score=ask.profile.possible(baseline - drop),
         dense_score=baseline,
         threshold=draft.threshold,
         proof=draft.proof,

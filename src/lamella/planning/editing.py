@@ -15,7 +15,7 @@ from typing import Any
 from ..costs import cost
 from ..errors import LamellaError, MismatchError, RecordError, unknown_name, with_context
 from ..records import check
-from ..schema import Budget, Graph, Plan, Profile, Step
+from ..schema import Budget, Graph, Plan, Profile, Step, factor_between
 from .asking import Predictor, check_precision
 from .blocking import check_budget
 from .curves import score_at
@@ -45,14 +45,14 @@ def edited(text: str, profile: Profile, budget: Budget | None = None, latency: P
         known = {n: score_at(profile, n, w) for n, w in step.widths.items()}
         alone = next(iter(known.values())) if len(known) == 1 else None
         lost += sum(base - s for s in known.values() if s is not None)
-        found.append(replace(step, predicted=alone, expected=max(0.0, base - lost) if step.widths else None))
+        found.append(replace(step, predicted=alone, expected=profile.possible(base - lost) if step.widths else None))
     made = Plan(
         structure=graph.structure,
         planner=planner if planner.endswith(", edited") else f"{planner}, edited",
         steps=tuple(found),
         predicted=cost(graph),
         dense=cost(graph),
-        predicted_score=max(0.0, base - lost),
+        predicted_score=profile.possible(base - lost),
         dense_score=base,
         notes=("edited by hand; predicted_score adds up the drops of widths measured one group at a time",),
     )
@@ -136,7 +136,7 @@ def replan(made: Plan, taken: int, fresh: Profile, budget: Budget | None = None,
                 f"after step {taken}. Profile the network as those steps left it."
             )
     if made.threshold is not None:
-        options["factor"] = min(1.0, made.threshold / fresh.baseline.value)
+        options["factor"] = factor_between(fresh.baseline.value, made.threshold)
     rest = plan(fresh, _absolute(budget or Budget(), made, fresh), **options)
     return replace(
         rest,

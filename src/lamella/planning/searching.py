@@ -18,7 +18,8 @@ from typing import Any
 
 from ..costs import cost
 from ..errors import LamellaError, MissingExtra
-from ..schema import FrontRow, Point, Profile
+from ..schema import FrontRow, Metric, Point, Profile
+from ..texts import told
 from .asking import COSTS, Ask, Draft, Measure, costs, limits, over
 from .curves import Rung, bit_rungs, check_curves, group_rungs, score_at
 from .knapsack import knapsack
@@ -185,7 +186,7 @@ def _outcome(ask: Ask, rungs: Nearby, study: Any, start: Draft, control: tuple[f
         return start
     best = max(done, key=lambda t: t.values[0])
     first = next((t.values[0] for t in done if t.params == _indices(rungs, start)), None)
-    notes = tuple(_notes(study, best.values[0], first, None if control is None else control[0]))
+    notes = tuple(_notes(study, best.values[0], first, None if control is None else control[0], ask.profile.metric))
     front = _front(ask, rungs, study) if len(study.directions) > 1 else ()
     base = 100 * ask.profile.baseline.value
     if control is not None and control[0] > best.values[0]:
@@ -225,16 +226,16 @@ def _levels(rungs: Mapping[str, tuple[Rung, ...]], prefix: str, trial: Any) -> d
     return {n: each[trial.params.get(f"{prefix} {n}", 0)].level for n, each in rungs.items()}
 
 
-def _notes(study: Any, best: float, first: float | None, control: float | None) -> list[str]:
+def _notes(study: Any, best: float, first: float | None, control: float | None, metric: Metric) -> list[str]:
     measured = len(_measured(study))
     notes = [f"predicted_score is measured: the best of {measured} candidates ({len(study.trials)} proposed)"]
     if first is not None:
         verdict = "beat" if best > first else "did not beat"
-        notes.append(f"the search {verdict} its knapsack start: {100 * best:.2f} % against {100 * first:.2f} %")
+        notes.append(f"the search {verdict} its knapsack start: {told(best, metric)} against {told(first, metric)}")
     if control is not None:
         verdict = "beat" if best > control else "did not beat"
         notes.append(
-            f"the search {verdict} {measured} knapsack plans from jittered curves: {100 * best:.2f} % against {100 * control:.2f} %"
+            f"the search {verdict} {measured} knapsack plans from jittered curves: {told(best, metric)} against {told(control, metric)}"
         )
     if len(study.directions) > 1:
         front = sorted({(t.values[0], t.values[1]) for t in study.best_trials})
@@ -263,7 +264,7 @@ def jittered(profile: Profile, rng: random.Random) -> Profile:
     base = profile.baseline.value
 
     def moved(point: Point) -> Point:
-        value = min(1.0, max(0.0, base - factors[point.target, point.knob] * (base - point.score.value)))
+        value = profile.possible(base - factors[point.target, point.knob] * (base - point.score.value))
         return replace(point, score=replace(point.score, value=value, low=min(value, 0.0), high=max(value, 1.0)))
 
     return replace(profile, points=tuple(moved(p) for p in profile.points))

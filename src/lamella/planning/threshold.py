@@ -5,7 +5,7 @@ the threshold; a group with no such ratio keeps all its channels.
 """
 
 from ..errors import LamellaError
-from ..schema import Budget, Point, Profile
+from ..schema import Budget, Point, Profile, lowered
 from .asking import Ask, Draft
 from .curves import check_curves, width_of
 from .order import Choice
@@ -30,7 +30,7 @@ def score_floor(profile: Profile, budget: Budget, factor: float | None) -> float
     factor = 0.985 if factor is None else factor
     if not 0 < factor <= 1:
         raise LamellaError(f"factor {factor} is not in (0, 1]: it is the share of the baseline score that must remain.")
-    return factor * profile.baseline.value
+    return lowered(profile.baseline.value, factor)
 
 
 def largest_that_holds(curve: tuple[Point, ...], floor: float) -> Point | None:

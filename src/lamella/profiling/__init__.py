@@ -25,15 +25,16 @@ from ..executors import execute, portable
 from ..progress import Progress, silent
 from ..records import digest, from_plain, to_plain
 from ..runs import Journal
-from ..schema import Graph, Point, Profile
+from ..schema import Graph, Metric, Point, Profile
+from ..texts import told
 from ..timing import LatencyTable
 from ..tracing import trace
-from ..training import Task
+from ..training import Task, metric_of
 from ..walking import training_data
 from .estimating import rank_agreement
 from .facts import layer_facts
 from .forecasting import Forecast, forecast
-from .keeping import keeping, merge
+from .keeping import identity_of, keeping, merge
 from .points import BITS, Item, Level, Order, planned_items, planned_points
 from .settings import METHODS, RATIOS, Sweep, check_method
 from .variants import Subject
@@ -75,12 +76,12 @@ def profile(
                 kept.append(_key(order.item, method, point), to_plain(point))
             orders[index] = order.with_points([point])
             left -= len(work.open(order)) - len(work.open(orders[index]))
-            progress("profile", total - left, total, _told(point))
+            progress("profile", total - left, total, _told(point, metric_of(task)))
     points = tuple(point for order in orders for point in order.known)
     facts = layer_facts(model, graph, work.engine.program, table)
     notes = (*NOTES[method], *_adjusted(sweep), *dict.fromkeys(work.engine.notes))
     about: dict[str, Any] = {"method": method, "notes": notes, "facts": facts, "recalibrated": sweep.changes_models}
-    return Profile(graph=graph, baseline=baseline, points=points, **about)
+    return Profile(graph=graph, baseline=baseline, points=points, metric=metric_of(task), **about)
 
 
 def _adjusted(sweep: Sweep) -> tuple[str, ...]:
@@ -143,8 +144,9 @@ def _key(item: Item, method: str, level: Level | Point) -> str:
     return f"{item.key(level)} of {len(item.levels)}" if method == "race" else item.key(level)
 
 
-def _told(point: Point) -> str:
-    return f"{point.target} at {point.level:.2f}: {100 * point.score.value:.1f} %"
+def _told(point: Point, metric: Metric) -> str:
+    level = f"{point.level:.2f}" if point.knob.endswith("ratio") else f"{point.level:.0f} bits"
+    return f"{point.target} at {level}: {told(point.score.value, metric, 1)}"
 
 
 def _reports(work: Work, orders: Sequence[Order]) -> Iterator[tuple[int, Report]]:
@@ -175,6 +177,7 @@ __all__ = [
     "RATIOS",
     "Forecast",
     "Sweep",
+    "identity_of",
     "layer_facts",
     "merge",
     "planned_points",

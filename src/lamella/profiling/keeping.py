@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MismatchError, RunError
-from ..runs import Journal
+from ..runs import Journal, journalled
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def identity_of(path: str | Path) -> dict[str, Any]:
     try:
         with Path(path).open(encoding="utf-8") as file:
             return dict(json.loads(file.readline())["identity"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: no journal can be read there ({error}).") from None
 
 
@@ -61,11 +61,11 @@ def merge(paths: Sequence[str | Path], into: str | Path) -> int:
     sources = []
     for path in paths:
         identity_of(path)
-        sources.append(Journal(path, identity))
+        sources.append(journalled(path, identity))
     added = 0
     with keeping(into, identity) as journal:
         for source in sources:
-            for key, value in source.entries.items():
+            for key, value in source.items():
                 if key not in journal.entries:
                     journal.append(key, value)
                     added += 1

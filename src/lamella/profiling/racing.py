@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import with_context
-from ..schema import Point, Score
+from ..schema import Point, Score, lowered
 from ..statistics import Race, climb, strata_of
 from ..training import mixed
 from .checks import Scores, is_out_of_memory
@@ -54,7 +54,7 @@ class Racer:
 
     def __init__(self, engine: Engine, dense_N: Scores) -> None:
         self.engine, self.dense_N, self.sweep = engine, dense_N, engine.subject.sweep
-        self.floor = self.sweep.factor * float(dense_N.mean())
+        self.floor = lowered(float(dense_N.mean()), self.sweep.factor)
         whole = engine.samples.whole()
         engine.forget()
         generator = np.random.default_rng(self.sweep.seed)
@@ -88,7 +88,7 @@ class Racer:
     def _raced(self, run: Run, seed: int, levels: int) -> Race:
         """Draw until the verdict. The error is shared between the questions that a search over the levels asks."""
         questions = max(1, math.ceil(math.log2(levels + 1)))
-        floor = (self.sweep.factor - 1) * float(self.dense_N.mean())
+        floor = (self.sweep.factor - 1) * abs(float(self.dense_N.mean()))
         indifference = self.sweep.indifference * abs(float(self.dense_N.mean()))
         race = Race([len(part) for part in self.strata], floor, self.sweep.error / questions, indifference)
         generator = np.random.default_rng(seed)

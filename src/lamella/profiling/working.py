@@ -11,7 +11,7 @@ from functools import cached_property
 
 import torch
 
-from ..schema import Point, Score
+from ..schema import Point, Score, lowered
 from ..statistics import score_interval
 from .engine import Engine, Scores
 from .estimating import estimated
@@ -80,7 +80,7 @@ class Work:
     @property
     def floor(self) -> float:
         """What a raced point must score to hold."""
-        return self.engine.subject.sweep.factor * float(self.dense_scores.mean())
+        return lowered(float(self.dense_scores.mean()), self.engine.subject.sweep.factor)
 
     def exact(self, order: Order) -> Iterator[Point]:
         """Every level on every sample."""

@@ -16,7 +16,7 @@ All records are frozen, keyword-only and checked at birth; `records` writes and 
 """
 
 from .accordions import Accordion, Comparison, Entry, ExportedFile, PairSweep, Role, Shape
-from .curves import Knob, Point, Profile, Score
+from .curves import Knob, Metric, Point, Profile, Score, factor_between, lowered
 from .families import Epoch, Family, Level, check_levels
 from .graphs import Attribute, Graph, Group, Integer, Layer, Parameter, Tensor
 from .plans import Amount, Budget, Cost, Front, FrontRow, Measuring, Plan, Proof, Request, Step, check_amount
@@ -81,6 +81,7 @@ __all__ = [
     "LinearForm",
     "Measure",
     "Measuring",
+    "Metric",
     "PairSweep",
     "Parameter",
     "Plan",
@@ -106,4 +107,6 @@ __all__ = [
     "Trials",
     "check_amount",
     "check_levels",
+    "factor_between",
+    "lowered",
 ]

@@ -6,10 +6,29 @@ from typing import Literal
 from ..records import check
 from .graphs import Graph
 
+# accuracy: the share of samples that are right, told in percent. score: a task's own, told as the number it is.
+Metric = Literal["accuracy", "score"]
+
+
+def lowered(score: float, factor: float) -> float:
+    """What a factor such as 0.985 leaves of a score; one below 0 gets as much lower.
+
+    >>> lowered(0.5, 0.98), lowered(-0.5, 0.98)
+    (0.49, -0.51)
+    """
+    return factor * score if score >= 0 else (2 - factor) * score
+
+
+def factor_between(score: float, low: float) -> float:
+    """The factor by which `lowered(score)` gives `low`; 1 where that is not lower."""
+    if not score:
+        return 1.0
+    return min(1.0, low / score if score > 0 else 2 - low / score)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """A mean score over n samples with its 95 % interval. Scores are fractions: 0.98 is 98 %."""
+    """A mean score over n samples with its 95 % interval. Accuracies are fractions: 0.98 is 98 %."""
 
     value: float
     low: float
@@ -50,6 +69,7 @@ class Profile:
 
     `method`: exact, race or estimate; `notes` say what a reader of the figures must know. `facts`: per layer, numbers beside the curves.
     `recalibrated`: points were scored with batch-norm statistics re-estimated (decision 0005).
+    `metric`: what the scores are.
     """
 
     graph: Graph
@@ -59,10 +79,15 @@ class Profile:
     notes: tuple[str, ...] = ()
     facts: dict[str, dict[str, float]] = field(default_factory=dict)
     recalibrated: bool = False
+    metric: Metric = "accuracy"
 
     @property
     def structure(self) -> str:
         return self.graph.structure
+
+    def possible(self, score: float) -> float:
+        """A score that drops were added up to, or the nearest that there is: an accuracy lies in [0, 1]."""
+        return min(1.0, max(0.0, score)) if self.metric == "accuracy" else score
 
     def curve(self, target: str, knob: Knob = "pruning_ratio") -> tuple[Point, ...]:
         """The points of one target by rising level (for bits: falling)."""

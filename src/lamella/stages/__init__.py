@@ -21,6 +21,7 @@ from .verbs import (
     opened,
     profiled,
     quantized,
+    taken_in,
     train,
     tuning_task,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "opened",
     "profiled",
     "quantized",
+    "taken_in",
     "train",
     "tuning_task",
 ]

@@ -22,6 +22,7 @@ from ..records import digest
 from ..schema import Plan, Profile, Request, Result, Step
 from ..sessions import Session
 from ..storage import save
+from ..texts import told
 from ..walking import State, Tuning, start, walk
 from .deciding import measured_by
 from .verbs import Way, tuning_task
@@ -76,7 +77,7 @@ def _planned_anew(session: Session, plan: Plan, taken: int, state: State, reques
     closing = [step for step in plan.steps[taken:] if not step.widths and not step.bits]
     done, rest = made.steps[:taken], made.steps[taken:]
     cuts, bits = ([s for s in rest if bool(s.bits) == few] for few in (False, True))
-    now = f"baseline then {100 * fresh.baseline.value:.2f} %"
+    now = f"baseline then {told(fresh.baseline.value, fresh.metric)}"
     note = f"after {taken} steps the rest was planned anew from {len(fresh.points)} fresh points; {now}"
     return replace(made, steps=(*done, *cuts, *closing, *bits), notes=(*plan.notes, note))
 

@@ -15,13 +15,12 @@ from torch import nn
 
 from ..accordions import RECIPE, Settings, accordion, identity, networks
 from ..accordions.metrics import Judge
-from ..errors import MismatchError
 from ..exporting import OnnxModel, export_onnx, onnx_bytes
 from ..progress import Progress, silent
 from ..quantization import integers_file
 from ..records import load_record, save_record
 from ..schema import FILES, Accordion, ExportedFile, RunInfo
-from ..sessions import BOUND, Session, check_options
+from ..sessions import Session, check_options, check_same
 from ..timing import latency
 from ..training import Recipe, Task, evaluate
 
@@ -35,12 +34,8 @@ def begin(directory: str | Path, info: RunInfo) -> Session:
         (directory / FILES[name][0]).exists() for name in ("accordion_journal", "weights", "graph")
     ):
         before = load_record(path, RunInfo)
-        asked = replace(info, options=_searched(info.options))
-        there = replace(before, options=_searched(before.options))
-        differing = [k for k in BOUND if getattr(there, k) != getattr(asked, k)]
-        if differing:
-            facts = "; ".join(f"{k} was {getattr(there, k)!r} and is {getattr(asked, k)!r}" for k in differing)
-            raise MismatchError(f"{directory}: holds another run: {facts}. Name another run directory.")
+        there, asked = (replace(each, options=_searched(each.options)) for each in (before, info))
+        check_same(directory, there, asked)
     save_record(path, info)
     return Session(directory, info)
 

@@ -6,7 +6,7 @@
 Each reads what earlier stages wrote, writes its own file when it is done, and goes on from where it was after a kill.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from typing import Any
 from torch import nn
 
 from ..compression import compress
+from ..digests import weights_digest
 from ..errors import LamellaError, MismatchError
 from ..exporting import OnnxModel, export_onnx, layers_in_float, onnx_bytes
-from ..profiling import RATIOS, Sweep, profile
+from ..profiling import RATIOS, Sweep, identity_of, merge, profile
 from ..progress import Progress, silent
 from ..quantization import agreement, integers_file, quantize
 from ..records import digest, save_record
@@ -43,10 +44,30 @@ def train(session: Session, recipe: Recipe, progress: Progress = silent) -> nn.M
 
 
 def opened(session: Session) -> Graph:
-    """The Graph, and the weights where they are not fresh ones, on disk: what `lamella trace` makes."""
-    if not session.has("weights") and not untrained(session):
-        session.keep_dense(weighted(session.info))
-    return session.graph()
+    """The Graph, and the weights where they are not fresh ones, on disk: what `lamella trace` makes.
+
+    Both or, where the network cannot be traced on the task's inputs, none: a directory belongs to a model that worked.
+    """
+    keeps = not session.has("weights") and not untrained(session)
+    model = session.dense()
+    graph = session.read("graph", Graph) if session.has("graph") else session.traced(model)
+    if keeps:
+        session.keep_dense(model)
+    if not session.has("graph"):
+        session.write("graph", graph)
+    return graph
+
+
+def taken_in(session: Session, journals: Sequence[Path]) -> int:
+    """Add the points of other machines' journals to the run's; how many there were. MismatchError for another network's."""
+    own = {"structure": session.graph().structure, "weights": weights_digest(session.dense())}
+    for path in journals:
+        seen = identity_of(path)
+        differing = [name for name in own if seen.get(name) != own[name]]
+        if differing:
+            facts = "; ".join(f"{name} is {seen.get(name)!r} there and {own[name]!r} here" for name in differing)
+            raise MismatchError(f"{path}: holds the points of another network: {facts}. Nothing was taken in.")
+    return merge(journals, session.path("profile_journal"))
 
 
 def profiled(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from ..errors import DataError
+from ..errors import DataError, unknown_name
 from ..training import Batches, Task
 from .splitting import SPLITS, Columns, Floats, Rows, Stream
 from .tables import Table, read_table
@@ -41,6 +41,7 @@ def detection_task(
     if path is None:
         raise DataError(f"task {name!r}: no file was named. Name a .csv, .parquet or .npz with a row per sample.")
     table = read_table(path)
+    _check_named(path, table, columns)
     labels_N = _labels(path, table.column(columns.label))
     names = _inputs(path, table, columns)
     parts = SPLITS[split](Stream(path, table, columns, labels_N))
@@ -96,9 +97,15 @@ def _labels(path: Path, column_N: Floats) -> Rows:
     return column_N.astype(np.int64)
 
 
+def _check_named(path: Path, table: Table, columns: Columns) -> None:
+    """DataError for a column that is named and not there."""
+    named = [("label", columns.label), *(("ignore", name) for name in columns.ignore)]
+    for option, name in [*named, *([("time", columns.time)] if columns.time else [])]:
+        if name not in table.names:
+            raise DataError(f"{path}: {unknown_name('column', name, table.names)} Name the right one with {option}=.")
+
+
 def _inputs(path: Path, table: Table, columns: Columns) -> tuple[str, ...]:
-    for name in columns.ignore:
-        table.column(name)  # complains of a name that is not there
     apart = {columns.label, columns.time, *columns.ignore}
     found = tuple(name for name in table.names if name not in apart)
     if not found:

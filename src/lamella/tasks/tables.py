@@ -48,7 +48,8 @@ class Table:
 def read_table(path: Path) -> Table:
     """The table in a file. DataError names the file and the first row and column that is not a finite number."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file. Name a .csv, .parquet or .npz file with one row per sample.")
+        seen = "a folder" if path.is_dir() else "no such file"
+        raise DataError(f"{path}: {seen}. Name a .csv, .parquet or .npz file with one row per sample.")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"{path}: {path.suffix or 'no ending'} is not one of {', '.join(READERS)}. Convert it to CSV.")
@@ -69,14 +70,14 @@ def read_table(path: Path) -> Table:
 
 
 def _check_names(path: Path, names: Sequence[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(f"{path}: column {twice[0]!r} is there twice. Rename one.")
     if names and all(_number(name) is not None for name in names):
         shown = ", ".join(names[:4])
         raise DataError(
             f"{path}: the first line holds numbers ({shown} ...); a line of column names was expected. Add one."
         )
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: column {twice[0]!r} is there twice. Rename one.")
 
 
 def _read_csv(path: Path) -> Table:

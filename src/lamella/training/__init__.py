@@ -24,6 +24,7 @@ from .loaders import (
     device_of,
     empty_loader,
     first_inputs,
+    metric_of,
     mixed,
     on_device,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "fit",
     "hooked",
     "make_optimizer",
+    "metric_of",
     "mixed",
     "modes_kept",
     "on_device",

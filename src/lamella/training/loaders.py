@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from ..errors import DataError
+from ..schema import Metric
 
 Loader = Iterable[Any]
 Loss = Callable[..., Tensor]
@@ -66,6 +67,11 @@ class Task:
             object.__setattr__(self, "calibration", self.train)
         for part in ("train", "validation", "test", "calibration"):
             _check_loader(getattr(self, part), f"Task {self.name!r}, {part}")
+
+
+def metric_of(task: Task) -> Metric:
+    """What the task's scores are: accuracies, of classes, or a score of its own."""
+    return "accuracy" if task.score is correct else "score"
 
 
 def _check_loader(loader: Any, place: str) -> None:

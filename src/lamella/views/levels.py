@@ -11,34 +11,35 @@ from rich.console import Group as Stack
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ..schema import Family, Level, Score
+from ..schema import Family, Level, Metric, Score
+from ..texts import told
 from .runs import short
 
 
-def family_view(family: Family) -> Stack:
+def family_view(family: Family, metric: Metric = "accuracy") -> Stack:
     """A row per level, a row per level's file in integers, and what the family weighs."""
-    tables = [_levels_table(family)]
+    tables = [_levels_table(family, metric)]
     if any(level.int8_bytes for level in family.levels):
-        tables.append(_integers_table(family.in_integers()))
+        tables.append(_integers_table(family.in_integers(), metric))
     return Stack(*tables, *_family_lines(family))
 
 
-def _levels_table(family: Family) -> Grid:
-    unit = _unit(family)
+def _levels_table(family: Family, metric: Metric) -> Grid:
+    unit = _unit(family, metric)
     table = _grid("level", "params", "MACs", "bytes", f"validation{unit}", f"test{unit}", "latency", "copied")
     for level in family.levels:
         table.add_row(*_level_cells(level, unit))
     return table
 
 
-def _unit(family: Family) -> str:
-    """Scores are fractions, shown in per cent; those of a task that has others stand as they are."""
+def _unit(family: Family, metric: Metric) -> str:
+    """Accuracies are shown in per cent; scores of a task's own stand as they are."""
     scores = [score for x in family.levels for score in (x.validation, x.test) if score]
-    return " %" if all(0 <= score.value <= 1 for score in scores) else ""
+    return " %" if metric == "accuracy" and all(0 <= score.value <= 1 for score in scores) else ""
 
 
-def _integers_table(family: Family) -> Grid:
-    unit = _unit(family)
+def _integers_table(family: Family, metric: Metric) -> Grid:
+    unit = _unit(family, metric)
     table = _grid("in int8", "bytes", f"validation{unit}", f"test{unit}", "latency")
     for level in family.levels:
         table.add_row(level.name, *_file_cells(level, unit))
@@ -84,31 +85,27 @@ def _scored(score: Score | None, unit: str) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def serving_view(family: Family, found: Mapping[str, Any]) -> Stack:
+def serving_view(family: Family, found: Mapping[str, Any], metric: Metric = "accuracy") -> Stack:
     """The levels in the precision served, with this moment's times; what switching under load showed, and the day."""
     as_served = family.in_integers() if found["precision"] == "int8" else family
     as_served = replace(as_served, levels=found["levels"])
     switching, day = found["switching"], found["day"]
-    table = _grid("all day", "right", "in time", "right, in time", "median", "99 %", "switches", "requests per level")
+    classes = metric == "accuracy"
+    heads = ("right", "in time", "right, in time") if classes else ("score", "in time")
+    table = _grid("all day", *heads, "median", "99 %", "switches", "requests per level")
     for shift in day["shifts"]:
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shift.shares.items() if share)
-        table.add_row(
-            shift.name,
-            f"{100 * shift.score:.2f} %",
-            f"{100 * shift.in_time:.1f} %",
-            f"{100 * shift.right_in_time:.2f} %",
-            f"{shift.median_ms:.2f} ms",
-            f"{shift.p99_ms:.2f} ms",
-            str(shift.switches),
-            shares,
-        )
+        both = (f"{100 * shift.right_in_time:.2f} %",) if classes else ()  # half a score makes no sense: late is no answer
+        scores = (told(shift.score, metric), f"{100 * shift.in_time:.1f} %", *both)
+        times = (f"{shift.median_ms:.2f} ms", f"{shift.p99_ms:.2f} ms")
+        table.add_row(shift.name, *scores, *times, str(shift.switches), shares)
     line = (
         f"{switching.switches} switches during {switching.requests:,} requests: median {switching.median_us:.1f} us, longest "
         f"{switching.longest_us:.0f} us, {switching.wrong} answers that no level gives."
     )
     note = f"In time: within {day['deadline_ms']:.2f} ms, waiting included."
     warned = (Text(text) for text in found["notes"])
-    levels: tuple[Any, ...] = (_levels_table(as_served), *_family_lines(as_served))
+    levels: tuple[Any, ...] = (_levels_table(as_served, metric), *_family_lines(as_served))
     return Stack(*levels, Text(), Text(line), Text(), table, Text(note), *warned)
 
 

@@ -15,8 +15,11 @@ from rich.text import Text
 from ..planning import depth_test, significance
 from ..published import Accounting
 from ..reach import GroupRow, Reach
-from ..schema import Accordion, Entry, Front, Graph, Plan, Point, Profile, Result, Row, Table, Trials
+from ..schema import Accordion, Entry, Front, Graph, Metric, Plan, Point, Profile, Result, Row, Score, Table, Trials
 from ..statistics import paired_difference
+from ..texts import told, told_between, told_drop
+
+OWN: Metric = "score"
 
 
 def graph_view(found: Reach) -> Stack:
@@ -65,14 +68,20 @@ def _reach_line(found: Reach) -> str:
 
 def profile_view(profile: Profile) -> Stack:
     """One line per curve with what its group is worth, facts of every layer, and what to know of the figures."""
-    worth = worths(profile)
+    worth, metric = worths(profile), profile.metric
     grid = _grid("target", "knob", "significance", "score at each level")
     for target, knob in dict.fromkeys((p.target, p.knob) for p in profile.points):
-        curve = "  ".join(f"{_level(p)}: {100 * p.score.value:.1f}" for p in profile.curve(target, knob))
+        curve = "  ".join(f"{_level(p)}: {_brief(p.score.value, metric)}" for p in profile.curve(target, knob))
         grid.add_row(escape(target), knob, worth.get(target, "") if knob == "pruning_ratio" else "", curve)
     base = profile.baseline
-    line = f"baseline {_percent(base.value)} [{_percent(base.low)}, {_percent(base.high)}], n = {base.n}; {len(profile.points)} points"
+    scored = told_between(base.value, base.low, base.high, metric)
+    line = f"baseline {scored}, n = {base.n}; {len(profile.points)} points"
     return Stack(grid, Text(), _facts_grid(profile), *map(Text, (line, *_premise(profile), *profile.notes)))
+
+
+def _brief(score: float, metric: str) -> str:
+    """As in a row of many: the percent sign is left out."""
+    return told(score, metric, 1).removesuffix(" %")
 
 
 def _level(point: Point) -> str:
@@ -112,29 +121,31 @@ def _premise(profile: Profile) -> tuple[str, ...]:
     return depth_test(profile).text, meaning
 
 
-def front_view(front: Front) -> Stack:
+def front_view(front: Front, metric: Metric = "accuracy") -> Stack:
     """One line per limit: what the plan that keeps it costs and is expected to score."""
     timed = any(row.latency_ms is not None for row in front.rows)
     columns = ["limit", "bytes", "params", "MACs", *(["latency, ms"] if timed else [])]
-    grid = _grid(*columns, "predicted score", "below dense, points", "gap")
+    grid = _grid(*columns, "predicted score", "below dense", "gap")
     for row in front.rows:
         now = row.predicted
         sizes = [short(now.bytes), short(now.params), short(now.macs)]
         sizes += [f"{row.latency_ms or 0:.3g}"] if timed else []
         gap = "" if row.gap is None else _percent(row.gap)
-        grid.add_row(str(row.limit), *sizes, _percent(row.predicted_score), f"{row.drop:.2f}", gap)
+        scores = (told(row.predicted_score, metric), told_drop(row.drop, metric))
+        grid.add_row(str(row.limit), *sizes, *scores, gap)
     return Stack(grid, Text("Predicted from curves measured one target at a time, without tuning."))
 
 
 def plan_view(plan: Plan, graph: Graph, profile: Profile | None = None) -> Stack:
     """The steps in order, and what they are expected to leave; with the curves, also what each group is worth."""
-    worth = {} if profile is None else worths(profile)
+    worth, metric = ({}, "accuracy") if profile is None else (worths(profile), profile.metric)
     grid = _grid("step", "group", "channels", "pruning ratio", "score alone", "expected", "epochs", "significance")
     for number, step in enumerate(plan.steps, 1):
         for name, width in step.widths.items():
             dense = graph.group_of[name].width
-            cells = (f"{dense} to {width}", f"{1 - width / dense:.2f}", _known(step.predicted), _known(step.expected))
-            grid.add_row(str(number), escape(name), *cells, str(step.epochs), worth.get(name, ""))
+            scores = (_known(step.predicted, metric), _known(step.expected, metric))
+            cells = (f"{dense} to {width}", f"{1 - width / dense:.2f}", *scores, str(step.epochs))
+            grid.add_row(str(number), escape(name), *cells, worth.get(name, ""))
         if step.bits:
             kinds = ", ".join(f"{b} bits" for b in sorted(set(step.bits.values())))
             grid.add_row(str(number), f"{len(step.bits)} layers", kinds, "", "", "", str(step.epochs))
@@ -143,7 +154,7 @@ def plan_view(plan: Plan, graph: Graph, profile: Profile | None = None) -> Stack
         f"planner {plan.planner}: params {_share(now.params, dense_cost.params)}, MACs {_share(now.macs, dense_cost.macs)}, "
         f"predicted file {_share(now.bytes, dense_cost.bytes)} bytes of dense"
     )
-    lines = [line, *_expected(plan), *plan.notes, *(() if profile is None else _premise(profile))]
+    lines = [line, *_expected(plan, metric), *plan.notes, *(() if profile is None else _premise(profile))]
     if plan.proof is not None:
         lines.append(
             f"proof: within {_percent(plan.proof.gap)} of the best there is in {plan.proof.objective} ({plan.proof.status})"
@@ -151,43 +162,46 @@ def plan_view(plan: Plan, graph: Graph, profile: Profile | None = None) -> Stack
     return Stack(grid, *map(Text, lines))
 
 
-def _known(score: float | None) -> str:
-    return "" if score is None else _percent(score)
+def _known(score: float | None, metric: str) -> str:
+    return "" if score is None else told(score, metric)
 
 
-def _expected(plan: Plan) -> tuple[str, ...]:
+def _expected(plan: Plan, metric: str) -> tuple[str, ...]:
     """What the plan as a whole is expected to score and to take."""
     found = []
     if plan.predicted_score is not None and plan.dense_score is not None:
-        drop = 100 * (plan.dense_score - plan.predicted_score)
-        found.append(f"expected {_percent(plan.predicted_score)} without tuning, {drop:.2f} points below dense")
+        drop = told_drop(100 * (plan.dense_score - plan.predicted_score), metric)
+        found.append(f"expected {told(plan.predicted_score, metric)} without tuning, {drop} below dense")
     if plan.latency_ms is not None and plan.dense_latency_ms is not None:
         share = 100 * plan.latency_ms / plan.dense_latency_ms
         found.append(f"expected latency {plan.latency_ms:.3g} ms, {share:.1f} % of dense")
     return tuple(found)
 
 
-def result_view(result: Result) -> Stack:
+def result_view(result: Result, metric: Metric = "accuracy") -> Stack:
     """What was measured after each step, beside what was expected of it."""
     grid = _grid("step", "what", "expected", "before tuning", "validation", "predicted alone", "params", "MACs")
     for m in result.history:
-        score = f"{_percent(m.validation.value)} [{_percent(m.validation.low)}, {_percent(m.validation.high)}]"
-        cells = (_known(m.expected), _known(m.before_tuning), score, _known(m.predicted))
+        score = told_between(m.validation.value, m.validation.low, m.validation.high, metric)
+        cells = (_known(m.expected, metric), _known(m.before_tuning, metric), score, _known(m.predicted, metric))
         grid.add_row(str(m.step), escape(m.name), *cells, f"{m.params:,}", f"{m.macs:,}")
     return Stack(
         grid, Text("expected: the drops of all steps so far added up, untuned; before tuning: measured after the cut.")
     )
 
 
-def trials_view(found: Trials) -> Stack:
+def trials_view(found: Trials, metric: Metric = "accuracy") -> Stack:
     """The plan and its controls: means over seeds with their standard deviation, and how far the plan is ahead."""
-    grid = _grid("", "seeds", "valid. %", "test %", "plan ahead by, test points [95 %]", "params", "MACs")
-    ours = [100 * t.test for t in found.of("plan")]
+    percent = metric == "accuracy"
+    scale, digits = (100, ".2f") if percent else (1, ".4g")
+    heads = ("valid. %", "test %", "plan ahead by, test points [95 %]") if percent else TRIALS_IN_NUMBERS
+    grid = _grid("", "seeds", *heads, "params", "MACs")
+    ours = [scale * t.test for t in found.of("plan")]
     for name in found.names:
         trials = found.of(name)
-        tests = [100 * t.test for t in trials]
-        ahead = "" if name == "plan" else _ahead(ours, tests)
-        scores = (_spread([100 * t.validation for t in trials]), _spread(tests))
+        tests = [scale * t.test for t in trials]
+        ahead = "" if name == "plan" else _ahead(ours, tests, digits)
+        scores = (_spread([scale * t.validation for t in trials], digits), _spread(tests, digits))
         grid.add_row(name, str(len(trials)), *scores, ahead, f"{trials[0].params:,}", f"{trials[0].macs:,}")
     n = found.trials[0].n_test
     return Stack(
@@ -195,15 +209,18 @@ def trials_view(found: Trials) -> Stack:
     )
 
 
-def _spread(values: list[float]) -> str:
-    return f"{fmean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+TRIALS_IN_NUMBERS = ("validation", "test", "plan ahead by, test score [95 %]")
 
 
-def _ahead(ours: list[float], others: list[float]) -> str:
+def _spread(values: list[float], digits: str) -> str:
+    return f"{fmean(values):{digits}}" + (f" ± {stdev(values):{digits}}" if len(values) > 1 else "")
+
+
+def _ahead(ours: list[float], others: list[float], digits: str) -> str:
     if len(ours) < 2:
-        return f"{ours[0] - others[0]:+.2f}"
+        return f"{ours[0] - others[0]:+{digits}}"
     mean, low, high = paired_difference(ours, others)
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"{mean:+{digits}} [{low:+{digits}}, {high:+{digits}}]"
 
 
 def table_view(table: Table, files: Mapping[str, str]) -> Stack:
@@ -235,7 +252,7 @@ def accordion_view(found: Accordion, place: str) -> Stack:
     sweeps = _grid("layers", "chosen", f"{found.metric} on validation at each width")
     for sweep in found.sweeps:
         curve = "  ".join(
-            f"{width}: {100 * shape.validation.value:.1f}{'*' if shape.dropped else ''}"
+            f"{width}: {_figure(shape.validation.value, found.metric)}{'*' if shape.dropped else ''}"
             for width, shape in zip(sweep.candidates, sweep.shapes, strict=True)
         )
         sweeps.add_row(" & ".join(str(i + 1) for i in sweep.layers), str(sweep.width), curve)
@@ -246,11 +263,10 @@ def accordion_view(found: Accordion, place: str) -> Stack:
         closing.add_row(*_entry_cells(entry, shown, found.metric))
     files = _grid("file", "bytes", "latency", *shown)
     for file in found.files:
-        cells = [f"{100 * file.test[m]:.1f}" for m in shown]
+        cells = [_figure(file.test[m], m) for m in shown]
         files.add_row(file.name, f"{file.bytes:,}", f"{file.latency_ratio:.2f}x", *cells)
     verdicts = [
-        f"against {c.against}: {100 * c.difference.value:+.2f} points "
-        f"[{100 * c.difference.low:+.2f}, {100 * c.difference.high:+.2f}], {c.verdict}"
+        f"against {c.against}: {_difference(c.difference, found.metric, 2, ' points')}, {c.verdict}"
         for c in found.comparisons
     ]
     stopped = (
@@ -264,12 +280,23 @@ def accordion_view(found: Accordion, place: str) -> Stack:
 
 
 def _entry_cells(entry: Entry, shown: list[str], metric: str) -> list[str]:
-    scores = [
-        f"{100 * s.value:.1f} [{100 * s.low:.1f}, {100 * s.high:.1f}]" for s in (entry.test[name] for name in shown)
-    ]
+    tests = [(name, entry.test[name]) for name in shown]
+    scores = [f"{_figure(s.value, m)} [{_figure(s.low, m)}, {_figure(s.high, m)}]" for m, s in tests]
     below = entry.below.get(metric)
-    drop = "" if below is None else f"{100 * below.value:+.1f} [{100 * below.low:+.1f}, {100 * below.high:+.1f}]"
+    drop = "" if below is None else _difference(below, metric, 1)
     return [escape(entry.name), "-".join(map(str, entry.widths)), f"{entry.params:,}", *scores, drop]
+
+
+def _figure(value: float, metric: str) -> str:
+    """A metric of an accordion: in hundredths, but for a score of the task's own."""
+    return f"{value:.4g}" if metric == OWN else f"{100 * value:.1f}"
+
+
+def _difference(score: Score, metric: str, digits: int, unit: str = "") -> str:
+    if metric == OWN:
+        return f"{score.value:+.4g} [{score.low:+.4g}, {score.high:+.4g}]"
+    value, low, high = (100 * each for each in (score.value, score.low, score.high))
+    return f"{value:+.{digits}f}{unit} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def short(number: int) -> str:
@@ -290,7 +317,7 @@ def files_view(facts: Mapping[str, Any]) -> Stack:
     grid = _grid("file", "bytes", "validation", "latency")
     for fact in facts["files"]:
         score = fact["validation_accuracy"]
-        cells = (f"{fact['bytes']:,}", _percent(score) if classes else f"{score:.4g}", _ratio(fact))
+        cells = (f"{fact['bytes']:,}", told(score, "accuracy" if classes else OWN), _ratio(fact))
         grid.add_row(escape(fact["path"]), *cells)
     alike = "in the same class" if classes else "with the same score"
     same = Text(f"- the file in integers and its simulation: {_percent(facts['agreement'])} of validation {alike}")
