@@ -72,6 +72,15 @@ def test_another_task_is_not_mixed_in(finished, table):
     assert "ignore" not in load_record(directory / "run.json", RunInfo).options
 
 
+def test_a_search_that_is_refused_leaves_the_run_it_found(finished, table):
+    directory, _ = finished
+    before = (directory / "run.json").read_bytes()
+    other = run("--run", directory, "--task", "table", "--data", table, *QUICK, "--epochs", "3")
+    assert "accordion.jsonl: belongs to another run: recipe was" in str(other.exception)
+    assert (directory / "run.json").read_bytes() == before
+    assert resume(directory).dense()
+
+
 def test_digits_offline_with_a_published_name_refused_and_a_shape_taken(tmp_path):
     short = ("--run", tmp_path / "r", "--task", "digits", "--option", "limit=60", "--seeds", "2", "--epochs", "1")
     result = run(*short, "--widths", "6-3-6", "--candidates", "3,6", "--budget", "max_drop=50", "--quiet")

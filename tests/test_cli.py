@@ -358,6 +358,13 @@ def test_points_of_another_network_are_not_taken_in(nets):
     assert not (nets / "a" / "profile.jsonl").exists()
 
 
+def test_an_edited_text_that_is_none_is_named(nets):
+    run("trace", "r", "--model", "nets:plane", "--task", "nets:heights", "--quiet")
+    run("profile", "r", "--pruning-ratios", "0.5", "--quiet")
+    assert "nets.py: line 2, column 1: not JSON" in refused("plan", "r", "--edit", "nets.py")
+    assert "lamella plan --epochs" in refused("compress", "r", "--recipe", "epochs=3")
+
+
 def test_every_verb_says_what_comes_next(nets):
     asked = ("trace", "a run", "--model", "nets:plane", "--task", "nets:heights")
     assert run(*asked).output.rstrip().endswith("next: lamella profile 'a run'")

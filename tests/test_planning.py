@@ -346,6 +346,12 @@ def test_contradictory_budgets_name_both(option_a):
         ({"planner": "knapsack", "align": 0}, "align 0 is below 1"),
         ({"planner": "uniform", "pruning_ratio": 50}, "pruning_ratio 50 is not in [0, 1)"),
         ({"planner": "threshold", "factor": 1.5}, "factor 1.5 is not in (0, 1]"),
+        (
+            {"planner": "threshold", "factor": "abc"},
+            "option 'factor' of planner 'threshold': 'abc' where a finite number",
+        ),
+        ({"planner": "threshold", "factor": (0.9, 0.8)}, "option 'factor' of planner 'threshold': (0.9, 0.8) where"),
+        ({"planner": "knapsack", "align": 2.5}, "option 'align' of planner 'knapsack': 2.5 where int was expected"),
     ],
 )
 def test_bad_options_are_refused_with_their_words(options, words):

@@ -342,7 +342,8 @@ def recipe_of(pairs: Iterable[str], defaults: Recipe, **shorthands: Any) -> Reci
     values = {name: value for name, value in shorthands.items() if value is not None}
     for name, text in named_values(pairs, "--recipe"):
         if name not in known:
-            raise LamellaError(unknown_name("option of the recipe", name, known))
+            hint = " A plan's steps have their own epochs: lamella plan --epochs." if name == "epochs" else ""
+            raise LamellaError(unknown_name("option of the recipe", name, known) + hint)
         value = parsed(text)
         if values.setdefault(name, value) != value:
             where = (

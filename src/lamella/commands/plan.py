@@ -126,7 +126,10 @@ def plan(run: Run, asked: Asked, instead: Instead, quiet: Quiet = False, as_json
             return
         if instead.pareto:
             front = fronted(session, instead.pareto, request, progress)
-            then = following(run, "plan") + f" --budget {instead.pareto}=LIMIT, with a limit of the table's"
+            then = (
+                following(run, "plan")
+                + f" --planner {front.planner} --budget {front.axis}=LIMIT, with one of these limits"
+            )
             show(
                 front_view(front, session.metric),
                 [flat(row) for row in front.rows],

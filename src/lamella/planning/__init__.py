@@ -13,10 +13,12 @@ is arithmetic on records: no torch, no data. What must be measured (a candidate'
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from ..costs import cost
-from ..errors import LamellaError, unknown_name
+from ..errors import LamellaError, unknown_name, with_context
+from ..records import from_plain
 from ..schema import Budget, Graph, Plan, Profile, Step
 from .asking import Ask, Draft, Predictor, check_precision
 from .blocking import check_budget
@@ -85,7 +87,17 @@ def _drafted(planner: str, ask: Ask, options: Mapping[str, Any]) -> Draft:
     for name in options:
         if name not in known:
             raise LamellaError(unknown_name(f"option of planner {planner!r}", name, known))
+    _check_kinds(planner, options)
     return PLANNERS[planner](ask, **options)
+
+
+def _check_kinds(planner: str, options: Mapping[str, Any]) -> None:
+    """RecordError for an option that is no number, or no name, where the planner takes one."""
+    hints = get_type_hints(PLANNERS[planner])
+    for name, value in options.items():
+        if {int, float, str, NoneType} >= set(get_args(hints[name]) or {hints[name]}):
+            with with_context(f"option {name!r} of planner {planner!r}"):
+                from_plain(value, hints[name])
 
 
 def _steps(choices: list[Choice], bits: dict[str, int], profile: Profile, epochs: int) -> tuple[Step, ...]:

@@ -36,6 +36,7 @@ def begin(directory: str | Path, info: RunInfo) -> Session:
         before = load_record(path, RunInfo)
         there, asked = (replace(each, options=_searched(each.options)) for each in (before, info))
         check_same(directory, there, asked)
+        return Session(directory, before)  # as it stands: what was found stays a run until something better is
     save_record(path, info)
     return Session(directory, info)
 
