@@ -320,7 +320,8 @@ def test_a_regression_is_told_in_plain_numbers_by_every_verb(nets):
     run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--bits", "32", "--quiet")
     beside = run("compress", "r", "--control", "origin", "--seeds", "2").output
     assert f"{baseline:.4g} [" in walked
-    assert all(" %" not in text.split("expected:")[0] for text in (walked, beside))
+    assert " %" not in walked.split("expected:")[0]
+    assert " %" not in beside.replace("[95 %]", "")
     assert "points" not in planned.split("significance:")[0]
     assert f"{baseline:.4g}" in front
     assert "test score [95 %]" in beside
@@ -342,7 +343,7 @@ def test_networks_and_data_may_be_named_by_their_files(nets, monkeypatch):
 
 
 def test_a_network_that_cannot_be_traced_does_not_bind_the_directory(nets):
-    assert "nets:good" in refused("trace", "r", "--model", "nets:good", "--task", "nets:images")
+    assert "fails on the example inputs" in refused("trace", "r", "--model", "nets:good", "--task", "nets:images")
     assert not (nets / "r" / "dense.safetensors").exists()
     mended = run("trace", "r", "--model", "nets:good", "--task", "digits", "--quiet")
     assert mended.exit_code == 0, mended.exception

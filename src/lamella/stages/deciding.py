@@ -19,7 +19,7 @@ from torch import nn
 
 from ..candidates import Candidates
 from ..digests import weights_digest
-from ..errors import BudgetError, MissingExtra, with_context
+from ..errors import BudgetError, MissingExtra, RecordError
 from ..exporting import onnx_bytes
 from ..latencies import Timing, latency_fit, predictor, written
 from ..planning import (
@@ -120,8 +120,10 @@ def _keep_front(session: Session, front: Front) -> None:
 def taken(session: Session, path: Path, budget: Budget, progress: Progress = silent) -> Plan:
     """The plan that an edited text describes, and `plan.json`."""
     text, profile = read_text(path, "lamella plan RUN --text"), session.read("profile", Profile)
-    with with_context(str(path)):
+    try:
         few = any(bits < 32 for bits in edited(text, profile).bits.values())
+    except RecordError as error:
+        raise RecordError(f"{path}: {error.path}", error.problem) from None
     measuring = Measuring(precision="int8" if few else "fp32")
     request = Request(budget=budget, planner="by hand", order="by hand", measuring=measuring)
     handed = _handed(session, request, progress)
