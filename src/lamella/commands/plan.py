@@ -128,7 +128,7 @@ def plan(run: Run, asked: Asked, instead: Instead, quiet: Quiet = False, as_json
             front = fronted(session, instead.pareto, request, progress)
             then = (
                 following(run, "plan")
-                + f" --planner {front.planner} --budget {front.axis}=LIMIT, with one of these limits"
+                + f" --planner {request.planner} --budget {front.axis}=LIMIT, with one of these limits"
             )
             show(
                 front_view(front, session.metric),
