@@ -108,7 +108,7 @@ def elasticize(run: Run, nesting: Nesting, training: Training, quiet: Quiet = Fa
             progress=progress,
         )
     show(
-        family_view(family),
+        family_view(family, session.metric),
         to_plain(family),
         quiet=quiet,
         as_json=as_json,
