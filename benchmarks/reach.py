@@ -106,7 +106,7 @@ ROWS = {
         right_sized=(512, 512),
         bits=(8, 4),
         bits_epochs=1,
-        tuning=Recipe(epochs=1, lr=0.01),
+        tuning=Recipe(epochs=1, lr=0.003, warmup=0.1),
         origin=False,
     ),
 }
