@@ -62,6 +62,15 @@ def test_after_a_cut_every_layer_has_the_moments_of_the_channels_that_stay():
     assert (before.std - of_layer(model, "7").std).abs().max() > 0.01  # there was something to mend
 
 
+def test_inputs_that_are_not_finite_are_told_and_nothing_moves():
+    model, spoiled = plain(), IMAGES.clone()
+    spoiled[3, 0, 0] = float("nan")
+    graph, before = lm.trace(model, (IMAGES[:2],), round_to=1), copy.deepcopy(model.state_dict())
+    with pytest.raises(lm.LamellaError, match=r"^8 values of the calibration data are not finite, .* Clean the data"):
+        match_outputs(model, plain(), graph, {}, spoiled)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 def test_where_nothing_was_cut_nothing_moves():
     model = plain()
     graph = lm.trace(model, (IMAGES[:2],), round_to=1)
@@ -176,7 +185,7 @@ def test_curves_of_a_network_without_batch_norm_are_matched_where_they_are_recal
     )
     scores = [np_mean([p.score.value for p in found.points]) for found in (plain_one, mended)]
     assert scores[1] > scores[0] + 0.02
-    assert "no batch norm; its layers were matched" in mended.notes[0]
+    assert "its layers' outputs matched" in mended.notes[0]
 
 
 def np_mean(values):

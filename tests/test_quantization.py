@@ -372,11 +372,52 @@ def spread():
     return nn.Sequential(*net, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
+def bent():
+    """Activations that are computed apart from the convolution before them, and a product of streams behind a pool."""
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Hardswish(), nn.Conv2d(6, 8, 3), nn.GELU())
+    return nn.Sequential(*net, Excited(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+
+
+class Excited(nn.Module):
+    """Squeeze and excite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.down, self.up = nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.up(self.down(self.pool(x)).relu()))
+
+
+def scaled():
+    """A convolution whose outputs are multiplied: runtimes fold the factor into its weight."""
+
+    class Times(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 3 * x
+
+    return nn.Sequential(nn.Conv2d(3, 8, 3), Times(), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+
+
+def test_joins_are_the_same_ones_under_inference_mode():
+    torch.manual_seed(0)
+    data, model = task((3, 16, 16)), bent().eval()
+    coarse, found = quantize(*whole(model, data, {"0": 8}), data)
+    x = data.validation.inputs
+    with torch.inference_mode():
+        inferred = coarse(x)
+    with torch.no_grad():
+        assert torch.equal(coarse(x), inferred)
+    assert {"hardswish.0.0", "gelu.1.0", "mean.2.0"} < set(found.ranges)
+
+
 @pytest.mark.parametrize(
     ("make", "scheme", "in_float"),
     [
         (Twice, "static", ()),
         (Twice, "static-nbits-fc", ()),
+        (bent, "static", ()),
+        (scaled, "static", ()),
         (Rows, "static", ()),
         (Rows, "static-nbits-fc", ()),
         (spread, "static", ("2",)),  # ONNX Runtime has no transposed convolution in integers

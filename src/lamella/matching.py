@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
+from torch.utils._pytree import tree_leaves
 
 from .axes import Kept, kept_mask
+from .errors import DataError
 from .grids import OnGrid, output_axis, sharing
 from .schema import Graph, Layer
 from .training import call, device_of, hooked, modes_kept, on_device
@@ -41,8 +43,13 @@ def match_outputs(model: nn.Module, reference: nn.Module, graph: Graph, kept: Ke
     """Scale and shift, in place, every layer that can be matched until its outputs on these inputs have the reference's moments.
 
     `graph` is that of `reference`, of whose channels the model has kept these. A layer is matched behind those before it, as they
-    then are. Returns the model.
+    then are. Returns the model. DataError for inputs that are not finite.
     """
+    bad = sum(int((~torch.isfinite(leaf)).sum()) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
+    if bad:
+        raise DataError(
+            f"{bad} values of the calibration data are not finite, and layers are matched on them. Clean the data."
+        )
     layers = matchable(model, graph)
     wanted: dict[str, Moments] = {}
 

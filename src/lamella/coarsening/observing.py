@@ -33,6 +33,22 @@ JOINS = {
     "_adaptive_avg_pool2d": 1,
 }  # least operands
 
+# What no runtime computes as part of the convolution before it, as it does a ReLU: what goes in has been rounded.
+BENT = {
+    "gelu",
+    "silu",
+    "silu_",
+    "hardswish",
+    "hardswish_",
+    "sigmoid",
+    "tanh",
+    "leaky_relu",
+    "leaky_relu_",
+    "elu",
+    "mish",
+    "_prelu_kernel",
+}
+CONVOLVED = {"convolution", "_convolution", "native_batch_norm", "_native_batch_norm_legit_no_training"}
 INTEGER_MAKERS = {
     "Convolution",
     "Add",
@@ -177,16 +193,28 @@ class _Joins(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.visit, self.number = visit, 0
         self.passed: Any = None
+        self.convolved: Any = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        with (
+            self
+        ):  # under inference_mode operators come whole that elsewhere come in parts: joins must be the same ones
+            parts = func.decompose(*args, **(kwargs or {}))
+        return self._done(func, args, kwargs or {}) if parts is NotImplemented else parts
+
+    def _done(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         name = func.overloadpacket.__name__
         if name in JOINS:
             operands = [x for x in tree_leaves(args) if isinstance(x, Tensor) and x.dim() and x.is_floating_point()]
             if len(operands) >= JOINS[name] and not (name == PASSING and operands[0] is self.passed):
                 args = self._visited(name, args, operands)
-        result = func(*args, **(kwargs or {}))
+        elif name in BENT and args[0] is self.convolved:
+            args = self._visited(name, args, [args[0]])
+        result = func(*args, **kwargs)
         if name == PASSING:
             self.passed = result
+        if name in CONVOLVED:
+            self.convolved = result[0] if isinstance(result, tuple) else result
         return result
 
     def _visited(self, name: str, args: tuple[Any, ...], operands: list[Tensor]) -> tuple[Any, ...]:

@@ -23,9 +23,9 @@ from ..timing.calls import openvino_refusal
 from .capturing import as_tuple, check_outputs
 from .onnx_file import export_onnx
 
-# Root mean square, of that of the outputs. The runtimes round and requantize differently: 1 % on a trained ResNet-20, 11 % on
-# an untrained ResNet-14 of odd widths; a file that is read wrongly gives 100 %.
-INTEGER_TOLERANCE = 0.25
+# Root mean square, of that of the outputs. OpenVINO rewrites quantize/dequantize pairs and so rounds elsewhere: up to 1.3 % on ten small
+# networks of 8 and 4 bits, ResNets among them (docs/deploying.md); a file that is read wrongly gives 100 %.
+INTEGER_TOLERANCE = 0.1
 
 
 def export_openvino(

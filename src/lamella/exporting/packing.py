@@ -39,7 +39,7 @@ def layer_of(weight: str) -> str:
     """The layer that a weight's name tells of. A weight that layers share has two names where batch norms were folded into it,
     and a packed one another where it is unpacked.
     """
-    return re.sub(rf"^ConvBnFusion_W_|\.weight(_token_\d+)?({WIDE})?$", "", weight)
+    return re.sub(rf"^\w+Fusion_W_|\.weight(_token_\d+)?({WIDE})?$", "", weight)
 
 
 def _pack_one(graph: Any, tensor: Any, bits: int, reader: Any) -> None:
