@@ -45,7 +45,8 @@ from lamella.reporting.stages import read_stages
 from lamella.reporting.styles import flat_css, palette
 from lamella.reporting.summary import figures, sentences
 from lamella.reporting.tables import heat_map, step_rows
-from lamella.schema import FILES, Epoch, Score, Size, Step
+from lamella.schema import FILES, Epoch, Score, Size, Step, Trial, Trials
+from lamella.statistics import paired_difference
 
 # Text
 
@@ -257,6 +258,27 @@ def test_the_page_says_what_has_not_run_and_when_scores_are_no_fractions(tmp_pat
     below = Score(value=-1.2, low=-1.3, high=-1.1, n=20)
     save_record(tmp_path / FILES["profile"][0], replace(curves, baseline=below))
     assert "100 % is a score of 1" in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_a_plan_stands_beside_its_controls(tmp_path):
+    graph = fill(tmp_path, chain()) and chain()
+    scores = {"plan": (0.9, 0.92), "in_order": (0.88, 0.86)}
+    trials = tuple(
+        Trial(name=name, seed=seed, validation=0.5, test=test, n_test=1000, params=41_000, macs=82_000)
+        for name, tests in scores.items()
+        for seed, test in enumerate(tests)
+    )
+    save_record(tmp_path / FILES["trials"][0], Trials(structure=graph.structure, seeds=2, trials=trials))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    rows = re.search(r'<section id="trials".*?<tbody>(.*?)</tbody>', text, re.DOTALL)[1]
+    found = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows.strip().splitlines()]
+    assert found[0][:5] == ["plan", "2", "50.00 % ± 0.00", "91.00 % ± 1.41", "\u2013"]
+    mean, low, high = (x / 100 for x in paired_difference(*([100 * x for x in tests] for tests in scores.values())))
+    assert found[1][4:6] == [words.points(mean), f"{words.points(low)} to {words.points(high)}"]
+    assert words.points(mean) == "+4.00"
+    save_record(tmp_path / FILES["trials"][0], Trials(structure="other", seeds=2, trials=trials))
+    with pytest.raises(MismatchError, match=r"trials\.json belongs to another model"):
+        read_stages(tmp_path)
 
 
 def test_a_sweep_that_goes_on_is_shown(tmp_path):

@@ -28,6 +28,7 @@ from ..schema import (
     Result,
     RunInfo,
     Table,
+    Trials,
 )
 from ..schema.families import ENDED, EPOCHS
 
@@ -43,6 +44,7 @@ KINDS: dict[str, type[Any]] = {
     "front": Front,
     "result": Result,
     "table": Table,
+    "trials": Trials,
     "elastic": Family,
     "accordion": Accordion,
 }
@@ -81,6 +83,7 @@ class Stages:
     plan: Plan | None = None
     result: Result | None = None
     table: Table | None = None
+    trials: Trials | None = None
     run: RunInfo | None = None
     front: Front | None = None
     family: Family | None = None
@@ -119,7 +122,7 @@ def read_stages(directory: str | Path) -> Stages:
             f"{directory}: no {name} here, so there is nothing to report. It is made by `{verb}`; run that first."
         )
     if graph is not None:
-        _check_together(graph, {key: found[key] for key in ("profile", "plan", "front", "result", "elastic")})
+        _check_together(graph, {key: found[key] for key in ("profile", "plan", "front", "result", "elastic", "trials")})
     profile, measuring = found["profile"], False
     if profile is None and graph is not None:
         profile, measuring = partial_profile(directory, graph), True
@@ -138,6 +141,7 @@ def read_stages(directory: str | Path) -> Stages:
         training=partial_training(directory, graph) if graph else None,
         trying=trying,
         table=table,
+        trials=found["trials"],
         run=found["run"],
         front=found["front"],
         family=found["elastic"],

@@ -1,14 +1,16 @@
-"""The tables of the page as plain rows of text: heat map, steps of the plan, frozen groups.
+"""The tables of the page as plain rows of text: heat map, steps of the plan, its controls, frozen groups.
 
 heat = heat_map(profile, "pruning_ratio", chosen={"conv1": 0.4}, threshold=0.965)
 heat.rows[0].cells[3]                   # Cell(text="97.1", warmth=2, ...)
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
 from typing import NamedTuple
 
-from ..schema import Graph, Knob, Measure, Plan, Point, Profile, Step
-from .words import counted, members, percent, points, ratio, scored, short
+from ..schema import Graph, Knob, Measure, Plan, Point, Profile, Step, Trials
+from ..statistics import paired_difference
+from .words import counted, hundredths, members, percent, points, ratio, scored, short
 
 WARMEST = 9
 MOST_COLUMNS = 12
@@ -42,6 +44,19 @@ class StepRow(NamedTuple):
     measured: str
     interval: str
     gap: str
+    params: str
+    macs: str
+
+
+class TrialRow(NamedTuple):
+    """A plan or a control over its seeds; `ahead`: the plan's test score less this one's, in points."""
+
+    name: str
+    seeds: int
+    validation: str
+    test: str
+    ahead: str
+    interval: str
     params: str
     macs: str
 
@@ -137,6 +152,32 @@ def _step_row(number: int, what: tuple[tuple[str, str], ...], told: Step | Measu
         params=short(measure.params) if measure else "",
         macs=short(measure.macs) if measure else "",
     )
+
+
+def trial_rows(found: Trials) -> tuple[TrialRow, ...]:
+    """The plan and its controls: means over seeds with their standard deviation, differences paired by seed."""
+    ours = [t.test for t in found.of("plan")]
+    rows = []
+    for name in found.names:
+        trials = found.of(name)
+        tests = [t.test for t in trials]
+        ahead, interval = ("", "") if name == "plan" else _ahead(ours, tests)
+        spreads = (_spread([t.validation for t in trials]), _spread(tests))
+        sizes = short(trials[0].params), short(trials[0].macs)
+        rows.append(TrialRow(name, len(trials), *spreads, ahead, interval, *sizes))
+    return tuple(rows)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return percent(fmean(values)) + (f" ± {hundredths(stdev(values))}" if len(values) > 1 else "")
+
+
+def _ahead(ours: Sequence[float], others: Sequence[float]) -> tuple[str, str]:
+    if len(ours) < 2:
+        return points(ours[0] - others[0]), ""
+    # In points: fractions that are all 0 or 1 would be taken for single samples.
+    mean, low, high = (x / 100 for x in paired_difference([100 * x for x in ours], [100 * x for x in others]))
+    return points(mean), f"{points(low)} to {points(high)}"
 
 
 def frozen_rows(graph: Graph) -> tuple[FrozenRow, ...]:

@@ -31,7 +31,7 @@ from ..pictures import KNOBS
 from ..prints import LayerPrint, glyph_marks, legend_marks, likeness, scale_of
 from ..ribbon import marks_at
 from ..stages import Stages, Training, chosen_level
-from ..tables import Heat, StepRow, frozen_rows, heat_map, step_rows
+from ..tables import Heat, StepRow, frozen_rows, heat_map, step_rows, trial_rows
 from ..words import points, size, whole
 from .levels import Slider, slider
 
@@ -138,6 +138,8 @@ def sections(stages: Stages, facts: Facts, prints: Sequence[LayerPrint], charts:
         found["curves"] = tuple(_curves(stages, stages.profile, charts))
     if stages.graph and stages.plan:
         found["plan"] = _walk(stages.graph, stages.plan, stages, charts)
+    if stages.trials:
+        found["trials"] = trial_rows(stages.trials)
     if stages.front:
         found["front"] = FrontView(stages.front, charts(front_spec(stages.front, stages.plan), "Front of the budget"))
     if stages.graph and stages.family:
