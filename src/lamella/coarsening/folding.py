@@ -18,9 +18,8 @@ M = TypeVar("M", bound=nn.Module)
 def folded(model: M, example_inputs: tuple[Tensor, ...]) -> M:
     """A copy in evaluation mode in which every batch norm that directly follows a layer is part of that layer.
 
-    What follows what is seen in a forward pass on `example_inputs`; a layer that is called twice keeps its batch norms, and so does a
-    transposed convolution in groups. Where folding would change the outputs (something else reads a layer before its batch norm),
-    nothing is folded.
+    What follows what is seen in a forward pass on `example_inputs`; a layer that is called twice keeps its batch norms. Where
+    folding would change the outputs (something else reads a layer before its batch norm), nothing is folded.
     """
     plain = copied(model, {}).eval()
     merged: Any = copied(plain, {})
@@ -76,10 +75,4 @@ def _pairs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[str, st
     hooks = [m.register_forward_hook(watch(n)) for n, m in model.named_modules() if isinstance(m, kinds)]
     with hooked(hooks), modes_kept(model), torch.no_grad():
         call(model.eval(), on_device(example_inputs, device_of(model)))
-    once = {layer: norm for layer, norm in pairs.items() if calls[layer] == calls[norm] == 1}
-    return {layer: norm for layer, norm in once.items() if not _spread_in_groups(model.get_submodule(layer))}
-
-
-def _spread_in_groups(layer: Any) -> bool:
-    """Whether outputs of the layer lie along no axis of its weight."""
-    return bool(getattr(layer, "transposed", False) and layer.groups > 1)
+    return {layer: norm for layer, norm in pairs.items() if calls[layer] == calls[norm] == 1}
