@@ -190,7 +190,7 @@ def _take(
         step=number,
         validation=score_interval(after_N),
         predicted=step.predicted,
-        before_tuning=float(before_N.mean()),
+        before_tuning=score_interval(before_N).value,
         expected=step.expected,
         **_counts(after.graph),
     )
