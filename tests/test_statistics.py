@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lamella.errors import DataError
-from lamella.statistics import paired_difference, score_interval
+from lamella.statistics import over_seeds, paired_difference, score_interval
 
 
 def pairs(won, lost, n):
@@ -38,6 +38,16 @@ def test_continuous_scores_get_students_t():
 def test_one_continuous_score_is_its_own_interval():
     score = score_interval([-0.3])
     assert (score.low, score.value, score.high, score.n) == (-0.3, -0.3, -0.3, 1)
+
+
+def test_scores_over_seeds_are_no_single_samples():
+    assert over_seeds([1.0, 1.0, 1.0]).low == 1.0
+    found = over_seeds([1.0, 0.0, 0.0])
+    assert found.value == pytest.approx(1 / 3)
+    assert found.high - found.value == pytest.approx(4.302653 / 3, rel=1e-6)  # t(2) times the standard error, 1/3
+    assert found.low < 0
+    alone = over_seeds([0.4])
+    assert (alone.low, alone.value, alone.high, alone.n) == (0.4, 0.4, 0.4, 1)
 
 
 def test_tango_as_published():

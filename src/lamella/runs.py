@@ -113,20 +113,14 @@ class Journal:
     def __init__(self, path: str | Path, identity: Mapping[str, Any]) -> None:
         """Open or start the journal. MismatchError if it was written for another identity (model, weights, data, options)."""
         self.path, self.identity = Path(path), dict(identity)
-        self.entries: dict[str, Any] = journalled(self.path, self.identity) if self.path.exists() else {}
-        if not self._mended():
-            write_atomically(self.path, _line({"identity": self.identity}))
-
-    def _mended(self) -> bool:
-        """Whether the file holds lines, after the last one has left that a kill fell into."""
-        if not self.path.exists():
-            return False
-        data = self.path.read_bytes()
+        data = self.path.read_bytes() if self.path.exists() else b""
         whole = _whole(data)
-        if len(whole) < len(data):
+        self.entries = _finished(self.path, whole, self.identity)
+        if not whole:
+            write_atomically(self.path, _line({"identity": self.identity}))
+        elif len(whole) < len(data):  # the line that a kill fell into
             with _naming_the_disk(self.path):
                 os.truncate(self.path, len(whole))
-        return bool(whole)
 
     def append(self, key: str, value: Any) -> None:
         """Record a finished item. It is on disk when this returns; on a full disk the journal stays as it was."""
@@ -145,9 +139,14 @@ class Journal:
 
 def journalled(path: str | Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """The finished items in a journal, which stays as it is, its cut last line too. MismatchError as for `Journal`."""
-    lines = [_parse(Path(path), n, text) for n, text in enumerate(_whole(Path(path).read_bytes()).splitlines(), 1)]
+    return _finished(Path(path), _whole(Path(path).read_bytes()), identity)
+
+
+def _finished(path: Path, whole: bytes, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The items that these lines of a journal hold."""
+    lines = [_parse(path, n, text) for n, text in enumerate(whole.splitlines(), 1)]
     if lines:
-        _check_identity(Path(path), lines[0]["identity"], identity)
+        _check_identity(path, lines[0]["identity"], identity)
     return {line["key"]: line["value"] for line in lines[1:]}
 
 

@@ -2,6 +2,7 @@
 
     score_interval(correct)                # Score(value=0.9173, low=0.9117, high=0.9225, n=10000)
     paired_difference(dense, narrowed)     # (0.0012, -0.0008, 0.0032): mean(a - b) and its 95 % interval
+    over_seeds([0.913, 0.917, 0.909])      # Score(value=0.913, low=0.9031, high=0.9229, n=3)
     race = Race(sizes, floor, error)       # draw samples until it is known whether a mean lies above a floor
 
 Scores are per sample, shape (N,). Right-or-wrong scores get score intervals for proportions, which hold near 0 and 1
@@ -58,6 +59,16 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> tuple[float, float, float]:
         return mean, -_tango_high(lost, won, a_N.size), _tango_high(won, lost, a_N.size)
     low, high = _student(difference_N)
     return mean, low, high
+
+
+def over_seeds(values: ArrayLike) -> Score:
+    """The mean over seeds (S,) with its 95 % interval by Student's t; of one seed, or of equal ones, the value itself.
+
+    Differences of two networks, paired by seed, are handed in as they are. Values that are all 0 or 1 are no single samples here.
+    """
+    values_S = _checked(values)
+    mean, (low, high) = float(values_S.mean()), _student(values_S)
+    return Score(value=mean, low=min(low, mean), high=max(high, mean), n=values_S.size)
 
 
 def _checked(scores: ArrayLike) -> NDArray[np.float64]:

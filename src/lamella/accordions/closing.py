@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from ..schema import Accordion, Comparison, Entry, PairSweep, Role, Score, Shape
-from ..statistics import paired_difference
+from ..statistics import over_seeds
 from ..training import Loader
 from .controls import REFERENCES, shape_controls
-from .searching import Quest, over_seeds
+from .searching import Quest
 from .shapes import PUBLISHED, Widths, named
 from .working import Outcome
 
@@ -110,8 +110,7 @@ def _entry(
 
 def _paired(a: Sequence[Outcome], b: Sequence[Outcome], metric: str) -> Score:
     """The mean over seeds of a's test metric minus b's."""
-    difference, low, high = paired_difference([o.test[metric] for o in a], [o.test[metric] for o in b])
-    return Score(value=difference, low=min(low, difference), high=max(high, difference), n=len(a))
+    return over_seeds([of_a.test[metric] - of_b.test[metric] for of_a, of_b in zip(a, b, strict=True)])
 
 
 def _count(loader: Loader) -> int:

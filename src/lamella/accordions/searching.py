@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import BudgetError, MissingExtra
-from ..schema import PairSweep, Score, Shape
-from ..statistics import clearly_below, score_interval
+from ..schema import PairSweep, Shape
+from ..statistics import clearly_below, over_seeds
 from .settings import TOGETHER, Settings
 from .shapes import Pair, Widths, named, pairs, singles, with_width
 from .stacks import Net
@@ -76,16 +76,6 @@ class Quest:
         if self.settings.budget.max_drop is not None and holding:
             return min(holding, key=lambda w: (size(w), -mean[w], w))
         return max(whole, key=lambda w: (mean[w], -size(w), w))
-
-
-def over_seeds(values: Sequence[float] | np.ndarray) -> Score:
-    """Mean over seeds and its 95 % interval by Student's t."""
-    values_S = np.asarray(values, dtype=np.float64)
-    # A metric of exactly 0 or 1 in every seed is no coin: its interval is the value itself.
-    if np.ptp(values_S) == 0:
-        value = float(values_S[0])
-        return Score(value=value, low=value, high=value, n=len(values_S))
-    return score_interval(values_S)
 
 
 def race(quest: Quest, shapes: Sequence[Widths], stage: str, share: float = 1.0) -> None:
@@ -213,4 +203,4 @@ def _worth(quest: Quest, widths: Widths) -> float:
     return 1 - size / dense if mean >= quest.floor() else mean - quest.floor() - 1
 
 
-__all__ = ["Quest", "joint", "named", "over_seeds", "race", "sequential"]
+__all__ = ["Quest", "joint", "named", "race", "sequential"]

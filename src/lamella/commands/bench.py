@@ -14,7 +14,7 @@ import typer
 
 from ..errors import LamellaError, unknown_name
 from ..published import LEFT_OUT, SCHEDULES, TRUE, Accounting, account
-from ..statistics import score_interval
+from ..statistics import over_seeds
 from ..views import published_view
 from .shared import AsJson, Quiet, show
 
@@ -144,7 +144,7 @@ def _over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return rows[0]
     means = {key: _mean([row[key] for row in rows]) for key in ("bytes", "true_ratio", "macs_ratio")}
     points = [row["points_below_dense"][0] for row in rows]
-    found = None if None in points else score_interval(points)
+    found = None if None in points else over_seeds(points)
     shown = [None] if found is None else [found.value, found.low, found.high]
     return {**rows[0], **means, "seeds": len(rows), "bytes": round(means["bytes"] or 0), "points_below_dense": shown}
 

@@ -5,11 +5,10 @@ heat.rows[0].cells[3]                   # Cell(text="97.1", warmth=2, ...)
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean, stdev
 from typing import NamedTuple
 
-from ..schema import Graph, Knob, Measure, Plan, Point, Profile, Step, Trials
-from ..statistics import paired_difference
+from ..schema import Graph, Knob, Measure, Plan, Point, Profile, Score, Step, Trials
+from ..trials import Spread, summaries
 from .words import counted, hundredths, members, percent, points, ratio, scored, short
 
 WARMEST = 9
@@ -156,28 +155,27 @@ def _step_row(number: int, what: tuple[tuple[str, str], ...], told: Step | Measu
 
 def trial_rows(found: Trials) -> tuple[TrialRow, ...]:
     """The plan and its controls: means over seeds with their standard deviation, differences paired by seed."""
-    ours = [t.test for t in found.of("plan")]
-    rows = []
-    for name in found.names:
-        trials = found.of(name)
-        tests = [t.test for t in trials]
-        ahead, interval = ("", "") if name == "plan" else _ahead(ours, tests)
-        spreads = (_spread([t.validation for t in trials]), _spread(tests))
-        sizes = short(trials[0].params), short(trials[0].macs)
-        rows.append(TrialRow(name, len(trials), *spreads, ahead, interval, *sizes))
-    return tuple(rows)
+    return tuple(
+        TrialRow(
+            name=each.name,
+            seeds=each.seeds,
+            validation=_spread(each.validation),
+            test=_spread(each.test),
+            ahead=points(each.ahead.value) if each.ahead else "",
+            interval=_interval(each.ahead) if each.ahead and each.seeds > 1 else "",
+            params=short(each.params),
+            macs=short(each.macs),
+        )
+        for each in summaries(found)
+    )
 
 
-def _spread(values: Sequence[float]) -> str:
-    return percent(fmean(values)) + (f" ± {hundredths(stdev(values))}" if len(values) > 1 else "")
+def _spread(of: Spread) -> str:
+    return percent(of.mean) + ("" if of.deviation is None else f" ± {hundredths(of.deviation)}")
 
 
-def _ahead(ours: Sequence[float], others: Sequence[float]) -> tuple[str, str]:
-    if len(ours) < 2:
-        return points(ours[0] - others[0]), ""
-    # In points: fractions that are all 0 or 1 would be taken for single samples.
-    mean, low, high = (x / 100 for x in paired_difference([100 * x for x in ours], [100 * x for x in others]))
-    return points(mean), f"{points(low)} to {points(high)}"
+def _interval(of: Score) -> str:
+    return f"{points(of.low)} to {points(of.high)}"
 
 
 def frozen_rows(graph: Graph) -> tuple[FrozenRow, ...]:

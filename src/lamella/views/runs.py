@@ -4,7 +4,6 @@ graph_view(reach(graph)), profile_view(profile), plan_view(plan, graph), result_
 """
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
 from typing import Any
 
 from rich.console import Group as Stack
@@ -16,8 +15,8 @@ from ..planning import depth_test, significance
 from ..published import Accounting
 from ..reach import GroupRow, Reach
 from ..schema import Accordion, Entry, Front, Graph, Metric, Plan, Point, Profile, Result, Row, Score, Table, Trials
-from ..statistics import paired_difference
 from ..texts import told, told_between, told_drop
+from ..trials import Spread, summaries
 
 OWN: Metric = "score"
 
@@ -192,17 +191,12 @@ def result_view(result: Result, metric: Metric = "accuracy") -> Stack:
 
 def trials_view(found: Trials, metric: Metric = "accuracy") -> Stack:
     """The plan and its controls: means over seeds with their standard deviation, and how far the plan is ahead."""
-    percent = metric == "accuracy"
-    scale, digits = (100, ".2f") if percent else (1, ".4g")
-    heads = ("valid. %", "test %", "plan ahead by, test points [95 %]") if percent else TRIALS_IN_NUMBERS
+    heads = ("valid. %", "test %", "plan ahead by, test points [95 %]") if metric == "accuracy" else TRIALS_IN_NUMBERS
     grid = _grid("", "seeds", *heads, "params", "MACs")
-    ours = [scale * t.test for t in found.of("plan")]
-    for name in found.names:
-        trials = found.of(name)
-        tests = [scale * t.test for t in trials]
-        ahead = "" if name == "plan" else _ahead(ours, tests, digits)
-        scores = (_spread([scale * t.validation for t in trials], digits), _spread(tests, digits))
-        grid.add_row(name, str(len(trials)), *scores, ahead, f"{trials[0].params:,}", f"{trials[0].macs:,}")
+    for each in summaries(found):
+        ahead = _ahead(each.ahead, metric) if each.ahead else ""
+        scores = (_spread(each.validation, metric), _spread(each.test, metric), ahead)
+        grid.add_row(each.name, str(each.seeds), *scores, f"{each.params:,}", f"{each.macs:,}")
     n = found.trials[0].n_test
     return Stack(
         grid, Text(f"- spread: standard deviation over seeds; differences are paired by seed; {n:,} test samples each.")
@@ -212,15 +206,17 @@ def trials_view(found: Trials, metric: Metric = "accuracy") -> Stack:
 TRIALS_IN_NUMBERS = ("validation", "test", "plan ahead by, test score [95 %]")
 
 
-def _spread(values: list[float], digits: str) -> str:
-    return f"{fmean(values):{digits}}" + (f" ± {stdev(values):{digits}}" if len(values) > 1 else "")
+def _spread(of: Spread, metric: Metric) -> str:
+    return _number(of.mean, metric) + ("" if of.deviation is None else f" ± {_number(of.deviation, metric)}")
 
 
-def _ahead(ours: list[float], others: list[float], digits: str) -> str:
-    if len(ours) < 2:
-        return f"{ours[0] - others[0]:+{digits}}"
-    mean, low, high = paired_difference(ours, others)
-    return f"{mean:+{digits}} [{low:+{digits}}, {high:+{digits}}]"
+def _ahead(of: Score, metric: Metric) -> str:
+    value, low, high = (_number(each, metric, "+") for each in (of.value, of.low, of.high))
+    return value if of.n == 1 else f"{value} [{low}, {high}]"
+
+
+def _number(value: float, metric: Metric, sign: str = "") -> str:
+    return f"{100 * value:{sign}.2f}" if metric == "accuracy" else f"{value:{sign}.4g}"
 
 
 def table_view(table: Table, files: Mapping[str, str]) -> Stack:
