@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from lamella import __version__
 from lamella.cli import app
-from lamella.errors import LamellaError
+from lamella.errors import LamellaError, RecordError
 from lamella.records import load_record
 from lamella.runs import locked
 from lamella.schema import FILES, Result
@@ -203,6 +203,52 @@ def test_bad_input_is_one_paragraph(nets, arguments, words):
     if arguments[0] == "plan":
         run("profile", "r", "--pruning-ratios", "0.5", "--quiet")
     assert re.search(words, refused(*arguments), re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("plan --bits 64", "bits 64: from 2 to 8, or 32 for none, was expected"),
+        ("plan --bits 1", "bits 1: from 2 to 8, or 32 for none, was expected"),
+        ("plan --budget bytes=1,2", "bytes: (1, 2) where one number, or a share such as '10%', was expected"),
+        (
+            "plan --planner search --budget bytes=50% --option trials=few",
+            "'few' where a whole number from 1 on was expected",
+        ),
+        (
+            "plan --planner search --budget bytes=50% --option trials=-1",
+            "-1 where a whole number from 1 on was expected",
+        ),
+        ("plan --compare .", ".: is a folder; a file was expected, as made by `lamella plan RUN`"),
+        ("plan --compare absent.json", "absent.json: not there. It is made by `lamella plan RUN`"),
+        ("plan --edit .", ".: is a folder; a file was expected, as made by `lamella plan RUN --text`"),
+        ("profile --merge .", ".: is a folder; a journal was expected, such as profile.jsonl"),
+        ("profile --merge planned/plan.json", "Name the profile.jsonl of the other run directory"),
+    ],
+)
+def test_values_that_an_option_cannot_have_are_told(planned_run, options, words):
+    verb, *rest = options.split()
+    assert words in refused(verb, "planned", *rest)
+
+
+@pytest.fixture(scope="module")
+def planned_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("planned")
+
+
+@pytest.fixture
+def planned_run(nets, planned_folder, monkeypatch):
+    """A run with a plan, made once for all."""
+    monkeypatch.chdir(planned_folder)
+    if not (planned_folder / "planned").exists():
+        run("trace", "planned", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
+        run("profile", "planned", "--pruning-ratios", "0.5", "--quiet")
+        run("plan", "planned", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--quiet")
+
+
+def test_bits_without_a_grid_are_told(planned_run):
+    told = run("plan", "planned", "--option", "factor=0.5", "--bits-epochs", "2").output
+    assert "no layer has fewer than 8 bits, so there is no grid to tune on" in " ".join(told.split())
 
 
 def test_a_verb_before_its_time_names_the_one_to_run_first(nets):
@@ -467,3 +513,5 @@ def test_a_shorthand_and_its_pair_must_agree():
         recipe_of(["lr=0.2"], TUNING, lr=0.1)
     with pytest.raises(LamellaError, match=r"--recipe lr=0\.3 and --recipe lr=0\.2 say different"):
         recipe_of(["lr=0.3", "lr=0.2"], TUNING)
+    with pytest.raises(RecordError, match="weight_decay: nan where a finite number was expected"):
+        recipe_of(["weight_decay=nan"], TUNING)

@@ -1,5 +1,6 @@
 """Laws of exported files: they say what the model says, in the same bytes every time, or they are not written."""
 
+import copy
 import sys
 import tempfile
 
@@ -136,6 +137,18 @@ def test_weights_above_the_limit_lie_beside_the_file_and_are_counted(model, dens
     assert onnx_bytes(dense) == dense.stat().st_size
     x, _ = images(2, seed=6)
     torch.testing.assert_close(run_onnx(path, x), run_onnx(dense, x))
+
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def refuse(*args):
+        raise LamellaError("not the model's")
+
+    other = copy.deepcopy(model)
+    other.a.weight.data.neg_()
+    monkeypatch.setattr(onnx_file, "compare", refuse)
+    with pytest.raises(LamellaError, match="not the model's"):
+        export_onnx(other, images(2, seed=3)[0], path, dynamic_batch=False)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before  # the weights beside it too
 
 
 class Several(nn.Module):

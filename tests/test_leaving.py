@@ -172,6 +172,54 @@ def test_a_tuning_that_does_harm_is_tried_anew_at_a_lower_rate(subject, monkeypa
     assert tuned.validation.value >= 0.9 * tuned.before_tuning
 
 
+@pytest.mark.parametrize("removal", ["cut", "soft"])
+def test_a_tuning_that_loses_the_network_ends_at_once_and_one_that_dips_does_not(subject, monkeypatch, removal):
+    data, model, graph, plan = subject
+    from lamella import walking
+
+    epochs = []
+
+    def fragile(model, task, recipe, on_epoch=None, **options):
+        def after(done, loss):
+            epochs.append(recipe.lr)
+            weights = [p for p in model.parameters() if p.dim() > 1]
+            if recipe.lr > 0.05:
+                weights[-1].data.zero_()  # the same answer for every input
+            elif done == 1:
+                weights[-1].data.mul_(-1e-3)  # the wrong ones, nearly alike: it can come back
+            if on_epoch:
+                on_epoch(done, loss)
+
+        return fit(model, task, recipe, on_epoch=after, **options)
+
+    monkeypatch.setattr(walking, "fit", fragile)
+    one = replace(plan, steps=(replace(plan.steps[0], epochs=4),))
+    _, result = compress(model, one, data, recipe=Recipe(epochs=4, lr=0.16), graph=graph, removal=removal)
+    assert epochs == [0.16] + [0.04] * 4
+    assert result.history[-1].name.endswith("(rate / 4: before, it did harm)")
+    with pytest.raises(DivergedError, match="after epoch 1 the network gives every input the same answer"):
+        compress(model, one, data, recipe=Recipe(epochs=4, lr=6.0), graph=graph, removal=removal)
+
+
+def test_a_gradual_removal_that_does_harm_is_tried_anew_too(subject, monkeypatch):
+    data, model, graph, plan = subject
+    from lamella import walking
+
+    rates = []
+
+    def harmful(model, task, recipe, **options):
+        rates.append(recipe.lr)
+        fit(model, task, recipe, **options)
+        if recipe.lr > 0.05:
+            [p for p in model.parameters() if p.dim() > 1][-1].data.neg_()
+
+    monkeypatch.setattr(walking, "fit", harmful)
+    one = replace(plan, steps=plan.steps[:1])
+    _, result = compress(model, one, data, recipe=Recipe(epochs=2, lr=0.1), graph=graph, removal="soft")
+    assert rates == [0.1, 0.025]
+    assert result.history[-1].name.endswith("(rate / 4: before, it did harm)")
+
+
 def test_weights_lost_in_the_last_batch_are_a_divergence_too():
     data = task((4,))
     x, y = next(iter(data.train))

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from lamella.cli import app
 from lamella.errors import LamellaError, MismatchError, RecordError, RunError
-from lamella.records import save_record, to_plain
+from lamella.records import digest, save_record, to_plain
 from lamella.reporting import (
     draw,
     losses,
@@ -276,6 +276,11 @@ def test_a_plan_stands_beside_its_controls(tmp_path):
     mean, low, high = (x / 100 for x in paired_difference(*([100 * x for x in tests] for tests in scores.values())))
     assert found[1][4:6] == [words.points(mean), f"{words.points(low)} to {words.points(high)}"]
     assert words.points(mean) == "+4.00"
+    walked = read_stages(tmp_path).plan
+    for walked_one, stands in ((walked, True), (replace(walked, steps=walked.steps[:1]), False)):
+        made = Trials(structure=graph.structure, seeds=2, trials=trials, plan=digest(walked_one))
+        save_record(tmp_path / FILES["trials"][0], made)
+        assert (read_stages(tmp_path).trials == made) is stands
     save_record(tmp_path / FILES["trials"][0], Trials(structure="other", seeds=2, trials=trials))
     with pytest.raises(MismatchError, match=r"trials\.json belongs to another model"):
         read_stages(tmp_path)

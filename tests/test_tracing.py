@@ -1,5 +1,7 @@
 """Tracing: what is found, what is refused and in which words, and that the proof finds what is wrong."""
 
+import io
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 import zoo
+from rich.console import Console
 from torch import nn
 
 from lamella.costs import cost
@@ -19,6 +22,7 @@ from lamella.records import dumps, loads
 from lamella.schema import Graph
 from lamella.surgery import narrow
 from lamella.tracing import aligned, trace
+from lamella.views import graph_view
 
 every_net = pytest.mark.parametrize("name", zoo.NAMES)
 PICTURE = (torch.randn(1, 3, 8, 8),)
@@ -237,6 +241,34 @@ def test_what_only_training_sees_narrows_with_the_rest():
     logits, auxiliary = small(*inputs)
     (logits.sum() + auxiliary.sum()).backward()
     assert small.aux[1].weight.grad.shape[1] == 8
+
+
+class Branching(nn.Module):
+    """Its second head asks for a value, in training only."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.aux = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+        self.b = nn.Conv2d(8, 4, 3)
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        out = self.b(x).mean((2, 3))
+        return (out, self.aux(x)) if self.training and x.sum().item() > 0 else out
+
+
+def test_what_only_training_sees_and_no_export_shows_is_said():
+    graph = trace(Branching(), PICTURE)
+    assert len(graph.notes) == 1
+    assert re.match(
+        r"'aux.bias' and 1 more parameters are read in training at most, and the model in training mode cannot be exported \(.+"
+        r"Name the layers they read in ignored_layers",
+        graph.notes[0],
+    )
+    page = Console(width=2000, file=io.StringIO())
+    page.print(graph_view(reach(graph)))
+    assert f"note: {graph.notes[0]}" in page.file.getvalue()
+    assert not zoo.traced("auxiliary")[2].notes
 
 
 class Flat(nn.Module):

@@ -88,7 +88,7 @@ def test_a_killed_walk_ends_where_it_would_have_ended(task, graph, plan, tmp_pat
     count = 0
     original = walking.fit
 
-    def dying(*args, **kwargs):
+    def dying(*args, on_epoch, **kwargs):
         def on_epoch(*_):
             nonlocal count
             count += 1

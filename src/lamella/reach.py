@@ -58,6 +58,7 @@ class Reach:
     dense_macs: int
     layers: tuple[LayerRow, ...]
     groups: tuple[GroupRow, ...]
+    notes: tuple[str, ...] = ()
 
 
 def reach(graph: Graph) -> Reach:
@@ -71,6 +72,7 @@ def reach(graph: Graph) -> Reach:
         dense_macs=dense.macs,
         layers=tuple(_layer_row(graph, layer.name) for layer in graph.layers),
         groups=tuple(_group_row(graph, group, dense.params, dense.macs) for group in graph.groups),
+        notes=graph.notes,
     )
 
 

@@ -186,6 +186,8 @@ def _line(value: Any) -> str:
 def read_text(path: str | Path, made_by: str) -> str:
     """The text of a run's file; if it is absent, RunError says which verb makes it."""
     path = Path(path)
+    if path.is_dir():
+        raise RunError(f"{path}: is a folder; a file was expected, as made by `{made_by}`.")
     if not path.exists():
         raise RunError(f"{path}: not there. It is made by `{made_by}`; run that first.")
     try:

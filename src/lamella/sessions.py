@@ -345,7 +345,8 @@ def recipe_of(pairs: Iterable[str], defaults: Recipe, **shorthands: Any) -> Reci
             hint = " A plan's steps have their own epochs: lamella plan --epochs." if name == "epochs" else ""
             raise LamellaError(unknown_name("option of the recipe", name, known) + hint)
         value = parsed(text)
-        if values.setdefault(name, value) != value:
+        before = values.setdefault(name, value)
+        if before is not value and before != value:  # not a number is not even equal to itself
             where = (
                 f"--{name} {values[name]}" if shorthands.get(name) is not None else f"--recipe {name}={values[name]}"
             )

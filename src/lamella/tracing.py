@@ -64,7 +64,7 @@ def trace(
     if not graph.free:
         reasons = "\n".join(f"  {g.name}: {g.frozen}" for g in graph.groups[:8]) or "  no layer makes channels"
         raise TraceError(f"nothing in {graph.model} can be narrowed:\n{reasons}")
-    return graph
+    return replace(graph, notes=(training.note,) if training and training.note else ())
 
 
 def _attempt(
@@ -89,8 +89,8 @@ def _attempt(
             raise TraceError(f"ignored_layers: {unknown_name('layer', pattern, known)}")
     if not prove:
         return graph, frozenset()
-    before = {g.name for g in graph.free}
-    graph = proven(model, inputs, graph, built.suspects, programs[1].inputs if programs[1] else None)
+    before, training = {g.name for g in graph.free}, programs[1]
+    graph = proven(model, inputs, graph, built.suspects, training.inputs if training and training.program else None)
     failed = before - {g.name for g in graph.free}
     return graph, frozenset().union(*(built.views.get(name, frozenset()) for name in failed))
 
@@ -119,7 +119,7 @@ def _build(model: nn.Module, programs: Programs, whole: frozenset[str]) -> Built
         with quiet():
             other = _walk(model, program.run_decompositions(), tensors, whole)
         flow, graph = min((flow, graph), other, key=lambda found: len(found[0].unknown))
-    if training is not None:
+    if training is not None and training.program is not None:
         flow.take(_walk(model, training.program, tensors, frozenset(), flow.beside())[0])
     return build_graph(type(model).__name__, flow, graph, tensors)
 

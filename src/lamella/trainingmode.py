@@ -2,12 +2,13 @@
 
     training = training_of(model, inputs, program)       # None where training reads no parameter that evaluation does not
     training.program, training.inputs                    # the model as it trains, and inputs on which it can
+    training.note                                        # where it cannot be exported so: what is not followed, and what to do
 
 A network in evaluation mode never shows them. Left as they are they would refuse the narrowed channels when it is tuned.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,15 +18,17 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_map_only
 
+from .proof import line_of
 from .surgery import copied
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """The exported model in training mode, and the inputs it was exported at."""
+    """The exported model in training mode, and the inputs it was exported at; without a program, a note that says why."""
 
-    program: ExportedProgram
+    program: ExportedProgram | None
     inputs: tuple[Any, ...]
+    note: str = ""
 
 
 def training_of(model: nn.Module, inputs: tuple[Any, ...], evaluation: ExportedProgram) -> Training | None:
@@ -37,10 +40,20 @@ def training_of(model: nn.Module, inputs: tuple[Any, ...], evaluation: ExportedP
     for tried in (inputs, tree_map_only(Tensor, _twice, inputs)):  # a batch norm refuses to train on a single value
         try:
             program = exported(model, tried)
-        except Exception:  # what cannot be exported as it trains is traced by its evaluation mode alone
+        except Exception as error:  # what cannot be exported as it trains is traced by its evaluation mode alone
+            reason = line_of(error)
             continue
         return Training(program, tried) if idle & _read(program) else None
-    return None
+    return Training(None, inputs, _unfollowed(sorted(idle), reason))
+
+
+def _unfollowed(idle: Sequence[str], reason: str) -> str:
+    more = f" and {len(idle) - 1} more parameters" if len(idle) > 1 else ""
+    return (
+        f"{idle[0]!r}{more} are read in training at most, and the model in training mode cannot be exported ({reason}). Layers that "
+        "run in training only were not followed: where they read channels that leave, tuning fails there. Name the layers they read "
+        "in ignored_layers, or leave out of forward what stops the export."
+    )
 
 
 def exported(model: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram:

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from torch import nn
 
 from .axes import Kept
@@ -21,13 +19,14 @@ from .costs import cost
 from .digests import data_digest, weights_digest
 from .errors import DivergedError, LamellaError, unknown_name, with_context
 from .grids import put_on_grids, settle
+from .harm import Scores, harmed, scores_of, watch
 from .leaving import REMOVALS, Removal
 from .matching import MATCHED, has_batch_norm, match_outputs
 from .progress import Progress, silent
 from .records import digest, from_plain, to_plain
 from .runs import Journal
 from .schema import Graph, Measure, Score, Step
-from .statistics import paired_difference, score_interval
+from .statistics import score_interval
 from .storage import load_tensors, save_tensors
 from .surgery import copied, narrow, refitted, resolve, retraced
 from .texts import told
@@ -38,7 +37,6 @@ from .training import (
     Recipe,
     Task,
     device_of,
-    evaluate,
     first_inputs,
     fit,
     metric_of,
@@ -49,9 +47,6 @@ from .training import (
 
 RATE_CUTS = 3  # how often a tuning that does harm is tried anew, each time at a rate lower by
 RATE_CUT = 4
-HARMED = 0.9  # of the score before it, that a tuning must leave at least
-
-Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +67,7 @@ def start(model: nn.Module, graph: Graph, task: Task) -> State:
 
 def measured(model: nn.Module, task: Task) -> Score:
     """The model's score on the validation samples."""
-    return score_interval(_scores(model, task))
-
-
-def _scores(model: nn.Module, task: Task) -> Scores:
-    """Of every validation sample, (N,)."""
-    found: Scores = evaluate(model, task.validation, task.score).numpy()
-    return found
-
-
-def _harmed(before_N: Scores, after_N: Scores) -> bool:
-    """Whether a tuning lost more than a tenth of the score, and more than chance takes. Scores below zero have no tenth."""
-    lost = before_N.mean() > 0 and after_N.mean() < HARMED * before_N.mean()
-    return bool(lost and paired_difference(before_N, after_N)[1] > 0)
+    return score_interval(scores_of(model, task))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,20 +151,22 @@ def _take(
     model = put_on_grids(narrow(state.model, graph, kept), bits)
     if kept or few_bits(step):
         _mend(model, state.model, graph, kept, number, tuning)
-    before_N = after_N = _scores(model, task)
+    before_N = after_N = scores_of(model, task)
     slower = 0
     if removal and kept and step.epochs and not bits:  # on a grid of few levels nothing can fade
         wide = copied(state.model, {})
         leave = removal(wide, graph, step.widths)
-        slower = next(_tunings(wide, number, tuning, checkpoint, leave))
-        kept = leave.kept()
-        model = narrow(wide, graph, kept)
-        _mend(model, wide, graph, kept, number, tuning)
-        after_N = _scores(model, task)
+        for slower in _tunings(wide, number, tuning, checkpoint, before_N, leave):  # noqa: B007 - the last one counts
+            kept = leave.kept()
+            model = narrow(wide, graph, kept)
+            _mend(model, wide, graph, kept, number, tuning)
+            after_N = scores_of(model, task)
+            if not harmed(before_N, after_N):
+                break
     elif step.epochs:
-        for slower in _tunings(model, number, tuning, checkpoint):  # noqa: B007 - the last one counts
-            after_N = _scores(model.eval(), task)
-            if not _harmed(before_N, after_N):
+        for slower in _tunings(model, number, tuning, checkpoint, before_N):  # noqa: B007 - the last one counts
+            after_N = scores_of(model.eval(), task)
+            if not harmed(before_N, after_N):
                 break
     settle(model.eval(), bits)
     after = _advanced(state, model, kept)
@@ -210,21 +195,26 @@ def _mend(model: nn.Module, before: nn.Module, graph: Graph, kept: Kept, number:
 
 
 def _tunings(
-    model: nn.Module, number: int, tuning: Tuning, checkpoint: Path | None, leave: Removal | None = None
+    model: nn.Module,
+    number: int,
+    tuning: Tuning,
+    checkpoint: Path | None,
+    before_N: Scores,
+    leave: Removal | None = None,
 ) -> Iterator[int]:
     """Tune in place and give how often the rate was cut so far; who asks on has it tuned from the step's start at a lower rate.
 
-    So it goes on by itself where the loss is lost; DivergedError where it is at the lowest rate too.
+    So it goes on by itself where the loss is lost, or the network; DivergedError where it is at the lowest rate too.
     """
-    start = copy.deepcopy(model.state_dict())
+    start, look = copy.deepcopy(model.state_dict()), watch(model, tuning.task, before_N)
     for cuts in range(RATE_CUTS + 1):
         if cuts:
             model.load_state_dict(start)
         recipe = replace(tuning.recipe, lr=tuning.recipe.lr / RATE_CUT**cuts)
         path = checkpoint and checkpoint.with_suffix(f".{cuts}.pt" if cuts else ".pt")
         try:
-            seed = mixed(tuning.seed, number)
-            fit(model, tuning.task, recipe, seed=seed, checkpoint=path, after_batch=leave, teacher=tuning.teacher)
+            how = {"seed": mixed(tuning.seed, number), "after_batch": leave, "teacher": tuning.teacher}
+            fit(model, tuning.task, recipe, checkpoint=path, on_epoch=look, **how)
         except DivergedError:
             if cuts == RATE_CUTS:
                 raise

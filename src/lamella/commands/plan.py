@@ -17,7 +17,8 @@ from ..errors import LamellaError
 from ..planning import ORDERS, PLANNERS, editable, flat
 from ..planning import compare as compare_plans
 from ..records import load_record, to_plain
-from ..schema import Budget, Graph, Measuring, Plan, Profile, Request
+from ..runs import read_text
+from ..schema import FILES, Budget, Graph, Measuring, Plan, Profile, Request
 from ..texts import parsed
 from ..views import front_view, plan_view
 from .shared import AsJson, Quiet, Run, following, options, show, working
@@ -154,5 +155,6 @@ def _about_plan(session: "Session", other: Path | None, *, quiet: bool, as_json:
     if other is None:
         typer.echo(editable(made, session.read("graph", Graph)), nl=False)
         return
+    read_text(other, f"{FILES['plan'][1]} RUN")  # for its errors, which say where plans come from
     found = compare_plans(made, load_record(other, Plan))
     show(found.text, to_plain(found), quiet=quiet, as_json=as_json)

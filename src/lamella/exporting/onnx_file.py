@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LamellaError, MissingExtra, RecordError, TraceError
-from ..runs import write_through
 from ..timing import feeds_of, onnxruntime, open_session
 from ..version import __version__
 from .capturing import capture, compare, first_line, lacking, quiet
+from .together import write_together
 
 OPSET = 20
 INLINE_LIMIT = 2_000_000_000  # bytes of weights; a protobuf file ends at 2 GiB
@@ -59,11 +59,11 @@ def export_onnx(
     _clean(proto)
 
     def write(temporary: Path) -> None:
-        _save(proto, temporary, path)
+        _save(proto, temporary)
         with _numbers_told(model):
             compare(seen, temporary, str(path), "onnxruntime")
 
-    write_through(path, write)
+    write_together(path, write)
     return path
 
 
@@ -194,20 +194,19 @@ def _name_batch(graph: Any) -> None:
                 dim.dim_param = BATCH
 
 
-def _save(proto: Any, temporary: Path, path: Path) -> None:
+def _save(proto: Any, path: Path) -> None:
     weights = [i for i in proto.graph.initializer if len(i.raw_data) > 1024]
     if sum(len(i.raw_data) for i in weights) > INLINE_LIMIT:
-        side = path.with_name(f"{path.name}.data")
-        write_through(side, lambda part: _save_beside(weights, part, side.name))
-    temporary.write_bytes(proto.SerializeToString(deterministic=True))
+        _save_beside(weights, path.with_name(f"{path.name}.data"))
+    path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def _save_beside(weights: Sequence[Any], part: Path, location: str) -> None:
+def _save_beside(weights: Sequence[Any], side: Path) -> None:
     from onnx.external_data_helper import set_external_data
 
-    with part.open("wb") as file:
+    with side.open("wb") as file:
         for tensor in weights:
-            set_external_data(tensor, location, offset=file.tell(), length=len(tensor.raw_data))
+            set_external_data(tensor, side.name, offset=file.tell(), length=len(tensor.raw_data))
             file.write(tensor.raw_data)
             tensor.ClearField("raw_data")
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..errors import LamellaError
-from ..runs import write_through
 from ..timing import Array, prepared, require
 from ..timing.calls import openvino_refusal
 from .capturing import as_tuple, check_outputs
 from .onnx_file import export_onnx
+from .together import write_together
 
 # Root mean square, of that of the outputs. OpenVINO rewrites quantize/dequantize pairs and so rounds elsewhere: up to 1.3 % on a ResNet-14
 # (docs/deploying.md), up to 1.1 % on eight small networks of 8 and 4 bits; a file that is read wrongly gives 100 %.
@@ -52,8 +52,8 @@ def convert_to_openvino(source: str | Path, path: str | Path, example_inputs: Te
     source, path = Path(source), Path(path)
     inputs = [leaf.detach().cpu() for leaf in tree_leaves(as_tuple(example_inputs)) if isinstance(leaf, Tensor)]
     expected = [torch.from_numpy(array) for array in prepared(source, inputs)()]
-    with tempfile.TemporaryDirectory(prefix="lamella.") as scratch:
-        written = Path(scratch) / "model.xml"
+
+    def write(written: Path) -> None:
         try:
             model = ov.Core().read_model(str(source))
             ov.save_model(model, str(written), compress_to_fp16=False)
@@ -65,10 +65,8 @@ def convert_to_openvino(source: str | Path, path: str | Path, example_inputs: Te
             _check_integers(seen, expected, str(path))
         else:
             check_outputs(seen, expected, str(path))
-        path.unlink(missing_ok=True)  # killed from here on, no .xml is left beside the .bin of another
-        for suffix in (".bin", ".xml"):
-            data = written.with_suffix(suffix).read_bytes()
-            write_through(path.with_suffix(suffix), lambda temporary, data=data: temporary.write_bytes(data))  # type: ignore[misc]
+
+    write_together(path, write)
     return path
 
 

@@ -20,6 +20,7 @@ from ..costs import cost
 from ..errors import LamellaError, unknown_name, with_context
 from ..records import from_plain
 from ..schema import Budget, Graph, Plan, Profile, Step
+from ..schema.plans import WEIGHT_BITS
 from .asking import Ask, Draft, Predictor, check_precision
 from .blocking import check_budget
 from .curves import without_bits
@@ -74,9 +75,11 @@ def plan(
 
 
 def settled_bits(graph: Graph, bits: int | None) -> dict[str, int]:
-    """The same bits for every layer that multiplies."""
+    """The same bits for every layer that multiplies. LamellaError for a number that weights cannot have."""
     if bits is None:
         return {}
+    if bits not in WEIGHT_BITS:
+        raise LamellaError(f"bits {bits}: from 2 to 8, or 32 for none, was expected.")
     return {layer.name: bits for layer in graph.layers if layer.positions and layer.weight}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import MismatchError, RunError
 from ..runs import Journal, journalled
+from ..schema import FILES
 
 
 @contextmanager
@@ -43,11 +44,16 @@ def identity_of(path: str | Path) -> dict[str, Any]:
     """What a journal belongs to."""
     import json
 
+    if Path(path).is_dir():
+        inside = Path(path) / FILES["profile_journal"][0]
+        raise RunError(f"{path}: is a folder; a journal was expected, such as {inside}.")
     try:
         with Path(path).open(encoding="utf-8") as file:
             return dict(json.loads(file.readline())["identity"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: no journal can be read there ({error}).") from None
+        raise RunError(
+            f"{path}: no journal can be read there ({error}). Name the {FILES['profile_journal'][0]} of the other run directory."
+        ) from None
 
 
 def merge(paths: Sequence[str | Path], into: str | Path) -> int:

@@ -126,22 +126,25 @@ def read_stages(directory: str | Path) -> Stages:
     profile, measuring = found["profile"], False
     if profile is None and graph is not None:
         profile, measuring = partial_profile(directory, graph), True
-    result, table, plan = found["result"], found["table"], found["plan"]
+    result, table, plan, trials = found["result"], found["table"], found["plan"], found["trials"]
     walking: tuple[Measure, ...] = ()
     if result is None and plan is not None and graph is not None:
         walking = partial_history(directory, graph)
     if table and result and table.plan not in ("", digest(result.plan)):
         table = None  # of an earlier plan
+    plan = result.plan if result else plan  # what was measured stands beside the plan it was measured for
+    if trials and plan and trials.plan not in ("", digest(plan)):
+        trials = None
     return Stages(
         graph=graph,
         profile=profile,
-        plan=result.plan if result else plan,  # what was measured stands beside the plan it was measured for
+        plan=plan,
         result=result,
         walking=walking,
         training=partial_training(directory, graph) if graph else None,
         trying=trying,
         table=table,
-        trials=found["trials"],
+        trials=trials,
         run=found["run"],
         front=found["front"],
         family=found["elastic"],

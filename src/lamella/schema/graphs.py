@@ -149,7 +149,7 @@ class Integer:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """What can be narrowed in a model, and everything its costs follow from."""
+    """What can be narrowed in a model, and everything its costs follow from. `notes`: what was not followed, and what to do."""
 
     model: str
     layers: tuple[Layer, ...]
@@ -157,6 +157,7 @@ class Graph:
     tensors: tuple[Tensor, ...]
     groups: tuple[Group, ...]
     attributes: tuple[Attribute, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [g.name for g in self.groups]

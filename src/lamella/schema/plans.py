@@ -47,6 +47,11 @@ def check_amount(amount: Amount, name: str) -> None:
             0 < float(number) <= 100, name, f"{amount!r} is not a share of the dense model (above 0% and at most 100%)"
         )
     elif amount is not None:
+        check(
+            isinstance(amount, int | float),
+            name,
+            f"{amount!r} where one number, or a share such as '10%', was expected",
+        )
         check(amount > 0 and math.isfinite(amount), name, f"{amount} is not a positive amount")
 
 

@@ -23,11 +23,12 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trials:
-    """The run's plan ("plan") and its controls, every one from the same `seeds` seeds."""
+    """The run's plan ("plan") and its controls, every one from the same `seeds` seeds. `plan`: the digest of the plan that was walked."""
 
     structure: str
     seeds: int
     trials: tuple[Trial, ...]
+    plan: str = ""
 
     def __post_init__(self) -> None:
         names = [trial.name for trial in self.trials]

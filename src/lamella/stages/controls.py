@@ -15,6 +15,7 @@ from ..errors import LamellaError, unknown_name
 from ..planning import plan as make_plan
 from ..planning import reorder
 from ..progress import Progress, silent
+from ..records import digest
 from ..schema import Budget, Plan, Profile, Step, Trial, Trials
 from ..sessions import Session
 from ..training import evaluate
@@ -43,7 +44,7 @@ def controlled(
             progress("controls", place, seeds * len(made), f"{name}, seed {seed}")
             trials.append(_trial(session, name, variant, way, seed))
     progress("controls", len(trials), len(trials))
-    found = Trials(structure=plan.structure, seeds=seeds, trials=tuple(trials))
+    found = Trials(structure=plan.structure, seeds=seeds, trials=tuple(trials), plan=digest(plan))
     session.write("trials", found)
     return found
 

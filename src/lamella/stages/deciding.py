@@ -19,7 +19,7 @@ from torch import nn
 
 from ..candidates import Candidates
 from ..digests import weights_digest
-from ..errors import BudgetError, MissingExtra, RecordError
+from ..errors import BudgetError, LamellaError, MissingExtra, RecordError
 from ..exporting import onnx_bytes
 from ..latencies import Timing, latency_fit, predictor, written
 from ..planning import (
@@ -87,7 +87,11 @@ def _tuned(made: Plan, request: Request) -> Plan:
         steps = (*cuts, Step(epochs=request.closing_epochs), *rest)
     if request.bits_epochs:
         steps = tuple(replace(s, epochs=request.bits_epochs) if _few_bits_alone(s) else s for s in steps)
-    return replace(made, steps=steps)
+    idle = request.bits_epochs and not any(map(_few_bits_alone, steps))
+    notes = (
+        ("no layer has fewer than 8 bits, so there is no grid to tune on: bits_epochs changes nothing",) if idle else ()
+    )
+    return replace(made, steps=steps, notes=(*made.notes, *notes))
 
 
 def _few_bits_alone(step: Step) -> bool:
@@ -190,13 +194,23 @@ def timed(session: Session, timing: Timing, progress: Progress = silent) -> Late
     return found
 
 
+def _trials(request: Request) -> int:
+    """How many measurements a search may take."""
+    asked = request.options.get("trials", 30)
+    if not isinstance(asked, int) or asked < 1:
+        raise LamellaError(
+            f"option 'trials' of planner 'search': {asked!r} where a whole number from 1 on was expected."
+        )
+    return asked
+
+
 def _measure(session: Session, request: Request, progress: Progress, model: nn.Module, graph: Graph) -> Any:
     """Candidates of this network, journalled under what it is."""
     recalibrate = request.measuring.recalibrate
     searching = request.planner == "search"
     total = greedy_measurements(len(graph.free)) if request.order == "greedy" else 0
     if searching:
-        total += int(request.options.get("trials") or 30) * (2 if request.options.get("control") else 1)
+        total += _trials(request) * (2 if request.options.get("control") else 1)
     found = Candidates(
         model,
         graph,

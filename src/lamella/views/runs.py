@@ -40,7 +40,7 @@ def graph_view(found: Reach) -> Stack:
         made_by = ", ".join(row.layers[:3]) + (f" and {len(row.layers) - 3} more" if len(row.layers) > 3 else "")
         shares = (f"{100 * row.params:.1f}", f"{100 * row.macs:.1f}")
         groups.add_row(escape(row.name), _widths(row), escape(made_by), *shares, escape(_freedom(row)))
-    return Stack(layers, Text(), groups, Text(_reach_line(found)))
+    return Stack(layers, Text(), groups, *map(Text, (_reach_line(found), *(f"note: {each}" for each in found.notes))))
 
 
 def _widths(row: GroupRow) -> str:

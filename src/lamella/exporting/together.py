@@ -1,0 +1,36 @@
+"""A file with those that hold its weights, made beside and moved into place together: all of them, or none.
+
+write_together("model.onnx", write)     # write(scratch / "model.onnx") may leave model.onnx.data beside it there
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import LamellaError
+from ..runs import write_through
+
+
+def write_together(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file of this name in a scratch folder beside `path`, with others beside it; then move all into place.
+
+    Until then nothing that lay there is touched. Errors raised there name `path`.
+    """
+    path = Path(path)
+
+    def fill(temporary: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".part") as scratch:
+            made = Path(scratch) / path.name
+            try:
+                write(made)
+            except LamellaError as error:
+                error.args = tuple(str(each).replace(str(made), str(path)) for each in error.args)
+                raise
+            sides = [each for each in Path(scratch).iterdir() if each != made]
+            if sides:
+                path.unlink(missing_ok=True)  # killed from here on, no file is left beside the weights of another
+            for side in sides:
+                write_through(path.with_name(side.name), side.replace)
+            made.replace(temporary)
+
+    write_through(path, fill)
