@@ -213,8 +213,16 @@ def _tunings(
         recipe = replace(tuning.recipe, lr=tuning.recipe.lr / RATE_CUT**cuts)
         path = checkpoint and checkpoint.with_suffix(f".{cuts}.pt" if cuts else ".pt")
         try:
-            how = {"seed": mixed(tuning.seed, number), "after_batch": leave, "teacher": tuning.teacher}
-            fit(model, tuning.task, recipe, checkpoint=path, on_epoch=look, **how)
+            fit(
+                model,
+                tuning.task,
+                recipe,
+                seed=mixed(tuning.seed, number),
+                checkpoint=path,
+                on_epoch=look,
+                after_batch=leave,
+                teacher=tuning.teacher,
+            )
         except DivergedError:
             if cuts == RATE_CUTS:
                 raise
