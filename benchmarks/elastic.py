@@ -51,13 +51,13 @@ from lamella.elasticity import (
     save_elastic,
 )
 from lamella.exporting import export_onnx, onnx_bytes, quantize_onnx
+from lamella.pairs import options_of
 from lamella.records import to_plain
 from lamella.reporting.charts import chart_svg, grounded
 from lamella.reporting.charts.grammar import ACCENT, INK, LINE, SECOND, dots, kinds, layer, quantity
 from lamella.runtimes import open_session
 from lamella.schema import Graph
 from lamella.serving import Policy, open_family
-from lamella.sessions import options_of
 from lamella.stages.serving import a_day, samples, switched, timed_here
 from lamella.statistics import score_interval
 from lamella.surgery import narrow

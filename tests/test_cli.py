@@ -504,7 +504,7 @@ def test_the_recipe_and_the_removal_are_asked_for_by_name(nets):
 
 def test_a_shorthand_and_its_pair_must_agree():
     from lamella.compression import TUNING
-    from lamella.sessions import recipe_of
+    from lamella.pairs import recipe_of
 
     assert recipe_of([], TUNING).lr == 0.02
     assert recipe_of(["lr=0.1"], TUNING, lr=None).lr == recipe_of([], TUNING, lr=0.1).lr == 0.1

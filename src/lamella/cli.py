@@ -23,6 +23,7 @@ from .commands.plan import plan
 from .commands.report import report
 from .commands.shared import AsJson, Quiet, Run, complain, following, show, working
 from .errors import LamellaError
+from .pairs import named_values, options_of
 from .reach import reach
 from .records import to_plain
 from .schema import FILES, Profile
@@ -85,7 +86,7 @@ def _root(
 
 
 def _info(model: str, task: str, data: Path | None, weights: Path | None, seed: int, option: list[str] | None) -> Any:
-    from .sessions import describe, named_values
+    from .sessions import describe
 
     return describe(
         model=model,
@@ -192,7 +193,8 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Measure what every group (and, with --bits, every layer) costs the network at every level. Resumes where it was."""
-    from .sessions import resume, sweep_of
+    from .profiling import Sweep
+    from .sessions import resume
     from .stages import profiled, taken_in
 
     ratios = tuple(_numbers(pruning_ratios, "--pruning-ratios"))
@@ -201,7 +203,7 @@ def profile(
         session = resume(run)
         if merge:
             taken_in(session, merge)
-        chosen = sweep_of(sweep or [], tuple(points or ("*",)))
+        chosen = options_of(Sweep, sweep or [], "--sweep", points=tuple(points or ("*",)))
         found: Profile = profiled(
             session, pruning_ratios=ratios, bits=widths, method=method, sweep=chosen, progress=progress
         )

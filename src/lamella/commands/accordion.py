@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import LamellaError
+from ..pairs import named_values, parsed_values
 from ..records import to_plain
 from ..schema import FILES, Budget, RunInfo
-from ..texts import parsed
 from ..views import accordion_view
 from .shared import AsJson, Quiet, following, options, show, working
 
@@ -48,7 +48,7 @@ class Source:
 
     def info(self, seed: int) -> RunInfo:
         """As `run.json` tells it."""
-        from ..sessions import describe, named_values
+        from ..sessions import describe
 
         options = dict(named_values(self.option or [], "--option"))
         for name in options:
@@ -113,15 +113,13 @@ class Searching:
     def settings(self, activation: str) -> "Settings":
         """As a record."""
         from ..accordions import Settings
-        from ..sessions import named_values
 
-        limits = named_values(self.budget or [], "--budget", ("max_drop", "params"))
         return Settings(
             method=self.method,
             metric=self.metric,
             seeds=self.seeds,
             first_seed=self.seed,
-            budget=Budget(**{name: parsed(value) for name, value in limits}),
+            budget=Budget(**parsed_values(self.budget or [], "--budget", ("max_drop", "params"))),
             passes=self.passes,
             trials=self.trials,
             activation=activation,

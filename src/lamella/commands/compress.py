@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import LamellaError
+from ..pairs import recipe_of
 from ..records import to_plain
 from ..views import result_view, trials_view
 from .shared import AsJson, Quiet, Run, following, options, show, working
@@ -53,7 +54,6 @@ class Walking:
     def way(self) -> "Way":
         """As a record."""
         from ..compression import TUNING
-        from ..sessions import recipe_of
         from ..stages import Way
 
         shorthands = {"lr": self.lr, "devices": self.devices, "precision": self.precision}

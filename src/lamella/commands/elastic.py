@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..pairs import named_values, options_of
 from ..progress import Progress
 from ..records import to_plain
 from ..reporting.charts import chart_svg, day_spec, grounded
@@ -52,7 +53,6 @@ class Nesting:
 
     def drafted(self, session: "Session", progress: Progress) -> Family:
         """The levels, none slower than a larger one unless that is allowed."""
-        from ..sessions import named_values
         from ..stages.levels import drafted, settings_of
 
         levels = settings_of(named_values(self.level, "--level")) if self.level else None
@@ -84,7 +84,7 @@ class Training:
 def elasticize(run: Run, nesting: Nesting, training: Training, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Make nested levels in one set of weights, train them, and write them as ONNX files. Resumes where it was."""
     from ..elasticity import Teaching, check_request
-    from ..sessions import options_of, resume
+    from ..sessions import resume
     from ..stages.elastic import elasticized
     from ..stages.verbs import tuning_task
     from ..training import Recipe

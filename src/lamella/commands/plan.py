@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import LamellaError
+from ..pairs import options_of, parsed_values
 from ..planning import ORDERS, PLANNERS, editable, flat
 from ..planning import compare as compare_plans
 from ..records import load_record, to_plain
 from ..runs import read_text
 from ..schema import FILES, Budget, Graph, Measuring, Plan, Profile, Request
-from ..texts import parsed
 from ..views import front_view, plan_view
 from .shared import AsJson, Quiet, Run, following, options, show, working
 
@@ -77,13 +77,10 @@ class Asked:
 
     def request(self, usual: str) -> Request:
         """As a record; `usual`: the planner where none was named."""
-        from ..sessions import named_values, options_of
-
         planner = self.planner or usual
-        own = {name: parsed(value) for name, value in named_values(self.option or [], "--option")}
-        limits = {name: parsed(value) for name, value in named_values(self.budget or [], "--budget", BUDGETS)}
+        own = parsed_values(self.option or [], "--option")
         return Request(
-            budget=Budget(**limits),
+            budget=Budget(**parsed_values(self.budget or [], "--budget", BUDGETS)),
             planner=planner,
             order=self.order,
             epochs=self.epochs,

@@ -14,11 +14,11 @@ from pathlib import Path
 from ..elasticity import FULL, Settings, make_levels, widths_at
 from ..errors import BudgetError, LamellaError
 from ..latencies import Timing, predictor
+from ..pairs import parsed_values
 from ..progress import Progress, silent
 from ..records import digest, load_record, save_record
 from ..schema import Budget, Family, Graph, Level, Plan
-from ..sessions import Session, named_values
-from ..texts import parsed
+from ..sessions import Session
 from ..timing import Latency, LatencyPredictor
 from ..timing.predicting import shapes_of
 from ..timing.shapes import LayerShape
@@ -44,8 +44,7 @@ def _setting(name: str, text: str) -> float | Plan | Budget:
     if Path(text).suffix == ".json":
         return load_record(text, Plan)
     if "=" in text:
-        amounts = named_values(text.split(","), f"--level {name}", COSTS)
-        return Budget(**{cost: parsed(amount) for cost, amount in amounts})
+        return Budget(**parsed_values(text.split(","), f"--level {name}", COSTS))
     try:
         return float(text)
     except ValueError:

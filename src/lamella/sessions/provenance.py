@@ -1,0 +1,47 @@
+"""Where a run comes from: command, machine and versions, as `run.json` tells them."""
+
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..schema import RunInfo
+from ..version import __version__
+from .references import located
+
+
+def describe(**named: Any) -> RunInfo:
+    """A RunInfo with the provenance of this process filled in, and with names that hold from any directory."""
+    named |= {what: located(named[what]) for what in ("model", "task")}
+    return RunInfo(
+        versions=versions(), machine=machine(), command=" ".join(["lamella", *sys.argv[1:]]), started=_now(), **named
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """The versions that a figure depends on."""
+    found = {"lamella": __version__, "python": platform.python_version()}
+    for name in ("torch", "numpy", "scipy", "onnx", "onnxruntime", "scikit-learn"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> str:
+    """The processor's kind and the number of its cores this process may use."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = (line for line in cpuinfo.read_text().splitlines() if line.startswith("model name"))
+        name = next(lines, f": {name}").partition(":")[2].strip()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores, {platform.system()}"
