@@ -136,7 +136,7 @@ def longer(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def mnist(options: argparse.Namespace) -> dict[str, Any]:
-    info = describe(model="autoencoder", task="mnist", data=str(options.mnist.absolute()), options={})
+    info = describe(model="autoencoder", task="mnist", data=options.mnist, options={})
     settings = Settings(
         seeds=SEEDS, budget=Budget(params=PUBLISHED["mnist-accordion"].params), activation=options.mnist_activation
     )

@@ -59,8 +59,7 @@ class Source:
         return describe(
             model="autoencoder",
             task=self.task,
-            data=str(self.data.absolute()) if self.data else None,
-            weights=None,
+            data=self.data,
             seed=seed,
             options=options,
         )

@@ -5,7 +5,8 @@ lamella elasticize RUN --level core=0.5 --level planned=plan.json --level fast=l
 lamella serve-levels RUN --load 0.7 --precision int8 --picture day.svg
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ from ..views import family_view, serving_view
 from .shared import AsJson, Quiet, Run, following, options, show, working
 
 if TYPE_CHECKING:
+    from ..serving import Policy
     from ..sessions import Session
 
 
@@ -116,36 +118,58 @@ def elasticize(run: Run, nesting: Nesting, training: Training, quiet: Quiet = Fa
     )
 
 
-def serve_levels(
-    run: Run,
-    load: Annotated[float | None, typer.Option(help="The utilization to stay under [default: 0.7].")] = None,
-    latency_ms: Annotated[float | None, typer.Option(help="Milliseconds a request may take.")] = None,
-    memory: Annotated[float | None, typer.Option(help="Bytes of weights and activations a level may take.")] = None,
-    precision: Annotated[str, typer.Option(help="float32 or int8.")] = "float32",
-    seconds: Annotated[
-        float, typer.Option(min=1, help="Seconds of work that the simulated day is squeezed into.")
-    ] = 12.0,
-    threads: Annotated[int, typer.Option(min=1, help="Threads that send requests while levels switch.")] = 2,
-    picture: Annotated[Path | None, typer.Option(help="Draw the day into this SVG file.")] = None,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the governor keeps."""
+
+    load: Annotated[float | None, typer.Option(help="The utilization to stay under [default: 0.7].")] = None
+    latency_ms: Annotated[float | None, typer.Option(help="Milliseconds a request may take.")] = None
+    memory: Annotated[float | None, typer.Option(help="Bytes of weights and activations a level may take.")] = None
+
+    def policy(self) -> "Policy":
+        """As a record; where nothing is asked, the usual load."""
+        from ..serving import Policy
+
+        asked: dict[str, Any] = asdict(self)
+        return Policy(**asked) if any(limit is not None for limit in asked.values()) else Policy(load=0.7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """How the levels are shown at work."""
+
+    precision: Annotated[str, typer.Option(help="float32 or int8.")] = "float32"
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of work that the simulated day is squeezed into.")] = (
+        12.0
+    )
+    threads: Annotated[int, typer.Option(min=1, help="Threads that send requests while levels switch.")] = 2
+    picture: Annotated[Path | None, typer.Option(help="Draw the day into this SVG file.")] = None
+
+    def draw(self, day: Mapping[str, Any]) -> None:
+        """The picture, where one is asked for."""
+        if self.picture:
+            drawn = chart_svg(day_spec(day["plot"]), label="A day of changing load", scheme="light")
+            write_atomically(self.picture, grounded(drawn, "light"))
+
+
+@options(limits=Limits, serving=Serving)
+def serve_levels(run: Run, limits: Limits, serving: Serving, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Show the levels, switch them under load, and serve a day of changing load with and without a governor."""
-    from ..serving import Policy
     from ..sessions import resume
     from ..stages.serving import served
 
-    limits: dict[str, Any] = {"load": load, "latency_ms": latency_ms, "memory": memory}
-    if all(limit is None for limit in limits.values()):
-        limits["load"] = 0.7
+    policy = limits.policy()
     with working(run, quiet) as progress:
         session = resume(run)
         family = session.read("elastic", Family)
         found = served(
-            session, Policy(**limits), precision=precision, seconds=seconds, threads=threads, progress=progress
+            session,
+            policy,
+            precision=serving.precision,
+            seconds=serving.seconds,
+            threads=serving.threads,
+            progress=progress,
         )
-        if picture:
-            drawn = chart_svg(day_spec(found["day"]["plot"]), label="A day of changing load", scheme="light")
-            write_atomically(picture, grounded(drawn, "light"))
+        serving.draw(found["day"])
     then = following(run, "report")
     show(serving_view(family, found, session.metric), to_plain(found), quiet=quiet, as_json=as_json, then=then)

@@ -14,8 +14,9 @@ from .references import located
 
 
 def describe(**named: Any) -> RunInfo:
-    """A RunInfo with the provenance of this process filled in, and with names that hold from any directory."""
+    """A RunInfo with the provenance of this process filled in, and with names and paths that hold from any directory."""
     named |= {what: located(named[what]) for what in ("model", "task")}
+    named |= {what: str(Path(named[what]).absolute()) for what in ("data", "weights") if named.get(what) is not None}
     return RunInfo(
         versions=versions(), machine=machine(), command=" ".join(["lamella", *sys.argv[1:]]), started=_now(), **named
     )
