@@ -585,13 +585,13 @@ def day(asked: argparse.Namespace) -> dict[str, Any]:
     found = {}
     for precision in ("float32", "int8"):
         with open_family(directory / "elastic", precision=precision) as family:
-            requests, targets = samples(task, 2000)
-            timed = timed_here(family, requests)
-            switch = switched(family, requests, seconds=2.0, threads=2)
+            requests = samples(task, 2000)
+            timed = timed_here(family, requests.inputs)
+            switch = switched(family, requests.inputs, seconds=2.0, threads=2)
             found[precision] = {
                 "latency_ms": {level.name: level.latency_ms for level in timed},
                 "switching": to_plain(switch),
-                **to_plain(a_day(family, timed, requests, targets, task, Policy(load=0.7), asked.seconds)),
+                **to_plain(a_day(family, timed, requests, Policy(load=0.7), asked.seconds)),
             }
         print(json.dumps({k: v for k, v in found[precision].items() if k != "plot"}, indent=1), flush=True)
     return found

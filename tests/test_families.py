@@ -271,8 +271,8 @@ def test_a_day_asks_for_no_more_batches_than_it_takes():
                 walked.append(number)
                 yield torch.zeros(3, 1), torch.zeros(3)
 
-    inputs, targets = samples(Task(torch.zeros(1, 1), train=[], validation=[], test=Walked()), 6)
-    assert (len(inputs), len(targets)) == (6, 6)
+    found = samples(Task(torch.zeros(1, 1), train=[], validation=[], test=Walked()), 6)
+    assert (len(found.inputs), len(found.targets)) == (6, 6)
     assert len(walked) == 2
 
 

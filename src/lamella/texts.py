@@ -1,4 +1,4 @@
-"""What a person types, as values; and scores as a person reads them."""
+"""What a person types, as values; and scores and counts as a person reads them."""
 
 from typing import Any
 
@@ -44,3 +44,15 @@ def told_drop(points: float, metric: str = "accuracy") -> str:
     ('1.17 points', '0.01174')
     """
     return f"{points:.2f} points" if metric == "accuracy" else f"{points / 100:.4g}"
+
+
+def short(value: float) -> str:
+    """A count with three digits and a letter.
+
+    >>> short(40_812_544), short(999_999), short(950)
+    ('40.8 M', '1 M', '950')
+    """
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= scale * 0.9995:
+            return f"{value / scale:.3g} {unit}" if value < 999.5 * scale else f"{value / scale:.0f} {unit}"
+    return f"{value:g}"

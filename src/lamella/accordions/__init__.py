@@ -52,15 +52,17 @@ def accordion(
     that cannot be learned from and a loss that is not finite, BudgetError where no candidate is small enough, MismatchError for a
     journal of other data or another recipe.
     """
-    quest = _quest(task, widths, candidates, symmetric, settings, recipe, journal, progress)
-    return SEARCHES[settings.method](quest)
+    shapes = _shapes(widths, candidates, symmetric)
+    workshop = _workshop(Bench(task, recipe, settings.activation), settings, journal, progress)
+    return SEARCHES[settings.method](_quest(workshop, shapes, symmetric))
 
 
 def networks(
     task: Task, found: Accordion, *, settings: Settings, recipe: Recipe, journal: str | Path | None = None
 ) -> tuple[nn.Module, nn.Module]:
     """The baseline and the winner of a search, trained as they were there: of the seed whose winner did best on validation."""
-    quest = _quest(task, found.baseline, None, False, settings, recipe, journal, silent)
+    workshop = _workshop(Bench(task, recipe, settings.activation), settings, journal, silent)
+    quest = _quest(workshop, _shapes(found.baseline, None, False), False)
     values = found.entry("winner").per_seed
     seed = found.seeds[values.index(max(values))]
     baseline = quest.workshop.bench.trained([Net(found.baseline, seed)]).module(0)
@@ -69,26 +71,23 @@ def networks(
     return baseline, quest.workshop.bench.trained([Net(found.widths, seed)]).module(0)
 
 
-def _quest(
-    task: Task,
-    widths: Sequence[int],
-    candidates: Sequence[int] | None,
-    symmetric: bool,
-    settings: Settings,
-    recipe: Recipe,
-    journal: str | Path | None,
-    progress: Progress,
-) -> Quest:
+def _shapes(widths: Sequence[int], candidates: Sequence[int] | None, symmetric: bool) -> tuple[Widths, Widths]:
+    """The baseline and the candidates, ascending."""
     baseline = checked(widths)
     with with_context("candidates"):
         chosen = checked(candidates) if candidates is not None else default_candidates(baseline)
     if symmetric and not is_symmetric(baseline):
         raise _asymmetric(baseline)
-    bench = Bench(task, recipe, settings.activation)
-    kept = Journal(journal, identity(bench)) if journal else None
-    workshop = Workshop(bench, settings, kept, progress)
-    metric = bench.judge.check(settings.metric)
-    return Quest(workshop, settings, metric, baseline, tuple(sorted(set(chosen))), symmetric)
+    return baseline, tuple(sorted(set(chosen)))
+
+
+def _workshop(bench: Bench, settings: Settings, journal: str | Path | None, progress: Progress) -> Workshop:
+    return Workshop(bench, settings, Journal(journal, identity(bench)) if journal else None, progress)
+
+
+def _quest(workshop: Workshop, shapes: tuple[Widths, Widths], symmetric: bool) -> Quest:
+    metric = workshop.bench.judge.check(workshop.settings.metric)
+    return Quest(workshop, workshop.settings, metric, *shapes, symmetric)
 
 
 def _asymmetric(widths: Widths) -> LamellaError:

@@ -7,7 +7,7 @@ Shapes: O and I the output and input axes of a weight.
 """
 
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -95,26 +95,36 @@ def _in_blocks(walk: Walk, ids: np.ndarray, groups: int, where: str) -> None:
 def linear(walk: Walk, node: Node) -> Any:
     """weight_OI on the last axis."""
     x, weight = walk.value(node, 0), walk.value(node, 1)
-    where = place(node)
-    arriving = axis_ids(x, -1, walk.flow, where)
-    rows, columns = axis_ids(weight, 0, walk.flow, where), axis_ids(weight, 1, walk.flow, where)
-    walk.flow.tie(columns, arriving, where)
-    bias = walk.bind(node, 2, "bias", rows)
     name = walk.parameter_of(node, 1, "weight")
-    return _product(walk, node, Use(rows, columns), bias, arriving, x, len(x.shape) - 1, name)
+    return _by_weight(walk, node, Summed(x, len(x.shape) - 1), Summed(weight, 1), bias=(2, "bias"), name=name)
 
 
-def _product(
-    walk: Walk, node: Node, use: Use, bias: str | None, arriving: np.ndarray, x: Value, summed: int, weight: str | None
+class Summed(NamedTuple):
+    """A factor of a product, and its axis that is summed over."""
+
+    value: Value
+    axis: int
+
+
+def _by_weight(
+    walk: Walk, node: Node, x: Summed, weight: Summed, *, bias: tuple[int, str] | None, name: str | None = None
 ) -> Value:
-    """What a linear layer makes: its own ids on the axis it summed over, and whatever channels x carried on the others."""
-    shape = shape_of(node)
-    per_element = prod(n for d, n in enumerate(x.shape) if d != summed)
-    positions = walk.instances(per_element)
-    walk.flow.born.append(use.rows)
-    walk.flow.calls.append(Call(node, "linear", use, bias, use.rows, arriving, positions, weight=weight))
-    others = [p.narrow(summed, 0, 1).expand(shape) for p in x.planes if varying(p) and summed not in varying(p)]
-    return value_of(shape, [along(use.rows, summed, shape), *others])
+    """A product with a parameter, called `name` where it is one as it stands: its other axis makes the ids of the axis summed over.
+
+    Whatever channels x carries on its other axes stays. `bias`: which argument it is.
+    """
+    where, shape, rank = place(node), shape_of(node), len(weight.value.shape)
+    arriving = axis_ids(x.value, x.axis, walk.flow, where)
+    columns = axis_ids(weight.value, weight.axis, walk.flow, where)
+    rows = axis_ids(weight.value, rank - 2 if weight.axis == rank - 1 else rank - 1, walk.flow, where)
+    walk.flow.tie(columns, arriving, where)
+    bound = walk.bind(node, *bias, rows) if bias else None
+    positions = walk.instances(prod(n for d, n in enumerate(x.value.shape) if d != x.axis))
+    walk.flow.born.append(rows)
+    use = Use(rows, columns)
+    walk.flow.calls.append(Call(node, "linear", use, bound, rows, arriving, positions, weight=name))
+    others = [p.narrow(x.axis, 0, 1).expand(shape) for p in x.value.planes if varying(p) and x.axis not in varying(p)]
+    return value_of(shape, [along(rows, x.axis, shape), *others])
 
 
 def matmul(walk: Walk, node: Node) -> Any:
@@ -123,10 +133,11 @@ def matmul(walk: Walk, node: Node) -> Any:
     a, b = walk.value(node, shift), walk.value(node, shift + 1)
     where = place(node)
     left, right = walk.is_weight(node.args[shift]), walk.is_weight(node.args[shift + 1])
+    bias = (0, "input") if shift else None
     if right and not left and _is_matrix(b):
-        return _by_weight(walk, node, a, b, len(a.shape) - 1, len(b.shape) - 2, bool(shift))
+        return _by_weight(walk, node, Summed(a, len(a.shape) - 1), Summed(b, len(b.shape) - 2), bias=bias)
     if left and not right and _is_matrix(a) and len(b.shape) >= 2:
-        return _by_weight(walk, node, b, a, len(b.shape) - 2, len(a.shape) - 1, bool(shift))
+        return _by_weight(walk, node, Summed(b, len(b.shape) - 2), Summed(a, len(a.shape) - 1), bias=bias)
     reason = f"summed over by a product of two activations ({where})"
     keep_whole(a, [-1], walk.flow, reason)
     keep_whole(b, [-2 if len(b.shape) > 1 else -1], walk.flow, reason)
@@ -138,18 +149,6 @@ def matmul(walk: Walk, node: Node) -> Any:
 def _is_matrix(weight: Value) -> bool:
     """Two axes, or three of which the first is one long or was stretched to the batch."""
     return len(weight.shape) == 2 or (len(weight.shape) == 3 and not any(0 in varying(p) for p in weight.planes))
-
-
-def _by_weight(walk: Walk, node: Node, x: Value, weight: Value, summed: int, columns_axis: int, biased: bool) -> Any:
-    """A product with a parameter. `columns_axis` of the weight meets axis `summed` of x; its other axis makes channels."""
-    where = place(node)
-    rank = len(weight.shape)
-    rows_axis = rank - 2 if columns_axis == rank - 1 else rank - 1
-    arriving = axis_ids(x, summed, walk.flow, where)
-    columns, rows = axis_ids(weight, columns_axis, walk.flow, where), axis_ids(weight, rows_axis, walk.flow, where)
-    walk.flow.tie(columns, arriving, where)
-    bias = walk.bind(node, 0, "input", rows) if biased else None
-    return _product(walk, node, Use(rows, columns), bias, arriving, x, summed, None)
 
 
 def _batched_product(walk: Walk, node: Node, a: Value, b: Value) -> Value:

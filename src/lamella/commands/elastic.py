@@ -22,6 +22,7 @@ from ..views import family_view, serving_view
 from .shared import AsJson, Quiet, Run, following, options, show, working
 
 if TYPE_CHECKING:
+    from ..elasticity import How
     from ..serving import Policy
     from ..sessions import Session
 
@@ -81,30 +82,31 @@ class Training:
     ] = None
     tuning_samples: Annotated[int | None, typer.Option(min=1, help="Samples per epoch [default: all].")] = None
 
+    def how(self) -> "How":
+        """As a record."""
+        from ..elasticity import How, Teaching
+        from ..training import Recipe
+
+        teaching = options_of(Teaching, self.teach or (), "--teach")
+        return How(self.recipe, Recipe(epochs=self.epochs, lr=self.lr), teaching)
+
 
 @options(nesting=Nesting, training=Training)
 def elasticize(run: Run, nesting: Nesting, training: Training, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Make nested levels in one set of weights, train them, and write them as ONNX files. Resumes where it was."""
-    from ..elasticity import Teaching, check_request
+    from ..elasticity import check_request
     from ..sessions import resume
     from ..stages.elastic import elasticized
     from ..stages.verbs import tuning_task
-    from ..training import Recipe
 
     with working(run, quiet) as progress:
         session, own = resume(run), tuple(nesting.own or ())
-        teaching = options_of(Teaching, training.teach or (), "--teach")
-        tuning, task = (
-            Recipe(epochs=training.epochs, lr=training.lr),
-            tuning_task(session.task, training.tuning_samples),
-        )
-        check_request(session.dense(), task, (training.recipe, tuning, teaching), own)
+        how = training.how()
+        check_request(session.dense(), tuning_task(session.task, training.tuning_samples), how, own)
         family: Family = elasticized(
             session,
             nesting.drafted(session, progress),
-            training.recipe,
-            tuning,
-            teaching=teaching,
+            how,
             own=own,
             tuning_samples=training.tuning_samples,
             progress=progress,

@@ -16,7 +16,7 @@ from .levels import FULL, ROUNDS, Settings, make_levels, widths_at
 from .networks import ElasticModel
 from .publishing import publish
 from .recipes import RECIPES
-from .requests import check_request
+from .requests import How, check_request
 from .teaching import IN_PLACE, Teaching
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "RECIPES",
     "ROUNDS",
     "ElasticModel",
+    "How",
     "Settings",
     "Teaching",
     "check_request",

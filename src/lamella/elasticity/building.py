@@ -57,16 +57,17 @@ def elasticize(
     level), and `teaching` who teaches. `own`: modules of which every level has its own copy, beside batch norms. RecordError for
     levels that do not nest, or are equal.
     """
-    check_request(model, task, (recipe, tuning, teaching), own)
+    how = How(recipe, tuning, teaching)
+    check_request(model, task, how, own)
     graph = graph or trace(model, task.example_inputs)
     with with_context("elasticize"):
         made = make_levels(graph, levels)
-        check_devices(len(made) - 2, recipe, tuning, teaching)
+        check_devices(len(made) - 2, how)
         net = nest(model, graph, made, task.example_inputs, own=own)
         recalibrate(net, task, seed)
         stages = RECIPES[recipe](net, replace(task, loss=smoothed(task.loss, tuning.label_smoothing)), teaching)
         epochs = tuning.epochs * len(stages)
-        trail = _Trail(Path(directory), net, (recipe, tuning, teaching), task, seed, epochs) if directory else None
+        trail = _Trail(Path(directory), net, how, task, seed, epochs) if directory else None
         _train(net, stages, task, tuning, seed, trail, progress)
         net = _with_ranges(net, task, seed)
     measured_levels = tuple(
@@ -161,7 +162,6 @@ class _Trail:
     """
 
     def __init__(self, directory: Path, net: ElasticModel, how: How, task: Task, seed: int, epochs: int) -> None:
-        recipe, tuning, teaching = how
         self.directory, self.task = directory, task
         identity = {
             "structure": net.graph.structure,
@@ -170,9 +170,9 @@ class _Trail:
             "own": list(net.family.own),
             "data": data_digest(task.validation),
             "training data": training_data(task.train),
-            "recipe": recipe,
-            "tuning": digest(tuning),
-            "teaching": digest(teaching),
+            "recipe": how.recipe,
+            "tuning": digest(how.tuning),
+            "teaching": digest(how.teaching),
             "seed": seed,
         }
         self.journal = Journal(directory / "stages.jsonl", identity)

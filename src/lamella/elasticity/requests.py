@@ -1,11 +1,12 @@
 """What elasticize is asked for: how to train and who teaches, and what of it cannot be, or would be passed over.
 
-    check_request(model, task, ("grow", Recipe(epochs=5), Teaching(teacher="dense")), own=("fc",))     # nothing, or LamellaError
+    check_request(model, task, How("grow", Recipe(epochs=5), Teaching(teacher="dense")), own=("fc",))     # nothing, or LamellaError
 
 Known from the request alone, before anything is measured.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -17,7 +18,14 @@ from .teaching import IN_PLACE, Teaching
 
 TUNING = Recipe(epochs=3, lr=0.02)
 
-How = tuple[str, Recipe, Teaching]  # the name of a recipe, how to train, who teaches
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How levels are trained: the name of a recipe, how each of its stages is tuned, and who teaches."""
+
+    recipe: str = "sandwich"
+    tuning: Recipe = TUNING
+    teaching: Teaching = IN_PLACE
 
 
 def check_request(model: nn.Module, task: Task, how: How, own: Sequence[str]) -> None:
@@ -25,9 +33,9 @@ def check_request(model: nn.Module, task: Task, how: How, own: Sequence[str]) ->
 
     An unknown recipe, an `own` module that the model has not, tuning that no recipe takes, teaching where nobody teaches.
     """
-    recipe, tuning, _ = how
-    if recipe not in RECIPES:
-        raise LamellaError(unknown_name("recipe", recipe, RECIPES))
+    tuning = how.tuning
+    if how.recipe not in RECIPES:
+        raise LamellaError(unknown_name("recipe", how.recipe, RECIPES))
     own_names(getattr(model, "_orig_mod", model), own)  # beneath torch.compile's wrapper
     smoothed(task.loss, tuning.label_smoothing)
     if tuning.distil:
@@ -36,21 +44,22 @@ def check_request(model: nn.Module, task: Task, how: How, own: Sequence[str]) ->
             f"labels={1 - tuning.distil:.3g}, temperature={tuning.temperature:g}), and set distil to 0."
         )
     if problem := _passed_over(task, how):
-        raise LamellaError(f"recipe {recipe!r}: {problem}.")
+        raise LamellaError(f"recipe {how.recipe!r}: {problem}.")
 
 
-def check_devices(middle: int, recipe: str, tuning: Recipe, teaching: Teaching) -> None:
+def check_devices(middle: int, how: How) -> None:
     """LamellaError where processes would draw levels of their own: gradients are averaged over the same weights at each step."""
-    if (tuning.devices or 1) > 1 and recipe == "sandwich" and middle > teaching.at_random:
+    devices, drawn = how.tuning.devices or 1, how.teaching.at_random
+    if devices > 1 and how.recipe == "sandwich" and middle > drawn:
         raise LamellaError(
-            f"devices={tuning.devices}: with several devices every step of sandwich trains the same levels, and at_random="
-            f"{teaching.at_random} of {middle} middle levels would be drawn. Pass Teaching(at_random={middle}), or devices=1."
+            f"devices={devices}: with several devices every step of sandwich trains the same levels, and at_random="
+            f"{drawn} of {middle} middle levels would be drawn. Pass Teaching(at_random={middle}), or devices=1."
         )
 
 
 def _passed_over(task: Task, how: How) -> str | None:
     """What was asked for and would change nothing, and what to do."""
-    recipe, tuning, teaching = how
+    recipe, tuning, teaching = how.recipe, how.tuning, how.teaching
     if recipe == "none" and tuning != TUNING:
         return "trains nothing, so that epochs and rates say nothing. Leave the tuning out, or take another recipe"
     if recipe == "none" and teaching != IN_PLACE:

@@ -4,6 +4,7 @@ percent(0.98123) -> '98.12 %'     size(88_400) -> '88.4 kB'     short(12_345_678
 """
 
 from ..schema import Graph, Group, Score
+from ..texts import short
 
 MINUS, TIMES = "\u2212", "\u00d7"
 
@@ -65,18 +66,6 @@ def brief_points(loss: float) -> str:
         if value < 9.95
         else f"{value:.0f}"
     )
-
-
-def short(value: float) -> str:
-    """A count with three digits and a letter.
-
-    >>> short(40_812_544), short(950)
-    ('40.8 M', '950')
-    """
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= scale * 0.9995:
-            return f"{value / scale:.3g} {unit}" if value < 999.5 * scale else f"{value / scale:.0f} {unit}"
-    return f"{value:g}"
 
 
 def size(value: float) -> str:

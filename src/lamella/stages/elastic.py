@@ -1,6 +1,6 @@
 """The stage of an elastic network over a run directory: make its levels, train them, write their files, measure them.
 
-family = elasticized(session, drafted(session, None), "sandwich", Recipe(epochs=3, lr=0.02))
+family = elasticized(session, drafted(session, None), How("sandwich", Recipe(epochs=3, lr=0.02)))
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ..elasticity import IN_PLACE, Teaching, elasticize, publish, save_elastic
+from ..elasticity import How, elasticize, publish, save_elastic
 from ..exporting import OnnxModel
 from ..progress import Progress, silent
 from ..records import digest
@@ -17,7 +17,7 @@ from ..schema import Family, Level, Score
 from ..serving.families import level_file
 from ..sessions import Session
 from ..statistics import score_interval
-from ..training import Loader, Recipe, Task, evaluate
+from ..training import Loader, Task, evaluate
 from .levels import FOLDER
 from .verbs import tuning_task
 
@@ -25,10 +25,8 @@ from .verbs import tuning_task
 def elasticized(
     session: Session,
     draft: Family,
-    recipe: str,
-    tuning: Recipe,
+    how: How,
     *,
-    teaching: Teaching = IN_PLACE,
     own: Sequence[str] = (),
     tuning_samples: int | None = None,
     progress: Progress = silent,
@@ -40,14 +38,14 @@ def elasticized(
     directory = session.directory / FOLDER
     levels = list(draft.levels[:-1])
     settings = [(level.name, level.widths, level.bits) for level in levels]
-    asked = digest((settings, recipe, tuning, teaching, tuple(own), tuning_samples))
+    asked = digest((settings, how.recipe, how.tuning, how.teaching, tuple(own), tuning_samples))
     net = elasticize(
         session.dense(),
         levels,
         tuning_task(session.task, tuning_samples),
-        recipe=recipe,
-        tuning=tuning,
-        teaching=teaching,
+        recipe=how.recipe,
+        tuning=how.tuning,
+        teaching=how.teaching,
         graph=session.graph(),
         own=own,
         seed=session.info.seed,

@@ -16,12 +16,27 @@ import torch
 from ..errors import LamellaError
 from ..progress import Progress, silent
 from ..schema import Level
-from ..serving import Clock, Day, Governor, OnnxFamily, Policy, choose, day_of, open_family, serve
+from ..serving import Clock, Day, Governor, OnnxFamily, Policy, Served, choose, day_of, open_family, serve
 from ..sessions import Session
-from ..training import Task
+from ..training import PerSample, Task
 from .levels import FOLDER
 
 REQUESTS = 1000  # samples that a day asks for, again and again
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Samples that are asked for one by one: inputs as arrays of batch 1, their targets, and the task's score."""
+
+    inputs: Sequence[Any]
+    targets: Sequence[Any]
+    score: PerSample
+
+    def scores(self, outputs: Sequence[Any]) -> Any:
+        """The score of every answer, (N,), where the samples are asked for again and again."""
+        answers = torch.from_numpy(np.concatenate(outputs))
+        asked = torch.cat([self.targets[i % len(self.targets)] for i in range(len(answers))])
+        return self.score(answers, asked).double().numpy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +49,7 @@ class Shift:
     right_in_time: float
     median_ms: float
     p99_ms: float
-    switches: int
+    switches: int = 0
     shares: dict[str, float]
 
 
@@ -60,20 +75,20 @@ def served(
 ) -> dict[str, Any]:
     """The family's levels switched under load, and a day of changing load: {"precision", "levels", "notes", "switching", "day"}."""
     with open_family(session.directory / FOLDER, precision=precision) as family:
-        requests, targets = samples(session.task, REQUESTS)
-        family_levels = timed_here(family, requests)
+        requests = samples(session.task, REQUESTS)
+        family_levels = timed_here(family, requests.inputs)
         alone = choose(family_levels, policy)  # before any request has come
         return {
             "precision": precision,
             "levels": family_levels,
             "notes": (alone.text,) if alone.missed else (),
-            "switching": switched(family, requests, seconds=min(2.0, seconds), threads=threads),
-            "day": a_day(family, family_levels, requests, targets, session.task, policy, seconds, progress),
+            "switching": switched(family, requests.inputs, seconds=min(2.0, seconds), threads=threads),
+            "day": a_day(family, family_levels, requests, policy, seconds, progress),
         }
 
 
-def samples(task: Task, count: int) -> tuple[list[Any], list[Any]]:
-    """The first `count` test samples one by one: inputs as arrays of batch 1, and targets."""
+def samples(task: Task, count: int) -> Requests:
+    """The first `count` test samples one by one."""
     inputs: list[Any] = []
     targets: list[Any] = []
     for batch, labels in task.test:
@@ -83,7 +98,7 @@ def samples(task: Task, count: int) -> tuple[list[Any], list[Any]]:
         targets += [y[None] for y in labels]
         if len(inputs) >= count:
             break
-    return inputs[:count], targets[:count]
+    return Requests(inputs[:count], targets[:count], task.score)
 
 
 def timed_here(family: OnnxFamily, requests: Sequence[Any], calls: int = 60) -> tuple[Level, ...]:
@@ -142,9 +157,7 @@ def switched(family: OnnxFamily, requests: Sequence[Any], *, seconds: float, thr
 def a_day(
     family: OnnxFamily,
     levels: Sequence[Level],
-    requests: Sequence[Any],
-    targets: Sequence[Any],
-    task: Task,
+    requests: Requests,
     policy: Policy,
     seconds: float,
     progress: Progress = silent,
@@ -163,42 +176,28 @@ def a_day(
             "ignore", UserWarning
         )  # that no level keeps the policy at some instant is what the figures show
         governor = Governor(levels, family.set_active_subnet, policy, clock=Clock())
-        runs = {"governor": serve(family, day, requests, governor)}
+        runs = {"governor": serve(family, day, requests.inputs, governor)}
     for number, level in enumerate(levels, 1):
         progress("serve", number, len(levels) + 1, f"with {level.name!r} all day")
         family.set_active_subnet(level.name)
-        runs[level.name] = serve(family, day, requests)
+        runs[level.name] = serve(family, day, requests.inputs)
     progress("serve", len(levels) + 1, len(levels) + 1)
-    right = {name: _scores(run.outputs, targets, task) for name, run in runs.items()}
     names = family.family.names
-    shifts = [
-        _shift(
-            name, run.latency_ms, right[name], run.levels, deadline_ms, names, governor.switches * (name == "governor")
-        )
-        for name, run in runs.items()
-    ]
+    shifts = [_shift(name, run, requests.scores(run.outputs), deadline_ms, names) for name, run in runs.items()]
+    shifts[0] = replace(shifts[0], switches=governor.switches)
     return {"deadline_ms": deadline_ms, "shifts": shifts, "plot": _plot(day, runs, names)}
 
 
-def _scores(outputs: Sequence[Any], targets: Sequence[Any], task: Task) -> Any:
-    answers = torch.from_numpy(np.concatenate(outputs))
-    asked = torch.cat([targets[i % len(targets)] for i in range(len(answers))])
-    return task.score(answers, asked).double().numpy()
-
-
-def _shift(
-    name: str, latency_ms: Any, right: Any, levels: Any, deadline_ms: float, names: Sequence[str], switches: int
-) -> Shift:
-    in_time = latency_ms <= deadline_ms
+def _shift(name: str, run: Served, right: Any, deadline_ms: float, names: Sequence[str]) -> Shift:
+    in_time = run.latency_ms <= deadline_ms
     return Shift(
         name=name,
         score=float(right.mean()),
         in_time=float(in_time.mean()),
         right_in_time=float((right * in_time).mean()),
-        median_ms=float(np.median(latency_ms)),
-        p99_ms=float(np.quantile(latency_ms, 0.99)),
-        switches=switches,
-        shares={n: float((levels == i).mean()) for i, n in enumerate(names)},
+        median_ms=float(np.median(run.latency_ms)),
+        p99_ms=float(np.quantile(run.latency_ms, 0.99)),
+        shares={n: float((run.levels == i).mean()) for i, n in enumerate(names)},
     )
 
 

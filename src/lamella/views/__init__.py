@@ -3,21 +3,10 @@
 graph_view(reach(graph)), profile_view(profile), plan_view(plan, graph), result_view(result), table_view(table, files)
 """
 
+from .accordions import accordion_view
+from .files import files_view, formats_view, published_view, table_view
 from .levels import family_view, serving_view
-from .runs import (
-    accordion_view,
-    files_view,
-    formats_view,
-    front_view,
-    graph_view,
-    plan_view,
-    profile_view,
-    published_view,
-    result_view,
-    table_view,
-    trials_view,
-    worths,
-)
+from .runs import front_view, graph_view, plan_view, profile_view, result_view, trials_view, worths
 
 __all__ = [
     "accordion_view",

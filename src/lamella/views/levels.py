@@ -12,8 +12,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ..schema import Family, Level, Metric, Score
-from ..texts import told
-from .runs import short
+from ..texts import short, told
+from .grids import grid
 
 
 def family_view(family: Family, metric: Metric = "accuracy") -> Stack:
@@ -26,7 +26,7 @@ def family_view(family: Family, metric: Metric = "accuracy") -> Stack:
 
 def _levels_table(family: Family, metric: Metric) -> Grid:
     unit = _unit(family, metric)
-    table = _grid("level", "params", "MACs", "bytes", f"validation{unit}", f"test{unit}", "latency", "copied")
+    table = grid("level", "params", "MACs", "bytes", f"validation{unit}", f"test{unit}", "latency", "copied")
     for level in family.levels:
         table.add_row(*_level_cells(level, unit))
     return table
@@ -40,7 +40,7 @@ def _unit(family: Family, metric: Metric) -> str:
 
 def _integers_table(family: Family, metric: Metric) -> Grid:
     unit = _unit(family, metric)
-    table = _grid("in int8", "bytes", f"validation{unit}", f"test{unit}", "latency")
+    table = grid("in int8", "bytes", f"validation{unit}", f"test{unit}", "latency")
     for level in family.levels:
         table.add_row(level.name, *_file_cells(level, unit))
     return table
@@ -92,7 +92,7 @@ def serving_view(family: Family, found: Mapping[str, Any], metric: Metric = "acc
     switching, day = found["switching"], found["day"]
     classes = metric == "accuracy"
     heads = ("right", "in time", "right, in time") if classes else ("score", "in time")
-    table = _grid("all day", *heads, "median", "99 %", "switches", "requests per level")
+    table = grid("all day", *heads, "median", "99 %", "switches", "requests per level")
     for shift in day["shifts"]:
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shift.shares.items() if share)
         both = (
@@ -109,10 +109,3 @@ def serving_view(family: Family, found: Mapping[str, Any], metric: Metric = "acc
     warned = (Text(text) for text in found["notes"])
     levels: tuple[Any, ...] = (_levels_table(as_served, metric), *_family_lines(as_served))
     return Stack(*levels, Text(), Text(line), Text(), table, Text(note), *warned)
-
-
-def _grid(*columns: str) -> Grid:
-    table = Grid(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    for index, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=index == 0)
-    return table
