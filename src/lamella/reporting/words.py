@@ -4,7 +4,7 @@ percent(0.98123) -> '98.12 %'     size(88_400) -> '88.4 kB'     short(12_345_678
 """
 
 from ..schema import Graph, Group, Score
-from ..texts import short
+from ..texts import short as short  # of this vocabulary too
 
 MINUS, TIMES = "\u2212", "\u00d7"
 
