@@ -1,151 +1,19 @@
-"""What a network of given widths and bits costs, by arithmetic on the Graph: no torch, microseconds, exact.
-
-    cost(graph)                                     the dense model
-    cost(graph, {"layer1.0.conv1": 8}, bits)        narrowed, with bits per layer
-    cost(graph, widths, bits, "blocks")             linear layers that have bits in blocks: the `linear` of a row of schema.SCHEMES
-    layer_cost(graph, "conv1", widths, bits)        one layer's share
-    layer_costs(graph, widths, bits)                every layer's share, by name
-
-params and MACs equal what counting the narrowed model gives (a law, tested). `bytes` predicts the exported ONNX file: batch norm
-folded, integers packed, a calibrated overhead per layer; the file itself is the truth. `memory` is the peak of live activations.
-"""
+"""A graph as arrays: the cost of any widths and bits is then a product and a few sums."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import RecordError
-from .records import check
-from .schema import Cost, Graph, Group, Layer, LinearForm, Parameter, Share, Size
+from ..errors import RecordError
+from ..records import check
+from ..schema import Graph, Group, LinearForm, Share, Size
+from .files import FILE_OVERHEAD, LAYER_OVERHEAD, beyond, numel, plain_rule
 
 Floats = npt.NDArray[np.float64]
-
-FILE_OVERHEAD = 700  # bytes of an ONNX file outside any layer
-LAYER_OVERHEAD = 330  # per layer beside its numbers, float or int8: right to 0.3 % on files of ResNet-14 and ResNet-20
-BLOCK = 128  # weights of a linear layer that share a scale where it is held in blocks
-STORED_BITS = {2: 2, 3: 4, 4: 4}  # bits of a layer's weights -> bits one takes in the file; 5 to 8 take 8
 AXES = range(5)  # a parameter's axes; that of a 3d convolution has five
-
-
-def cost(
-    graph: Graph,
-    widths: Mapping[str, int] | None = None,
-    bits: Mapping[str, int] | None = None,
-    linear: LinearForm = "",
-) -> Cost:
-    """The cost at these widths (groups not named are dense) and bits per layer (32 where not named)."""
-    model = _compiled(graph)
-    sizes, outputs, memory = model.at(model.vector(widths or {}))
-    return Cost(
-        params=int(sizes @ model.trained),
-        macs=int(sizes @ model.positions),
-        bytes=int(model.file.bytes(sizes, outputs, bits or {}, linear)),
-        memory=4 * int(memory.max(initial=0)),
-    )
-
-
-def layer_cost(
-    graph: Graph, name: str, widths: Mapping[str, int] | None = None, bits: Mapping[str, int] | None = None
-) -> Cost:
-    """One layer's params, MACs and bytes; `memory` is that of its output per sample."""
-    return _layer_cost(graph, graph.layer_of[name], graph.completed(widths or {}), bits or {}, "")
-
-
-def layer_costs(
-    graph: Graph,
-    widths: Mapping[str, int] | None = None,
-    bits: Mapping[str, int] | None = None,
-    linear: LinearForm = "",
-) -> dict[str, Cost]:
-    """Every layer's cost, as `layer_cost` gives it."""
-    full = graph.completed(widths or {})
-    return {layer.name: _layer_cost(graph, layer, full, bits or {}, linear) for layer in graph.layers}
-
-
-def _layer_cost(
-    graph: Graph, layer: Layer, full: Mapping[str, int], bits: Mapping[str, int], linear: LinearForm
-) -> Cost:
-    own = [graph.parameter_of[p] for p in (layer.weight, layer.bias) if p]
-    params = sum(numel(p, full) for p in own if p.trained)
-    macs = numel(graph.parameter_of[layer.weight], full) * layer.positions if layer.weight else 0
-    positions = max(1, layer.positions // max(1, layer.calls))
-    memory = 4 * layer.outputs.at(full) * positions
-    return Cost(params=params, macs=macs, bytes=layer_bytes(graph, layer, full, bits, linear), memory=memory)
-
-
-def stored_bits(bits: int) -> int:
-    """How many bits a weight of so many takes in the exported file."""
-    return 32 if bits >= 32 else STORED_BITS.get(bits, 8)
-
-
-def numel(parameter: Parameter, widths: Mapping[str, int]) -> int:
-    """Elements of a parameter at these widths."""
-    product = 1
-    for axis in parameter.axes:
-        product *= axis.size.at(widths) // axis.blocks
-    return product
-
-
-def layer_bytes(
-    graph: Graph, layer: Layer, widths: Mapping[str, int], bits: Mapping[str, int], linear: LinearForm = ""
-) -> int:
-    """A layer's bytes at these widths of all groups.
-
-    A batch norm becomes the bias of the layer before it."""
-    weight = numel(graph.parameter_of[layer.weight], widths) if layer.weight else 0
-    outputs, width = layer.outputs.at(widths), bits.get(layer.name, 32)
-    form = linear if layer.kind == "linear" else ""
-    return int(byte_rule(graph, layer, width).bytes(weight, outputs) + _more(form, width, weight, outputs))
-
-
-@dataclass(frozen=True, slots=True)
-class ByteRule:
-    """How the bytes of a layer follow from its weight's elements and its outputs."""
-
-    stored: int  # bits that an element takes, 0 where it vanishes; whole bytes are filled up
-    per_output: int
-    constant: int
-
-    def bytes(self, elements: Any, outputs: Any) -> Any:
-        """Bytes; of numbers, or of arrays of whole numbers."""
-        return -(-elements * self.stored // 8) + self.per_output * outputs + self.constant
-
-
-def byte_rule(graph: Graph, layer: Layer, bits: int) -> ByteRule:
-    """The rule of one layer at these bits."""
-    if layer.kind == "batch_norm":
-        return ByteRule(0, 0 if _has_bias(graph, layer) else 4, 0)
-    rule = _rule(bits)
-    return ByteRule(rule.stored, rule.per_output + (4 if layer.bias else 0), rule.constant)
-
-
-@lru_cache
-def _rule(bits: int) -> ByteRule:
-    """That of a layer without a bias; a quantized layer has a scale per output channel and an int32 bias."""
-    return ByteRule(stored_bits(bits), 0 if bits >= 32 else 8, LAYER_OVERHEAD)
-
-
-def _more(form: LinearForm, bits: int, elements: float, outputs: float) -> float:
-    """What a linear layer takes beyond the rule of its bits: in blocks, which are filled up, 4 bytes a block and none an output."""
-    if form != "blocks" or bits >= 32 or not outputs:
-        return 0.0
-    products = int(elements // outputs)
-    length = block_length(products)
-    held = outputs * -(-products // length) * (length // 2 + 4) + LAYER_OVERHEAD
-    return float(held - _rule(bits).bytes(elements, outputs))
-
-
-def block_length(products: int) -> int:
-    """How many neighbouring weights of a linear layer with so many inputs share a scale where it is held in blocks."""
-    return min(BLOCK, max(32, 1 << (products - 1).bit_length()))
-
-
-def _has_bias(graph: Graph, norm: Layer) -> bool:
-    return any(graph.layer_of[s].bias for s in norm.sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +34,13 @@ class _File:
             row = self.index.get(name)
             if row is not None and width < 32:
                 n, out = float(weight[row]), float(outputs[row])
-                total += _rule(width).bytes(n, out) - _rule(32).bytes(n, out)
-                total += _more(linear if name in self.linear else "", width, n, out)
+                total += plain_rule(width).bytes(n, out) - plain_rule(32).bytes(n, out)
+                total += beyond(linear if name in self.linear else "", width, n, out)
         return total
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiled:
+class Compiled:
     """The graph as arrays. A vector holds the width of every group, the value of every share, and 1 for what is fixed."""
 
     column: dict[str, int]
@@ -215,7 +83,7 @@ class _Compiled:
         return np.append(sizes, 0.0), values[axes : axes + self.layers], values[axes + self.layers :]
 
 
-def _compiled(graph: Graph) -> _Compiled:
+def compiled(graph: Graph) -> Compiled:
     """Compiled once per graph, and kept beside its fields."""
     kept: Any = graph.__dict__.get("_compiled")
     if kept is None:
@@ -223,7 +91,7 @@ def _compiled(graph: Graph) -> _Compiled:
     return kept  # type: ignore[no-any-return]
 
 
-def _compile(graph: Graph) -> _Compiled:
+def _compile(graph: Graph) -> Compiled:
     columns = _Columns(graph)
     index = {p.name: i for i, p in enumerate(graph.parameters)}
     positions = np.zeros(len(index) + 1)
@@ -231,7 +99,7 @@ def _compile(graph: Graph) -> _Compiled:
         if layer.weight:
             positions[index[layer.weight]] += layer.positions
     file, outputs = _file(graph, columns, index)
-    return _Compiled(
+    return Compiled(
         column=columns.of,
         dense=columns.dense(graph),
         shares=tuple((share.group, column, share) for share, column in columns.shares.items()),
