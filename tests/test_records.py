@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamella.errors import MismatchError, RecordError
-from lamella.records import dumps, from_plain, load_arrays, load_record, loads, save_arrays, save_record, to_plain
+from lamella.records import dumps, from_plain, load_record, loads, save_record, to_plain
 from lamella.schema import Budget, Cost, Family, Group, Level, Measure, Plan, Point, Result, Score, Size, Step
 
 COST = Cost(params=10, macs=20, bytes=30, memory=40)
@@ -170,15 +170,3 @@ def test_files_name_themselves_in_errors(tmp_path):
         load_record(path, Plan)
     with pytest.raises(RecordError, match="cannot be read"):
         load_record(tmp_path / "absent.json", Plan)
-
-
-def test_arrays_survive_safetensors(tmp_path):
-    import numpy as np
-
-    save_arrays(tmp_path / "a.safetensors", {"x": np.arange(4.0)}, {"n": 4})
-    arrays, about = load_arrays(tmp_path / "a.safetensors")
-    assert about == {"n": 4}
-    assert (arrays["x"] == np.arange(4.0)).all()
-    (tmp_path / "a.safetensors").write_bytes(b"\x00" * 20)
-    with pytest.raises(RecordError, match="damaged or absent"):
-        load_arrays(tmp_path / "a.safetensors")

@@ -1,4 +1,4 @@
-"""Records: frozen dataclasses of plain fields, to JSON and back; arrays to safetensors and back.
+"""Records: frozen dataclasses of plain fields, to JSON and back.
 
     text  = dumps(plan)                       # one JSON object in an envelope: kind, format, lamella, structure, value
     plan  = loads(text, Plan)                 # RecordError with the dotted path of the first bad field
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from .errors import LamellaError, MismatchError, RecordError
-from .runs import write_atomically, write_through
+from .runs import write_atomically
 from .version import __version__
 
 FORMAT = (1, 0)  # a newer major is refused; a newer minor may hold fields that this version does not know
@@ -250,24 +250,3 @@ def load_record(path: str | Path, kind: type[R]) -> R:
 def save_record(path: str | Path, record: Any, *, structure: str | None = None) -> None:
     """Write a record file atomically."""
     write_atomically(path, dumps(record, structure=structure))
-
-
-def save_arrays(path: str | Path, arrays: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Write numpy arrays and a JSON object about them as safetensors, atomically."""
-    from safetensors.numpy import save_file
-
-    metadata = {"lamella": json.dumps(to_plain(about))}
-    write_through(path, lambda temporary: save_file(dict(arrays), str(temporary), metadata=metadata))
-
-
-def load_arrays(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arrays and the object about them. RecordError when the file is damaged, absent, or not ours."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            about = json.loads((file.metadata() or {}).get("lamella", "{}"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise RecordError(str(path), f"cannot be read as safetensors ({error}); it is damaged or absent") from None
-    return arrays, about

@@ -121,7 +121,7 @@ def walk(
             continue
         bits = bits | few_bits(step)
         with with_context(f"step {number} of {total} ({', '.join(step.widths) or 'tuning'})"):
-            done = record.restored(state, number, step) if record else None
+            done = record.restored(state, number) if record else None
             if done is None:
                 done = _take(state, number, step, bits, tuning.of(step), record)
         state, last = done, done.measures[-1]
@@ -283,7 +283,7 @@ class _Record:
         self.journal = Journal(self.directory / "steps.jsonl", identity)
         self.last = max((int(key) for key in self.journal.entries), default=0)
 
-    def restored(self, state: State, number: int, step: Step) -> State | None:
+    def restored(self, state: State, number: int) -> State | None:
         """The state after a step that was finished before, else None. Only the last one needs its weights."""
         entry = self.journal.entries.get(str(number))
         if entry is None:

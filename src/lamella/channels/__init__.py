@@ -5,7 +5,8 @@
 Every axis of every parameter is born with an id per index. A value carries *planes*: integer tensors of its own shape that hold
 the id each element belongs to, stretched (stride 0) over the axes that hold no channels. The graph is run once on planes:
 
-    movement     view, permute, cat, chunk, pad ... run as they stand on the planes
+    movement     view, permute, cat ... run as they stand on the planes
+    pieces       what cuts an axis apart makes parts; what picks by position fixes
     pointwise    ties the ids that meet
     contraction  a conv or linear ties the ids that arrive to its weight's input axis, and makes the ids of its output axis
     mixing       pooling keeps the channel axis; sums over channels fix them

@@ -1,11 +1,12 @@
-"""Rules for operators that keep elements as they are, and move, meet, cut or pad them.
+"""Rules for operators that keep elements as they are, and move, meet or join them.
 
 movement     view, permute, cat, pixel_shuffle ... run as they stand on the planes
 pointwise    ties the ids that meet
-cuts         chunk, split and slices make parts: the same number must leave each; unequal pieces need a number that follows
+join         cat and stack: side by side, or tied
+
+What takes an axis apart is in `pieces`.
 """
 
-from collections import Counter
 from math import prod
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from .flow import FIXED, Value, axis_ids, compact, keep_whole, tidy, value_of, varying
+from .flow import Value, axis_ids, compact, keep_whole, tidy, value_of, varying
 from .places import operator_name, place
 from .walk import Walk, argument, meet, shape_of, unknown_shape
 
@@ -50,18 +51,20 @@ def movement(walk: Walk, node: Node) -> Any:
     value = walk.value(node, 0)
     if not isinstance(value, Value) or not value.planes:
         return unknown_shape(node)
-    moved = [_moved(walk, node, plane) for plane in value.planes]
-    if isinstance(moved[0], tuple | list):
-        return tuple(value_of(parts[0].shape, parts) for parts in zip(*moved, strict=True))
-    return value_of(moved[0].shape, moved)
+    found = [moved(walk, node, plane) for plane in value.planes]
+    if isinstance(found[0], tuple | list):
+        return tuple(value_of(parts[0].shape, parts) for parts in zip(*found, strict=True))
+    return value_of(found[0].shape, found)
 
 
-def _moved(walk: Walk, node: Node, plane: Tensor) -> Any:
+def moved(walk: Walk, node: Node, plane: Tensor, dtype: torch.dtype = torch.int32) -> Any:
+    """What the operator makes of a plane, other tensors being blank ones of this dtype."""
+
     def stand_in(each: Any) -> Any:
         if each is node.args[0]:
             return plane
         value = walk.env.get(each) if isinstance(each, Node) else each
-        return _blank(value.shape) if isinstance(value, Value) else value
+        return _blank(value.shape, dtype) if isinstance(value, Value) else value
 
     args, kwargs = torch.fx.map_arg((node.args, node.kwargs), stand_in)
     if operator_name(node) in ("view", "_unsafe_view"):  # planes are stretched, and a view of them may need a copy
@@ -73,8 +76,8 @@ def _shape(sizes: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in sizes)
 
 
-def _blank(shape: tuple[int, ...]) -> Tensor:
-    return torch.zeros(1, dtype=torch.int32).expand(shape)
+def _blank(shape: tuple[int, ...], dtype: torch.dtype = torch.int32) -> Tensor:
+    return torch.zeros(1, dtype=dtype).expand(shape)
 
 
 def squeeze(walk: Walk, node: Node) -> Any:
@@ -163,7 +166,7 @@ def reshape(walk: Walk, node: Node) -> Any:
     if not isinstance(before, Value):
         return result
     for old in before.planes:
-        new = tidy(_moved(walk, node, old))
+        new = tidy(moved(walk, node, old))
         if new is None:
             continue
         axes = varying(new)
@@ -196,132 +199,6 @@ def shuffle(walk: Walk, node: Node) -> Any:
     ids = axis_ids(value, 1, walk.flow, place(node)).reshape(groups, -1)
     walk.flow.tie(ids, ids[:1], place(node))
     return movement(walk, node)
-
-
-def cut(walk: Walk, node: Node) -> Any:
-    """chunk, split: equal pieces are parts; of unequal ones each needs a size that follows, or its channels stay."""
-    result = movement(walk, node)
-    pieces = result if isinstance(result, tuple) else ()
-    value = walk.value(node, 0)
-    axis = int(argument(node, 2, "dim", 0)) % len(value.shape)
-    planes = [p for p in value.planes if axis in varying(p)]
-    if not planes or not pieces:
-        return result
-    extents = [piece.shape[axis] for piece in pieces]
-    by_number = "chunk" in operator_name(node) or operator_name(node) == "tensor_split"
-    for plane in planes:
-        cuts = [np.take(compact(plane), range(s, s + n), axis) for s, n in zip(_starts(extents), extents, strict=True)]
-        if by_number and len(set(extents)) > 1:
-            walk.flow.fix(compact(plane), f"{extents[0]} and {extents[-1]} channels in the pieces of {place(node)}")
-            continue
-        for extent, times in Counter(extents).items():
-            alike = [c for c, n in zip(cuts, extents, strict=True) if n == extent]
-            followed = by_number or walk.literal(node, extent, alike[0], axis)
-            if not followed and len(alike) == len(extents):  # a multiple of the piece may be written down
-                followed = walk.literal(node, extent * times, compact(plane), axis)
-            if times > 1:
-                _split(walk, alike, node)
-            elif not followed:
-                walk.flow.suspect(
-                    np.concatenate([c.ravel() for c in cuts]),
-                    f"{operator_name(node)} into constant sizes ({place(node)})",
-                )
-    return result
-
-
-def _starts(extents: list[int]) -> list[int]:
-    return [sum(extents[:i]) for i in range(len(extents))]
-
-
-def _split(walk: Walk, pieces: list[np.ndarray], node: Node) -> None:
-    labels = np.repeat(np.arange(len(pieces)), [p.size for p in pieces])
-    walk.flow.split(np.concatenate([p.ravel() for p in pieces]), labels, place(node))
-
-
-def cut_out(walk: Walk, node: Node) -> Any:
-    """A slice of a channel axis: one of n equal pieces makes parts; at other places the module's number must follow."""
-    result = movement(walk, node)
-    value = walk.value(node, 0)
-    axis = int(argument(node, 1, "dim", 0)) % len(value.shape)
-    extent, piece = value.shape[axis], shape_of(node)[axis]
-    start = int(argument(node, 2, "start", 0) or 0) % extent
-    if piece == extent:
-        return result
-    for plane in (p for p in value.planes if axis in varying(p)):
-        array = compact(plane)
-        if int(argument(node, 4, "step", 1)) != 1:
-            walk.flow.fix(array, f"every n-th channel is picked ({place(node)})")
-        elif extent % piece == 0 and start % piece == 0:
-            _note_bounds(walk, node, array, axis, start, start + piece)
-            _split(walk, np.split(array, extent // piece, axis), node)
-        elif not _note_bounds(walk, node, array, axis, start, start + piece):
-            walk.flow.suspect(array, f"sliced at constant positions ({place(node)})")
-    return result
-
-
-def _note_bounds(walk: Walk, node: Node, array: np.ndarray, axis: int, start: int, end: int) -> bool:
-    """Whether the inner ends of a slice are numbers of the module."""
-    inner = [b for b in (start, end) if 0 < b < array.shape[axis]]
-    found = [walk.literal(node, b, np.take(array, range(b), axis), axis) for b in inner]
-    return all(found)
-
-
-def select(walk: Walk, node: Node) -> Any:
-    """Taking one index of an axis: ids that vary along it alone stay."""
-    value = walk.value(node, 0)
-    axis = int(argument(node, 1, "dim", 0)) % max(1, len(value.shape))
-    for plane in value.planes:
-        if varying(plane) == (axis,):
-            walk.flow.fix(compact(plane), f"one channel is picked by its position ({place(node)})")
-    return movement(walk, node)
-
-
-def index(walk: Walk, node: Node) -> Any:
-    """Picking by a tensor of positions: channels along the picked axes stay, the other axes pass."""
-    value = walk.value(node, 0)
-    wanted: Any = node.args[1]
-    if operator_name(node) == "index":
-        picked = [d for d, positions in enumerate(wanted) if positions is not None]
-    else:
-        picked = [int(wanted) % len(value.shape)]
-    keep_whole(value, picked, walk.flow, f"channels are picked by a tensor of positions ({place(node)})")
-    planes = []
-    for plane in value.planes:
-        if not set(varying(plane)) & set(picked):
-            planes.append(_picked(walk, node, plane))
-    return value_of(shape_of(node), planes)
-
-
-def _picked(walk: Walk, node: Node, plane: Tensor) -> Any:
-    def stand_in(each: Any) -> Any:
-        if each is node.args[0]:
-            return plane
-        value = walk.env.get(each) if isinstance(each, Node) else each
-        return torch.zeros(1, dtype=torch.int64).expand(value.shape) if isinstance(value, Value) else value
-
-    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), stand_in)
-    return node.target(*args, **kwargs)  # type: ignore[operator]
-
-
-def pad(walk: Walk, node: Node) -> Any:
-    """Padding a spatial axis keeps the ids; padding a channel axis adds elements that cannot leave."""
-    value, shape = walk.value(node, 0), shape_of(node)
-    amounts = [int(n) for n in node.args[1]]  # type: ignore[union-attr, arg-type]
-    mode = str(argument(node, 2, "mode", "constant")) if operator_name(node) == "pad" else "constant"
-    planes = []
-    for plane in value.planes:
-        array = compact(plane)
-        for i, d in enumerate(range(array.ndim - 1, array.ndim - 1 - len(amounts) // 2, -1)):
-            before, after = amounts[2 * i], amounts[2 * i + 1]
-            if d not in varying(plane) or (before, after) == (0, 0):
-                continue
-            if mode != "constant" or min(before, after) < 0:
-                return walk.freeze(node, f"{mode} padding or cropping of channels")
-            array = np.pad(
-                array, [(before, after) if e == d else (0, 0) for e in range(array.ndim)], constant_values=FIXED
-            )
-        planes.append(torch.from_numpy(np.ascontiguousarray(array)).expand(shape))
-    return value_of(shape, planes)
 
 
 def glu(walk: Walk, node: Node) -> Any:

@@ -2,7 +2,7 @@
 
 from torch.fx import Node
 
-from . import contraction, mixing, movement
+from . import contraction, mixing, movement, pieces
 from .places import is_pointwise, operator_name
 from .walk import Rule, Walk
 
@@ -29,11 +29,11 @@ _FAMILIES: dict[Rule, str] = {
     movement.expand: "expand expand_as broadcast_to",
     movement.join: "cat concat concatenate stack",
     movement.reshape: "view reshape _unsafe_view flatten unflatten view_as reshape_as",
-    movement.cut: "chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unsafe_split_with_sizes",
-    movement.cut_out: "slice narrow",
-    movement.select: "select unbind",
-    movement.index: "index index_select",
-    movement.pad: "pad constant_pad_nd",
+    pieces.cut: "chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unsafe_split_with_sizes",
+    pieces.cut_out: "slice narrow",
+    pieces.select: "select unbind",
+    pieces.index: "index index_select",
+    pieces.pad: "pad constant_pad_nd",
     movement.glu: "glu",
     movement.constant: "zeros ones full empty zeros_like ones_like full_like empty_like "
     "new_zeros new_ones new_full new_empty scalar_tensor",

@@ -101,7 +101,7 @@ def tensors_of(flow: Flow, graph: torch.fx.Graph, channels: np.ndarray, groups: 
         inputs = [home[n] for n in node.all_input_nodes if n in home]
         for each in inputs:
             spans[each][1] = moment
-        if node not in flow.values or (node.op == "placeholder" and flow_parameter(flow, node)):
+        if node not in flow.values or (node.op == "placeholder" and _is_parameter(node)):
             continue
         shared = len(inputs) == 1 and _in_place(node)
         home[node] = inputs[0] if shared else node
@@ -113,7 +113,7 @@ def tensors_of(flow: Flow, graph: torch.fx.Graph, channels: np.ndarray, groups: 
     )
 
 
-def flow_parameter(flow: Flow, node: Node) -> bool:
+def _is_parameter(node: Node) -> bool:
     """Whether a placeholder stands for a parameter, buffer or constant, not for an input of the model."""
     return node.name.startswith(("p_", "b_", "c_"))
 

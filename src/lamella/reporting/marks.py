@@ -16,7 +16,7 @@ from zlib import crc32
 
 from .styles import picture_css
 
-Shape = Literal["rect", "circle", "path", "text"]
+Shape = Literal["rect", "path", "text"]
 Anchor = Literal["start", "middle", "end"]
 
 HATCH = "\x1ahatch"  # stands for the name of the patterns; no text that is shown can hold it
@@ -63,11 +63,6 @@ class Mark:
 def box_mark(role: str, box: Box, about: str = "", title: str = "") -> Mark:
     x, y, width, height = box.x, box.y, box.width, box.height
     return Mark(shape="rect", role=role, x=x, y=y, width=width, height=height, about=about, title=title)
-
-
-def disc_mark(role: str, x: float, y: float, radius: float, about: str = "", title: str = "") -> Mark:
-    place = Box(x=x - radius, y=y - radius, width=2 * radius, height=2 * radius)
-    return replace(box_mark(role, place, about, title), shape="circle")
 
 
 def path_mark(role: str, path: str, box: Box, about: str = "", title: str = "") -> Mark:
@@ -145,9 +140,6 @@ def _drawn(mark: Mark) -> tuple[str, str, str]:
         return "text", place, escape(shown(mark.text))
     if mark.shape == "path":
         return "path", f'd="{escape(mark.path)}"', ""
-    if mark.shape == "circle":
-        radius = mark.width / 2
-        return "circle", f'cx="{mark.x + radius:.5g}" cy="{mark.y + radius:.5g}" r="{radius:.4g}"', ""
     fill = ' rx="8"' if mark.role == "badge" else ""
     fill += f' fill="url(#{HATCH}-{mark.role.split("-")[-1]})"' if mark.role.startswith("hatch") else ""
     return "rect", f'x="{mark.x:.5g}" y="{mark.y:.5g}" width="{mark.width:.5g}" height="{mark.height:.5g}"{fill}', ""

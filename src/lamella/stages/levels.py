@@ -142,7 +142,7 @@ def _on_target(
     for _ in range(ATTEMPTS):
         level = make_levels(graph, {name: asked}, predicting)[0]
         times = timed_files(session, {FULL: {}, name: level.widths})
-        over = _over(budget, times[name], times[FULL])
+        over = _over(budget, times[name])
         took = f"{times[name].latency_ms:.3f} ms, {times[name].ratio:.2f}x of {FULL!r}"
         if over <= 1:
             return level, f"level {name!r}: latency_ms={budget.latency_ms} asked; its file takes {took}"
@@ -154,7 +154,7 @@ def _on_target(
     )
 
 
-def _over(budget: Budget, small: Latency, dense: Latency) -> float:
+def _over(budget: Budget, small: Latency) -> float:
     """By what factor the file is beyond the target: shares by the ratio, which other work on the machine does not change."""
     target = budget.latency_ms
     return (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ..accordions import RECIPE, Settings, accordion, identity, networks
+from ..accordions import RECIPE, Settings, accordion, networks
 from ..accordions.metrics import Judge
 from ..exporting import OnnxModel, export_onnx, onnx_bytes
 from ..progress import Progress, silent
@@ -71,16 +71,14 @@ def shaped(
     progress("export", 0, 2, "training the chosen network")
     baseline, winner = networks(session.task, found, settings=settings, recipe=recipe, journal=journal)
     progress("export", 1, 2, "ONNX files")
-    found = replace(found, files=exported_files(session.directory, session.task, found, baseline, winner))
+    found = replace(found, files=_written(session.directory, session.task, baseline, winner))
     session.write("accordion", found)
     _as_run(session, found, winner, settings.activation)
     progress("export", 2, 2)
     return found
 
 
-def exported_files(
-    directory: Path, task: Task, found: Accordion, baseline: nn.Module, winner: nn.Module
-) -> tuple[ExportedFile, ...]:
+def _written(directory: Path, task: Task, baseline: nn.Module, winner: nn.Module) -> tuple[ExportedFile, ...]:
     """Baseline and winner as fp32 files and the winner in int8, each weighed, timed in one run, and judged on the test samples."""
     folder = directory / "accordion"
     files = {"baseline, fp32": folder / "baseline.onnx", "winner, fp32": folder / "winner.onnx"}
@@ -122,4 +120,4 @@ def _as_run(session: Session, found: Accordion, winner: nn.Module, activation: s
     run.graph()
 
 
-__all__ = ["begin", "exported_files", "identity", "shaped"]
+__all__ = ["begin", "shaped"]

@@ -92,7 +92,7 @@ def _name(fact: LayerFacts, frame: Frame, about: str) -> Iterator[Mark]:
 
 
 def _badge(x: float, y: float, numbers: tuple[int, ...], about: str) -> Iterator[Mark]:
-    """The numbers of the steps that narrow a group, in a disc."""
+    """The numbers of the steps that narrow a group, in a badge."""
     text = elide("·".join(map(str, numbers)), 8)
     width = max(16.0, 6.6 * len(text) + 7)
     yield box_mark("badge", Box(x=x - width / 2, y=y - 8, width=width, height=16), about)
