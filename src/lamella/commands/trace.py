@@ -5,8 +5,10 @@ lamella trace RUN --model nets.py:make_net --task data.py:make_task --option rou
 lamella demo --task mnist --data mnist
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,8 +62,6 @@ class Source:
 
     def info(self) -> RunInfo | None:
         """As `run.json` tells it; None where no network is named."""
-        from ..sessions import describe
-
         if self.model is None and self.task is None:
             if self.data or self.weights or self.option or self.seed is not None:
                 raise LamellaError(
@@ -70,14 +70,7 @@ class Source:
             return None
         if self.model is None or self.task is None:
             raise LamellaError("a new run needs both --model and --task.")
-        return describe(
-            model=self.model,
-            task=self.task,
-            data=self.data,
-            weights=self.weights,
-            seed=self.seed or 0,
-            options=dict(named_values(self.option or [], "--option")),
-        )
+        return _described(self)
 
 
 @options(source=Source)
@@ -117,19 +110,22 @@ class Shown:
             raise LamellaError(unknown_name("demo task", self.task, SETTINGS))
         return SETTINGS[self.task]
 
-    def info(self, usual: dict[str, str]) -> RunInfo:
+    def info(self, usual: Mapping[str, str]) -> RunInfo:
         """As `run.json` tells it; `usual`: options of the demo's own network."""
-        from ..sessions import describe
+        return _described(self, usual if self.model == DEMO_MODEL else {})
 
-        own = dict(named_values(self.option or [], "--option"))
-        return describe(
-            model=self.model,
-            task=self.task,
-            data=self.data,
-            weights=self.weights,
-            seed=self.seed,
-            options=usual | own if self.model == DEMO_MODEL else own,
-        )
+
+def _described(of: Source | Shown, usual: Mapping[str, str] = MappingProxyType({})) -> RunInfo:
+    from ..sessions import describe
+
+    return describe(
+        model=of.model,
+        task=of.task,
+        data=of.data,
+        weights=of.weights,
+        seed=of.seed or 0,
+        options={**usual, **dict(named_values(of.option or [], "--option"))},
+    )
 
 
 @options(shown=Shown)
