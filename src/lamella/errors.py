@@ -60,6 +60,15 @@ class MissingExtra(LamellaError):  # noqa: N818 - the public name, as in the des
         )
 
 
+@contextmanager
+def needing(library: str, extra: str, purpose: str) -> Iterator[None]:
+    """`MissingExtra` in place of an ImportError raised inside."""
+    try:
+        yield
+    except ImportError:
+        raise MissingExtra(library, extra, purpose) from None
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """A sentence for a name that is not in a table, offering the nearest ones.
 

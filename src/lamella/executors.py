@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal, Protocol
 
-from .errors import LamellaError, MissingExtra, RunError, unknown_name
+from .errors import LamellaError, RunError, needing, unknown_name
 
 Setup = Callable[[], Callable[[Any], Iterable[Any]]]
 Left = Callable[[Any, Sequence[Any]], Any]  # an item and the parts that came of it -> the rest of it, None for nothing
@@ -235,10 +235,8 @@ def _sendable(error: Exception) -> Exception:
 
 def on_ray(queue: Queue, setup: Setup, workers: int, address: str | None) -> Iterator[tuple[int, Any]]:
     """On a Ray cluster: the one at `address`, or one of so many workers on this machine."""
-    try:
+    with needing("ray", "ray", "the ray executor"):
         ray: Any = importlib.import_module("ray")
-    except ImportError:
-        raise MissingExtra("ray", "ray", "the ray executor") from None
     started = not ray.is_initialized()
     if started:
         local = {"num_cpus": workers, "include_dashboard": False} if address is None else {}

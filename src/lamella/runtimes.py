@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import LamellaError, MissingExtra
+from .errors import LamellaError, needing
 
 REMEDY = "If the file is damaged, export it again."
 
@@ -30,10 +30,8 @@ def open_session(path: str | Path, *, threads: int = 1) -> Any:
 
 def onnxruntime(purpose: str) -> Any:
     """The module `onnxruntime`. MissingExtra("onnxruntime", "onnx", purpose) where it is not installed."""
-    try:
+    with needing("onnxruntime", "onnx", purpose):
         import onnxruntime as ort
-    except ImportError:
-        raise MissingExtra("onnxruntime", "onnx", purpose) from None
     return ort
 
 

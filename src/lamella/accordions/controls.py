@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..errors import MissingExtra
+from ..errors import needing
 from ..training import Loader
 from .shapes import Widths, is_monotone, monotone, params, scaled, shallow
 from .stacks import Net, flattened
@@ -73,10 +73,8 @@ def forest(bench: Bench, metric: str, seeds: Sequence[int]) -> Reference:
 def _sklearn(module: str) -> Any:
     import importlib
 
-    try:
+    with needing("scikit-learn", "data", "the controls of anomaly detection"):
         return importlib.import_module(f"sklearn.{module}")
-    except ImportError:
-        raise MissingExtra("scikit-learn", "data", "the controls of anomaly detection") from None
 
 
 REFERENCES: dict[str, Callable[[Bench, str, Sequence[int]], Reference]] = {"pca": pca, "forest": forest}

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import DataError, LamellaError, MissingExtra, unknown_name
+from ..errors import DataError, LamellaError, needing, unknown_name
 from ..training import Loader, Task, correct
 
 Floats = NDArray[np.float64]
@@ -88,10 +88,8 @@ def truth_of(loader: Loader) -> Truth | None:
 
 
 def _sklearn() -> Any:
-    try:
+    with needing("scikit-learn", "data", "the metrics of anomaly detection"):
         import sklearn.metrics as found
-    except ImportError:
-        raise MissingExtra("scikit-learn", "data", "the metrics of anomaly detection") from None
     return found
 
 

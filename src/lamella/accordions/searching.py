@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import BudgetError, MissingExtra
+from ..errors import BudgetError, needing
 from ..schema import PairSweep, Shape
 from ..statistics import clearly_below, over_seeds
 from .settings import TOGETHER, Settings
@@ -175,10 +175,8 @@ def joint(quest: Quest) -> tuple[tuple[Shape, ...], Widths]:
 
 
 def _study(quest: Quest):  # type: ignore[no-untyped-def]  # noqa: ANN202 - Optuna's
-    try:
+    with needing("optuna", "search", "the joint search"):
         import optuna
-    except ImportError:
-        raise MissingExtra("optuna", "search", "the joint search") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=quest.settings.first_seed, n_startup_trials=2 * TOGETHER)
     return optuna.create_study(direction="maximize", sampler=sampler)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..costs import cost
-from ..errors import LamellaError, MissingExtra
+from ..errors import LamellaError, needing
 from ..schema import FrontRow, Metric, Point, Profile
 from ..texts import told
 from .asking import COSTS, Ask, Draft, Measure, costs, limits, over
@@ -102,10 +102,8 @@ def _indices(rungs: Nearby, draft: Draft) -> dict[str, int]:
 
 
 def _study(storage: str | Path | None, seed: int, trade: str | None, identity: str) -> Any:
-    try:
+    with needing("optuna", "search", "planner 'search'"):
         import optuna
-    except ImportError:
-        raise MissingExtra("optuna", "search", "planner 'search'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     kept = None
     if storage is not None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad as padded
 
-from ..errors import DataError, MissingExtra
+from ..errors import DataError, needing
 from ..training import Batches, Task
 
 Bytes = NDArray[np.uint8]
@@ -83,10 +83,8 @@ def mirrored(images_NCHW: Tensor, generator: torch.Generator) -> Tensor:
 
 def read_digits(directory: Path | None = None) -> tuple[Images, Images]:
     """scikit-learn's 1,797 real 8x8 digits (Alpaydin, Kaynak 1998), values 0 .. 16: 1,437 to train and 360 to test."""
-    try:
+    with needing("scikit-learn", "data", "the digits task"):
         from sklearn.datasets import load_digits
-    except ImportError:
-        raise MissingExtra("scikit-learn", "data", "the digits task") from None
     digits = load_digits()
     images, labels = digits.images.astype(np.uint8)[:, None], digits.target.astype(np.uint8)
     order = stratified_order(labels)

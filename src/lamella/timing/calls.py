@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import LamellaError, MissingExtra, unknown_name
+from ..errors import LamellaError, needing, unknown_name
 from ..runtimes import REMEDY, lacks, onnxruntime, open_session
 
 Array = NDArray[Any]
@@ -118,10 +118,8 @@ def _onnxruntime_call(path: Path, inputs: Sequence[Tensor], threads: int) -> Run
 
 def openvino(purpose: str) -> Any:
     """The module `openvino`. MissingExtra where it is not installed."""
-    try:
+    with needing("openvino", "openvino", purpose):
         import openvino as ov
-    except ImportError:
-        raise MissingExtra("openvino", "openvino", purpose) from None
     return ov
 
 
@@ -213,12 +211,9 @@ def _tried(run: Run, path: Path, inputs: Sequence[Tensor]) -> None:
 
 def executorch(purpose: str) -> Any:
     """ExecuTorch's runtime module. MissingExtra where it is not installed."""
-    try:
-        with silenced():
-            import executorch.runtime as runtime
-            from executorch.extension.pybindings import portable_lib  # noqa: F401 - imported here for what it says
-    except ImportError:
-        raise MissingExtra("executorch", "executorch", purpose) from None
+    with needing("executorch", "executorch", purpose), silenced():
+        import executorch.runtime as runtime
+        from executorch.extension.pybindings import portable_lib  # noqa: F401 - imported here for what it says
     return runtime
 
 

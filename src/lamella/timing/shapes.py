@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import MissingExtra
+from ..errors import needing
 from ..records import check
 from ..schema import Graph, Layer
 
@@ -78,11 +78,9 @@ def _sides(positions: int, axes: int) -> tuple[int, ...]:
 
 def write_layer(shape: LayerShape, path: str | Path) -> None:
     """The layer with constant weights, as one file. MissingExtra without onnx."""
-    try:
+    with needing("onnx", "onnx", "a latency table"):
         import onnx
         from onnx import TensorProto, helper
-    except ImportError:
-        raise MissingExtra("onnx", "onnx", "a latency table") from None
     number = TensorProto.UINT8 if shape.precision == "int8" else TensorProto.FLOAT
     node, constants = _node(shape)
     ends = [

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from ..errors import DataError, DivergedError, LamellaError, MismatchError, MissingExtra
+from ..errors import DataError, DivergedError, LamellaError, MismatchError, needing
 from .loaders import device_of
 from .recipes import Recipe
 
@@ -116,10 +116,8 @@ def placed(epochs: Work, model: nn.Module, recipe: Recipe) -> Epochs:
 
 
 def _library(purpose: str) -> Any:
-    try:
+    with needing("lightning-fabric", "fabric", purpose):
         import lightning_fabric
-    except ImportError:
-        raise MissingExtra("lightning-fabric", "fabric", purpose) from None
     return lightning_fabric
 
 
