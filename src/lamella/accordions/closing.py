@@ -1,6 +1,7 @@
 """The closing table: baseline, winner and controls over the same seeds, and the winner against each of them."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from ..schema import Accordion, Comparison, Entry, PairSweep, Role, Score, Shape
 from ..statistics import over_seeds
@@ -26,10 +27,9 @@ def closed(
 ) -> Accordion:
     """Train the controls, and put everything side by side. `pruned`: the winner's outcomes where its weights are not fresh."""
     bench, settings = quest.workshop.bench, quest.settings
-    rows = list(_rows(quest, winner, pruned))
-    reference = rows[0][4]
-    entries = tuple(_entry(quest, *row, reference) for row in rows)
-    own = next(row[4] for row in rows if row[1] == "winner")
+    lines = list(_lines(quest, winner, pruned))
+    entries = tuple(_entry(quest, line, lines[0].outcomes) for line in lines)
+    own = next(line.outcomes for line in lines if line.role == "winner")
     task = bench.task
     return Accordion(
         task=task.name,
@@ -43,9 +43,9 @@ def closed(
         tried=tuple({shape.widths: shape for shape in (quest.shape(quest.baseline), *tried)}.values()),
         entries=entries,
         comparisons=tuple(
-            Comparison(against=name, metric=quest.metric, difference=_paired(own, outcomes, quest.metric))
-            for name, role, _, _, outcomes in rows
-            if role != "winner"
+            Comparison(against=x.name, metric=quest.metric, difference=_paired(own, x.outcomes, quest.metric))
+            for x in lines
+            if x.role != "winner"
         ),
         seeds=settings.all_seeds,
         epochs=bench.recipe.epochs,
@@ -56,11 +56,18 @@ def closed(
     )
 
 
-Line = tuple[str, Role, Widths, int, Sequence[Outcome]]
+class Line(NamedTuple):
+    """What a line of the closing table is made of; one outcome per seed."""
+
+    name: str
+    role: Role
+    widths: Widths
+    params: int
+    outcomes: Sequence[Outcome]
 
 
-def _rows(quest: Quest, winner: Widths, pruned: Sequence[Outcome]) -> Iterator[Line]:
-    """Baseline, winner, controls, published, references: name, role, widths, parameters, one outcome per seed."""
+def _lines(quest: Quest, winner: Widths, pruned: Sequence[Outcome]) -> Iterator[Line]:
+    """Baseline, winner, controls, published, references."""
     bench = quest.workshop.bench
     shapes: list[tuple[str, Role, Widths]] = [("baseline", "baseline", quest.baseline)]
     shapes.append(("same widths, fresh weights", "control", winner) if pruned else ("accordion", "winner", winner))
@@ -70,12 +77,12 @@ def _rows(quest: Quest, winner: Widths, pruned: Sequence[Outcome]) -> Iterator[L
     done = quest.workshop.outcomes(quest.nets([w for _, _, w in shapes], len(seeds)), "controls")
     for number, (name, role, widths) in enumerate(shapes):
         outcomes = [done[net] for net in quest.nets([widths], len(seeds))]
-        yield name, role, widths, bench.params(widths), outcomes
+        yield Line(name, role, widths, bench.params(widths), outcomes)
         if pruned and number == 0:
-            yield "pruned", "winner", winner, bench.params(winner), pruned
+            yield Line("pruned", "winner", winner, bench.params(winner), pruned)
     for make in REFERENCES.values() if bench.judge.held else ():
         name, numbers, outcomes = make(bench, quest.metric, seeds)
-        yield name, "control", (), numbers, outcomes
+        yield Line(name, "control", (), numbers, outcomes)
 
 
 def _published(quest: Quest) -> list[Widths]:
@@ -86,25 +93,18 @@ def _published(quest: Quest) -> list[Widths]:
     return [PUBLISHED[name.replace("-baseline", "-accordion")].widths for name in same]
 
 
-def _entry(
-    quest: Quest,
-    name: str,
-    role: Role,
-    widths: Widths,
-    params: int,
-    outcomes: Sequence[Outcome],
-    reference: Sequence[Outcome],
-) -> Entry:
-    names = quest.workshop.bench.judge.names
+def _entry(quest: Quest, line: Line, reference: Sequence[Outcome]) -> Entry:
+    names, values = quest.workshop.bench.judge.names, [o.validation[quest.metric] for o in line.outcomes]
+    baseline = line.role == "baseline"
     return Entry(
-        name=name,
-        role=role,
-        widths=widths,
-        params=params,
-        validation=over_seeds([o.validation[quest.metric] for o in outcomes]),
-        per_seed=tuple(o.validation[quest.metric] for o in outcomes),
-        test={metric: over_seeds([o.test[metric] for o in outcomes]) for metric in names},
-        below={} if role == "baseline" else {metric: _paired(reference, outcomes, metric) for metric in names},
+        name=line.name,
+        role=line.role,
+        widths=line.widths,
+        params=line.params,
+        validation=over_seeds(values),
+        per_seed=tuple(values),
+        test={metric: over_seeds([o.test[metric] for o in line.outcomes]) for metric in names},
+        below={} if baseline else {metric: _paired(reference, line.outcomes, metric) for metric in names},
     )
 
 
