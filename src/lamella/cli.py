@@ -16,13 +16,14 @@ import typer
 from .commands.accordion import accordion
 from .commands.bench import bench
 from .commands.compress import compress
+from .commands.demo import demo
 from .commands.deploy import export, quantize
 from .commands.elastic import elasticize, serve_levels
 from .commands.plan import plan
 from .commands.profile import profile
 from .commands.report import report
 from .commands.shared import complain
-from .commands.trace import demo, trace
+from .commands.trace import trace
 from .errors import LamellaError
 from .version import __version__
 
