@@ -36,7 +36,7 @@ def run(*arguments):
 def finished(table, tmp_path_factory):
     """A finished run, and what it printed."""
     directory = tmp_path_factory.mktemp("runs") / "r"
-    result = run("--run", directory, "--task", "table", "--data", table, *QUICK, "--json", "--quiet")
+    result = run(directory, "--task", "table", "--data", table, *QUICK, "--json", "--quiet")
     assert result.exit_code == 0, result.output
     return directory, json.loads(result.output)
 
@@ -57,16 +57,18 @@ def test_a_table_in_a_run_of_the_winner_out(finished):
 
 def test_a_finished_run_is_only_told_again(finished, table):
     directory, plain = finished
-    again = run("--run", directory, "--task", "table", "--data", table, *QUICK)
+    again = run(directory, "--task", "table", "--data", table, *QUICK)
     assert again.exit_code == 0, again.output
     for words in ("isolation forest", "plain, equal size", "The winner's test f1", "accordion.json"):
         assert words in again.output
     assert to_plain(load_record(directory / "accordion.json", Accordion).entries) == plain["entries"]
+    of_the_run = QUICK[:-2]  # its data and their options need not be named again
+    assert json.loads(run(directory, *of_the_run, "--quiet", "--json").stdout)["entries"] == plain["entries"]
 
 
 def test_another_task_is_not_mixed_in(finished, table):
     directory, _ = finished
-    other = run("--run", directory, "--task", "table", "--data", table, *QUICK, "--option", "ignore=a")
+    other = run(directory, "--task", "table", "--data", table, *QUICK, "--option", "ignore=a")
     assert isinstance(other.exception, MismatchError)
     assert "holds another run: option " in str(other.exception)
     assert "ignore" not in load_record(directory / "run.json", RunInfo).options
@@ -75,14 +77,22 @@ def test_another_task_is_not_mixed_in(finished, table):
 def test_a_search_that_is_refused_leaves_the_run_it_found(finished, table):
     directory, _ = finished
     before = (directory / "run.json").read_bytes()
-    other = run("--run", directory, "--task", "table", "--data", table, *QUICK, "--epochs", "3")
-    assert "accordion.jsonl: belongs to another run: recipe was" in str(other.exception)
+    other = run(directory, "--task", "table", "--data", table, *QUICK, "--epochs", "3", "--activation", "relu")
+    told = "accordion.jsonl: belongs to another run: activation was 'elu' and is 'relu'; recipe.epochs was 2 and is 3. Name"
+    assert told in str(other.exception)
     assert (directory / "run.json").read_bytes() == before
     assert resume(directory).dense()
 
 
+def test_a_run_of_another_kind_is_no_search(tmp_path):
+    made = CliRunner().invoke(app, ["trace", str(tmp_path), "--model", "lenet", "--task", "digits", "--quiet"])
+    assert made.exit_code == 0, made.output
+    other = run(tmp_path, "--widths", "6,3,6")
+    assert "holds another run: model was 'lenet' and is 'autoencoder'" in str(other.exception)
+
+
 def test_digits_offline_with_a_published_name_refused_and_a_shape_taken(tmp_path):
-    short = ("--run", tmp_path / "r", "--task", "digits", "--option", "limit=60", "--seeds", "2", "--epochs", "1")
+    short = (tmp_path / "r", "--task", "digits", "--option", "limit=60", "--seeds", "2", "--epochs", "1")
     result = run(*short, "--widths", "6-3-6", "--candidates", "3,6", "--budget", "max_drop=50", "--quiet")
     assert result.exit_code == 0, result.output
     with_name = run(*short, "--widths", "mnist-accordeon")
@@ -109,13 +119,13 @@ def test_digits_offline_with_a_published_name_refused_and_a_shape_taken(tmp_path
     ],
 )
 def test_nonsense_is_one_sentence(table, tmp_path, arguments, kind, words):
-    result = run("--run", tmp_path / "r", "--task", "table", "--data", table, *QUICK, *arguments)
+    result = run(tmp_path / "r", "--task", "table", "--data", table, *QUICK, *arguments)
     assert isinstance(result.exception, kind), result.exception
     assert words in str(result.exception)
 
 
 def test_an_unknown_executor_is_told_before_anything_is_trained(table, tmp_path):
-    result = run("--run", tmp_path / "r", "--task", "table", "--data", table, *QUICK, "--executor", "thread")
+    result = run(tmp_path / "r", "--task", "table", "--data", table, *QUICK, "--executor", "thread")
     assert "unknown executor 'thread'" in str(result.exception)
     assert not (tmp_path / "r").exists()
 
@@ -131,7 +141,7 @@ def process(*arguments, **options):
 def test_killed_at_its_hardest_it_ends_with_the_same_table(table, tmp_path):
     arguments = ("--task", "table", "--data", table, *QUICK, "--seeds", "4", "--quiet")
     journal = tmp_path / "killed" / "accordion.jsonl"
-    killed = process("--run", tmp_path / "killed", *arguments)
+    killed = process(tmp_path / "killed", *arguments)
     end = time.monotonic() + 120
     while time.monotonic() < end and not (journal.exists() and journal.read_bytes().count(b"\n") > 1):
         time.sleep(0.01)
@@ -139,7 +149,7 @@ def test_killed_at_its_hardest_it_ends_with_the_same_table(table, tmp_path):
     killed.communicate()
     before = journal.read_text()
     assert before.count("\n") > 1
-    assert run("--run", tmp_path / "killed", *arguments).exit_code == 0
+    assert run(tmp_path / "killed", *arguments).exit_code == 0
     assert journal.read_text().startswith(before[: before.rfind("\n") + 1])
     found = load_record(tmp_path / "killed" / "accordion.json", Accordion)
     task = make_task("table", table, batch_size=32)
@@ -149,7 +159,7 @@ def test_killed_at_its_hardest_it_ends_with_the_same_table(table, tmp_path):
 
 def test_errors_are_a_paragraph_and_exit_2(tmp_path):
     (tmp_path / "bad.csv").write_text("a,label\n1,0\n<script>,1\n")
-    failed = process("--run", tmp_path / "r", "--task", "table", "--data", tmp_path / "bad.csv")
+    failed = process(tmp_path / "r", "--task", "table", "--data", tmp_path / "bad.csv")
     _, complaint = failed.communicate(timeout=120)
     assert failed.returncode == 2
     assert complaint.startswith("error: ")

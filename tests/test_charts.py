@@ -1,6 +1,5 @@
 """Standard charts: the specification holds the facts; what is drawn runs nothing, fetches nothing, and follows the page's colours."""
 
-import doctest
 import re
 import sys
 from dataclasses import replace
@@ -12,7 +11,7 @@ from reporting_records import HOSTILE, chain, family, front, plan, profile, resn
 
 from lamella.errors import MissingExtra
 from lamella.reporting import charts, draw, write_report
-from lamella.reporting.charts import accordions, chart_svg, front_spec, png_of, ratio_spec, walk_spec
+from lamella.reporting.charts import chart_svg, front_spec, png_of, ratio_spec, walk_spec
 from lamella.reporting.charts.sweeps import distinct
 from lamella.reporting.stages import read_stages
 from lamella.schema import Epoch, Profile
@@ -180,7 +179,3 @@ def test_without_the_library_the_page_says_so_once_and_keeps_its_tables(tmp_path
     assert "<svg" in draw(read_stages(tmp_path).profile)._repr_html_()
     with pytest.raises(MissingExtra):
         draw(front(GRAPH))
-
-
-def test_the_examples_in_the_docstrings_hold():
-    assert doctest.testmod(accordions).failed == 0

@@ -78,8 +78,19 @@ def test_bytes_fall_with_bits_and_widths():
 
 
 def test_memory_is_the_peak_of_live_activations():
-    graph = trace(make_model("lenet5"), (torch.randn(1, 1, 28, 28),), prove=False)
-    assert 4 * 784 <= cost(graph).memory <= 4 * 40_000
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(1, 6, 1), nn.Conv2d(6, 8, 1), nn.Conv2d(14, 2, 1)
+
+        def forward(self, x):
+            a = self.a(x)
+            return self.c(torch.cat([a, self.b(a)], 1))
+
+    graph = trace(Net(), (torch.randn(1, 1, 4, 4),), prove=False, round_to=1)
+    assert cost(graph).memory == 4 * 16 * (6 + 8 + 14)  # while the two are joined
+    assert cost(graph, {"a": 2, "b": 3}).memory == 4 * 16 * (2 + 3 + 5)
+    assert layer_cost(graph, "b", {"b": 3}).memory == 4 * 16 * 3
 
 
 def test_an_impossible_width_is_refused_with_its_path():
@@ -94,13 +105,10 @@ def test_ten_thousand_costs_a_second():
     graph = trace(make_model("resnet20"), (torch.randn(1, 3, 32, 32),), prove=False)
     widths = halves(graph)
     cost(graph, widths)
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        for _ in range(200):
-            cost(graph, widths)
-        seconds.append((time.perf_counter() - start) / 200)
-    assert min(seconds) < 5e-4  # 1e-4 where nothing else runs
+    started = time.process_time()
+    for _ in range(500):
+        cost(graph, widths)
+    assert time.process_time() - started < 0.5  # ten times as long as on an idle machine
 
 
 def test_ties_go_to_the_lower_index():

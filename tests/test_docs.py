@@ -1,11 +1,13 @@
 """Documentation is executed or generated: the README's program runs, its table is the benchmark's, every public name is told."""
 
+import doctest
 import importlib.util
 import json
 import re
 from pathlib import Path
 
 import pytest
+import typer
 
 import lamella
 from lamella.cli import app
@@ -47,6 +49,18 @@ def test_the_readme_table_is_the_latest_result():
     assert benchmark.table(json.loads(latest.read_text())) in README
 
 
+def test_the_examples_of_docstrings_are_true():
+    source = ROOT / "src"
+    shown = [path for path in sorted(source.rglob("*.py")) if ">>> " in path.read_text()]
+    for path in shown:
+        module = importlib.import_module(
+            ".".join(path.relative_to(source).with_suffix("").parts).removesuffix(".__init__")
+        )
+        found = doctest.testmod(module)
+        assert found.attempted, path
+        assert not found.failed, path
+
+
 def test_names_are_sorted_public_and_documented():
     assert lamella.__all__ == sorted(lamella.__all__)
     assert set(lamella.__all__) - {"__version__"} == set(lamella._HOMES)
@@ -63,6 +77,21 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_every_command_is_in_the_readme_or_the_changelog(command):
     told = README + (ROOT / "CHANGELOG.md").read_text()
     assert re.search(rf"\b{command}\b", told)
+
+
+def test_links_lead_somewhere_and_options_exist():
+    flags = {"--help"}
+    commands = [typer.main.get_command(app)]
+    for command in commands:
+        commands += getattr(command, "commands", {}).values()
+        flags |= {flag for parameter in command.params for flag in parameter.opts}
+    flags |= set(re.findall(r'"(--[a-z-]+)"', "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))))
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
+        text = page.read_text()
+        links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+        assert [link for link in links if not (page.parent / link).exists()] == [], page
+        if page.name != "CHANGELOG.md":  # which tells of what is gone
+            assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) <= flags, page
 
 
 def test_nothing_names_a_path_of_a_machine():

@@ -4,7 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from reporting_records import chain, resnet
+from reporting_records import chain, resnet, score
+from scipy.stats import spearmanr
 from test_planning import measured
 
 from lamella.costs import cost
@@ -18,10 +19,13 @@ from lamella.planning import (
     front_record,
     pareto,
     plan,
+    reorder,
     replan,
+    sensitivity,
     significance,
     with_residue,
 )
+from lamella.planning.curves import score_at
 from lamella.schema import Budget, Profile
 
 
@@ -63,6 +67,8 @@ def test_depth_and_sensitivity():
     steep = Profile(graph=graph, baseline=found.baseline, points=tuple(map(scaled, found.points)))
     test = depth_test(steep)
     assert test.rho == pytest.approx(-1)
+    drops = [*sensitivity(found).values()]
+    assert (depth_test(found).rho, depth_test(found).p) == pytest.approx(tuple(spearmanr(range(len(drops)), drops)))
     assert "early groups are more sensitive" in test.text
     one = replace(steep, points=tuple(p for p in steep.points if p.target == order[0]))
     assert (depth_test(one).rho, depth_test(one).p, depth_test(one).n) == (0.0, 1.0, 1)
@@ -94,6 +100,9 @@ def test_two_plans_side_by_side(profile):
     assert seen.figures["bytes"] == (a.predicted.bytes, b.predicted.bytes)
     assert f"{len(seen.differences)} differences" in seen.text
     assert compare(a, a).differences == ()
+    assert compare(a, a).same_order
+    one, other = (reorder(b, profile, order) for order in ("in_order", "reverse"))
+    assert "0 differences, another order" in compare(one, other).text
     with pytest.raises(MismatchError, match="two networks"):
         compare(a, replace(b, structure="another"))
 
@@ -105,6 +114,17 @@ def test_a_plan_survives_the_editor(profile):
     assert [s.epochs for s in back.steps] == [s.epochs for s in made.steps]
     assert [s.predicted for s in back.steps] == pytest.approx([s.predicted for s in made.steps])
     assert edited(editable(back, profile.graph), profile) == back
+
+
+def test_an_edited_plan_adds_up_what_its_groups_lose_however_often_they_are_cut(profile):
+    cuts = [("conv1", 6), ("layer2.0.conv1", 9), ("conv1", 3)]
+    first, apart, second = (score_at(profile, name, width) for name, width in cuts)
+    steps = [{"widths": {name: width}} for name, width in cuts]
+    made = edited(json.dumps({"steps": steps}), profile)
+    assert [s.predicted for s in made.steps] == pytest.approx([first, apart, second])
+    expected = [first, first + apart - profile.baseline.value, second + apart - profile.baseline.value]
+    assert [s.expected for s in made.steps] == pytest.approx(expected)
+    assert made.predicted_score == pytest.approx(expected[-1])
 
 
 @pytest.mark.parametrize(
@@ -169,6 +189,23 @@ def test_planning_again_after_some_steps(profile):
         replan(made, 2, profile, Budget(bytes="40%"), planner="knapsack")
     with pytest.raises(LamellaError, match="99 steps taken: the plan has"):
         replan(made, 99, profile)
+
+
+def test_what_was_lost_on_the_way_counts(profile):
+    """Limits on the score are those of the original network, though the fresh curves begin lower."""
+    made = plan(profile, planner="threshold", factor=0.97)
+    ((name, width),) = made.steps[0].widths.items()
+    groups = tuple(replace(g, width=width) if g.name == name else g for g in profile.graph.groups)
+    fresh = measured(replace(profile.graph, groups=groups), seed=5, bits=())
+    lower = lambda seen: score(seen.value - 0.01)
+    points = tuple(replace(p, score=lower(p.score)) for p in fresh.points)
+    fresh = replace(fresh, baseline=lower(fresh.baseline), points=points)
+    rest = replan(made, 1, fresh, planner="threshold")
+    assert rest.threshold == pytest.approx(made.threshold)
+    assert len(rest.steps) > 1
+    assert all(step.predicted >= made.threshold for step in rest.steps[1:])
+    within = replan(replace(made, threshold=None), 1, fresh, Budget(max_drop=3.0), planner="knapsack")
+    assert 2.0 < 100 * (made.dense_score - within.predicted_score) <= 3.0 + 1e-6
 
 
 def test_a_file_over_its_budget_is_planned_again_with_the_residue(profile):

@@ -96,13 +96,29 @@ def test_a_slow_machine_counts():
     assert governor.active.name == "core"
 
 
+def test_one_slow_request_is_no_slow_machine():
+    governor, clock, _ = governed(Policy(latency_ms=3.5, window=1.0))
+    clock.now += 0.01
+    governor.served(governor.arrived(), 9.0)
+    clock.now += 0.01
+    assert governor.arrived().name == "full"
+
+
+def test_requests_being_served_do_not_wait():
+    governor, clock, _ = governed(Policy(load=0.6, workers=2, window=0.004))
+    for _ in range(3):
+        clock.now += 1.0
+        assert governor.arrived().name == "full"
+
+
 def test_requests_that_wait_count():
     governor, clock, seen = governed(Policy(load=0.6, window=0.05))
-    with pytest.warns(UserWarning, match="no level keeps the policy"):  # noqa: PT031  # noqa: PT031
+    with warnings.catch_warnings(record=True, action="always") as told:
         for _ in range(40):
             clock.now += 0.02
             governor.arrived()
     assert seen == ["full", "middle", "core"]
+    assert ["no level keeps the policy" in str(each.message) for each in told] == [True]  # once
 
 
 def test_requests_in_many_threads_leave_a_governor_whole():

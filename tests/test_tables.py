@@ -90,6 +90,29 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
         read_table(tmp_path / "t.parquet")
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_an_ignored_column_may_hold_anything(tmp_path, kind):
+    path = tmp_path / f"t.{kind}"
+    if kind == "csv":
+        path.write_text('id,a,note,label\n"x,1",1,,0\ny,2,red,1\n')
+    else:
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pa.table({"id": ["x,1", "y"], "a": [1, 2], "note": [None, "red"], "label": [0, 1]}), path)
+    found = read_table(path, ignore=("note", "id"))
+    assert found.names == ("a", "label")
+    assert found.values.tolist() == [[1, 0], [2, 1]]
+    with pytest.raises(DataError, match=r"column 'note'.*ignore=note\."):
+        read_table(path, ignore=("id",))
+    with pytest.raises(DataError, match=r"unknown column 'ID'.*Name the right one with ignore=\."):
+        read_table(path, ignore=("id", "note", "ID"))
+
+
+def test_a_row_of_another_length_is_told_beside_an_ignored_column(tmp_path):
+    (tmp_path / "t.csv").write_text("id,a,label\nx,1,0\ny,2,1,3\n")
+    with pytest.raises(DataError, match=r"row 2 has 4 cells, and the first line names 3 columns"):
+        read_table(tmp_path / "t.csv", ignore=("id",))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -247,6 +270,10 @@ def test_no_positives_in_a_split_by_time(tmp_path):
 
 
 def test_options_that_are_not_for_tables(table):
+    with pytest.raises(
+        DataError, match="column 'label' is the label column, which is no input: leave it out of ignore="
+    ):
+        Columns(ignore=("label",))
     with pytest.raises(LamellaError, match="no file was named"):
         make_task("fraud")
     with pytest.raises(DataError, match="no such file"):

@@ -170,13 +170,26 @@ def _parse(path: Path, number: int, text: bytes) -> Any:
 
 
 def _check_identity(path: Path, seen: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    differing = [k for k in {**seen, **expected} if seen.get(k) != expected.get(k)]
+    was, now = _named(seen), _named(expected)
+    differing = [k for k in {**was, **now} if was.get(k) != now.get(k)]
     if differing:
-        parts = [f"{k} was {seen.get(k)!r} and is {expected.get(k)!r}" for k in sorted(differing)[:4]]
+        parts = [f"{k} was {was.get(k)!r} and is {now.get(k)!r}" for k in sorted(differing)[:4]]
         raise MismatchError(
             f"{path}: belongs to another run: {'; '.join(parts)}. Name another run directory, or delete this "
             "file to start that stage afresh."
         )
+
+
+def _named(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts by name, those of a record within them one by one.
+
+    >>> _named({"seed": 0, "recipe": {"lr": 0.1, "epochs": 2}})
+    {'seed': 0, 'recipe.lr': 0.1, 'recipe.epochs': 2}
+    """
+    found: dict[str, Any] = {}
+    for name, fact in facts.items():
+        found |= {f"{name}.{inner}": each for inner, each in fact.items()} if isinstance(fact, dict) else {name: fact}
+    return found
 
 
 def _line(value: Any) -> str:

@@ -12,13 +12,14 @@ validation; test figures are only reported, paired by seed with the baseline's, 
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from ..digests import data_digest
 from ..errors import LamellaError, with_context
 from ..progress import Progress, silent
-from ..records import digest
+from ..records import to_plain
 from ..runs import Journal
 from ..schema import Accordion
 from ..training import Recipe, Task
@@ -97,14 +98,14 @@ def _asymmetric(widths: Widths) -> LamellaError:
     )
 
 
-def identity(bench: Bench) -> dict[str, str | int]:
+def identity(bench: Bench) -> dict[str, Any]:
     """What a journal of trained networks belongs to."""
     task = bench.task
     return {
         "training data": training_data(task.train),
         "validation data": data_digest(task.validation),
         "test data": data_digest(task.test),
-        "recipe": digest(bench.recipe),
+        "recipe": to_plain(bench.recipe),
         "activation": bench.activation,
         "outputs": bench.outputs,
     }

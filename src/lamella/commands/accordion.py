@@ -1,6 +1,7 @@
 """lamella accordion: which widths a dense network needs, and whether it is the shape or just the size.
 
-lamella accordion --task fraud --data creditcard.csv
+lamella accordion runs/fraud --task fraud --data creditcard.csv
+lamella accordion runs/fraud --seeds 10
 lamella accordion --task mnist --data MNIST --widths 128,64,32,64,128 --budget max_drop=3
 lamella accordion --task table --data machines.csv --option label=failed --option ignore=id --method joint
 """
@@ -13,7 +14,7 @@ import typer
 
 from ..errors import LamellaError
 from ..pairs import named_values, parsed_values
-from ..records import to_plain
+from ..records import load_record, to_plain
 from ..schema import FILES, Budget, RunInfo
 from ..views import accordion_view
 from .shared import AsJson, Quiet, following, options, show, working
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..accordions import Settings
     from ..training import Recipe
 
+NETWORK, USUAL_TASK = "autoencoder", "fraud"
 DEFAULT_WIDTHS = {"mnist": "mnist-baseline", "digits": "32,16,8,16,32"}
 
 
@@ -30,9 +32,11 @@ class Source:
     """What is learned."""
 
     task: Annotated[
-        str,
-        typer.Option("--task", help="fraud, table, mnist, digits, or a function: package.module:name, file.py:name."),
-    ] = "fraud"
+        str | None,
+        typer.Option(
+            help="fraud, table, mnist, digits, or a function: package.module:name, file.py:name [default: the run's, or fraud]."
+        ),
+    ] = None
     data: Annotated[
         Path | None, typer.Option(help="The table (.csv, .parquet, .npz), or the directory of the official files.")
     ] = None
@@ -46,9 +50,19 @@ class Source:
         ),
     ] = None
 
-    def info(self, seed: int) -> RunInfo:
-        """As `run.json` tells it."""
+    @property
+    def directory(self) -> Path:
+        """The run directory where none is named."""
+        return Path("runs") / f"{(self.task or USUAL_TASK).rpartition(':')[2]}-accordion"
+
+    def info(self, directory: Path, seed: int | None) -> RunInfo:
+        """As `run.json` tells it; of a run that is there and where nothing is named, what it learns."""
         from ..sessions import describe
+
+        path = directory / FILES["run"][0]
+        if path.exists() and not (self.task or self.data or self.option):
+            there = load_record(path, RunInfo)
+            return replace(there, model=NETWORK, weights=None, seed=there.seed if seed is None else seed)
 
         options = dict(named_values(self.option or [], "--option"))
         for name in options:
@@ -57,10 +71,10 @@ class Source:
                     f"--option {name}: the network is what is searched. Give --widths and --activation instead."
                 )
         return describe(
-            model="autoencoder",
-            task=self.task,
+            model=NETWORK,
+            task=self.task or USUAL_TASK,
             data=self.data,
-            seed=seed,
+            seed=seed or 0,
             options=options,
         )
 
@@ -98,7 +112,7 @@ class Searching:
         str | None, typer.Option(help="What choices follow on validation [default: the task's first].")
     ] = None
     seeds: Annotated[int, typer.Option(help="Networks per shape.")] = 5
-    seed: Annotated[int, typer.Option(help="The first of these seeds.")] = 0
+    seed: Annotated[int | None, typer.Option(help="The first of these seeds [default: the run's, or 0].")] = None
     budget: Annotated[
         list[str] | None,
         typer.Option(
@@ -109,7 +123,7 @@ class Searching:
     trials: Annotated[int, typer.Option(help="Shapes of the joint search.")] = 64
     executor: Annotated[str, typer.Option(help="serial, processes or ray.")] = "serial"
 
-    def settings(self, activation: str) -> "Settings":
+    def settings(self, first_seed: int, activation: str) -> "Settings":
         """As a record."""
         from ..accordions import Settings
 
@@ -117,7 +131,7 @@ class Searching:
             method=self.method,
             metric=self.metric,
             seeds=self.seeds,
-            first_seed=self.seed,
+            first_seed=first_seed,
             budget=Budget(**parsed_values(self.budget or [], "--budget", ("max_drop", "params"))),
             passes=self.passes,
             trials=self.trials,
@@ -149,7 +163,7 @@ def accordion(
     searching: Searching,
     training: Training,
     run: Annotated[
-        Path | None, typer.Option(help="The run directory [default: runs/TASK-accordion].", metavar="RUN")
+        Path | None, typer.Argument(help="The run directory [default: runs/TASK-accordion].", metavar="RUN")
     ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -157,9 +171,10 @@ def accordion(
     """Search the widths of a dense network over seeds, hold the winner against its controls, export it. Resumes where it was."""
     from ..stages.shaping import begin, shaped
 
-    settings, recipe = searching.settings(training.activation), training.recipe()
-    baseline, chosen, info = shapes.baseline(source.task), shapes.chosen(), source.info(searching.seed)
-    directory = run or Path("runs") / f"{source.task.rpartition(':')[2]}-accordion"
+    directory = run or source.directory
+    info = source.info(directory, searching.seed)
+    settings, recipe = searching.settings(info.seed, training.activation), training.recipe()
+    baseline, chosen = shapes.baseline(info.task), shapes.chosen()
     with working(directory, quiet, fresh=True) as progress:
         found = shaped(
             begin(directory, info),

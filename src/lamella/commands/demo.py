@@ -52,7 +52,7 @@ class Shown:
 def demo(
     shown: Shown,
     run: Annotated[
-        Path | None, typer.Option(help="The run directory [default: runs/TASK-MODEL-SEED].", metavar="RUN")
+        Path | None, typer.Argument(help="The run directory [default: runs/TASK-MODEL-SEED].", metavar="RUN")
     ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,

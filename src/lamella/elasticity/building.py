@@ -171,8 +171,8 @@ class _Trail:
             "data": data_digest(task.validation),
             "training data": training_data(task.train),
             "recipe": how.recipe,
-            "tuning": digest(how.tuning),
-            "teaching": digest(how.teaching),
+            "tuning": to_plain(how.tuning),
+            "teaching": to_plain(how.teaching),
             "seed": seed,
         }
         self.journal = Journal(directory / "stages.jsonl", identity)

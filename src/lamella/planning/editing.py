@@ -40,11 +40,14 @@ def edited(text: str, profile: Profile, budget: Budget | None = None, latency: P
     graph = profile.graph
     steps, planner = _read(text, graph)
     base = profile.baseline.value
-    found, lost = [], 0.0
+    found, losses, lost = [], dict[str, float](), 0.0
     for step in steps:
         known = {n: score_at(profile, n, w) for n, w in step.widths.items()}
         alone = next(iter(known.values())) if len(known) == 1 else None
-        lost += sum(base - s for s in known.values() if s is not None)
+        losses |= {
+            n: base - s for n, s in known.items() if s is not None
+        }  # a later cut of a group includes the earlier
+        lost = sum(losses.values())
         found.append(replace(step, predicted=alone, expected=profile.possible(base - lost) if step.widths else None))
     made = Plan(
         structure=graph.structure,

@@ -23,7 +23,7 @@ from torch import nn
 from ..digests import weights_digest
 from ..executors import execute, portable
 from ..progress import Progress, silent
-from ..records import digest, from_plain, to_plain
+from ..records import from_plain, to_plain
 from ..runs import Journal
 from ..schema import Graph, Metric, Point, Profile
 from ..texts import told
@@ -111,18 +111,19 @@ NOTES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _identity(work: Work) -> dict[str, str]:
+def _identity(work: Work) -> dict[str, Any]:
     """What a journal belongs to. Options that no point depends on (chunk, executor ...) are left out."""
     subject = work.engine.subject
     sweep = subject.sweep
-    identity = {
+    identity: dict[str, Any] = {
         "structure": subject.graph.structure,
         "weights": weights_digest(subject.model),
         "data": work.engine.samples.digest,
     }
     if sweep.changes_models:
         identity["training data"] = training_data(subject.task.train)
-        identity["options"] = digest((sweep.recalibrate, sweep.tune_epochs, sweep.tune_samples, sweep.lr, sweep.seed))
+        options = ("recalibrate", "tune_epochs", "tune_samples", "lr", "seed")
+        identity["sweep"] = {name: getattr(sweep, name) for name in options}
     if work.method == "race":
         identity["method"] = (
             f"race: factor {sweep.factor:g}, error {sweep.error:g}, indifference {sweep.indifference:g}, seed {sweep.seed}"

@@ -39,8 +39,10 @@ def detection_task(
 ) -> Task:
     """A Task from a table file. DataError for whatever a network cannot learn from, with the column."""
     if path is None:
-        raise DataError(f"task {name!r}: no file was named. Name a .csv, .parquet or .npz with a row per sample.")
-    table = read_table(path)
+        raise DataError(
+            f"task {name!r}: no file was named. Name a .csv, .parquet or .npz with a row per sample (--data)."
+        )
+    table = read_table(path, columns.ignore)
     _check_named(path, table, columns)
     labels_N = _labels(path, table.column(columns.label))
     names = _inputs(path, table, columns)
@@ -99,14 +101,13 @@ def _labels(path: Path, column_N: Floats) -> Rows:
 
 def _check_named(path: Path, table: Table, columns: Columns) -> None:
     """DataError for a column that is named and not there."""
-    named = [("label", columns.label), *(("ignore", name) for name in columns.ignore)]
-    for option, name in [*named, *([("time", columns.time)] if columns.time else [])]:
+    for option, name in [("label", columns.label), *([("time", columns.time)] if columns.time else [])]:
         if name not in table.names:
             raise DataError(f"{path}: {unknown_name('column', name, table.names)} Name the right one with {option}=.")
 
 
 def _inputs(path: Path, table: Table, columns: Columns) -> tuple[str, ...]:
-    apart = {columns.label, columns.time, *columns.ignore}
+    apart = {columns.label, columns.time}
     found = tuple(name for name in table.names if name not in apart)
     if not found:
         raise DataError(f"{path}: no column is left as an input.")

@@ -26,8 +26,8 @@ TRAIN, VALIDATION = 0.6, 0.2  # of the clean rows; the rest is test
 class Columns:
     """What the columns of a table mean. `label`: 1 for an anomaly, 0 for a clean row. `time`: seconds, never an input.
 
-    `inputs`: those expected (default: all that are left). `ignore`: columns to leave out. `clean`: how many clean rows the whole
-    set has, where the file may hold a sample of them.
+    `inputs`: those expected (default: all that are left). `ignore`: columns to leave out, which may hold anything. `clean`: how
+    many clean rows the whole set has, where the file may hold a sample of them.
     """
 
     label: str = "label"
@@ -35,6 +35,12 @@ class Columns:
     inputs: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     clean: int | None = None
+
+    def __post_init__(self) -> None:
+        for option in ("label", "time"):
+            name = getattr(self, option)
+            if name in self.ignore:
+                raise DataError(f"column {name!r} is the {option} column, which is no input: leave it out of ignore=.")
 
 
 FRAUD = Columns(  # the ULB set (Dal Pozzolo et al. 2015): 284,807 card payments of two days, 492 of them frauds

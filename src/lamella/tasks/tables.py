@@ -1,7 +1,8 @@
 """Tables of numbers from files: CSV, Parquet or npz, refused with row and column where a cell is no number.
 
     table = read_table("creditcard.csv")          # Table(names=("Time", "V1", ...), values=(284807, 31) float64)
-    table.column("Class"), table.without(("Time",))
+    table = read_table("machines.csv", ignore=("id",))                       # without a column, whatever it holds
+    table.column("Class"), table.columns(("V1", "V2"))
 
 A CSV has a line of column names; its separator is a comma, semicolon or tab, its quotes are double. An npz holds `x` (rows, columns), `y`
 (labels) and `columns` (names of x). Shapes: N rows, D columns.
@@ -12,7 +13,7 @@ import math
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -44,17 +45,29 @@ class Table:
         """Some columns in this order, (N, len(names))."""
         return np.stack([self.column(name) for name in names], axis=1)
 
+    def without(self, names: Collection[str]) -> "Table":
+        """All other columns."""
+        kept = [i for i, name in enumerate(self.names) if name not in names]
+        return Table(tuple(self.names[i] for i in kept), self.values[:, kept])
 
-def read_table(path: Path) -> Table:
-    """The table in a file. DataError names the file and the first row and column that is not a finite number."""
+
+def read_table(path: Path, ignore: Collection[str] = ()) -> Table:
+    """The table in a file, without the columns to `ignore`, which may hold anything.
+
+    DataError names the file and the first row and column that is not a finite number.
+    """
     if not path.is_file():
         seen = "a folder" if path.is_dir() else "no such file"
         raise DataError(f"{path}: {seen}. Name a .csv, .parquet or .npz file with one row per sample.")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"{path}: {path.suffix or 'no ending'} is not one of {', '.join(READERS)}. Convert it to CSV.")
-    table = reader(path)
+    table = reader(path, ignore)
     _check_names(path, table.names)
+    for name in ignore:
+        if name not in table.names:
+            raise DataError(f"{path}: {unknown_name('column', name, table.names)} Name the right one with ignore=.")
+    table = table.without(ignore)
     if not len(table.values):
         raise DataError(f"{path}: holds no row. One row per sample was expected.")
     bad = np.argwhere(~np.isfinite(table.values))
@@ -64,7 +77,7 @@ def read_table(path: Path) -> Table:
         kind = "missing" if math.isnan(number) else str(number)
         raise DataError(
             f"{path}: row {row + 1:,}, column {table.names[column]!r} is {kind} ({len(bad):,} such cells). Every cell must be a "
-            "finite number: fill them in or leave these rows or the column out."
+            f"finite number: fill them in, leave these rows out, or the column with ignore={table.names[column]}."
         )
     return table
 
@@ -80,18 +93,26 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
         raise DataError(f"{path}: column {twice[0]!r} is there twice. Rename one.")
 
 
-def _read_csv(path: Path) -> Table:
+# Readers give zeros for the columns to ignore.
+
+
+def _read_csv(path: Path, ignore: Collection[str]) -> Table:
     separator = _separator(path)
     try:
         with _opened(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "input contained no data": said better by read_table
             names = tuple(name.strip() for name in next(csv.reader(file, delimiter=separator), ()))
-            values = np.loadtxt(file, delimiter=separator, quotechar='"', comments=None, ndmin=2)
+            unread = {i: _zero for i, name in enumerate(names) if name in ignore}
+            values = np.loadtxt(file, delimiter=separator, quotechar='"', comments=None, converters=unread, ndmin=2)
     except (ValueError, csv.Error):
-        raise _first_problem(path, separator) from None
+        raise _first_problem(path, separator, ignore) from None
     if values.size and values.shape[1] != len(names):
-        raise _first_problem(path, separator)
+        raise _first_problem(path, separator, ignore)
     return Table(names, values.reshape(-1, max(1, len(names))))
+
+
+def _zero(_: str) -> float:
+    return 0.0
 
 
 def _opened(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a text file
@@ -110,7 +131,7 @@ def _separator(path: Path) -> str:
     return max(",;\t", key=line.count)
 
 
-def _first_problem(path: Path, separator: str) -> DataError:
+def _first_problem(path: Path, separator: str, ignore: Collection[str]) -> DataError:
     """What is wrong with a CSV, found cell by cell."""
     try:
         for number, cells, names in _rows(path, separator):
@@ -120,7 +141,7 @@ def _first_problem(path: Path, separator: str) -> DataError:
                     "Check its separators and quotes."
                 )
             for name, cell in zip(names, cells, strict=True):
-                if _number(cell) is None:
+                if name not in ignore and _number(cell) is None:
                     return _bad_cell(path, number, name, cell)
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         return DataError(f"{path}: cannot be read as CSV ({error}). It is damaged or not a text file: export it again.")
@@ -138,13 +159,13 @@ def _rows(path: Path, separator: str) -> Iterator[tuple[int, list[str], list[str
 def _bad_cell(path: Path, row: int, name: str, cell: str) -> DataError:
     if cell.strip().lower() in MISSING:
         return DataError(
-            f"{path}: row {row:,}, column {name!r} is missing. Every cell must be a finite number: fill it in or leave these rows "
-            "or the column out."
+            f"{path}: row {row:,}, column {name!r} is missing. Every cell must be a finite number: fill it in, leave these rows out, "
+            f"or the column with ignore={name}."
         )
     shown = cell if len(cell) <= 40 else cell[:37] + "..."
     return DataError(
         f"{path}: row {row:,}, column {name!r} holds text ({shown!r}). Every cell must be a number: encode the column as numbers or "
-        "leave it out of the file."
+        f"leave it out with ignore={name}."
     )
 
 
@@ -155,7 +176,7 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _read_parquet(path: Path) -> Table:
+def _read_parquet(path: Path, ignore: Collection[str]) -> Table:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -166,13 +187,17 @@ def _read_parquet(path: Path) -> Table:
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as Parquet ({error}). It is damaged: export it again.") from None
     kinds = {field.name: field.type for field in found.schema}
-    texts = [name for name, kind in kinds.items() if not (pa.types.is_floating(kind) or _whole(pa, kind))]
+    read = [name for name in kinds if name not in ignore]
+    texts = [name for name in read if not (pa.types.is_floating(kinds[name]) or _whole(pa, kinds[name]))]
     if texts:
         raise DataError(
             f"{path}: column {texts[0]!r} holds {kinds[texts[0]]}. Every cell must be a number: encode the column as numbers or leave "
-            "it out of the file."
+            f"it out with ignore={texts[0]}."
         )
-    columns = [c.cast(pa.float64()).to_numpy(zero_copy_only=False) for c in found.combine_chunks().itercolumns()]
+    columns = [
+        column.cast(pa.float64()).to_numpy(zero_copy_only=False) if name in read else np.zeros(found.num_rows)
+        for name, column in zip(found.column_names, found.combine_chunks().itercolumns(), strict=True)
+    ]
     return Table(tuple(found.column_names), _stacked(columns))
 
 
@@ -185,7 +210,7 @@ def _stacked(columns: Iterable[NDArray[np.generic]]) -> Floats:
     return np.stack(arrays, axis=1) if arrays else np.empty((0, 0))
 
 
-def _read_npz(path: Path) -> Table:
+def _read_npz(path: Path, _: Collection[str]) -> Table:
     wanted = "x (rows, columns), y (rows) and columns (names of x)"
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -201,4 +226,8 @@ def _read_npz(path: Path) -> Table:
         raise DataError(f"{path}: cannot be read as npz ({error}); {wanted} were expected.") from None
 
 
-READERS: dict[str, Callable[[Path], Table]] = {".csv": _read_csv, ".parquet": _read_parquet, ".npz": _read_npz}
+READERS: dict[str, Callable[[Path, Collection[str]], Table]] = {
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+    ".npz": _read_npz,
+}
