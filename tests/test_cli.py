@@ -472,6 +472,8 @@ def test_controls_are_walked_from_every_seed_and_compared(nets):
     assert own.validation.value == trials[0]["validation"]  # the plan's walk from the run's seed is the run's model
     params = {t["name"]: t["params"] for t in trials}
     assert params["origin"] > params["plan"] == params["in_order"]
+    macs = {t["name"]: t["macs"] for t in trials}
+    assert macs["uniform"] <= macs["plan"] < macs["origin"]
     assert json.loads(run(*ask, "--tuning-samples", "64", "--json").stdout) == json.loads(found.stdout)
     shown = run(*ask, "--tuning-samples", "64")
     assert "plan ahead by" in shown.stdout

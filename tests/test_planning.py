@@ -255,6 +255,9 @@ def test_where_drops_are_equal_less_is_given_up():
     assert made.predicted_score == BASE
     assert not made.widths
     assert set(made.bits.values()) <= {8}
+    half = plan(flat, Budget(bytes="50%"), planner="knapsack")  # in integers, then
+    assert not half.widths
+    assert set(half.bits.values()) == {8}
 
 
 def test_alignment_is_of_what_layers_see(option_a):
@@ -453,6 +456,7 @@ def test_monotone_never_falls_and_keeps_what_is_monotone(drops):
     smooth = monotone(drops)
     assert all(a <= b + 1e-9 for a, b in itertools.pairwise(smooth))
     assert all(x >= 0 for x in smooth)
+    assert sum(monotone([x + 5 for x in drops])) == pytest.approx(sum(drops) + 5 * len(drops))  # as least squares does
     rising = sorted(abs(x) for x in drops)
     assert monotone(rising) == pytest.approx(rising)
 

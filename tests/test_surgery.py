@@ -100,6 +100,7 @@ def test_tracing_the_narrowed_model_gives_the_planned_widths(name):
     shapes = {p.name: tuple(a.size.at(planned.widths) // a.blocks for a in p.axes) for p in planned.parameters}
     assert shapes == {p.name: tuple(a.size.at(again.widths) // a.blocks for a in p.axes) for p in again.parameters}
     assert sorted(g.width for g in planned.groups) == sorted(g.width for g in again.groups)
+    assert all(sum(rung) <= g.width and len(g.parts) == g.width for g in planned.groups for rung in g.ladder)
 
 
 @every_net
@@ -132,6 +133,8 @@ def test_tied_weights_stay_tied_and_frozen_parameters_stay_frozen():
     small = narrow(model, zoo.traced("chain")[2], {"0.0": 3})
     assert not any(p.requires_grad for p in small.parameters())
     assert small[0][0].out_channels == 3
+    compiled = narrow(torch.compile(model), zoo.traced("chain")[2], {"0.0": 3})
+    assert torch.equal(compiled[0][0].weight, small[0][0].weight)
 
 
 def test_the_best_channels_stay():
