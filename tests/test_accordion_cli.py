@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from lamella.accordions import RECIPE, Settings, accordion
 from lamella.cli import app
 from lamella.errors import DataError, LamellaError, MismatchError
-from lamella.records import load_record, to_plain
+from lamella.records import load_record, save_record, to_plain
 from lamella.schema import Accordion, Graph, RunInfo
-from lamella.sessions import resume
+from lamella.sessions import describe, resume
 from lamella.tasks import make_task
 
 QUICK = ("--widths", "4,2,4", "--candidates", "2,4", "--seeds", "2", "--epochs", "2", "--option", "batch_size=32")
@@ -85,10 +85,11 @@ def test_a_search_that_is_refused_leaves_the_run_it_found(finished, table):
 
 
 def test_a_run_of_another_kind_is_no_search(tmp_path):
-    made = CliRunner().invoke(app, ["trace", str(tmp_path), "--model", "lenet", "--task", "digits", "--quiet"])
-    assert made.exit_code == 0, made.output
+    traced = describe(model="resnet14", task="digits", seed=0, options={})
+    save_record(tmp_path / "run.json", traced)
+    (tmp_path / "graph.json").touch()
     other = run(tmp_path, "--widths", "6,3,6")
-    assert "holds another run: model was 'lenet' and is 'autoencoder'" in str(other.exception)
+    assert "holds another run: model was 'resnet14' and is 'autoencoder'" in str(other.exception)
 
 
 def test_digits_offline_with_a_published_name_refused_and_a_shape_taken(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import threading
 import time
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -228,6 +229,10 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, recipe):
         assert torch.equal(a, b)
     with pytest.raises(MismatchError, match="belongs to another run: levels"):
         elasticize(model, (0.5,), task, **options)
+    others = options | {"tuning": replace(tuning, lr=0.1), "teaching": Teaching(teacher="dense", labels=0.3)}
+    told = r"teaching\.labels was 0\.0 and is 0\.3; teaching\.teacher was 'largest' and .*; tuning\.lr was 0\.05 and is 0\.1"
+    with pytest.raises(MismatchError, match=told):
+        elasticize(model, (0.5, 0.25), task, **others)
 
 
 @pytest.mark.parametrize("recipe", ["sandwich", "grow"])

@@ -657,6 +657,9 @@ def test_journals_of_other_models_and_data(model, task, graph, tmp_path):
     trained = replace(task, train=task.validation)
     with pytest.raises(MismatchError, match="training data was '200 samples"):
         profile(model, trained, graph=graph, pruning_ratios=(0.5,), journal=tmp_path / "c.jsonl", sweep=mended)
+    again = replace(mended, seed=1)
+    with pytest.raises(MismatchError, match=r"another run: sweep\.seed was 0 and is 1\. Name"):
+        profile(model, task, graph=graph, pruning_ratios=(0.5,), journal=tmp_path / "c.jsonl", sweep=again)
     with pytest.raises(RunError, match="no journal can be read"):
         merge([tmp_path / "absent.jsonl"], tmp_path / "all.jsonl")
 
