@@ -4,6 +4,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -74,6 +75,9 @@ def test_it_goes_down_at_once_and_up_after_a_while():
     assert governor.active.name == "full"
     at_rate(governor, clock, 400, 1.5)
     assert seen == ["full", "middle", "core"]
+    at_rate(governor, clock, 100, 0.9)
+    assert governor.active.name == "core"
+    at_rate(governor, clock, 400, 0.5)  # patience begins anew
     at_rate(governor, clock, 100, 0.9)
     assert governor.active.name == "core"
     at_rate(governor, clock, 100, 3)
@@ -198,6 +202,26 @@ def test_a_level_that_cannot_be_loaded_is_tried_again_by_the_next_request():
     assert governor.arrived().name == "middle"
     assert tries == ["full", "middle", "middle"]
     assert governor.switches == 1
+
+
+def test_requests_that_failed_do_not_wait():
+    files = set()
+
+    def switch(name):
+        if name != "full" and name not in files:
+            raise LamellaError("no such file")
+
+    clock = Clock()
+    governor = Governor(LEVELS, switch, Policy(load=0.6, window=0.1), clock=clock)
+    for _ in range(100):
+        clock.now += 1 / 400
+        with suppress(LamellaError):
+            governor.served(governor.arrived(), 3.0)
+    files |= {"core", "middle"}
+    for _ in range(3):
+        clock.now += 10.0
+        governor.served(governor.arrived(), 3.0)
+    assert governor.active.name == "full"
 
 
 class Family:
