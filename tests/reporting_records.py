@@ -69,6 +69,14 @@ def resnet(blocks=3, widths=(16, 32, 64)):
     return build.graph(f"resnet{2 * blocks * len(widths) + 2}")
 
 
+def branches(sources):
+    """Convolutions of eight channels that read what these lists name."""
+    build = _Builder()
+    for name, read in sources.items():
+        build.layer(name, name, 8, read[0] if read else None, read, kernel=3, positions=64)
+    return build.graph("branches")
+
+
 class _Builder:
     def __init__(self):
         self.layers, self.parameters, self.widths, self.makers = [], [], {}, {}

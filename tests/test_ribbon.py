@@ -1,12 +1,12 @@
 """The architecture ribbon: laws of its geometry, and the picture itself as a golden."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from goldens import same_marks
-from reporting_records import chain, family, plan, profile, resnet, result
+from reporting_records import branches, chain, family, plan, profile, resnet, result
 
 from lamella.errors import MismatchError
 from lamella.reporting import ribbon_marks
@@ -67,6 +67,8 @@ def test_the_main_path_runs_to_the_right_line_by_line(graph):
     places, outlines = lay_out(graph), by_layer(ribbon_marks(graph), "outline")
     main = sorted((p.column, name) for name, p in places.items() if p.lane == 0)
     assert [column for column, _ in main] == list(range(len(main)))
+    lengths = Counter(p.line for p in places.values() if p.lane == 0)
+    assert max(lengths.values()) - min(lengths.values()) < len(lengths)  # no last line of a single layer
     for (_, one), (_, other) in pairwise(main):
         a, b = outlines[f"layer {one}"], outlines[f"layer {other}"]
         assert a.x + a.width < b.x if places[one].line == places[other].line else a.y + a.height < b.y
@@ -86,6 +88,14 @@ def test_no_two_layers_share_a_place(graph):
 def test_shortcut_convolutions_lie_beside_the_main_path():
     places = lay_out(resnet())
     assert {name for name, p in places.items() if p.lane} == {"layer2.0.downsample", "layer3.0.downsample"}
+
+
+def test_a_branch_keeps_its_lane():
+    graph = branches({"stem": [], "one": ["stem"], "a": ["stem"], "b": ["a"], "x": ["stem"], "y": ["x"], "z": ["y"]})
+    places = lay_out(graph)
+    assert {name: p.lane for name, p in places.items()} == {
+        "stem": 0, "x": 0, "y": 0, "z": 0, "one": 1, "a": 2, "b": 2
+    }  # fmt: skip
 
 
 def test_braces_of_one_line_do_not_cross_and_join_who_shares():
