@@ -102,7 +102,9 @@ def _read_csv(path: Path, ignore: Collection[str]) -> Table:
         with _opened(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "input contained no data": said better by read_table
             names = tuple(name.strip() for name in next(csv.reader(file, delimiter=separator), ()))
-            unread = {i: _zero for i, name in enumerate(names) if name in ignore}
+            unread: dict[int | str, Callable[[str], float]] = {
+                i: _zero for i, name in enumerate(names) if name in ignore
+            }
             values = np.loadtxt(file, delimiter=separator, quotechar='"', comments=None, converters=unread, ndmin=2)
     except (ValueError, csv.Error):
         raise _first_problem(path, separator, ignore) from None
