@@ -387,11 +387,13 @@ def test_an_ordinary_module(tmp_path):
     other = nest(zoo.BY_NAME["residual"].make()[0], graph, net.levels, task.example_inputs)
     other.load_state_dict(net.state_dict())
     assert all(torch.equal(logits(other, task)[name], expected[name]) for name in expected)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.mul_(1.5)
-    assert not torch.equal(net.view("core")(x), expected["core"])
-    assert torch.equal(net.view("core")(x), net.extract("core")(x))
+    for each in (copy.deepcopy(net), net):
+        with torch.no_grad():
+            for parameter in each.parameters():
+                parameter.mul_(1.5)
+        assert not torch.equal(each.view("core")(x), expected["core"])
+        assert torch.equal(each.view("core")(x), each.extract("core")(x))
+    assert all(parameter.requires_grad for parameter in net.extract("core").parameters())
 
 
 def test_one_level_is_trained_scored_and_trained_on():
@@ -740,6 +742,9 @@ def test_unknown_names_are_refused():
         elasticize(model, None, task, recipe="none", graph=graph, own=("nowhere",))
     with pytest.raises(LamellaError, match="the last level is the dense network in float, and this one narrows"):
         ElasticModel(model, graph, Family(structure="", recipe="none", levels=net.levels[:1], order={}))
+    coarse = (*net.levels[:-1], replace(net.levels[-1], bits={"stem.0": 4}))
+    with pytest.raises(LamellaError, match="the last level is the dense network in float, and this one has bits"):
+        ElasticModel(model, graph, Family(structure="", recipe="none", levels=coarse, order={}))
 
 
 def test_a_family_with_a_missing_or_foreign_level_is_refused(tmp_path):
