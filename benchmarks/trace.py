@@ -56,14 +56,14 @@ class Bottleneck(nn.Module):
         return F.relu(self.bn3(self.conv3(y)) + self.shortcut(x))
 
 
+def stem() -> list[nn.Module]:
+    """What both networks begin with: 64 channels at a quarter of the picture's side."""
+    return [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+
+
 def resnet50() -> nn.Module:
     """ResNet-50: 25,557,032 parameters."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(3, 64, 7, 2, 3, bias=False),
-        nn.BatchNorm2d(64),
-        nn.ReLU(),
-        nn.MaxPool2d(3, 2, 1),
-    ]
+    layers = stem()
     inputs = 64
     for stage, (blocks, width) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512), strict=True)):
         for block in range(blocks):
@@ -87,12 +87,7 @@ class DenseLayer(nn.Module):
 
 def densenet121() -> nn.Module:
     """DenseNet-121: 7,978,856 parameters."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(3, 64, 7, 2, 3, bias=False),
-        nn.BatchNorm2d(64),
-        nn.ReLU(),
-        nn.MaxPool2d(3, 2, 1),
-    ]
+    layers = stem()
     width = 64
     for stage, blocks in enumerate((6, 12, 24, 16)):
         for _ in range(blocks):

@@ -25,29 +25,38 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(directory: str | Path) -> Iterator[Path]:
-    """Hold the run directory (made if absent) for writing. The lock dies with the process, whatever kills it."""
+    """Hold the run directory (made if absent) for writing."""
     directory = Path(directory)
-    with _naming_the_disk(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        _take(handle, directory)
+    refusal = "in use by another process (pid {holder}). Wait for it, or name another run directory."
+    with held(directory / LOCK, directory, refusal):
         yield directory
+
+
+@contextmanager
+def held(lock: Path, place: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock file (made if absent). It dies with the process, whatever kills it.
+
+    RunError of `place` where another process has it: the refusal, `{holder}` in it being that process.
+    """
+    with _naming_the_disk(place):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _take(handle, place, refusal)
+        yield
     finally:
         os.close(handle)
 
 
-def _take(handle: int, directory: Path) -> None:
+def _take(handle: int, place: Path, refusal: str) -> None:
     import fcntl
 
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         holder = os.read(handle, 40).decode(errors="replace").strip() or "unknown"
-        raise RunError(
-            f"{directory}: in use by another process (pid {holder}). Wait for it, or name another run directory."
-        ) from None
-    with _naming_the_disk(directory):
+        raise RunError(f"{place}: {refusal.format(holder=holder)}") from None
+    with _naming_the_disk(place):
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode(), 0)
 

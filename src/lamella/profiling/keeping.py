@@ -4,14 +4,13 @@ with keeping(path, identity) as journal: ...          # RunError while another p
 merge(["a/profile.jsonl", "b/profile.jsonl"], "all/profile.jsonl")
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import MismatchError, RunError
-from ..runs import Journal, journalled
+from ..runs import Journal, held, journalled
 from ..schema import FILES
 
 
@@ -19,25 +18,10 @@ from ..schema import FILES
 def keeping(path: str | Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
     """The journal at `path`, made if absent, held for writing until the block ends."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        _hold(handle, path)
+    refusal = "another process is writing this profile. Wait for it, or name another journal."
+    with held(lock, path, refusal):
         yield Journal(path, identity)
-    finally:
-        os.close(handle)
-
-
-def _hold(handle: int, path: Path) -> None:
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise RunError(
-            f"{path}: another process is writing this profile. Wait for it, or name another journal."
-        ) from None
 
 
 def identity_of(path: str | Path) -> dict[str, Any]:
