@@ -99,9 +99,3 @@ def test_climb_finds_the_last_level_that_holds(boundary):
 
     assert climb(9, holds) == boundary
     assert len(asked) == len(set(asked)) <= 4
-
-
-def test_climb_from_a_good_guess_asks_about_its_neighbour_first():
-    asked = []
-    assert climb(9, lambda level: bool(asked.append(level)) or level <= 4, start=4) == 4
-    assert asked[0] == 4

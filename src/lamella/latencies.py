@@ -137,12 +137,12 @@ def written(
     return final
 
 
-def measured_steps(graph: Graph, precision: Precision = "fp32", table: LatencyTable | None = None) -> dict[str, int]:
+def measured_steps(graph: Graph, precision: Precision = "fp32") -> dict[str, int]:
     """Per group the largest step that is free for some layer that makes it: round_to as this machine has it.
 
     Layers of one shape are measured once. A group that no multiplying layer makes has step 1.
     """
-    table = table or LatencyTable(cache_directory(), precision=precision, slots=16)
+    table = LatencyTable(cache_directory(), precision=precision, slots=16)
     shapes = dict(zip(_multiplying(graph), shapes_of(table, graph, {}), strict=True))
     steps: dict[str, int] = {}
     found: dict[str, int] = {}

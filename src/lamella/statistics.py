@@ -233,13 +233,13 @@ class Race:
         return None
 
 
-def climb(levels: int, holds: Callable[[int], bool], start: int | None = None) -> int:
+def climb(levels: int, holds: Callable[[int], bool]) -> int:
     """The highest level (0 is the mildest) that holds, -1 for none, if holding once implies holding at every milder level.
 
-    Bisection from `start`: about log2(levels) questions.
+    Bisection: about log2(levels) questions.
     """
     low, high = -1, levels
-    ask = levels // 2 if start is None else min(max(start, 0), levels - 1)
+    ask = levels // 2
     while high - low > 1:
         low, high = (ask, high) if holds(ask) else (low, ask)
         ask = (low + high) // 2

@@ -27,7 +27,6 @@ from ..zoo import make_model
 from .shapes import Widths, named
 
 Scores = Tensor
-OnEpoch = Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,7 @@ def _layers(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def train(stack: Stack, task: Task, recipe: Recipe, on_epoch: OnEpoch | None = None) -> None:
+def train(stack: Stack, task: Task, recipe: Recipe) -> None:
     """Train every network of the stack, in place, as `fit(model, task, recipe, seed=net.seed)` would train it alone.
 
     The task's loss must be a mean over samples. DataError names the network whose loss is not finite.
@@ -168,8 +167,6 @@ def train(stack: Stack, task: Task, recipe: Recipe, on_epoch: OnEpoch | None = N
             count += 1
         if not count:
             raise empty_loader()
-        if on_epoch:
-            on_epoch(epoch + 1)
 
 
 def _optimizer(stack: Stack, recipe: Recipe) -> torch.optim.Optimizer:

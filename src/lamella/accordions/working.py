@@ -53,10 +53,10 @@ class Bench:
     def params(self, widths: Widths) -> int:
         return params(widths, self.inputs, self.outputs)
 
-    def trained(self, nets: Sequence[Net], on_epoch: Any = None) -> Stack:
+    def trained(self, nets: Sequence[Net]) -> Stack:
         """These networks, trained."""
         stack = Stack(nets, self.inputs, self.outputs, self.activation)
-        train(stack, self.task, self.recipe, on_epoch)
+        train(stack, self.task, self.recipe)
         return stack
 
     def __call__(self, nets: Sequence[Net]) -> Iterator[list[Outcome]]:

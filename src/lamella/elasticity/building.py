@@ -87,12 +87,11 @@ def nest(
     inputs: Sequence[Any],
     *,
     own: Sequence[str] = (),
-    ranking: str = "l2",
 ) -> ElasticModel:
     """The elastic network of these levels with the model's own numbers: channels sorted by importance, nothing trained."""
     model = getattr(model, "_orig_mod", model)
     narrowed = [g.name for g in graph.free if any(level.widths.get(g.name, g.width) < g.width for level in levels)]
-    net, order, ranks = sort(model, graph, importance(model, graph, ranking), narrowed, inputs)
+    net, order, ranks = sort(model, graph, importance(model, graph), narrowed, inputs)
     unsorted = {
         n: tuple(ranks[n].tolist())
         for n in narrowed

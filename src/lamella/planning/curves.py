@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import LamellaError
-from ..schema import Group, Knob, Point, Profile
+from ..schema import Group, Point, Profile
 
 DOUBT = 10.0  # points x samples: a tenth of a sample
 
@@ -127,13 +127,13 @@ def score_at(profile: Profile, name: str, width: int) -> float | None:
     return scores[below] + share * (scores[above] - scores[below])
 
 
-def check_curves(profile: Profile, knob: Knob = "pruning_ratio") -> tuple[str, ...]:
-    """The free groups that have no curve. LamellaError if the profile has no curve of this knob at all."""
-    measured = {p.target for p in profile.points if p.knob == knob}
+def check_curves(profile: Profile) -> tuple[str, ...]:
+    """The free groups that have no curve of pruning ratios. LamellaError if the profile has no such curve at all."""
+    measured = {p.target for p in profile.points if p.knob == "pruning_ratio"}
     if not measured:
         knobs = sorted({p.knob for p in profile.points})
         raise LamellaError(
-            f"the profile holds no {knob} curve (it holds: {', '.join(knobs) or 'no points'}). Measure some first: "
+            f"the profile holds no pruning_ratio curve (it holds: {', '.join(knobs) or 'no points'}). Measure some first: "
             "`lamella profile`, or profile(model, task)."
         )
-    return tuple(g.name for g in profile.graph.free if g.name not in measured) if knob == "pruning_ratio" else ()
+    return tuple(g.name for g in profile.graph.free if g.name not in measured)

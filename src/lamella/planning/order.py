@@ -70,21 +70,21 @@ def sorted_choices(choices: list[Choice], graph: Graph, order: str, measure: Sco
     return _greedy(sorted(in_network, key=lambda c: _score(c, graph)), measure)
 
 
-def _greedy(left: list[Choice], measure: Score, pool: int = POOL) -> list[Choice]:
-    """At every step the cut that scores highest together with those made, among the `pool` best alone."""
+def _greedy(left: list[Choice], measure: Score) -> list[Choice]:
+    """At every step the cut that scores highest together with those made, among the `POOL` best alone."""
     made: list[Choice] = []
     while left:
         cut = {c.group: c.width for c in made}
-        tried = [replace(c, expected=measure({**cut, c.group: c.width}, {})) for c in left[:pool]]
+        tried = [replace(c, expected=measure({**cut, c.group: c.width}, {})) for c in left[:POOL]]
         best = max(tried, key=lambda c: c.expected or 0.0)
         made.append(best)
         left = [c for c in left if c.group != best.group]
     return made
 
 
-def greedy_measurements(cuts: int, pool: int = POOL) -> int:
+def greedy_measurements(cuts: int) -> int:
     """How many candidates `greedy` measures for so many cuts."""
-    return sum(min(pool, left) for left in range(1, cuts + 1))
+    return sum(min(POOL, left) for left in range(1, cuts + 1))
 
 
 def reorder(plan: Plan, profile: Profile, order: str, measure: Score | None = None) -> Plan:

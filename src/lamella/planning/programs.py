@@ -120,11 +120,11 @@ class Program:
         scale = 1 / max(abs(limit), 1e-12)
         self.row(scale * sum_, -np.inf, scale * limit)
 
-    def pick(self, options: Sequence[Any], *, integer: bool = True) -> Pick:
+    def pick(self, options: Sequence[Any]) -> Pick:
         """A new pick of one of these."""
         if len(options) == 1:
             return Pick((), tuple(options))
-        columns = tuple(self.column(integer=integer) for _ in options)
+        columns = tuple(self.column(integer=True) for _ in options)
         self.row(Linear(dict.fromkeys(columns, 1.0)), 1, 1)
         return Pick(columns, tuple(options))
 

@@ -44,17 +44,17 @@ def tensors_of(outputs: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
-def agree(a: Sequence[Tensor], b: Sequence[Tensor], tolerance: float = TOLERANCE) -> bool:
+def agree(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
     """Whether two sets of outputs are equal but for the order of additions. Where the one is not finite, neither need be the other."""
-    return len(a) == len(b) and all(_near(x, y, tolerance) for x, y in zip(a, b, strict=True))
+    return len(a) == len(b) and all(_near(x, y) for x, y in zip(a, b, strict=True))
 
 
-def _near(x: Tensor, y: Tensor, tolerance: float) -> bool:
+def _near(x: Tensor, y: Tensor) -> bool:
     if x.shape != y.shape or not x.is_floating_point():
         return x.shape == y.shape
     if not bool(torch.isfinite(y).all()):
         return not bool(torch.isfinite(x).all())
-    return float((x - y).abs().max()) <= tolerance * max(float(y.abs().max()), 1e-6) if x.numel() else True
+    return float((x - y).abs().max()) <= TOLERANCE * max(float(y.abs().max()), 1e-6) if x.numel() else True
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -126,7 +126,7 @@ class Program:
         values = dict(state.values)
         wanted = {index for position in affected for index in self.listed[position].reads}  # by every variant anew
         self.runner.run(beside, values, self.dense, set(), spared=wanted)
-        return Branch(names, values)
+        return Branch(values)
 
     def step(self, state: State, branch: Branch) -> None:
         """Take a walk past the operator at which this branch begins, if the branch holds its dense value: it is not run again."""

@@ -43,7 +43,6 @@ class State:
 class Branch:
     """What the variants of one change share: dense values by number."""
 
-    changed: frozenset[str]
     values: Values
 
 

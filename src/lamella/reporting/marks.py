@@ -65,8 +65,8 @@ def box_mark(role: str, box: Box, about: str = "", title: str = "") -> Mark:
     return Mark(shape="rect", role=role, x=x, y=y, width=width, height=height, about=about, title=title)
 
 
-def path_mark(role: str, path: str, box: Box, about: str = "", title: str = "") -> Mark:
-    return replace(box_mark(role, box, about, title), shape="path", path=path)
+def path_mark(role: str, path: str, box: Box, about: str = "") -> Mark:
+    return replace(box_mark(role, box, about), shape="path", path=path)
 
 
 def text_mark(role: str, text: str, x: float, y: float, size: float, anchor: Anchor = "start", about: str = "") -> Mark:

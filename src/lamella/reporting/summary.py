@@ -44,6 +44,8 @@ def caveats(stages: Stages) -> tuple[str, ...]:
     return tuple(found)
 
 
+LISTED = 4  # names that a sentence holds
+
 STAGES = {
     "profile": "what each group is worth",
     "plan": "a plan",
@@ -234,8 +236,8 @@ def _freedom(graph: Graph, told: bool) -> Iterator[str]:
         yield f"Channels move in {groups}, all of which can be narrowed."
 
 
-def _listed(names: Sequence[str], most: int = 4) -> str:
-    return ", ".join(map(_named, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(_named, names[:LISTED])) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 def _named(name: str) -> str:

@@ -22,6 +22,7 @@ from ..training import PerSample, Task
 from .levels import FOLDER
 
 REQUESTS = 1000  # samples that a day asks for, again and again
+CALLS = 60  # by which a level is timed before it serves
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +102,13 @@ def samples(task: Task, count: int) -> Requests:
     return Requests(inputs[:count], targets[:count], task.score)
 
 
-def timed_here(family: OnnxFamily, requests: Sequence[Any], calls: int = 60) -> tuple[Level, ...]:
+def timed_here(family: OnnxFamily, requests: Sequence[Any]) -> tuple[Level, ...]:
     """The levels with this moment's median milliseconds per request, and as a ratio to the largest level's."""
     took = {}
     for level in family.levels:
         family.set_active_subnet(level.name)
         times = []
-        for index in range(calls):
+        for index in range(CALLS):
             started = time.thread_time()
             family.run(requests[index % len(requests)])
             times.append(1e3 * (time.thread_time() - started))

@@ -93,14 +93,14 @@ def _summary(name: str, reference: str, rounds: "Sequence[Mapping[str, Slot]]") 
     )
 
 
-def median_interval(ordered: Sequence[float], alpha: float = 0.05) -> tuple[float, float]:
-    """The order statistics that hold the median with probability 1 - `alpha` at least; the extremes below six values.
+def median_interval(ordered: Sequence[float]) -> tuple[float, float]:
+    """The order statistics that hold the median with probability 0.95 at least; the extremes below six values.
 
     >>> median_interval([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
     (3, 10)
     """
     n, below, outside = len(ordered), 0, 0.0
-    while below < (n - 1) // 2 and 2 * (outside + math.comb(n, below) / 2**n) <= alpha:
+    while below < (n - 1) // 2 and 2 * (outside + math.comb(n, below) / 2**n) <= 0.05:
         outside += math.comb(n, below) / 2**n
         below += 1
     skipped = max(0, below - 1)

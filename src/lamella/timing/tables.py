@@ -32,6 +32,7 @@ from .shapes import LayerShape, Precision, input_sizes, write_layer
 TOGETHER = 24  # shapes that take turns
 PASSES = 4  # over all shapes: a neighbour's busy second meets a quarter of a shape's slots, and not all of them
 STEPS = (1, 2, 4, 8, 16, 32)
+FREE = 0.02  # by which a layer of more outputs may be slower and still count as no slower
 
 
 class LatencyTable:
@@ -117,11 +118,11 @@ def machine() -> str:
     return f"onnxruntime-{onnxruntime('a latency table').__version__}-{slug}"
 
 
-def free_step(table: LatencyTable, shape: LayerShape, tolerance: float = 0.02) -> int:
+def free_step(table: LatencyTable, shape: LayerShape) -> int:
     """The largest step to which outputs can be rounded up at no cost: what `round_to` should be for such a layer.
 
     Widths just above multiples of half a step are measured against the next multiple; free means that the median of the ratios
-    exceeds 1 by no more than `tolerance`.
+    exceeds 1 by no more than `FREE`.
     """
     from dataclasses import replace
 
@@ -132,7 +133,7 @@ def free_step(table: LatencyTable, shape: LayerShape, tolerance: float = 0.02) -
         tops = range(step, shape.outputs + 1, max(step, shape.outputs // 4 // step * step))
         pairs = [(replace(shape, outputs=top - step // 2), replace(shape, outputs=top)) for top in tops]
         table.measure(s for pair in pairs for s in pair)
-        if median(table.ms(high) / table.ms(low) for low, high in pairs) <= 1 + tolerance:
+        if median(table.ms(high) / table.ms(low) for low, high in pairs) <= 1 + FREE:
             best = step
     return best
 

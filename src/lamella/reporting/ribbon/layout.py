@@ -26,14 +26,14 @@ class Place:
     lane: int
 
 
-def lay_out(graph: Graph, per_line: int = LINE) -> dict[str, Place]:
+def lay_out(graph: Graph) -> dict[str, Place]:
     """The place of every drawn layer, by name. No two share a column and a lane."""
     layers = drawn_layers(graph)
     parents = parents_of(graph, layers)
     columns = _columns(layers, parents)
     lanes = _lanes(layers, parents, columns)
     depth = max(columns.values(), default=0) + 1
-    slots = -(-depth // -(-depth // per_line))
+    slots = -(-depth // -(-depth // LINE))
     return {
         x.name: Place(
             column=columns[x.name], line=columns[x.name] // slots, slot=columns[x.name] % slots, lane=lanes[x.name]
