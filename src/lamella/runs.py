@@ -205,13 +205,19 @@ def _line(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_text(path: str | Path, made_by: str) -> str:
-    """The text of a run's file; if it is absent, RunError says which verb makes it."""
+def check_made(path: str | Path, made_by: str) -> None:
+    """RunError where a run's file is absent: it says which verb makes it."""
     path = Path(path)
     if path.is_dir():
         raise RunError(f"{path}: is a folder; a file was expected, as made by `{made_by}`.")
     if not path.exists():
         raise RunError(f"{path}: not there. It is made by `{made_by}`; run that first.")
+
+
+def read_text(path: str | Path, made_by: str) -> str:
+    """The text of a run's file; where it is absent, RunError as of `check_made`."""
+    path = Path(path)
+    check_made(path, made_by)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -18,7 +18,7 @@ from ..pairs import options_of, parsed_values
 from ..planning import ORDERS, PLANNERS, editable, flat
 from ..planning import compare as compare_plans
 from ..records import load_record, to_plain
-from ..runs import read_text
+from ..runs import check_made
 from ..schema import FILES, Budget, Graph, Measuring, Plan, Profile, Request
 from ..views import front_view, plan_view
 from .shared import AsJson, Quiet, Run, following, options, show, working
@@ -152,6 +152,6 @@ def _about_plan(session: "Session", other: Path | None, *, quiet: bool, as_json:
     if other is None:
         typer.echo(editable(made, session.read("graph", Graph)), nl=False)
         return
-    read_text(other, f"{FILES['plan'][1]} RUN")  # for its errors, which say where plans come from
+    check_made(other, f"{FILES['plan'][1]} RUN")
     found = compare_plans(made, load_record(other, Plan))
     show(found.text, to_plain(found), quiet=quiet, as_json=as_json)

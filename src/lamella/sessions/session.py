@@ -9,7 +9,7 @@ from torch import nn
 
 from ..errors import MismatchError, RunError
 from ..records import load_record, save_record
-from ..runs import read_text
+from ..runs import check_made
 from ..schema import FILES, Graph, Metric, RunInfo
 from ..storage import load_tensors, save_tensors
 from ..surgery import refitted
@@ -40,7 +40,7 @@ class Session:
 
     def read(self, name: str, kind: type[R]) -> R:
         """A record of the run; RunError names the verb that makes it where it is absent."""
-        read_text(self.path(name), f"{FILES[name][1]} {self.directory}")
+        check_made(self.path(name), f"{FILES[name][1]} {self.directory}")
         return load_record(self.path(name), kind)
 
     def write(self, name: str, record: Any) -> None:
