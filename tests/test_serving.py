@@ -92,6 +92,37 @@ def test_a_load_at_the_border_makes_no_flutter():
     assert governor.switches <= 2
 
 
+def test_a_load_at_the_smallest_levels_border_is_warned_of_once():
+    governor, clock, _ = governed(Policy(load=0.6, margin=0.15, patience=0.5, window=0.3))
+    generator = np.random.default_rng(0)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(20):
+            at_rate(governor, clock, 600 * generator.uniform(0.97, 1.06), 0.5)
+        assert len(told) == 1
+        at_rate(governor, clock, 300, 2)
+        at_rate(governor, clock, 900, 2)
+    assert len(told) == 2
+
+
+def test_a_machine_as_slow_as_the_budget_allows_makes_no_flutter():
+    governor, clock, seen = governed(Policy(latency_ms=3.5, margin=0.15, patience=0.3, window=0.1))
+    generator = np.random.default_rng(0)
+
+    def served(slowness, seconds):
+        for _ in range(int(100 * seconds)):
+            clock.now += 0.01
+            level = governor.arrived()
+            governor.served(level, slowness * level.latency_ms)
+
+    for _ in range(20):
+        served(3.5 / 3 * generator.uniform(0.94, 1.06), 1.0)
+    assert governor.switches <= 2
+    served(0.99, 3.0)
+    assert governor.active.name == "full"
+    assert len(seen) == governor.switches + 1
+
+
 def test_a_slow_machine_counts():
     governor, clock, _ = governed(Policy(latency_ms=3.5, window=0.1))
     for _ in range(200):
@@ -255,6 +286,7 @@ def test_a_day_is_governed_by_the_governors_own_clock():
     [
         (lambda: Policy(), "at least one of latency_ms, memory and load"),
         (lambda: Policy(load=-1), "load: -1 is not a positive amount"),
+        (lambda: Policy(load=7), "load: 7 is no share of the time that workers are busy"),
         (lambda: Policy(load=1, margin=1), r"margin: 1 is not in \[0, 1\)"),
         (lambda: Policy(load=1, workers=0), "0 workers serve nothing"),
         (lambda: day_of(peak=1, quiet=2), "quiet: 2 requests per second, of a peak of 1"),

@@ -124,7 +124,9 @@ def elasticize(run: Run, nesting: Nesting, training: Training, quiet: Quiet = Fa
 class Limits:
     """What the governor keeps."""
 
-    load: Annotated[float | None, typer.Option(help="The utilization to stay under [default: 0.7].")] = None
+    load: Annotated[
+        float | None, typer.Option(help="The share of its time that serving may take, at most 1 [default: 0.7].")
+    ] = None
     latency_ms: Annotated[float | None, typer.Option(help="Milliseconds a request may take.")] = None
     memory: Annotated[float | None, typer.Option(help="Bytes of weights and activations a level may take.")] = None
 

@@ -29,8 +29,9 @@ Clock = Callable[[], float]
 class Policy:
     """What the chosen level must keep: milliseconds per request, bytes of memory, a utilization; those not given are free.
 
-    `memory` is that of a level's weights and largest activations, see `memory_of`. `workers` serve at once. A larger level must keep
-    (1 - margin) of the load for `patience` seconds before it is taken; rates and slowness are averaged over `window` seconds.
+    `memory` is that of a level's weights and largest activations, see `memory_of`. `load` is a share of the time that the `workers`,
+    who serve at once, are busy. A larger level must keep the load, or the milliseconds of a slow machine, with this `margin` for
+    `patience` seconds before it is taken; rates and slowness are averaged over `window` seconds.
     """
 
     latency_ms: float | None = None
@@ -45,6 +46,12 @@ class Policy:
         for name in ("latency_ms", "memory", "load"):
             value = getattr(self, name)
             check(value is None or (value > 0 and math.isfinite(value)), name, f"{value} is not a positive amount")
+        check(
+            self.load is None or self.load <= 1,
+            "load",
+            f"{self.load} is no share of the time that workers are busy: above 1, requests wait ever longer. Say 0.7 for 70 %; "
+            "how many requests come, the governor sees for itself",
+        )
         given = [name for name in ("latency_ms", "memory", "load") if getattr(self, name) is not None]
         check(bool(given), "", "a policy names at least one of latency_ms, memory and load")
         check(0 <= self.margin < 1, "margin", f"{self.margin} is not in [0, 1)")
@@ -134,12 +141,13 @@ class Governor:
         self._waiting = 0  # requests that have come and are not yet served
         self._since: float | None = None  # when a larger level first would have done
         self._warned = False
+        self._well_since: float | None = None  # when the policy was first kept again, with the margin
         found = choose(self.levels, policy)
         self._index = self.levels.index(found.level)  # decided on
         self._active = found.level  # switched to
         self.switches = 0
         switch(self._active.name)
-        self._warn(found)
+        self._warn(found, found, self._last)
 
     @property
     def active(self) -> Level:
@@ -196,21 +204,29 @@ class Governor:
 
     def _govern(self, now: float) -> None:
         found = choose(self.levels, self.policy, self._demand, self._slowness)
-        wanted = self.levels.index(found.level)
+        spared = self._with_margin()
+        wanted, larger = self.levels.index(found.level), self.levels.index(spared.level)
         if wanted < self._index:
             self._go(wanted)
-        elif (larger := self._with_margin()) > self._index:
+        elif larger > self._index:
             self._since = now if self._since is None else self._since
             if now - self._since >= self.policy.patience:
                 self._go(larger)
         else:
             self._since = None
-        self._warn(found)
+        self._warn(found, spared, now)
 
-    def _with_margin(self) -> int:
-        """The place of the largest level that keeps the policy with the margin to spare. (A larger level may be the faster one.)"""
+    def _with_margin(self) -> Choice:
+        """The level that keeps the policy with the margin to spare.
+
+        On a machine no slower than the table, what the table says keeps a budget of milliseconds, or does not.
+        """
         spare = 1 / (1 - self.policy.margin)
-        return self.levels.index(choose(self.levels, self.policy, self._demand * spare, self._slowness).level)
+        slowness = self._slowness * spare
+        if self._slowness <= 1:
+            slowness = min(slowness, 1.0)
+        demand = self._demand * self._slowness * spare / slowness  # the load keeps the whole margin
+        return choose(self.levels, self.policy, demand, slowness)
 
     def _go(self, index: int) -> None:
         self._index, self._since = index, None
@@ -227,8 +243,14 @@ class Governor:
             finally:
                 self._switching.release()
 
-    def _warn(self, found: Choice) -> None:
-        """Say, once for every time it begins, that no level keeps the policy."""
+    def _warn(self, found: Choice, spared: Choice, now: float) -> None:
+        """Say that no level keeps the policy; again only once one has kept it for a while, with the margin."""
         if found.missed and not self._warned:
             warnings.warn(found.text, stacklevel=4)
-        self._warned = bool(found.missed)
+        self._warned = self._warned or bool(found.missed)
+        if spared.missed:
+            self._well_since = None
+        elif self._well_since is None:
+            self._well_since = now
+        if self._well_since is not None and now - self._well_since >= self.policy.patience:
+            self._warned = False
