@@ -9,6 +9,7 @@ import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -24,12 +25,12 @@ import lamella as lm
 from lamella.cli import app
 from lamella.elasticity import elasticize, make_levels, nest, publish, save_elastic
 from lamella.errors import LamellaError, MismatchError, RecordError, RunError
-from lamella.exporting import OnnxModel, family_bytes, layers_in_float
+from lamella.exporting import OnnxModel, family_bytes, in_form, layers_in_float
 from lamella.records import save_record
 from lamella.runs import write_atomically
 from lamella.schema import Family, Level, Score
 from lamella.serving import Clock, Governor, Policy, choose, day_of, open_family, serve
-from lamella.stages.serving import samples
+from lamella.stages.serving import a_day, samples
 from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task, evaluate
 from lamella.views import family_view
@@ -59,7 +60,9 @@ def published(tmp_path_factory):
     levels, graph = {"core": 0.5, "middle": 0.25}, trace(model, inputs, round_to=1)
     net = elasticize(model, levels, task, tuning=Recipe(epochs=2, lr=0.05), graph=graph)
     directory = tmp_path_factory.mktemp("run")
-    publish(net, task, directory / "elastic", slots=2)
+    told = []
+    publish(net, task, directory / "elastic", slots=2, progress=lambda *heard: told.append(heard[1:3]))
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
     save_elastic(directory, net)
     return net, x, directory
 
@@ -276,6 +279,30 @@ def test_a_day_asks_for_no_more_batches_than_it_takes():
     assert len(walked) == 2
 
 
+def test_a_day_scores_outputs_and_targets_of_any_form():
+    levels = (Level(name="full", widths={}, latency_ms=2.0),)
+    family = SimpleNamespace(family=SimpleNamespace(names=("full",)), active_subnet="full")
+    family.set_active_subnet = lambda name: None
+    family.run = lambda x: [x, -x]
+    batches = [(torch.arange(4.0), {"half": torch.arange(4.0) / 2})]
+    score = lambda outputs, targets: ((outputs[0] == 2 * targets["half"]) & (outputs[1] == -outputs[0])).double()
+    task = Task((torch.zeros(1),), train=batches, validation=batches, test=batches, loss=None, score=score)
+    day = a_day(family, levels, samples(task, 3), Policy(load=0.7), 0.2)
+    assert [(shift.name, shift.score) for shift in day["shifts"]] == [("governor", 1.0), ("full", 1.0)]
+
+
+def test_a_file_answers_in_the_form_of_the_network_it_came_from(published):
+    net, x, directory = published
+    path = directory / "elastic" / "full.onnx"
+    plain = OnnxModel(path)(x)
+    found = OnnxModel(path, like={"out": torch.zeros(1), "names": ("a", "b")})(x)
+    assert found["names"] == ("a", "b")
+    assert torch.equal(found["out"], plain)
+    several = in_form((plain, x), [torch.zeros(1), {"again": torch.zeros(1)}])
+    assert several[0] is plain
+    assert several[1]["again"] is x
+
+
 def test_a_day_is_served_by_real_sessions(published):
     net, x, directory = published
     requests = [image[None].numpy() for image in x]
@@ -369,12 +396,26 @@ def test_the_page_about_elastic_networks_runs(tmp_path, monkeypatch, capsys):
 
 
 NETS = """
+from dataclasses import replace
+import lamella as lm
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
+
+class Named(nn.Sequential):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
 
 def net():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10))
+    return Named(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10))
+
+def task():
+    return replace(
+        lm.make_task("digits", limit=256),
+        loss=lambda outputs, targets: cross_entropy(outputs["logits"], targets),
+        score=lambda outputs, targets: (outputs["logits"].argmax(1) == targets).double(),
+    )
 """
 
 
@@ -408,8 +449,8 @@ def test_the_verbs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     run = lambda *arguments: CliRunner().invoke(app, list(arguments))
-    options = ["--option", "limit=256", "--option", "round_to=1", "--quiet"]
-    assert run("trace", "r", "--model", "elastic_nets:net", "--task", "digits", *options).exit_code == 0
+    options = ["--task", "elastic_nets:task", "--option", "round_to=1", "--quiet"]
+    assert run("trace", "r", "--model", "elastic_nets:net", *options).exit_code == 0
     assert "It is made by `lamella elasticize r`" in str(run("serve-levels", "r").exception)
     assert "0.5.5" in str(run("elasticize", "r", "--level", "core=0.5.5").exception)
     assert "two levels" in str(run("elasticize", "r", "--level", "a=0.5", "--level", "a=0.4").exception)
@@ -427,7 +468,8 @@ def test_the_verbs(tmp_path, monkeypatch):
     family = json.loads(made.stdout)
     assert [level["name"] for level in family["levels"]] == ["core", "full"]
     assert all(level["test"]["n"] == level["int8_test"]["n"] == 256 for level in family["levels"])
-    files = [OnnxModel(tmp_path / "r" / "elastic" / f"{name}.int8.onnx") for name in ("core", "full")]
+    elastic, like = tmp_path / "r" / "elastic", torch.zeros(1)  # the files' own outputs, without the network's names
+    files = [OnnxModel(elastic / f"{name}.int8.onnx", like=like) for name in ("core", "full")]
     scores = [float(evaluate(file, lm.make_task("digits", limit=256).test).mean()) for file in files]
     assert [level["int8_test"]["value"] for level in family["levels"]] == scores
     told = run("report", "r", "--quiet")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..coarsening import CALIBRATION_BATCHES
 from ..exporting import Part, Place, Written, export_family, family_bytes
+from ..progress import Progress, silent
 from ..schema import Level
 from ..serving.families import SUFFIXES, level_file, stamp_of
 from ..timing import Latency, latency
@@ -21,11 +22,14 @@ from ..training import Task, seeded
 from .networks import ElasticModel
 
 
-def publish(net: ElasticModel, task: Task, directory: str | Path, *, slots: int = 12) -> ElasticModel:
+def publish(
+    net: ElasticModel, task: Task, directory: str | Path, *, slots: int = 12, progress: Progress = silent
+) -> ElasticModel:
     """Write the files of every level, time them on one sample, and put what was found into `net.family`. Returns `net`.
 
     Raises what `export_family` raises; `slots` rounds of timing, see `latency`.
     """
+    progress("write and time files", 0, 1 + len(SUFFIXES), f"{2 * len(net.levels)} files")
     with seeded(0, 0, torch.device("cpu")):
         batches = [batch[0] for batch in islice(task.calibration, CALIBRATION_BATCHES)]
     parts = {level.name: part_of(net, level) for level in net.levels}
@@ -33,7 +37,11 @@ def publish(net: ElasticModel, task: Task, directory: str | Path, *, slots: int 
     stamp = stamp_of(net.family)
     written = export_family(parts, shared, task.example_inputs, directory, calibration=batches, stamp=stamp)
     one = [t[:1] for t in task.example_inputs]
-    times = {precision: _times(net, directory, precision, one, slots) for precision in SUFFIXES}
+    times = {}
+    for done, precision in enumerate(SUFFIXES, 1):
+        progress("write and time files", done, 1 + len(SUFFIXES), f"times in {precision}")
+        times[precision] = _times(net, directory, precision, one, slots)
+    progress("write and time files", 1 + len(SUFFIXES), 1 + len(SUFFIXES))
     net.family = replace(
         net.family,
         levels=tuple(_measured(x, written[x.name], *(t[x.name] for t in times.values())) for x in net.levels),

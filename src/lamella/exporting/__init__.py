@@ -14,8 +14,9 @@ from .families import Part, Place, Written, export_family, family_bytes
 from .formats import FORMATS, Format, export, file_bytes, format_named
 from .integers import layers_in_float, quantize_onnx
 from .linear_layers import quantize_linear
-from .onnx_file import OnnxModel, export_onnx, onnx_bytes, run_onnx
+from .onnx_file import export_onnx, onnx_bytes
 from .openvino_file import convert_to_openvino
+from .running import OnnxModel, in_form, run_onnx
 
 __all__ = [
     "FORMATS",
@@ -31,6 +32,7 @@ __all__ = [
     "family_bytes",
     "file_bytes",
     "format_named",
+    "in_form",
     "layers_in_float",
     "onnx_bytes",
     "quantize_linear",

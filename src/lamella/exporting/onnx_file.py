@@ -2,7 +2,6 @@
 
     export_onnx(model, example_inputs, "dense.onnx")     # batch norm folded, any batch size, checked against the model
     onnx_bytes("dense.onnx")                             # the file with its side files
-    OnnxModel("dense.onnx")(images)                      # runs it: torch tensors in and out
 
 Weights keep their parameters' names (`layer1.0.conv1.weight`) and their nodes the layers' names. The same model gives
 the same bytes: what the exporter adds of its own (source lines, paths, counters) is left out. Why this exporter:
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LamellaError, MissingExtra, RecordError, TraceError
-from ..timing import feeds_of, onnxruntime, open_session
+from ..timing import onnxruntime
 from ..version import __version__
 from .capturing import capture, compare, first_line, lacking, quiet
 from .together import write_together
@@ -253,30 +252,3 @@ def onnx_library(purpose: str) -> Any:
     except ImportError as error:
         raise MissingExtra(error.name or "onnx", "onnx", purpose) from None
     return onnx
-
-
-def run_onnx(path_or_session: Any, inputs: Tensor | Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
-    """The outputs of an ONNX file (or of an open session) on one batch: a tensor, or a tuple where there are several.
-
-    LamellaError where the inputs are not what the file takes. A path is loaded at every call: for many batches use
-    `OnnxModel`.
-    """
-    session = open_session(path_or_session) if isinstance(path_or_session, str | Path) else path_or_session
-    arrays = session.run(None, feeds_of(session, inputs))
-    outputs = tuple(torch.from_numpy(np.asarray(a)) for a in arrays)
-    return outputs[0] if len(outputs) == 1 else outputs
-
-
-class OnnxModel(nn.Module):
-    """An ONNX file as a module for evaluation: `model(images)` runs the batch in ONNX Runtime with `threads` threads.
-
-    Torch tensors in, torch tensors out, on the CPU. It has no parameters and learns nothing.
-    """
-
-    def __init__(self, path: str | Path, *, threads: int = 1) -> None:
-        super().__init__()
-        self.path = Path(path)
-        self.session = open_session(self.path, threads=threads)
-
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return run_onnx(self.session, inputs)

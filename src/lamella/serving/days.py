@@ -72,7 +72,10 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What became of N requests: when each came and was answered (seconds), the level's place, and its outputs."""
+    """What became of N requests: when each came and was answered (seconds), the level's place, and its outputs.
+
+    A request's outputs are an array, or a tuple of several.
+    """
 
     arrivals: Floats
     finished: Floats
@@ -116,8 +119,9 @@ def serve(family: OnnxFamily, day: Day, requests: Sequence[Any], governor: Gover
             seen += 1
         name = family.active_subnet
         started = time.thread_time()
-        outputs.append(family.run(requests[index % len(requests)])[0])
+        answers = family.run(requests[index % len(requests)])
         took = time.thread_time() - started
+        outputs.append(answers[0] if len(answers) == 1 else tuple(answers))
         free = finished[index] = begin + took
         levels[index] = names.index(name)
         if governor:

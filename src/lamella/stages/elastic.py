@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from ..elasticity import How, elasticize, publish, save_elastic
@@ -53,9 +54,13 @@ def elasticized(
         progress=progress,
     )
     session.path("elastic").unlink(missing_ok=True)  # it would vouch for files that it was not written for
-    publish(net, session.task, directory)
-    tested = tuple(_tested(net.view(x.name), x, session.task, directory) for x in net.levels)
-    net.family = replace(net.family, levels=tested, notes=(*net.family.notes, *draft.notes))
+    publish(net, session.task, directory, progress=progress)
+    tested = []
+    for done, level in enumerate(net.levels):
+        progress("score levels", done, len(net.levels), f"{level.name!r} and its file in integers")
+        tested.append(_tested(net.view(level.name), level, session.task, directory))
+    progress("score levels", len(net.levels), len(net.levels))
+    net.family = replace(net.family, levels=tuple(tested), notes=(*net.family.notes, *draft.notes))
     return save_elastic(session.directory, net)
 
 
@@ -63,7 +68,9 @@ def _tested(view: nn.Module, level: Level, task: Task, directory: Path) -> Level
     def scored(model: nn.Module, batches: Loader) -> Score:
         return score_interval(evaluate(model, batches, task.score).numpy())
 
-    coarse = OnnxModel(level_file(directory, level.name, "int8"))
+    with torch.no_grad():
+        like = view(*task.example_inputs)
+    coarse = OnnxModel(level_file(directory, level.name, "int8"), like=like)
     return replace(
         level,
         test=scored(view, task.test),

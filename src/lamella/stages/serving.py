@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_map
 
 from ..errors import LamellaError
+from ..exporting import in_form
 from ..progress import Progress, silent
 from ..schema import Level
 from ..serving import Clock, Day, Governor, OnnxFamily, Policy, Served, choose, day_of, open_family, serve
@@ -35,8 +37,10 @@ class Requests:
 
     def scores(self, outputs: Sequence[Any]) -> Any:
         """The score of every answer, (N,), where the samples are asked for again and again."""
-        answers = torch.from_numpy(np.concatenate(outputs))
-        asked = torch.cat([self.targets[i % len(self.targets)] for i in range(len(answers))])
+        answers = tree_map(lambda *each: torch.from_numpy(np.concatenate(each)), *outputs)
+        asked = tree_map(
+            lambda *each: torch.cat(each), *(self.targets[i % len(self.targets)] for i in range(len(outputs)))
+        )
         return self.score(answers, asked).double().numpy()
 
 
@@ -76,7 +80,7 @@ def served(
 ) -> dict[str, Any]:
     """The family's levels switched under load, and a day of changing load: {"precision", "levels", "notes", "switching", "day"}."""
     with open_family(session.directory / FOLDER, precision=precision) as family:
-        requests = samples(session.task, REQUESTS)
+        requests = samples(_scoring_files(session), REQUESTS)
         family_levels = timed_here(family, requests.inputs)
         alone = choose(family_levels, policy)  # before any request has come
         return {
@@ -88,6 +92,14 @@ def served(
         }
 
 
+def _scoring_files(session: Session) -> Task:
+    """The run's task, its score taking what files give, which have the network's outputs one by one."""
+    task = session.task
+    with torch.no_grad():
+        like = session.dense()(*task.example_inputs)
+    return replace(task, score=lambda outputs, targets: task.score(in_form(outputs, like), targets))
+
+
 def samples(task: Task, count: int) -> Requests:
     """The first `count` test samples one by one."""
     inputs: list[Any] = []
@@ -96,7 +108,7 @@ def samples(task: Task, count: int) -> Requests:
         if not isinstance(batch, torch.Tensor):
             raise LamellaError("serving a day needs a network of one input tensor; this task's has several.")
         inputs += [x[None].numpy() for x in batch]
-        targets += [y[None] for y in labels]
+        targets += [tree_map(lambda y, place=place: y[place : place + 1], labels) for place in range(len(batch))]
         if len(inputs) >= count:
             break
     return Requests(inputs[:count], targets[:count], task.score)
