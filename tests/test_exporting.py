@@ -251,7 +251,7 @@ def test_the_short_file_computes_what_the_quantizers_own_would(model, dense, cal
 
     ready, own = tmp_path / "ready.onnx", tmp_path / "own.onnx"
     quant_pre_process(str(dense), str(ready))
-    reader = integers._Reader(onnx_file.open_session(dense), calibration)
+    reader = integers._Reader(integers.open_session(dense), calibration)
     kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
     quantize_static(str(ready), str(own), reader, quant_format=QuantFormat.QDQ, per_channel=True, **kinds)
     short = quantize_onnx(dense, tmp_path / "short.onnx", calibration, full_range=True)
@@ -406,6 +406,30 @@ def test_bad_calibration_data_are_refused_and_leave_nothing(spoil, says, dense, 
         quantize_onnx(dense, tmp_path / "int8.onnx", spoil(calibration))
     assert list(scratch.iterdir()) == []
     assert list(tmp_path.iterdir()) == [scratch]
+
+
+class Skipped(nn.Module):
+    """Half the size and back, beside what was there before: resizing makes a new name for the free batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv2d(i, o, 3, padding=1) for i, o in ((3, 8), (8, 8), (16, 4)))
+
+    def forward(self, x):
+        x = self.one(x)
+        small = self.two(functional.max_pool2d(x, 2))
+        return self.three(torch.cat((x, functional.interpolate(small, scale_factor=2)), 1))
+
+
+def test_what_is_resized_and_joined_quantizes(tmp_path):
+    torch.manual_seed(0)
+    network, x = Skipped().eval(), torch.randn(16, 3, 8, 8)
+    whole = export_onnx(network, (x[:2],), tmp_path / "whole.onnx")
+    path = quantize_onnx(whole, tmp_path / "int8.onnx", [x])
+    assert layers_in_float(path) == ()
+    with torch.no_grad():
+        expected = network(x)
+    assert float((run_onnx(path, x) - expected).abs().max()) < 0.05 * float(expected.abs().max())
 
 
 def test_constant_inputs_quantize(dense, tmp_path):

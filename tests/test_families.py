@@ -292,7 +292,7 @@ def test_a_day_scores_outputs_and_targets_of_any_form():
 
 
 def test_a_file_answers_in_the_form_of_the_network_it_came_from(published):
-    net, x, directory = published
+    _, x, directory = published
     path = directory / "elastic" / "full.onnx"
     plain = OnnxModel(path)(x)
     found = OnnxModel(path, like={"out": torch.zeros(1), "names": ("a", "b")})(x)
@@ -486,7 +486,7 @@ def test_the_verbs(tmp_path, monkeypatch):
         assert [x[name] for x in found["levels"]] == [x[f"int8_{name}"] for x in family["levels"]]
     assert [shift["name"] for shift in found["day"]["shifts"]] == ["governor", "core", "full"]
 
-    def killed(*arguments):
+    def killed(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lamella.stages.elastic.publish", killed)

@@ -94,7 +94,7 @@ def _quantized(source: Path, scratch: Path, reader: "_Reader", linear_in_float: 
     from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_static
 
     ready, written = scratch / "ready.onnx", scratch / "written.onnx"
-    quant_pre_process(str(source), str(ready))
+    quant_pre_process(str(source), str(ready), auto_merge=True)  # a free batch has another name after a Resize
     model = onnx.load(str(ready))
     reader.check_start()
     in_float = [*linear_nodes(model.graph), *bias_nodes(model.graph)] if linear_in_float else []
