@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import zoo
@@ -12,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from lamella.compression import compress
 from lamella.costs import cost
 from lamella.errors import DivergedError, LamellaError, RecordError
+from lamella.harm import harmed
 from lamella.leaving import REMOVALS
 from lamella.schema import Plan, Step
 from lamella.surgery import copied, narrow
@@ -218,6 +220,14 @@ def test_a_gradual_removal_that_does_harm_is_tried_anew_too(subject, monkeypatch
     _, result = compress(model, one, data, recipe=Recipe(epochs=2, lr=0.1), graph=graph, removal="soft")
     assert rates == [0.1, 0.025]
     assert result.history[-1].name.endswith("(rate / 4: before, it did harm)")
+
+
+def test_what_chance_takes_is_no_harm():
+    before_N = np.repeat([1.0, 0.0], [18, 2])
+    assert not harmed(before_N, np.repeat([1.0, 0.0], [16, 4]))  # 20 samples: below nine tenths by chance
+    assert harmed(before_N.repeat(20), np.repeat([1.0, 0.0], [320, 80]))
+    assert not harmed(before_N.repeat(20), np.repeat([1.0, 0.0], [325, 75]))
+    assert not harmed(-before_N, -2 * before_N)
 
 
 def test_weights_lost_in_the_last_batch_are_a_divergence_too():

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reporting_records import chain
 from rich.console import Console
 from torch import nn
 
@@ -24,7 +25,9 @@ from lamella.profiling.facts import receptive_fields, weight_facts
 from lamella.profiling.keeping import keeping
 from lamella.profiling.points import Item, Level, Order, planned_items
 from lamella.profiling.recalibrating import Statistics
+from lamella.profiling.samples import Chunk
 from lamella.profiling.variants import Subject
+from lamella.profiling.walks import Walks, size_of
 from lamella.profiling.working import Work
 from lamella.records import to_plain
 from lamella.replay import Program
@@ -202,6 +205,13 @@ def test_activations_that_do_not_fit_change_nothing(model, task, graph, exact, m
     found = profile(model, task, graph=graph, pruning_ratios=RATIOS, sweep=sweep)
     kept = [p for p in exact.points if p.knob == "pruning_ratio" and p.target.startswith("layer1.0")]
     assert plain(found.points) == plain(kept)
+    program = Program(model, (next(iter(task.validation))[0][:16],))
+    walks = Walks(program, memory)
+    for number, (x, _) in enumerate(task.validation):
+        with torch.inference_mode():
+            walks.branch(Chunk(number, (x[:16],), None), frozenset({"layer1.0.conv1.weight"}))
+        held = [state.values for state, _ in walks._states.values()] + [b.values for b, _ in walks._branches.values()]
+        assert size_of({id(v): v for values in held for v in values.values()}.values()) <= memory
 
 
 @pytest.fixture
@@ -685,3 +695,5 @@ def test_planned_points_are_legal_and_distinct(graph):
     assert len({(g.name, w) for g, w in points}) == len(points)
     assert all(w == g.legal(w) < g.width for g, w in points)
     assert np.all([w >= 1 for _, w in points])
+    (twenty,) = chain((20, 10)).free
+    assert planned_points(chain((20, 10)), (0.9,)) == [(twenty, 2)]  # 20 (1 - 0.9) is a little less than 2 in floats

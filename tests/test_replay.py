@@ -47,6 +47,24 @@ def setting_of(model, graph, inputs, target, knob):
     return subject.setting(Item(target, knob, ()), Level(0.5, graph.widths.get(target, 8) // 2))
 
 
+def test_what_is_read_again_later_is_not_written_over():
+    def run(s, x):
+        x = s.stem(x)
+        return s.out(x + s.inner(nn.functional.relu(x)))  # a ReLU reads it first, the addition later
+
+    torch.manual_seed(0)
+    model = Fn(run, stem=nn.Conv2d(3, 8, 3), inner=nn.Conv2d(8, 8, 1), out=head(8)).eval()
+    inputs = (torch.randn(2, 3, 8, 8),)
+    setting = setting_of(model, trace(model, inputs, round_to=1), inputs, "stem", "pruning_ratio")
+    with torch.inference_mode():
+        program = Program(model, inputs)
+        found = program.outputs(
+            program.branch(program.start(inputs), setting.change.names), program.prepared(setting.change)
+        )
+        assert agree(tensors_of(found), tensors_of(setting.model()(*inputs)))
+        assert agree(tensors_of(program.finished(program.start(inputs))), tensors_of(model(*inputs)))
+
+
 def test_statistics_over_channels_are_replayed_and_never_masked():
     model, inputs, graph = traced("layer_scaled")
     model = copy.deepcopy(model)

@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 import os
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -352,6 +353,10 @@ def test_a_loss_of_ones_own_sees_the_whole_output():
     assert before.shape == (12,)
     fit(model, task, Recipe(epochs=10))
     assert evaluate(model, task.test, task.score).mean() > before.mean()
+    values, told = iter((1.0, 2.0, 6.0)), []
+    counted = replace(task, loss=lambda outputs, targets: 0.0 * outputs["sum"].sum() + next(values))
+    fit(model, counted, Recipe(epochs=1), on_epoch=lambda done, mean_loss: told.append(mean_loss))
+    assert told == [3.0]
     with pytest.raises(LamellaError, match=r"label_smoothing=0.1 belongs to the default loss"):
         fit(model, task, Recipe(epochs=1, label_smoothing=0.1))
 

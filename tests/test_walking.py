@@ -13,7 +13,7 @@ from lamella.schema import Cost, Plan, Step
 from lamella.storage import load, load_tensors, save, save_tensors
 from lamella.surgery import integers_of, narrow, refitted, resolve
 from lamella.training import Batches, Recipe, Task
-from lamella.walking import composed
+from lamella.walking import Tuning, composed, start, walk
 
 COST = Cost(params=1, macs=1, bytes=1, memory=1)
 RECIPE = Recipe(epochs=1, lr=0.05)
@@ -159,6 +159,15 @@ def test_a_walk_of_another_seed_is_refused(task, graph, plan, tmp_path):
     lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
     with pytest.raises(MismatchError, match="seed was 0 and is 1"):
         lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path, seed=1)
+
+
+def test_a_walk_of_another_teacher_is_refused(task, graph, tmp_path):
+    steps, tuning = (Step(widths={"3": 6}),), Tuning(task, Recipe(epochs=0, distil=0.5))
+    other = make_net()
+    torch.nn.init.ones_(other[7].weight)
+    list(walk(start(make_net(), graph, task), steps, tuning, directory=tmp_path))
+    with pytest.raises(MismatchError, match="teacher was None and is"):
+        list(walk(start(make_net(), graph, task), steps, replace(tuning, teacher=other), directory=tmp_path))
 
 
 def test_a_plan_of_another_model_is_refused_with_the_first_differences(task, graph, plan):
