@@ -1,6 +1,7 @@
 """The doors of reporting: draw, files of pictures, what a run directory holds, and the page as text. Browsers: test_page.py."""
 
 import csv
+import html
 import io
 import json
 import os
@@ -243,11 +244,56 @@ def test_the_page_says_what_has_not_run_and_when_scores_are_no_fractions(tmp_pat
     save_record(tmp_path / FILES["elastic"][0], family(graph), structure=graph.structure)
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "Not here yet: what each budget would cost (`lamella plan --pareto bytes`)." in text
-    assert "no fractions" not in text
     curves = profile(graph)
     below = Score(value=-1.2, low=-1.3, high=-1.1, n=20)
     save_record(tmp_path / FILES["profile"][0], replace(curves, baseline=below))
-    assert "100 % is a score of 1" in write_report(tmp_path).read_text(encoding="utf-8")
+    assert "no fractions" not in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_a_tasks_own_scores_are_plain_numbers_on_the_whole_page(tmp_path):
+    graph = chain()
+    fill(tmp_path, graph)
+    (tmp_path / FILES["table"][0]).unlink()
+    own = lambda value: Score(value=value, low=value - 0.5, high=value + 0.5, n=20)
+    curves = profile(graph)
+    points = tuple(replace(p, score=own(-3.0 - p.level)) for p in curves.points)
+    save_record(tmp_path / FILES["profile"][0], replace(curves, metric="score", baseline=own(-2.5), points=points))
+    walked = read_stages(tmp_path).result
+    history = tuple(
+        replace(m, validation=own(-2.75), predicted=-3.25, expected=None, before_tuning=-4.0) for m in walked.history
+    )
+    save_record(tmp_path / FILES["result"][0], replace(walked, history=history))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    shown = html.unescape(re.sub(r"(?s)<(script|style).*?</\1>|<[^>]*>", " ", text))
+    assert f"{words.MINUS}2.75" in shown
+    assert f"{words.MINUS}3.25" in shown
+    assert not re.search(r"[-\u2212](2\d\d|3\d\d|4\d\d)(\.\d+)? ?%?", shown)  # no score times a hundred
+    assert "points lost" not in shown
+    assert "points below" not in shown
+    assert words.score(0.5) == "50.00 %"  # outside of the page all is as it was
+
+
+def test_the_bytes_of_files_that_are_there_are_told_as_such(tmp_path):
+    fill(tmp_path, chain())
+    (tmp_path / FILES["table"][0]).unlink()
+    assert "predicted file" in figures(read_stages(tmp_path))[0].note
+    sizes = {"dense_onnx": 40_000, "model": 9, "onnx": 20_000, "int8_onnx": 5_000}
+    for age, (name, size) in enumerate(sizes.items()):
+        path = tmp_path / FILES[name][0]
+        path.write_bytes(bytes(size))
+        os.utime(path, ns=(age, age))
+    quantized = bool(read_stages(tmp_path).result.bits)
+    found = figures(read_stages(tmp_path))[0]
+    assert found == (
+        "Bytes on disk",
+        *(
+            ("8\u00d7 fewer", "40 kB → 5 kB, ONNX files")
+            if quantized
+            else ("2\u00d7 fewer", "40 kB → 20 kB, ONNX files")
+        ),
+    )
+    os.utime(tmp_path / FILES["model"][0], ns=(9, 9))  # compressed anew since
+    assert "predicted file" in figures(read_stages(tmp_path))[0].note
 
 
 def test_a_plan_stands_beside_its_controls(tmp_path):

@@ -20,6 +20,7 @@ from torch import nn
 
 from .calibrating import check_calibration, unusual
 from .coarsening import (
+    BEHIND_LINEAR,
     CALIBRATION_BATCHES,
     LINEAR_BITS,
     OUTPUT,
@@ -65,7 +66,11 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     if how.linear:
         called |= dict.fromkeys(alone, LINEAR_BITS[how.linear])
         float_places = {*alone, OUTPUT} - reached_in_integers(small, alone, task.example_inputs)
-        ranges = {place: ends for place, ends in ranges.items() if place not in float_places}
+        ranges = {
+            place: ends
+            for place, ends in ranges.items()
+            if place not in float_places and not place.endswith(f".{BEHIND_LINEAR}")
+        }
     if not how.calibrated:
         called, ranges = {name: called[name] for name in alone}, {}
     notes += unusual({place: seen[place] for place in ranges})

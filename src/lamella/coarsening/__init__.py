@@ -16,10 +16,11 @@ between two steps decides otherwise, which after twenty layers is another class 
 
 from .folding import folded
 from .linear import LINEAR_BITS, coarsen_linear
-from .observing import CALIBRATION_BATCHES, OUTPUT, Seen, observe, observe_ranges, reached_in_integers
+from .observing import BEHIND_LINEAR, CALIBRATION_BATCHES, OUTPUT, Seen, observe, observe_ranges, reached_in_integers
 from .rounding import InputGrid, coarsen, quantizable
 
 __all__ = [
+    "BEHIND_LINEAR",
     "CALIBRATION_BATCHES",
     "LINEAR_BITS",
     "OUTPUT",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..grids import in_blocks, rounded_in_blocks, rounded_weight
 from ..surgery import copied
+from .observing import unseen
 from .rounding import InputGrid
 
 LINEAR_BITS = {"blocks": 4, "dynamic": 8}
@@ -27,8 +28,13 @@ def coarsen_linear(model: nn.Module, layers: Iterable[str], how: str) -> nn.Modu
     for name in layers:
         module: Any = coarse.get_submodule(name)
         module.weight = nn.Parameter(weight_of(module.weight.detach(), LINEAR_BITS[how]), module.weight.requires_grad)
-        module.register_forward_pre_hook(lambda module, inputs: (inputs_of(inputs[0]), *inputs[1:]))
+        module.register_forward_pre_hook(lambda module, inputs: (_unseen(inputs_of, inputs[0]), *inputs[1:]))
     return coarse
+
+
+def _unseen(rounded: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    with unseen():
+        return rounded(x)
 
 
 def _rounded_blocks(x: Tensor) -> Tensor:

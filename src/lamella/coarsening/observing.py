@@ -1,6 +1,7 @@
 """The ranges of activations, seen on data: the inputs of layers, and the places where streams meet."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import hardsigmoid
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.hooks import RemovableHandle
@@ -33,22 +35,29 @@ JOINS = {
     "_adaptive_avg_pool2d": 1,
 }  # least operands
 
-# What no runtime computes as part of the convolution before it, as it does a ReLU: what goes in has been rounded.
+# What no runtime computes as part of the layer before it, as it does a ReLU: what goes in has been rounded, where integers made it.
 BENT = {
     "gelu",
-    "silu",
-    "silu_",
-    "hardswish",
-    "hardswish_",
-    "sigmoid",
+    "gelu_",
     "tanh",
-    "leaky_relu",
-    "leaky_relu_",
+    "tanh_",
     "elu",
+    "elu_",
     "mish",
+    "mish_",
+    "softplus",
+    "hardsigmoid",
+    "hardsigmoid_",
     "_prelu_kernel",
 }
+# What a file holds as operators of integers: what goes in is rounded, whatever made it.
+WHOLE = {"sigmoid", "sigmoid_", "leaky_relu", "leaky_relu_", "silu", "silu_", "hardswish", "hardswish_"}
+# An input times a gate, which a file holds as two operators: the gate is rounded too.
+GATES: dict[str, Callable[[Tensor], Tensor]] = {"silu": torch.sigmoid, "hardswish": hardsigmoid}
+GATE = "gate"
 CONVOLVED = {"convolution", "_convolution", "native_batch_norm", "_native_batch_norm_legit_no_training"}
+MULTIPLIED = {"addmm", "mm", "linear"}
+BEHIND_LINEAR = "(linear)"  # how the places end that are rounded only where linear layers give integers
 INTEGER_MAKERS = {
     "Convolution",
     "Add",
@@ -57,6 +66,10 @@ INTEGER_MAKERS = {
     "Mean",
     "AvgPool2D",
     "AdaptiveAvgPool2D",
+    "Sigmoid",
+    "LeakyRelu",
+    "Silu",
+    "Hardswish",
 }  # as autograd names them
 FLOAT_MAKERS = {"Addmm", "Mm", "Bmm", "Linear"}
 
@@ -107,7 +120,8 @@ def observe(
     """What inputs of each layer are over `count` batches; nothing of a layer that is not called, or called with whole numbers.
 
     With `joins` also every operand where streams meet or are averaged, in the order of the forward pass ("add.0.1": the
-    first such operation, its second operand), and the model's `OUTPUT`.
+    first such operation, its second operand), what goes into activations that are computed apart ("silu.1.0", and its gate
+    "silu.1.gate"; "tanh.2.0.(linear)" behind a linear layer), and the model's `OUTPUT`.
     """
     seen: dict[str, Seen] = {}
     hooks = [model.get_submodule(name).register_forward_pre_hook(_observer(seen, name)) for name in layers]
@@ -186,16 +200,31 @@ def at_joins(model: nn.Module, visit: Visit) -> list[RemovableHandle]:
     return [model.register_forward_pre_hook(enter), model.register_forward_hook(leave, always_call=True)]
 
 
+@contextmanager
+def unseen() -> Iterator[None]:
+    """Inside, walks over joins see no operator: what rounds is no part of the network, and would be counted as one."""
+    before, _Joins.blind = _Joins.blind, True
+    try:
+        yield
+    finally:
+        _Joins.blind = before
+
+
 class _Joins(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is open, operands of joins go through `visit`. Numbers the joins from 0."""
+
+    blind = False
 
     def __init__(self, visit: Visit) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.visit, self.number = visit, 0
         self.passed: Any = None
         self.convolved: Any = None
+        self.multiplied: Any = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if self.blind:
+            return func(*args, **(kwargs or {}))
         with (
             self
         ):  # under inference_mode operators come whole that elsewhere come in parts: joins must be the same ones
@@ -208,17 +237,27 @@ class _Joins(TorchDispatchMode):  # type: ignore[no-untyped-call]
             operands = [x for x in tree_leaves(args) if isinstance(x, Tensor) and x.dim() and x.is_floating_point()]
             if len(operands) >= JOINS[name] and not (name == PASSING and operands[0] is self.passed):
                 args = self._visited(name, args, operands)
-        elif name in BENT and args[0] is self.convolved:
+        elif name in WHOLE or (name in BENT and args[0] is self.convolved):
             args = self._visited(name, args, [args[0]])
-        result = func(*args, **kwargs)
+        elif name in BENT and args[0] is self.multiplied:
+            args = self._visited(name, args, [args[0]], f".{BEHIND_LINEAR}")
+        result = self._gated(name, args[0]) if name.strip("_") in GATES else func(*args, **kwargs)
         if name == PASSING:
             self.passed = result
         if name in CONVOLVED:
             self.convolved = result[0] if isinstance(result, tuple) else result
+        if name in MULTIPLIED:
+            self.multiplied = result
         return result
 
-    def _visited(self, name: str, args: tuple[Any, ...], operands: list[Tensor]) -> tuple[Any, ...]:
-        fresh = [self.visit(f"{name.strip('_')}.{self.number}.{i}", x) for i, x in enumerate(operands)]
+    def _gated(self, name: str, x: Tensor) -> Tensor:
+        """x times its gate, which goes through `visit` as x did."""
+        kind = name.strip("_")
+        made = x * self.visit(f"{kind}.{self.number - 1}.{GATE}", GATES[kind](x))
+        return x.copy_(made) if name.endswith("_") else made
+
+    def _visited(self, name: str, args: tuple[Any, ...], operands: list[Tensor], after: str = "") -> tuple[Any, ...]:
+        fresh = [self.visit(f"{name.strip('_')}.{self.number}.{i}{after}", x) for i, x in enumerate(operands)]
         self.number += 1
         if name.endswith("_") and fresh and fresh[0] is not operands[0]:
             operands[0].copy_(fresh[0])  # the operation writes into this one, and others read it there

@@ -15,11 +15,12 @@ from typing import Any
 
 from ..errors import MissingExtra
 from ..runs import write_atomically
-from ..schema import Family, Graph
+from ..schema import Family, Graph, Profile
 from .charts import grounded, png_of
 from .pictures import Picture, pictures_of, pictures_of_run
 from .stages import read_stages
 from .styles import Scheme
+from .words import scores_told
 
 SCALE = 2.0  # pixels of a PNG per unit of its picture
 
@@ -47,7 +48,8 @@ def draw(value: Any, graph: Graph | None = None) -> Drawing:
     family = getattr(value, "family", None)
     if isinstance(family, Family):
         value, graph = family, graph or getattr(value, "graph", None)
-    return Drawing(html="".join(_drawn(pictures_of(value, graph))))
+    with scores_told(value.metric if isinstance(value, Profile) else "accuracy"):
+        return Drawing(html="".join(_drawn(pictures_of(value, graph))))
 
 
 def _drawn(pictures: tuple[Picture, ...]) -> list[str]:
@@ -71,8 +73,10 @@ def save_pictures(
 
     Files carry their colours written out and a ground behind, so that any program shows them alike.
     """
-    written = []
-    for picture in pictures_of_run(read_stages(directory)):
+    written, stages = [], read_stages(directory)
+    with scores_told(stages.metric):
+        pictures = pictures_of_run(stages)
+    for picture in pictures:
         try:
             text = grounded(picture.svg(scheme), scheme)
         except MissingExtra:

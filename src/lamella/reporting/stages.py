@@ -6,7 +6,7 @@ stages.front, stages.family, stages.accordion
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -22,11 +22,13 @@ from ..schema import (
     Front,
     Graph,
     Measure,
+    Metric,
     Plan,
     Point,
     Profile,
     Result,
     RunInfo,
+    Score,
     Table,
     Trials,
 )
@@ -93,6 +95,25 @@ class Stages:
     training: Training | None = None
     trying: tuple[Tried, ...] = ()
     files: Mapping[str, str]  # file name -> compact JSON
+    weighed: tuple[int, int] | None = (
+        None  # bytes of the ONNX files, where they are there: of the dense network, and of this one
+    )
+
+    @property
+    def metric(self) -> Metric:
+        """What the scores are: as the profile says; without one, numbers where any of them is no fraction."""
+        if self.profile and not self.measuring:
+            return self.profile.metric
+        return "accuracy" if all(0 <= score.value <= 1 for score in self._scores()) else "score"
+
+    def _scores(self) -> Iterator[Score]:
+        if self.profile:
+            yield self.profile.baseline
+        yield from (measure.validation for measure in self.history)
+        for level in self.family.levels if self.family else ():
+            yield from (score for score in (level.validation, level.test) if score)
+        for epoch in self.training.epochs if self.training else ():
+            yield from epoch.scores.values()
 
     @property
     def outcome(self) -> Plan | Result | None:
@@ -151,7 +172,28 @@ def read_stages(directory: str | Path) -> Stages:
         accordion=found["accordion"],
         measuring=measuring and profile is not None,
         files=files.texts,
+        weighed=weighed(directory, result) if result else None,
     )
+
+
+def weighed(directory: Path, result: Result) -> tuple[int, int] | None:
+    """Bytes on disk of the dense network's ONNX file and of the furthest one of this network; None where either is not there, or is
+    older than what it is made from.
+    """
+    made = ["dense_onnx", "model", "onnx"]
+    if result.bits:
+        made.append("int8_onnx" if result.scheme == "static" else f"{result.scheme}_onnx")
+    paths = [directory / FILES[name][0] for name in made]
+    if not all(path.exists() for path in paths):
+        return None
+    times = [path.stat().st_mtime_ns for path in paths[1:]]
+    return (_file_bytes(paths[0]), _file_bytes(paths[-1])) if times == sorted(times) else None
+
+
+def _file_bytes(path: Path) -> int:
+    """With the weights that lie beside it, where they do (`exporting.onnx_file`)."""
+    beside = path.with_name(f"{path.name}.data")
+    return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
 
 
 def chosen_level(points: Iterable[Point], width: int) -> float | None:

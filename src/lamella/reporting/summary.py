@@ -8,11 +8,12 @@ sentences(stages)      -> "Most bytes were given by layer3.2.conv2 (18 % of all 
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from ..schema import FILES, Accordion, Family, Graph, Profile, Result, Row, Score, Table
+from ..schema import FILES, Accordion, Family, Graph, Profile, Result, Row, Table
 from .facts import LayerFacts, linear_form, plan_of, steps_of_groups, whole_cost
 from .marks import elide
 from .stages import Stages
 from .words import counted, hundredths, percent, ratio, short, size, times, whole
+from .words import score as told_score
 
 
 class Figure(NamedTuple):
@@ -31,13 +32,8 @@ def figures(stages: Stages) -> tuple[Figure, ...]:
 
 
 def caveats(stages: Stages) -> tuple[str, ...]:
-    """What a reader of the figures must know of them all: of scores that are no fractions, and of stages that have not run."""
+    """What a reader of the figures must know of them all: of stages that have not run."""
     found = []
-    if any(not 0 <= score.value <= 1 for score in _scores(stages)):
-        found.append(
-            "The scores of this task are no fractions: wherever a score stands in per cent, 100 % is a score of 1, and a "
-            "point is 0.01."
-        )
     absent = [f"{what} (`{FILES[key][1]}`)" for key, what in STAGES.items() if not _made(stages, key)]
     if stages.graph and absent:
         found.append(f"Not here yet: {', '.join(absent)}.")
@@ -64,16 +60,6 @@ def _made(stages: Stages, key: str) -> bool:
         "elastic": stages.family or stages.training,
     }
     return bool(made[key])
-
-
-def _scores(stages: Stages) -> Iterator[Score]:
-    if stages.profile:
-        yield stages.profile.baseline
-    yield from (measure.validation for measure in stages.history)
-    for level in stages.family.levels if stages.family else ():
-        yield from (score for score in (level.validation, level.test) if score)
-    for epoch in stages.training.epochs if stages.training else ():
-        yield from epoch.scores.values()
 
 
 def headline_rows(table: Table) -> tuple[Row, Row]:
@@ -125,7 +111,11 @@ def _from_records(stages: Stages, graph: Graph) -> Iterator[Figure]:
     else:
         now = whole_cost(graph, graph.completed(outcome.widths), outcome.bits, linear_form(outcome))
         state = "predicted file" if isinstance(outcome, Result) else "planned, predicted file"
-        yield Figure("Bytes", _fewer(dense.bytes, now.bytes), f"{size(dense.bytes)} → {size(now.bytes)}, {state}")
+        if stages.weighed and isinstance(outcome, Result):
+            before, after = stages.weighed
+            yield Figure("Bytes on disk", _fewer(before, after), f"{size(before)} → {size(after)}, ONNX files")
+        else:
+            yield Figure("Bytes", _fewer(dense.bytes, now.bytes), f"{size(dense.bytes)} → {size(now.bytes)}, {state}")
         yield Figure("MACs", _fewer(dense.macs, now.macs), f"{short(dense.macs)} → {short(now.macs)}")
         yield Figure("Parameters", _fewer(dense.params, now.params), f"{short(dense.params)} → {short(now.params)}")
     yield from _score(stages)
@@ -134,11 +124,11 @@ def _from_records(stages: Stages, graph: Graph) -> Iterator[Figure]:
 def _score(stages: Stages) -> Iterator[Figure]:
     if stages.result and stages.result.history:
         first, last = stages.result.history[0].validation, stages.result.history[-1].validation
-        note = f"before {percent(first.value)}, n = {whole(last.n)}"
-        yield Figure("Validation score", percent(last.value), note)
+        note = f"before {told_score(first.value)}, n = {whole(last.n)}"
+        yield Figure("Validation score", told_score(last.value), note)
     elif stages.profile:
         yield Figure(
-            "Baseline score", percent(stages.profile.baseline.value), f"n = {whole(stages.profile.baseline.n)}"
+            "Baseline score", told_score(stages.profile.baseline.value), f"n = {whole(stages.profile.baseline.n)}"
         )
 
 
@@ -158,7 +148,7 @@ def _levels(family: Family) -> Iterator[str]:
     small, large = family.levels[0], family.levels[-1]
     scores = [x.test or x.validation for x in (small, large)]
     if len(family.levels) > 1 and all(scores):
-        at = [percent(score.value) for score in scores if score]
+        at = [told_score(score.value) for score in scores if score]
         took = f", {small.latency_ms:.3g} to {large.latency_ms:.3g} ms" if small.latency_ms and large.latency_ms else ""
         ends = f"from “{_named(small.name)}” ({at[0]}) to “{_named(large.name)}” ({at[1]})"
         yield f"One set of weights holds {counted(len(family.levels), 'level')}, {ends}{took}."
@@ -211,7 +201,7 @@ def _sensitivity(profile: Profile, threshold: float | None) -> Iterator[str]:
         words = f"The network minds losing channels of {_named(most)} most, of {_named(least)} least"
         if threshold is not None:
             held = [_holds(profile, group, threshold) for group in (most, least)]
-            words += f". {percent(threshold)} is held {held[0]} by the first, {held[1]} by the second"
+            words += f". {told_score(threshold)} is held {held[0]} by the first, {held[1]} by the second"
         yield words + "."
     if len(means) > 2:
         from ..planning import depth_test  # planners bring their solvers along

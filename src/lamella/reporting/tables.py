@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from ..schema import Graph, Knob, Measure, Plan, Point, Profile, Score, Step, Trials
 from ..trials import Spread, summaries
-from .words import counted, hundredths, members, percent, points, ratio, scored, short
+from .words import counted, hundredths, members, points, ratio, scored, short
+from .words import score as told_score
 
 WARMEST = 9
 MOST_COLUMNS = 12
@@ -110,7 +111,7 @@ def _cell(point: Point, baseline: float, worst: float, chosen: float | None, thr
     title = (
         level + scored(point.score) + ("; at or above the threshold" if holds else "") + ("; chosen" if picked else "")
     )
-    return Cell(f"{100 * point.score.value:.1f}", warmth, picked, holds, title)
+    return Cell(told_score(point.score.value, 1).removesuffix(" %"), warmth, picked, holds, title)
 
 
 def step_rows(graph: Graph, plan: Plan, history: Sequence[Measure]) -> tuple[StepRow, ...]:
@@ -142,11 +143,11 @@ def _step_row(number: int, what: tuple[tuple[str, str], ...], told: Step | Measu
     return StepRow(
         number=number,
         what=what,
-        predicted="" if told.predicted is None else percent(told.predicted),
-        expected="" if told.expected is None else percent(told.expected),
-        before="" if before is None else percent(before),
-        measured=percent(score.value) if score else "",
-        interval=f"{100 * score.low:.2f} to {100 * score.high:.2f}" if score else "",
+        predicted="" if told.predicted is None else told_score(told.predicted),
+        expected="" if told.expected is None else told_score(told.expected),
+        before="" if before is None else told_score(before),
+        measured=told_score(score.value) if score else "",
+        interval=f"{hundredths(score.low)} to {hundredths(score.high)}" if score else "",
         gap=points(score.value - told.predicted) if score and told.predicted is not None else "",
         params=short(measure.params) if measure else "",
         macs=short(measure.macs) if measure else "",
@@ -171,7 +172,7 @@ def trial_rows(found: Trials) -> tuple[TrialRow, ...]:
 
 
 def _spread(of: Spread) -> str:
-    return percent(of.mean) + ("" if of.deviation is None else f" ± {hundredths(of.deviation)}")
+    return told_score(of.mean) + ("" if of.deviation is None else f" ± {hundredths(of.deviation)}")
 
 
 def _interval(of: Score) -> str:

@@ -1,12 +1,60 @@
 """Numbers and records in words: the one place where a figure gets its unit and its rounding.
 
 percent(0.98123) -> '98.12 %'     size(88_400) -> '88.4 kB'     short(12_345_678) -> '12.3 M'     times(10, 4) -> '2.5×'
+score(0.98123)   -> '98.12 %'     and the plain number inside `with scores_told("score")`: a task's own scores are no fractions
 """
 
-from ..schema import Graph, Group, Score
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from ..schema import Graph, Group, Metric, Score
 from ..texts import short as short  # of this vocabulary too
+from ..texts import told
 
 MINUS, TIMES = "\u2212", "\u00d7"
+_METRIC: ContextVar[Metric] = ContextVar(
+    "metric", default="accuracy"
+)  # one page tells one task's scores, in a hundred places
+
+
+@contextmanager
+def scores_told(metric: Metric) -> Iterator[None]:
+    """Inside, scores and their differences are told as this metric is: an accuracy in per cent and points, others as numbers."""
+    token = _METRIC.set(metric)
+    try:
+        yield
+    finally:
+        _METRIC.reset(token)
+
+
+def are_fractions() -> bool:
+    """Whether scores are told in per cent."""
+    return _METRIC.get() == "accuracy"
+
+
+def score(value: float, digits: int = 2) -> str:
+    """A score.
+
+    >>> with scores_told("score"): score(-1.25), score(0.5)
+    ('−1.25', '0.5')
+    """
+    return told(value, _METRIC.get(), digits).replace("-", MINUS)
+
+
+def score_axis(digits: int) -> str:
+    """How an axis of scores writes its ticks, as d3 names formats."""
+    return f".{digits}%" if are_fractions() else ".3~g"
+
+
+def lost_rate(rate: float) -> str:
+    """Points of the score lost per something."""
+    return f"{rate:.3g} points lost" if are_fractions() else f"{rate / 100:.3g} lost"
+
+
+def loss_axis() -> tuple[str, float]:
+    """What an axis of lost scores says, and what a loss is multiplied by for it."""
+    return ("points lost", 100.0) if are_fractions() else ("score lost", 1.0)
 
 
 def percent(value: float, digits: int = 2) -> str:
@@ -29,7 +77,12 @@ def points(value: float) -> str:
     >>> points(-0.0042)
     '−0.42'
     """
-    return f"{100 * value:+.2f}".replace("-", MINUS)
+    return (f"{100 * value:+.2f}" if are_fractions() else f"{value:+.3g}").replace("-", MINUS)
+
+
+def more(share: float) -> str:
+    """A growth in per cent, signed."""
+    return f"{100 * share:+.2f}".replace("-", MINUS)
 
 
 def hundredths(value: float) -> str:
@@ -38,7 +91,7 @@ def hundredths(value: float) -> str:
     >>> hundredths(0.006)
     '0.60'
     """
-    return f"{100 * value:.2f}".replace("-", MINUS)
+    return (f"{100 * value:.2f}" if are_fractions() else f"{value:.4g}").replace("-", MINUS)
 
 
 def lost_points(loss: float) -> str:
@@ -47,7 +100,7 @@ def lost_points(loss: float) -> str:
     >>> lost_points(0.0042), lost_points(0.3), lost_points(0.0)
     ('0.42 points lost', '30 points lost', '0 points lost')
     """
-    return f"{brief_points(loss)} points lost"
+    return f"{brief_points(loss)} points lost" if are_fractions() else f"{brief_points(loss)} lost"
 
 
 def brief_points(loss: float) -> str:
@@ -56,6 +109,8 @@ def brief_points(loss: float) -> str:
     >>> brief_points(0.0042), brief_points(0.0187), brief_points(0.823), brief_points(0.00001)
     ('0.42', '1.9', '82', '0')
     """
+    if not are_fractions():
+        return f"{loss:.2g}"
     value = 100 * loss
     return (
         "0"
@@ -88,11 +143,9 @@ def times(before: float, after: float) -> str:
     return f"{factor:.0f}" + TIMES if factor >= 99.5 else f"{factor:.3g}" + TIMES
 
 
-def scored(score: Score) -> str:
+def scored(measured: Score) -> str:
     """A score with its interval and sample count."""
-    return (
-        f"{percent(score.value)} (95 % interval {100 * score.low:.2f} to {100 * score.high:.2f}, n = {whole(score.n)})"
-    )
+    return f"{score(measured.value)} (95 % interval {hundredths(measured.low)} to {hundredths(measured.high)}, n = {whole(measured.n)})"
 
 
 def counted(number: int, noun: str) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from ...schema import Cost, Epoch, Family, Front, Level, Measure, Plan, Score
 from ..marks import elide
-from ..words import percent, scored, short, size
+from ..words import score as told_score
+from ..words import score_axis, scored, short, size
 from .grammar import (
     ACCENT,
     FAINT,
@@ -51,7 +52,7 @@ def walk_spec(history: Sequence[Measure]) -> Spec:
     rows = [row for m in history for row in _walk_rows(m)]
     present = [name for name in SERIES if any(r["kind"] == name for r in rows)]
     x = steps("step", "step of the plan (0: dense)", max(m.step for m in history))
-    y = quantity("score", "validation score", format=".1%")
+    y = quantity("score", "validation score", format=score_axis(1))
     colour = kinds("kind", present, [SERIES[name][0] for name in present])
     dash = kinds("kind", present, [SERIES[name][1] for name in present], None)
     return {
@@ -72,7 +73,7 @@ def _walk_rows(measure: Measure) -> Iterable[Spec]:
     others = {"before tuning": measure.before_tuning, "step alone": measure.predicted, "expected": measure.expected}
     for kind, value in others.items():
         if value is not None:
-            yield {"step": measure.step, "kind": kind, "score": value, "words": f"{about}, {kind}: {percent(value)}"}
+            yield {"step": measure.step, "kind": kind, "score": value, "words": f"{about}, {kind}: {told_score(value)}"}
 
 
 def training_spec(epochs: Sequence[Epoch], names: Sequence[str]) -> Spec:
@@ -85,7 +86,7 @@ def training_spec(epochs: Sequence[Epoch], names: Sequence[str]) -> Spec:
         if name in short
     ]
     x = steps("epoch", "epochs done", epochs[-1].done)
-    y = quantity("score", "validation score", format=".1%")
+    y = quantity("score", "validation score", format=score_axis(1))
     looks = [LEVELS[i * (len(LEVELS) - 1) // max(1, len(short) - 1)] for i in range(len(short))]
     colour = kinds("level", list(short.values()), looks)
     return {
@@ -119,7 +120,7 @@ def front_spec(front: Front, plan: Plan | None = None) -> Spec:
             beside.append({**row, "what": "measured, untuned"})
     beside = [row for row in beside if row["spent"]]
     x = quantity("spent", UNITS[axis], scale={"zero": True}, format="~s")
-    y = quantity("score", "predicted score, untuned", format=".1%")
+    y = quantity("score", "predicted score, untuned", format=score_axis(1))
     used = [what for what in BESIDE if any(row["what"] == what for row in beside)]
     marks = kinds("what", used, [BESIDE[what] for what in used])
     colour = kinds("what", used, [ACCENT if what.startswith("measured") else INK for what in used])
@@ -136,7 +137,12 @@ def front_spec(front: Front, plan: Plan | None = None) -> Spec:
 
 def _front_row(axis: str, cost: Cost, latency_ms: float | None, score: float, what: str) -> Spec:
     spent = latency_ms if axis == "latency_ms" else float(getattr(cost, axis))
-    return {"spent": spent, "score": score, "what": what, "words": f"{what}: {_amount(axis, spent)}, {percent(score)}"}
+    return {
+        "spent": spent,
+        "score": score,
+        "what": what,
+        "words": f"{what}: {_amount(axis, spent)}, {told_score(score)}",
+    }
 
 
 def _amount(axis: str, amount: float | None) -> str:
@@ -153,7 +159,7 @@ def family_spec(family: Family) -> Spec:
     rows = [row for level in family.levels for row in _level_row(level, timed)]
     title = "latency in ONNX Runtime, ms" if timed else "MACs per sample"
     x = quantity("spent", title, scale={"zero": True}, format="~g" if timed else "~s", tickCount=7)
-    y = quantity("score", f"{'test' if family.levels[0].test else 'validation'} score", format=".1%")
+    y = quantity("score", f"{'test' if family.levels[0].test else 'validation'} score", format=score_axis(1))
     name = {"x": x, "y": y, "text": {"field": "name"}}
     return {
         "data": {"values": rows},

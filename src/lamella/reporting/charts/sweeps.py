@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ...schema import Knob, Point, Profile
 from ..marks import elide
-from ..words import ratio, scored
+from ..words import loss_axis, ratio, score_axis, scored
 from .grammar import ACCENT, BITS, FAINT, INK, LINE, MUTED, Spec, dots, facets, kinds, layer, quantity, ring
 
 TAKEN = {"pruning_ratio": "pruned", "masked_ratio": "masked"}
@@ -36,7 +36,7 @@ def ratio_spec(
         for row in _curve_rows(profile, target, knob, (chosen or {}).get(target))
     ]
     x = quantity("level", None, format=".0%", tickCount=4, grid=False)
-    y = quantity("score", None, format=".0%", tickCount=3)
+    y = quantity("score", None, format=score_axis(0), tickCount=3)
     band = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}
     panel = {
         **PANEL,
@@ -65,10 +65,12 @@ def bits_spec(
     colours = [BITS[next((step for step in BITS if step <= float(b)), 2)] for b in widths]
     axis = {"title": None, "grid": True, "ticks": False, "domain": False}
     y = {"field": "layer", "type": "nominal", "sort": list(names.values()), "axis": axis}
-    x = quantity("lost", "points lost", scale={"type": "symlog", "constant": 1}, values=TICKS, orient="top")
+    title, times = loss_axis()
+    scale, ticks = {"type": "symlog", "constant": times / 100}, [tick * times / 100 for tick in TICKS]
+    x = quantity("lost", title, scale=scale, values=ticks, orient="top")
     ends = {"y": y, "x": {**x, "field": "least"}, "x2": {"field": "most"}}
     fill, shape = (kinds("bits", widths, look, "bits") for look in (colours, SHAPES))
-    limits = _lines(0.0, None if threshold is None else 100 * (base - threshold))
+    limits = _lines(0.0, None if threshold is None else times * (base - threshold))
     return {
         "data": {"values": rows},
         "width": 820,
@@ -109,7 +111,10 @@ def _point_row(point: Point, chosen: float | None) -> Spec:
 def _in_points(point: Point, chosen: float | None, base: float) -> Spec:
     """A row with the points lost: 0 is the dense network."""
     row = _point_row(point, chosen)
-    lost = {name: 100 * (base - row[field]) for name, field in (("lost", "score"), ("least", "high"), ("most", "low"))}
+    times = loss_axis()[1]
+    lost = {
+        name: times * (base - row[field]) for name, field in (("lost", "score"), ("least", "high"), ("most", "low"))
+    }
     return {**row, **lost}
 
 

@@ -16,7 +16,8 @@ from ..charts import score_of
 from ..facts import facts_at
 from ..marks import Mark, svg
 from ..ribbon import marks_at
-from ..words import percent, short, size
+from ..words import score as told_score
+from ..words import short, size
 
 
 class Slider(NamedTuple):
@@ -57,5 +58,5 @@ def _line(level: Level) -> str:
     score, parts = score_of(level), [f"{short(level.params)} parameters", f"{short(level.macs)} MACs"]
     parts += [f"{level.latency_ms:.3g} ms"] if level.latency_ms else []
     parts += [size(level.bytes)] if level.bytes else []
-    parts += [f"score {percent(score.value)}"] if score else []
+    parts += [f"score {told_score(score.value)}"] if score else []
     return f"{level.name}: {', '.join(parts)}"

@@ -40,6 +40,11 @@ def write_report(directory: str | Path) -> Path:
 
 def render(stages: Stages, *, live: bool = False) -> str:
     """The page as text. `live`: it asks its server for news while it is open."""
+    with words.scores_told(stages.metric):
+        return _page(stages, live)
+
+
+def _page(stages: Stages, live: bool) -> str:
     facts = layer_facts(stages.graph, stages.outcome, stages.profile) if stages.graph else ()
     charts = Charts()
     prints = layer_prints(stages.graph, stages.profile) if stages.graph else ()

@@ -32,7 +32,7 @@ from ..prints import LayerPrint, glyph_marks, legend_marks, likeness, scale_of
 from ..ribbon import marks_at
 from ..stages import Stages, Training, chosen_level
 from ..tables import Heat, StepRow, frozen_rows, heat_map, step_rows, trial_rows
-from ..words import points, size, whole
+from ..words import more, size, whole
 from .levels import Slider, slider
 
 Facts = Sequence[LayerFacts]
@@ -266,7 +266,7 @@ def _elastic(graph: Graph, family: Family, charts: Charts) -> Elastic:
         slider(graph, family),
         family.in_integers().levels if in_int8 else (),
         _samples(largest),
-        tuple(f"{name} {size(whole)} ({points(whole / one - 1)} %)" for name, whole, one in together if whole and one),
+        tuple(f"{name} {size(whole)} ({more(whole / one - 1)} %)" for name, whole, one in together if whole and one),
     )
 
 

@@ -16,7 +16,7 @@ from ...schema import Cost, Graph, Layer, Profile
 from ..facts import channels_of, drawn_layers
 from ..losses import losses, mean_losses
 from ..marks import elide
-from ..words import lost_points, percent, ratio
+from ..words import lost_points, lost_rate, percent, ratio
 
 Curve = tuple[tuple[float, float], ...]
 
@@ -53,7 +53,7 @@ class LayerPrint:
         if self.bits:
             found.append(("bits", ", ".join(f"{b:g}: {lost_points(v)}" for b, v in self.bits)))
         if self.significance is not None:
-            found.append(("significance", f"{self.significance:.3g} points lost per percent of bytes given up"))
+            found.append(("significance", f"{lost_rate(self.significance)} per percent of bytes given up"))
         found += [(SHARES[name], percent(share, 1)) for name, share in self.shares.items()]
         return (*found, *((TRAITS[name], percent(value, 0)) for name, value in self.traits.items()))
 

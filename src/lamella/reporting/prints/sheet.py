@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ...schema import Graph, Profile
 from ..marks import Box, Mark, box_mark, path_mark, text_mark
-from ..words import percent
+from ..words import are_fractions, percent, score
 from .facts import LayerPrint, layer_prints
 from .glyph import BITS, COLUMNS, HEIGHT, PLOT, WIDTH, Scale, glyph_marks, scale_of
 
@@ -37,7 +37,7 @@ def legend_marks(scale: Scale) -> tuple[Mark, ...]:
     left, right = x - 14, x + WIDTH + 14
     words: list[Mark] = []
     for text, at, more in (
-        ("score lost to pruning", y + 38, f"left 0, right 90 % of channels; full height {percent(scale.loss, 0)}"),
+        ("score lost to pruning", y + 38, f"left 0, right 90 % of channels; full height {score(scale.loss, 0)}"),
         ("score lost to fewer bits", y + 84, "one bar per bit width, downwards"),
     ):
         words += [
@@ -72,6 +72,11 @@ def _leads(x: float, y: float) -> list[Mark]:
     return [path_mark("lead", path, Box(x=at, y=height, width=1, height=0)) for path, at, height in spots]
 
 
+def _lines() -> str:
+    """What the thin lines of a glyph stand for."""
+    return "1, 10 and 50 points lost" if are_fractions() else "0.01, 0.1 and 0.5 lost"
+
+
 def _reading(x: float, y: float) -> list[Mark]:
     lines = (
         ("How to read it", "panel"),
@@ -79,7 +84,7 @@ def _reading(x: float, y: float) -> list[Mark]:
         ("losing channels here more. More ink below: it minds", "caption"),
         ("coarse weights more. Tall columns: the layer costs much.", "caption"),
         ("Little ink beside tall columns: prune here first.", "caption"),
-        ("Thin lines: 1, 10 and 50 points lost. A dash: not measured.", "caption faint"),
+        (f"Thin lines: {_lines()}. A dash: not measured.", "caption faint"),
     )
     return [text_mark(role, text, x, y + 12 + 16 * i, 11) for i, (text, role) in enumerate(lines)]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..facts import LayerFacts
 from ..marks import Box, Mark, box_mark, text_mark
-from ..words import brief_points, percent
+from ..words import brief_points, loss_axis, percent
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -106,7 +106,7 @@ def inset_captions(frame: "Frame", changed: bool) -> Iterator[Mark]:
             y = frame.inset_tops[line, inset.name]
             if inset.name == "sensitivity":
                 yield text_mark("caption", "sensitivity", 0, y + 7, 11)
-                yield text_mark("caption faint", "points lost at half", 0, y + 18, 9.5)
+                yield text_mark("caption faint", f"{loss_axis()[0]} at half", 0, y + 18, 9.5)
                 continue
             now = ", now" if changed and inset.name != "latency" else ""
             yield text_mark("caption", f"{inset.name}{f': before{now}' if now else ''}", 0, y + 14, 11)
