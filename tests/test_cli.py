@@ -246,6 +246,14 @@ def planned_run(nets, planned_folder, monkeypatch):
         run("plan", "planned", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--quiet")
 
 
+def test_a_plan_is_read_beside_whoever_writes_there(planned_run):
+    from lamella.runs import locked
+
+    with locked("planned"):
+        assert run("plan", "planned", "--text").exit_code == 0
+        assert run("plan", "planned", "--compare", "planned/plan.json").exit_code == 0
+
+
 def test_bits_without_a_grid_are_told(planned_run):
     told = run("plan", "planned", "--option", "factor=0.5", "--bits-epochs", "2").output
     assert "no layer has fewer than 8 bits, so there is no grid to tune on" in " ".join(told.split())

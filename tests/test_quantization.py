@@ -407,7 +407,8 @@ def test_gates_and_bends_are_rounded_where_the_file_rounds_them(act, tmp_path):
             apart, step = (coarse(x) - run_onnx(file, x)).abs(), (coarse(x) - model(x)).abs().mean()
         if scheme == "static":  # a sum in the middle between two steps may go either way, and nothing else
             assert apart.median() < 0.02 * step
-        assert apart.mean() < 0.35 * step
+        else:
+            assert apart.mean() < 0.35 * step
 
 
 class Excited(nn.Module):

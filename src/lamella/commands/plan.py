@@ -117,11 +117,11 @@ def plan(run: Run, asked: Asked, instead: Instead, quiet: Quiet = False, as_json
     from ..stages.deciding import fronted, planned, taken
 
     request = asked.request("knapsack" if instead.pareto else "threshold")
+    if instead.text or instead.compare:  # which only read, beside whoever writes there
+        _about_plan(resume(run), instead.compare, quiet=quiet, as_json=as_json)
+        return
     with working(run, quiet) as progress:
         session = resume(run)
-        if instead.text or instead.compare:
-            _about_plan(session, instead.compare, quiet=quiet, as_json=as_json)
-            return
         if instead.pareto:
             front = fronted(session, instead.pareto, request, progress)
             then = (
