@@ -8,6 +8,7 @@
     python benchmarks/elastic.py whole_steps                          # widths in whole steps of channels against the published ones
     python benchmarks/elastic.py classifier                           # digits: a last layer for all levels, or one each
     python benchmarks/elastic.py switching                            # switching time, memory, storage in PyTorch
+    python benchmarks/elastic.py step                                 # what a step of sandwich takes beside its four passes
     python benchmarks/elastic.py family                               # ways to ship a family, measured in ONNX Runtime
     python benchmarks/elastic.py figure                               # docs/images/elastic.svg from the results
     python benchmarks/elastic.py day --data data --work .elastic      # a governor through a day of changing load
@@ -36,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.provenance import earlier, keep, provenance, result_file
-from benchmarks.shipping import family, switching, traced, whole_steps
+from benchmarks.shipping import family, step, switching, traced, whole_steps
 from lamella.elasticity import (
     ROUNDS,
     Teaching,
@@ -85,7 +86,9 @@ def main() -> None:
     parser.add_argument("--name", default="", help="of a training that is not the only one of its recipe and seed")
     parser.add_argument("--only", default="", help="of control: these levels, e.g. core,level1 [default: all]")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--networks", default="resnet20,vgg16_bn", help="of the part `family`")
+    parser.add_argument(
+        "--networks", default="", help="of the parts `family` and `switching` [default: all that they have]"
+    )
     parser.add_argument("--seconds", type=float, default=24.0, help="of work that the day is squeezed into")
     parser.add_argument("--work", type=Path, default=Path(".elastic"))
     asked = parser.parse_args()
@@ -98,9 +101,8 @@ def main() -> None:
 def write(part: str, found: dict[str, Any], asked: argparse.Namespace) -> None:
     path = result_file("elastic")
     shipped_one = "" if "," in asked.networks else asked.networks
-    key = "_".join(
-        filter(None, (part, {**dict.fromkeys(TRAINED, label(asked, part)), "family": shipped_one}.get(part)))
-    )
+    some = {**dict.fromkeys(TRAINED, label(asked, part)), "family": shipped_one, "switching": shipped_one}
+    key = "_".join(filter(None, (part, some.get(part))))
     keep(path, {**earlier(path), key: {**provenance(), "seeds": [asked.seed], **found}})
 
 
@@ -408,6 +410,7 @@ PARTS = {
     "seeds": seeds,
     "whole_steps": whole_steps,
     "switching": switching,
+    "step": step,
     "family": family,
     "day": day,
     "figure": figure,

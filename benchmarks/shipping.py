@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from lamella.elasticity import ROUNDS, ElasticModel, make_levels, nest, publish, save_elastic
+from lamella.elasticity import RECIPES, ROUNDS, ElasticModel, Teaching, make_levels, nest, publish, save_elastic
 from lamella.exporting import export_onnx, onnx_bytes, quantize_onnx
 from lamella.runtimes import open_session
 from lamella.schema import Graph
+from lamella.storage import save_tensors
 from lamella.surgery import narrow
 from lamella.timing import latency
 from lamella.tracing import trace
 from lamella.training import Task
+from lamella.training.layouts import channels_last
 from lamella.zoo import make_model
 
 NETWORKS = (("resnet20", {"shortcut": "B"}), ("resnet56", {}), ("resnet56", {"shortcut": "B"}), ("vgg16_bn", {}))
@@ -39,6 +42,8 @@ def switching(asked: argparse.Namespace) -> dict[str, Any]:
     """In PyTorch, on fresh weights: the time of a switch, the bytes all levels hold together, and what they weigh on disk."""
     found = []
     for name, options in NETWORKS:
+        if asked.networks and name not in asked.networks.split(","):
+            continue
         torch.manual_seed(asked.seed)
         model = make_model(name, **options).eval()
         graph = traced(model)
@@ -53,6 +58,8 @@ def switching(asked: argparse.Namespace) -> dict[str, Any]:
         everything = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors_of(net)}
         with tempfile.TemporaryDirectory() as scratch:
             family = save_elastic(scratch, net)
+            save_tensors(Path(scratch) / "largest.safetensors", net.net)
+            resident = {which: resident_in_torch(scratch, name, options, which) for which in ("largest", "all_levels")}
         found.append(
             {
                 "network": name + ("_b" if options.get("shortcut") == "B" else ""),
@@ -61,10 +68,81 @@ def switching(asked: argparse.Namespace) -> dict[str, Any]:
                 "memory_over_largest": sum(everything.values()) / largest - 1,
                 "gathered_bytes": {level.name: net.gathered_bytes(level.name) for level in net.levels},
                 "safetensors_over_largest": family.file_bytes / family.largest_bytes - 1,
+                "resident_mb": resident,
             }
         )
         print(found[-1], flush=True)
     return {"networks": found}
+
+
+RESIDENT = """
+import ast, gc, sys, torch
+from lamella.elasticity import load_elastic
+from lamella.storage import load_tensors
+from lamella.zoo import make_model
+
+mb = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+directory, name, options, which = sys.argv[1:]
+fresh, x = lambda: make_model(name, **ast.literal_eval(options)).eval(), torch.zeros(1, 3, 32, 32)
+torch.set_num_threads(1)
+torch.nn.Conv2d(3, 8, 3)(x)
+before = mb()
+if which == "largest":
+    net = fresh()
+    net.load_state_dict(load_tensors(directory + "/largest.safetensors"), strict=False)  # fixed buffers are not saved
+    runs = [net]
+else:
+    net = load_elastic(directory, fresh)
+    runs = [net.view(n) for n in net.family.names]
+gc.collect()
+loaded = mb()
+with torch.inference_mode():
+    [run(x) for run in runs]
+print(before, loaded - before, mb() - before)
+"""
+
+
+def resident_in_torch(directory: str, name: str, options: dict[str, Any], which: str) -> dict[str, float]:
+    """MB of a fresh process: before the network came, what it added loaded, and after a picture through each of its levels.
+
+    Medians of three processes.
+    """
+    command = [sys.executable, "-c", RESIDENT, directory, name, repr(options), which]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in range(3)]
+    medians = np.median(np.array(runs, dtype=float), 0).round(1).tolist()
+    return dict(zip(("process", "loaded", "served"), medians, strict=True))
+
+
+def step(asked: argparse.Namespace) -> dict[str, Any]:
+    """A training step of `sandwich` on ResNet-20 (all four levels, batch 128) against its four passes as networks of their own."""
+    torch.manual_seed(asked.seed)
+    model = make_model("resnet20", shortcut="B").eval()
+    graph = traced(model)
+    net = nest(model, graph, make_levels(graph, ROUNDS), IMAGE)
+    images, targets = channels_last(torch.randn(128, 3, 32, 32)), torch.randint(0, 10, (128,))
+    task = Task(IMAGE, train=[(images, targets)], validation=[], test=[])
+    alone = [net.extract(name).train() for name in net.family.names]
+    (stage,) = RECIPES["sandwich"](net, task, Teaching())
+    together = stage.make().train()
+
+    def seconds(module: nn.Module, loss: Any) -> float:
+        started = time.thread_time()
+        module.zero_grad(set_to_none=True)
+        loss(module(images), targets).backward()
+        return time.thread_time() - started
+
+    rows = [(seconds(together, stage.loss), sum(seconds(each, cross_entropy) for each in alone)) for _ in range(7)]
+    del rows[0]  # it warms up
+    ratios = sorted(one / four for one, four in rows)
+    print(rows)
+    return {
+        "n": len(rows),
+        "sandwich_seconds": float(np.median([one for one, _ in rows])),
+        "four_alone_seconds": float(np.median([four for _, four in rows])),
+        "sandwich_over_four_alone": float(np.median(ratios)),
+        "lowest": ratios[0],
+        "highest": ratios[-1],
+    }
 
 
 def tensors_of(net: ElasticModel) -> list[Tensor]:
@@ -110,7 +188,7 @@ def family(asked: argparse.Namespace) -> dict[str, Any]:
     """Ways to ship a family to ONNX Runtime, on fresh weights: bytes, time to load a level, resident memory, latency."""
     found: dict[str, Any] = {}
     for name, options in (NETWORKS[0], NETWORKS[-1]):
-        if name not in asked.networks.split(","):
+        if asked.networks and name not in asked.networks.split(","):
             continue
         torch.manual_seed(asked.seed)
         model = trained_norms(make_model(name, **options).eval())
