@@ -86,7 +86,7 @@ def test_a_front_gets_worse_as_it_gets_tighter(profile):
     assert lines[0] == "limit,bytes,params,macs,memory,predicted_score,drop,latency_ms,gap,measured_score"
     assert len(lines) == 4
     flat = replace(profile, points=tuple(replace(p, score=profile.baseline) for p in profile.points))
-    assert [p.limit for p in pareto(flat, "bytes", ("60%", "50%", "40%"))] == ["40%"]  # no worse than the looser ones
+    assert len(pareto(flat, "bytes", ("60%", "50%", "40%"))) == 1  # of plans that cost and lose the same
     with pytest.raises(LamellaError, match="axis 'flops'"):
         pareto(profile, "flops")
     with pytest.raises(BudgetError):
