@@ -47,12 +47,20 @@ def test_the_table_says_what_the_papers_accounting_leaves_out(tmp_path):
     again = {**small, "bytes": 60, "drop": 0.004}
     (tmp_path / "seeds-2026-01-01.json").write_text(json.dumps({"rows": [[dense, small], [dense, again]]}))
     (tmp_path / "other-2026-01-01.json").write_text(json.dumps({"speedup": 3.0}))
+    reached = {"dense_bytes": 1000, "bytes": 20, "macs": [50, 10], "test_drop": {"file_below_dense": [0.5, 0.1, 0.9]}}
+    other = {**reached, "bytes": 40, "test_drop": {"file_below_dense": [0.7, 0.2, 1.2]}}
+    (tmp_path / "reach-2026-01-01.json").write_text(
+        json.dumps({"rows": {"net_bytes-0": reached, "half-0": reached, "net_bytes-1": other}})
+    )
     result = CliRunner().invoke(app, ["bench", "tables", "--network", "alexnet", "--results", str(tmp_path)])
     assert result.exit_code == 0, result.exception
     for words in ("paper accounting", "true bytes", "47.28x", "3.82x", "leaves out", "25.00x", "+0.20"):
         assert words in result.output
     assert "vgg16" not in result.output
-    _, seeds = own_rows(tmp_path)
+    _, several, one, seeds = own_rows(tmp_path)
+    assert (several["name"], several["seeds"], several["bytes"]) == ("net_bytes", 2, 30)
+    assert several["points_below_dense"][0] == pytest.approx(0.6)
+    assert (one["name"], one["seeds"], one["points_below_dense"]) == ("half", 1, [0.5, 0.1, 0.9])
     assert (seeds["seeds"], seeds["bytes"], seeds["macs_ratio"]) == (2, 50, 5.0)
     mean, low, high = seeds["points_below_dense"]
     assert low < 0.2 < mean < 0.4 < high

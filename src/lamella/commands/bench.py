@@ -117,11 +117,13 @@ def _of_bits(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _of_reach(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Those of `benchmarks/reach.py`: a row by name, of one seed, with its paired interval."""
-    for name, row in content["rows"].items():
+    """Those of `benchmarks/reach.py`, NAME-SEED: of one seed with its paired interval, of several the mean over them."""
+    named: dict[str, list[dict[str, Any]]] = {}
+    for key, row in content["rows"].items():
         if isinstance(row, dict) and {"dense_bytes", "bytes", "macs", "test_drop"} <= set(row):
-            points = row["test_drop"]["file_below_dense"]
-            yield _own_row(name, (row["dense_bytes"], row["bytes"]), row["macs"], points)
+            name, points = key.rpartition("-")[0] or key, row["test_drop"]["file_below_dense"]
+            named.setdefault(name, []).append(_own_row(name, (row["dense_bytes"], row["bytes"]), row["macs"], points))
+    yield from map(_over_seeds, named.values())
 
 
 def _own_row(
