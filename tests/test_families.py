@@ -444,6 +444,19 @@ def lines(view):
     return [line for line in console.file.getvalue().splitlines() if line.strip()]
 
 
+def test_answers_with_names_are_quantized_too(tmp_path, monkeypatch):
+    (tmp_path / "named_nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    traced = ["r", "--model", "named_nets:net", "--task", "named_nets:task", "--option", "round_to=1"]
+    planned = ["r", "--planner", "uniform", "--budget", "params=60%"]
+    for verb in (["trace", *traced], ["profile", "r", "--pruning-ratios", "0.5"], ["plan", *planned], ["compress", "r"]):
+        assert CliRunner().invoke(app, [*verb, "--quiet"]).exit_code == 0, verb
+    made = CliRunner().invoke(app, ["quantize", "r", "--allow-slower", "--json"])
+    assert made.exit_code == 0, made.exception
+    assert json.loads(made.stdout)["agreement"] >= 0.99
+
+
 def test_the_verbs(tmp_path, monkeypatch):
     (tmp_path / "elastic_nets.py").write_text(NETS)
     monkeypatch.chdir(tmp_path)

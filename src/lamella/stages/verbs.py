@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..compression import compress
@@ -194,15 +195,17 @@ def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str,
     "agreement": the share of validation samples to which the file in integers and its eager simulation give the same class, or
     the same score where the task has one of its own ("classes" is false).
     """
-    facts = []
+    task, facts = session.task, []
+    with torch.no_grad():
+        like = coarse(*task.example_inputs)
     for path in exported_files(session).values():
-        right = evaluate(OnnxModel(path), session.task.validation, session.task.score)
+        right = evaluate(OnnxModel(path, like=like), task.validation, task.score)
         facts.append({"path": str(path), "bytes": onnx_bytes(path), "validation_accuracy": float(right.mean())})
     return {
         "files": facts,
         "simulated_validation_accuracy": result.history[-1].validation.value,
-        "agreement": agreement(OnnxModel(session.path(file_of(result.scheme))), coarse, session.task),
-        "classes": session.task.score is correct,
+        "agreement": agreement(OnnxModel(session.path(file_of(result.scheme)), like=like), coarse, task),
+        "classes": task.score is correct,
         "notes": _bits_notes(result) + _float_notes(session.path(file_of(result.scheme)), result),
     }
 
