@@ -239,6 +239,7 @@ def _agree(module: nn.Module) -> None:
     elif isinstance(module, nn.LayerNorm) and weight is not None:
         module.normalized_shape = tuple(weight.shape)
     elif isinstance(module, nn.GroupNorm) and weight is not None:
+        module.num_groups = len(weight) if module.num_groups == module.num_channels else module.num_groups
         module.num_channels = len(weight)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = module.weight.numel()
