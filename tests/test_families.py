@@ -450,7 +450,12 @@ def test_answers_with_names_are_quantized_too(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     traced = ["r", "--model", "named_nets:net", "--task", "named_nets:task", "--option", "round_to=1"]
     planned = ["r", "--planner", "uniform", "--budget", "params=60%"]
-    for verb in (["trace", *traced], ["profile", "r", "--pruning-ratios", "0.5"], ["plan", *planned], ["compress", "r"]):
+    for verb in (
+        ["trace", *traced],
+        ["profile", "r", "--pruning-ratios", "0.5"],
+        ["plan", *planned],
+        ["compress", "r"],
+    ):
         assert CliRunner().invoke(app, [*verb, "--quiet"]).exit_code == 0, verb
     made = CliRunner().invoke(app, ["quantize", "r", "--allow-slower", "--json"])
     assert made.exit_code == 0, made.exception
