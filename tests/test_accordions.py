@@ -310,7 +310,7 @@ def test_nothing_is_trained_twice(table, tmp_path):
 
 def test_a_journal_of_other_data_or_recipe_is_refused(table, tmp_path):
     quick(table, journal=tmp_path / "j.jsonl")
-    with pytest.raises(MismatchError, match="recipe.lr was 0.01 and is 0.02"):
+    with pytest.raises(MismatchError, match=r"recipe\.lr was 0\.01 and is 0\.02"):
         quick(table, journal=tmp_path / "j.jsonl", recipe=replace(QUICK, lr=0.02))
     with pytest.raises(MismatchError, match="data was"):
         quick(copying(), journal=tmp_path / "j.jsonl")
