@@ -76,6 +76,19 @@ def test_compress_narrows_in_order_and_leaves_the_model_alone(task, graph, plan)
     assert model.training
 
 
+def test_every_epoch_of_a_step_is_told(task, graph, plan):
+    told = []
+    lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, progress=lambda *what: told.append(what))
+    assert [(done, total) for stage, done, total, *_ in told if stage == "tune"] == [
+        (0, 1),
+        (1, 1),
+        (0, 2),
+        (1, 2),
+        (2, 2),
+    ]
+    assert next(what[3] for what in told if what[:2] == ("tune", 2)).startswith("0 to 5: loss 1.")
+
+
 class KilledError(Exception):
     pass
 

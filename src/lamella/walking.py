@@ -8,7 +8,7 @@ most the epoch in progress. `kept` always counts channels as the dense model doe
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,6 +75,7 @@ class Tuning:
     """How a walk mends what it cuts.
 
     `removal` says how channels leave (`leaving`). `teacher`: where the recipe distils; the network of the start where it is None.
+    `heard` is told of every epoch of a step, with the mean loss.
     """
 
     task: Task
@@ -82,15 +83,20 @@ class Tuning:
     seed: int = 0
     removal: str = "cut"
     teacher: nn.Module | None = None
+    heard: Callable[[int, float], object] | None = None
 
     def taught(self, dense: nn.Module) -> "Tuning":
         """With a teacher, this one unless there is another, if the recipe distils; else with none."""
         return replace(self, teacher=(self.teacher or dense) if self.recipe.distil else None)
 
-    def of(self, step: Step) -> "Tuning":
-        """With the step's own epochs, and no more of them for warming up."""
+    def of(self, step: Step, progress: Progress) -> "Tuning":
+        """With the step's own epochs, each of which `progress` hears of, and no more of them for warming up."""
+
+        def heard(done: int, loss: float) -> None:
+            progress("tune", done, step.epochs, f"{named(step)}: loss {loss:.3f}")
+
         warmup = min(self.recipe.warmup, step.epochs)
-        return replace(self, recipe=replace(self.recipe, epochs=step.epochs, warmup=warmup))
+        return replace(self, recipe=replace(self.recipe, epochs=step.epochs, warmup=warmup), heard=heard)
 
 
 def walk(
@@ -123,7 +129,9 @@ def walk(
         with with_context(f"step {number} of {total} ({', '.join(step.widths) or 'tuning'})"):
             done = record.restored(state, number) if record else None
             if done is None:
-                done = _take(state, number, step, bits, tuning.of(step), record)
+                if step.epochs:
+                    progress("tune", 0, step.epochs, named(step))
+                done = _take(state, number, step, bits, tuning.of(step, progress), record)
         state, last = done, done.measures[-1]
         score = told(last.validation.value, metric_of(tuning.task), 1)
         progress("compress", number, total, f"{last.name}: {score}")
@@ -171,7 +179,7 @@ def _take(
     settle(model.eval(), bits)
     after = _advanced(state, model, kept)
     measure = Measure(
-        name=_named(step) + (f" (rate / {RATE_CUT**slower}: before, it did harm)" if slower else ""),
+        name=named(step) + (f" (rate / {RATE_CUT**slower}: before, it did harm)" if slower else ""),
         step=number,
         validation=score_interval(after_N),
         predicted=step.predicted,
@@ -207,6 +215,12 @@ def _tunings(
     So it goes on by itself where the loss is lost, or the network; DivergedError where it is at the lowest rate too.
     """
     start, look = copy.deepcopy(model.state_dict()), watch(model, tuning.task, before_N)
+
+    def after_epoch(done: int, loss: float) -> None:
+        look(done, loss)
+        if tuning.heard:
+            tuning.heard(done, loss)
+
     for cuts in range(RATE_CUTS + 1):
         if cuts:
             model.load_state_dict(start)
@@ -219,7 +233,7 @@ def _tunings(
                 recipe,
                 seed=mixed(tuning.seed, number),
                 checkpoint=path,
-                on_epoch=look,
+                on_epoch=after_epoch,
                 after_batch=leave,
                 teacher=tuning.teacher,
             )
@@ -230,7 +244,8 @@ def _tunings(
         yield cuts
 
 
-def _named(step: Step) -> str:
+def named(step: Step) -> str:
+    """What a step does, in words."""
     widths = [f"{group} to {width}" for group, width in step.widths.items()]
     few = sorted(set(few_bits(step).values()))
     return ", ".join([*widths, *(f"{bits} bits" for bits in few)]) or "tuned"
