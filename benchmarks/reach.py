@@ -117,7 +117,8 @@ for times, share in ((100, "0.98%"), (200, "0.49%"), (400, "0.24%")):
 MISSING = {
     "resnet20_origin": "the dense ResNet-20 trained on for sixteen epochs beside resnet20_macs-0: 60 CPU minutes (three epochs: "
     "resnet20_macs_3_epochs-0)",
-    "seeds": "every row has one seed",
+    "resnet56_origin": "the dense ResNet-56 trained on for four epochs beside resnet56_macs-0: 28 CPU minutes",
+    "seeds": "every row but alexnet32_bytes has one seed, and its origin too",
     "vgg_origin": "the dense VGG-16 and VGG-16-BN trained on for as long: 18 to 30 CPU minutes an epoch",
     "224 px": "AlexNet and VGG-16 at 224 px: need a GPU",
 }
