@@ -93,7 +93,7 @@ class Tuning:
         """With the step's own epochs, each of which `progress` hears of, and no more of them for warming up."""
 
         def heard(done: int, loss: float) -> None:
-            progress("tune", done, step.epochs, f"{named(step)}: loss {loss:.3f}")
+            progress("tune", done, step.epochs, f"{_named(step)}: loss {loss:.3f}")
 
         warmup = min(self.recipe.warmup, step.epochs)
         return replace(self, recipe=replace(self.recipe, epochs=step.epochs, warmup=warmup), heard=heard)
@@ -130,7 +130,7 @@ def walk(
             done = record.restored(state, number) if record else None
             if done is None:
                 if step.epochs:
-                    progress("tune", 0, step.epochs, named(step))
+                    progress("tune", 0, step.epochs, _named(step))
                 done = _take(state, number, step, bits, tuning.of(step, progress), record)
         state, last = done, done.measures[-1]
         score = told(last.validation.value, metric_of(tuning.task), 1)
@@ -179,7 +179,7 @@ def _take(
     settle(model.eval(), bits)
     after = _advanced(state, model, kept)
     measure = Measure(
-        name=named(step) + (f" (rate / {RATE_CUT**slower}: before, it did harm)" if slower else ""),
+        name=_named(step) + (f" (rate / {RATE_CUT**slower}: before, it did harm)" if slower else ""),
         step=number,
         validation=score_interval(after_N),
         predicted=step.predicted,
@@ -244,8 +244,7 @@ def _tunings(
         yield cuts
 
 
-def named(step: Step) -> str:
-    """What a step does, in words."""
+def _named(step: Step) -> str:
     widths = [f"{group} to {width}" for group, width in step.widths.items()]
     few = sorted(set(few_bits(step).values()))
     return ", ".join([*widths, *(f"{bits} bits" for bits in few)]) or "tuned"
