@@ -53,7 +53,7 @@ from lamella.reporting.charts import chart_svg, grounded
 from lamella.reporting.charts.grammar import ACCENT, INK, LINE, SECOND, dots, kinds, layer, quantity
 from lamella.serving import Policy, open_family
 from lamella.stages.serving import a_day, samples, switched, timed_here
-from lamella.statistics import score_interval
+from lamella.statistics import paired_difference, score_interval
 from lamella.surgery import narrow
 from lamella.tasks import make_task
 from lamella.tracing import trace
@@ -253,6 +253,12 @@ def scores(model: nn.Module, task: Task) -> dict[str, Any]:
     }
 
 
+def below(dense_right_N: np.ndarray, model: nn.Module, task: Task) -> list[float]:
+    """Points of test accuracy below the dense network, with the paired 95 % interval."""
+    difference = paired_difference(dense_right_N, evaluate(model, task.test, task.score).numpy())
+    return [round(100 * value, 2) for value in difference]
+
+
 def levels(asked: argparse.Namespace) -> dict[str, Any]:
     """What the levels of a trained family score on test, in torch and as int8 files, beside the published ones."""
     task = cifar(asked)
@@ -262,6 +268,7 @@ def levels(asked: argparse.Namespace) -> dict[str, Any]:
     publish(net, task, directory / "elastic", slots=4)
     save_elastic(directory, net)
     rows, published = [], PUBLISHED_ACCURACY[asked.network]
+    dense_right_N = evaluate(model, task.test, task.score).numpy()
     with open_family(directory / "elastic", precision="int8") as coarse:
         for index, level in enumerate(net.levels):
             coarse.set_active_subnet(level.name)
@@ -273,6 +280,7 @@ def levels(asked: argparse.Namespace) -> dict[str, Any]:
                     **published_size(asked, index, level.params),
                     "macs": level.macs,
                     **scores(net.view(level.name), task),
+                    "below_dense": below(dense_right_N, net.view(level.name), task),
                     "int8_test": float(np.concatenate(right).mean()),
                     "published_test": published[index],
                     "latency_ratio": level.latency_ratio,

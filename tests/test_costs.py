@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lamella.axes import best, groups_of
 from lamella.costs import FILE_OVERHEAD, cost, layer_cost, layer_costs, numel
 from lamella.errors import RecordError
-from lamella.exporting import export_onnx, onnx_bytes
+from lamella.exporting import export_onnx, onnx_bytes, quantize_onnx
 from lamella.quantization import integers_file
 from lamella.schema import SCHEMES
 from lamella.surgery import narrow
@@ -138,3 +138,20 @@ def test_bytes_of_linear_layers_in_forms_of_their_own_are_those_of_the_file(sche
     assert predicted == pytest.approx(weighs, rel=0.03)
     assert (predicted > cost(graph, bits=given).bytes) == (form == "blocks")
     assert sum(each.bytes for each in layer_costs(graph, bits=given, linear=form).values()) + FILE_OVERHEAD == predicted
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "lenet5"])
+def test_bytes_of_small_files_are_predicted_too(name, tmp_path):
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    model = make_model(name).eval()
+    shape = (1, 28, 28) if name == "lenet5" else (next(model.parameters()).shape[1],)
+    x = torch.randn(8, *shape)
+    graph = trace(model, (x,), prove=False)
+    layers = [layer.name for layer in graph.layers if layer.weight and layer.positions]
+    source = export_onnx(model, (x,), tmp_path / "float.onnx")
+    assert cost(graph).bytes == pytest.approx(onnx_bytes(source), rel=0.04)
+    for bits in (8, 4):
+        given = dict.fromkeys(layers, bits)
+        weighs = onnx_bytes(quantize_onnx(source, tmp_path / "integers.onnx", [x], bits=given))
+        assert cost(graph, bits=given).bytes == pytest.approx(weighs, rel=0.05)

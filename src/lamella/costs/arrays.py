@@ -1,6 +1,6 @@
 """A graph as arrays: the cost of any widths and bits is then a product and a few sums."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from ..errors import RecordError
 from ..records import check
-from ..schema import Graph, Group, LinearForm, Share, Size
-from .files import FILE_OVERHEAD, LAYER_OVERHEAD, beyond, numel, plain_rule
+from ..schema import Graph, Group, Layer, LinearForm, Share, Size
+from .files import FILE_OVERHEAD, beyond, numel, plain_rule
 
 Floats = npt.NDArray[np.float64]
 AXES = range(5)  # a parameter's axes; that of a 3d convolution has five
@@ -34,7 +34,8 @@ class _File:
             row = self.index.get(name)
             if row is not None and width < 32:
                 n, out = float(weight[row]), float(outputs[row])
-                total += plain_rule(width).bytes(n, out) - plain_rule(32).bytes(n, out)
+                own = name in self.linear
+                total += plain_rule(width, own).bytes(n, out) - plain_rule(32, own).bytes(n, out)
                 total += beyond(linear if name in self.linear else "", width, n, out)
         return total
 
@@ -158,6 +159,11 @@ class _Columns:
         return np.array([*(g.width for g in graph.groups), *shares, 1.0])
 
 
+def _plain_overhead(rows: Sequence[Layer]) -> int:
+    """Of the layers that are in the file, in float."""
+    return sum(plain_rule(32, layer.kind == "linear").constant for layer in rows if layer.kind != "batch_norm")
+
+
 def _file(graph: Graph, columns: _Columns, index: Mapping[str, int]) -> tuple[_File, Floats]:
     """What the layers add to the file, and the outputs of each as rows."""
     biased = {layer.name: bool(layer.bias) for layer in graph.layers}
@@ -170,7 +176,7 @@ def _file(graph: Graph, columns: _Columns, index: Mapping[str, int]) -> tuple[_F
         index={layer.name: i for i, layer in enumerate(rows) if layer.kind != "batch_norm"},
         weight=np.array(weights, dtype=np.int64),
         biased=np.array([float(n or bool(layer.bias)) for layer, n in zip(rows, norm, strict=True)]),
-        fixed=FILE_OVERHEAD + LAYER_OVERHEAD * (len(rows) - sum(norm)) + 4 * sum(numel(p, graph.widths) for p in loose),
+        fixed=FILE_OVERHEAD + _plain_overhead(rows) + 4 * sum(numel(p, graph.widths) for p in loose),
         linear=frozenset(layer.name for layer in rows if layer.kind == "linear"),
     )
     outputs = [columns.row(layer.outputs) for layer in rows]

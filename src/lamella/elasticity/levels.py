@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from ..costs import cost
+from ..costs import cost, numel
 from ..errors import BudgetError, LamellaError, with_context
 from ..records import check
 from ..schema import Budget, Graph, Level, Plan, check_levels
@@ -71,8 +71,10 @@ def _different(graph: Graph, ratios: Sequence[float]) -> list[float]:
 
 
 def _size(graph: Graph, level: Level) -> tuple[int, int]:
-    now = cost(graph, level.widths, level.bits)
-    return now.params, now.bytes
+    """What the smaller of two levels has less of: parameters, and where these are as many, bits of weights."""
+    widths = graph.completed(level.widths)
+    weights = ((graph.parameter_of[each.weight], each.name) for each in graph.layers if each.weight)
+    return cost(graph, widths).params, sum(numel(weight, widths) * level.bits.get(name, 32) for weight, name in weights)
 
 
 def _with(levels: Sequence[Level], settings: Sequence[Setting]) -> list[tuple[Level, bool]]:
