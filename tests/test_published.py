@@ -6,9 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from lamella.cli import app
-from lamella.commands.bench import own_rows, published
+from lamella.commands.bench import published
 from lamella.errors import LamellaError
 from lamella.published import SCHEDULES
+from lamella.resultfiles import own_rows
 
 
 @pytest.fixture(scope="module")
