@@ -650,6 +650,17 @@ def test_save_and_load_bit_for_bit(tmp_path):
         assert torch.equal(again.extract(name)(task.train.inputs), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_family_in_another_type_of_numbers_comes_back_in_it(dtype, tmp_path):
+    model, graph, task = problem()
+    model, images = copy.deepcopy(model).to(dtype), task.train.inputs.to(dtype)
+    net = nest(model, graph, make_levels(graph, (0.5,)), (images,))
+    save_elastic(tmp_path, net)
+    again = load_elastic(tmp_path, make_residual)
+    for name in net.family.names:
+        assert torch.equal(again.view(name)(images), net.view(name)(images))
+
+
 def test_a_level_with_bits(tmp_path):
     model, graph, task = problem()
     layers = [x.name for x in graph.layers if x.kind in ("conv", "linear")]

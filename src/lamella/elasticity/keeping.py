@@ -47,10 +47,17 @@ def load_elastic(directory: str | Path, make_model: Callable[[], nn.Module]) -> 
         )
     tensors = load_tensors(weights)
     with with_context(str(weights)):
-        net = ElasticModel(make_model(), shapes, family)
+        net = ElasticModel(_typed(make_model(), tensors), shapes, family)
         _check_tensors(net, tensors)
     net.load_state_dict(tensors, strict=False)
     return net.eval()
+
+
+def _typed(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The model, each of its tensors in the type that the file holds it in."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        tensor.data = tensor.data.to(tensors.get(f"net.{name}", tensor).dtype)
+    return model
 
 
 def _check_tensors(net: ElasticModel, tensors: Mapping[str, Tensor]) -> None:
