@@ -57,11 +57,16 @@ def test_a_table_in_a_run_of_the_winner_out(finished):
 
 def test_a_finished_run_is_only_told_again(finished, table):
     directory, plain = finished
+    written = {
+        path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.suffix in {".onnx", ".safetensors"}
+    }
     again = run(directory, "--task", "table", "--data", table, *QUICK)
     assert again.exit_code == 0, again.output
     for words in ("isolation forest", "plain, equal size", "The winner's test f1", "accordion.json"):
         assert words in again.output
     assert to_plain(load_record(directory / "accordion.json", Accordion).entries) == plain["entries"]
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+    assert len(written) == 4
     of_the_run = QUICK[:-2]  # its data and their options need not be named again
     assert json.loads(run(directory, *of_the_run, "--quiet", "--json").stdout)["entries"] == plain["entries"]
 

@@ -68,6 +68,8 @@ def shaped(
         journal=journal,
         progress=progress,
     )
+    if (before := _finished(session, found)) is not None:
+        return before
     progress("export", 0, 2, "training the chosen network")
     baseline, winner = networks(session.task, found, settings=settings, recipe=recipe, journal=journal)
     progress("export", 1, 2, "ONNX files")
@@ -76,6 +78,17 @@ def shaped(
     _as_run(session, found, winner, settings.activation)
     progress("export", 2, 2)
     return found
+
+
+def _finished(session: Session, found: Accordion) -> Accordion | None:
+    """What the run directory holds already, where it is this very outcome with its files and its weights."""
+    path = session.path("accordion")
+    if not path.exists() or not session.path("weights").exists():
+        return None
+    before = load_record(path, Accordion)
+    files = [(session.directory / each.file, each.bytes) for each in before.files]
+    whole = bool(files) and all(file.exists() and onnx_bytes(file) == size for file, size in files)
+    return before if whole and replace(before, files=()) == found else None
 
 
 def _written(directory: Path, task: Task, baseline: nn.Module, winner: nn.Module) -> tuple[ExportedFile, ...]:
