@@ -3,6 +3,7 @@
 import copy
 import sys
 import tempfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -490,3 +491,27 @@ def test_fractions_are_no_whole_numbers(tmp_path):
     assert run_onnx(path, torch.full((1, 1, 4, 4), 255, dtype=torch.int32)).max() == 1
     with pytest.raises(LamellaError, match=r"input 'x' holds float32 numbers; the file takes uint8"):
         run_onnx(path, torch.zeros(1, 1, 4, 4))
+
+
+def test_the_exporters_table_is_built_once_and_copied(monkeypatch):
+    from torch.onnx._internal.exporter import _registration as registration
+
+    from lamella.exporting.operators import built_once
+
+    built = []
+
+    def build(_, opset_version):
+        built.append(opset_version)
+        return SimpleNamespace(opset_version=opset_version, functions={"aten::relu": ["Relu"]})
+
+    monkeypatch.setattr(registration.ONNXRegistry, "from_torchlib", classmethod(build))
+    for opset in (20, 20, 18):
+        with built_once():
+            table = registration.ONNXRegistry().from_torchlib(opset_version=opset)
+        assert (table.opset_version, table.functions) == (opset, {"aten::relu": ["Relu"]})
+        table.functions["aten::relu"].clear()  # what one export adds or drops is not the next one's
+    assert built == [20, 18]
+    assert registration.ONNXRegistry.from_torchlib(20) is not registration.ONNXRegistry.from_torchlib(20)
+    monkeypatch.delattr(registration, "ONNXRegistry")
+    with built_once():
+        pass

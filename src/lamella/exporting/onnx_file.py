@@ -22,6 +22,7 @@ from ..errors import LamellaError, MissingExtra, RecordError, TraceError
 from ..timing import onnxruntime
 from ..version import __version__
 from .capturing import capture, compare, first_line, lacking, quiet
+from .operators import built_once
 from .together import write_together
 
 OPSET = 20
@@ -84,7 +85,7 @@ def _numbers_told(model: nn.Module) -> Iterator[None]:
 def _converted(program: torch.export.ExportedProgram, opset: int, outputs: int) -> Any:
     names = ["output"] if outputs == 1 else [f"output_{i}" for i in range(outputs)]
     try:
-        with quiet():
+        with quiet(), built_once():
             made = torch.onnx.export(
                 program, (), None, dynamo=True, opset_version=opset, output_names=names, verbose=False, optimize=True
             )
