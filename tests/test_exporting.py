@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import zoo
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from lamella.errors import DataError, LamellaError, MissingExtra, RecordError, T
 from lamella.exporting import (
     OnnxModel,
     export,
+    export_like,
     export_onnx,
     integers,
     layers_in_float,
@@ -28,6 +30,7 @@ from lamella.exporting import (
     quantize_onnx,
     run_onnx,
 )
+from lamella.surgery import narrow
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -515,3 +518,35 @@ def test_the_exporters_table_is_built_once_and_copied(monkeypatch):
     monkeypatch.delattr(registration, "ONNXRegistry")
     with built_once():
         pass
+
+
+def narrowed(name):
+    model, inputs, graph = zoo.traced(name)
+    return model, inputs, narrow(model, graph, {g.name: g.legal(g.width * 0.5) for g in graph.free})
+
+
+@pytest.mark.parametrize("name", ["residual", "inverted_residual"])
+def test_a_narrowed_network_in_the_file_of_the_dense_one_is_its_own_export(name, tmp_path, monkeypatch):
+    model, inputs, small = narrowed(name)
+    dense = export_onnx(model, inputs, tmp_path / "dense.onnx")
+    exported = export_onnx(small, inputs, tmp_path / "exported.onnx")
+    monkeypatch.setattr("lamella.exporting.likeness.export_onnx", lambda *_: pytest.fail("exported after all"))
+    filled = export_like(dense, small, inputs, tmp_path / "filled.onnx")
+    assert filled.read_bytes() == exported.read_bytes() != dense.read_bytes()
+    again = export_like(filled, model, inputs, tmp_path / "again.onnx")
+    assert again.read_bytes() == dense.read_bytes()
+
+
+def test_what_does_not_fit_the_dense_file_is_exported_after_all(tmp_path, monkeypatch):
+    model, inputs, small = narrowed("channel_shuffle")
+    dense = export_onnx(model, inputs, tmp_path / "dense.onnx")
+    monkeypatch.setattr("lamella.exporting.likeness.export_onnx", lambda model, inputs, path: (model, path))
+    path = tmp_path / "small.onnx"
+    assert export_like(dense, small, inputs, path) == (small, path)
+    assert export_like(tmp_path / "absent.onnx", small, inputs, path) == (small, path)
+    doubled = copy.deepcopy(model)
+    with torch.no_grad():
+        next(doubled.parameters()).mul_(2)
+    monkeypatch.setattr("lamella.exporting.likeness._refilled", lambda proto, _: proto)  # numbers left behind
+    assert export_like(dense, doubled, tuple(torch.zeros_like(x) for x in inputs), path) == (doubled, path)
+    assert not path.exists()

@@ -14,13 +14,14 @@ import random
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from torch import nn
 
 from .errors import LamellaError
-from .exporting import export_onnx, quantize_onnx
+from .exporting import export_like, export_onnx, quantize_onnx
 from .progress import Progress, silent
 from .schema import Graph, LatencyFit, TimedPlan
 from .surgery import narrow
@@ -118,20 +119,28 @@ def _timed(
     files = {}
     for i, widths in enumerate(plans):
         progress("export plans to time", i, len(plans))
-        files[str(i)] = written(narrow(model, graph, widths), task, precision, directory / f"{i}.onnx")
+        small, path = narrow(model, graph, widths), directory / f"{i}.onnx"
+        files[str(i)] = written(small, task, precision, path, like=directory / "0.onnx" if i else None)
     progress("export plans to time", len(plans), len(plans))
     times = latency(files, task.example_inputs, slots=8, seconds=0.02)
     return [times[name].latency_ms for name in files]
 
 
 def written(
-    model: nn.Module, task: Task, precision: Precision, path: Path, bits: Mapping[str, int] | None = None
+    model: nn.Module,
+    task: Task,
+    precision: Precision,
+    path: Path,
+    *,
+    bits: Mapping[str, int] | None = None,
+    like: Path | None = None,
 ) -> Path:
-    """The network as a file in float or in integers, unless it is there already."""
+    """The network as a file in float or in integers, unless it is there already. `like`: see `export_like`."""
     final = path if precision == "fp32" else path.with_suffix(".int8.onnx")
     if not final.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        export_onnx(model, task.example_inputs, path)
+        make = partial(export_like, like) if like else export_onnx
+        make(model, task.example_inputs, path)
         if precision == "int8":
             quantize_onnx(path, final, (batch[0] for batch in islice(task.calibration, 1)), bits=bits)
     return final

@@ -29,6 +29,7 @@ from ..serving.families import FAMILY_KEY, LEVEL_KEY, SUFFIXES, WEIGHTS, WEIGHTS
 from ..timing import Array, feeds_of, open_session
 from .capturing import TOLERANCE, difference
 from .integers import layers_in_float, quantize_onnx
+from .likeness import export_like
 from .onnx_file import export_onnx, onnx_bytes, onnx_library
 from .rewriting import rewrite
 from .sharing import LevelFile, Place, in_integers, shares_of
@@ -84,7 +85,7 @@ def export_family(
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in shared.items()}
     batches = list(calibration) if calibration is not None else []
     with tempfile.TemporaryDirectory(prefix="lamella.") as scratch:
-        alone = {name: export_onnx(p.module, inputs, Path(scratch) / f"{name}.onnx") for name, p in parts.items()}
+        alone = _alone({name: part.module for name, part in parts.items()}, inputs, Path(scratch))
         levels = {name: LevelFile(name, path, inputs) for name, path in alone.items()}
         for name, level in levels.items():
             level.shares = shares_of(level.arrays, arrays, parts[name].places)
@@ -107,6 +108,15 @@ def export_family(
         written = {name: _written(directory, name, alone[name], whole.get(name)) for name in parts}
     _remove_others(directory, written.values())
     return written
+
+
+def _alone(modules: Mapping[str, nn.Module], inputs: Sequence[Any], directory: Path) -> dict[str, Path]:
+    """Every level as a file of its own, the largest exported first and the others like it."""
+    *others, largest = modules
+    made = {largest: export_onnx(modules[largest], inputs, directory / f"{largest}.onnx")}
+    for name in others:
+        made[name] = export_like(made[largest], modules[name], inputs, directory / f"{name}.onnx")
+    return {name: made[name] for name in modules}
 
 
 def _written(directory: Path, name: str, alone: Path, whole: Path | None) -> Written:

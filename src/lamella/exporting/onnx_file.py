@@ -59,7 +59,7 @@ def export_onnx(
     _clean(proto)
 
     def write(temporary: Path) -> None:
-        _save(proto, temporary)
+        save_onnx(proto, temporary)
         with _numbers_told(model):
             compare(seen, temporary, str(path), "onnxruntime")
 
@@ -194,7 +194,8 @@ def _name_batch(graph: Any) -> None:
                 dim.dim_param = BATCH
 
 
-def _save(proto: Any, path: Path) -> None:
+def save_onnx(proto: Any, path: Path) -> None:
+    """The proto's bytes, always the same for the same proto; weights of more than 2 GB beside it."""
     weights = [i for i in proto.graph.initializer if len(i.raw_data) > 1024]
     if sum(len(i.raw_data) for i in weights) > INLINE_LIMIT:
         _save_beside(weights, path.with_name(f"{path.name}.data"))

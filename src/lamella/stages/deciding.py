@@ -257,7 +257,9 @@ def _file_bytes(session: Session, made: Plan) -> int:
     small = narrow(session.dense(), session.graph(), made.widths)
     with tempfile.TemporaryDirectory(prefix="lamella.") as scratch:
         path = Path(scratch) / "model.onnx"
-        return onnx_bytes(written(small, session.task, "int8" if bits else "fp32", path, bits or None))
+        dense = session.path("dense_onnx")
+        like = dense if dense.exists() else None
+        return onnx_bytes(written(small, session.task, "int8" if bits else "fp32", path, bits=bits or None, like=like))
 
 
 def heavier(session: Session, name: Literal["onnx", "int8_onnx"]) -> list[str]:

@@ -35,10 +35,10 @@ def timed_files(session: Session, widths: Mapping[str, Widths]) -> dict[str, Lat
     one = [t[:1] for t in session.task.example_inputs]
     model, graph = session.dense(), session.graph()
     with tempfile.TemporaryDirectory(prefix="lamella.") as scratch:
-        files = {
-            name: written(narrow(model, graph, each), session.task, "fp32", Path(scratch) / f"{i}.onnx")
-            for i, (name, each) in enumerate(widths.items())
-        }
+        files: dict[str, Path] = {}
+        for name, each in widths.items():
+            path, first = Path(scratch) / f"{len(files)}.onnx", next(iter(files.values()), None)
+            files[name] = written(narrow(model, graph, each), session.task, "fp32", path, like=first)
         return latency(files, one)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from ..compression import compress
 from ..digests import weights_digest
 from ..errors import LamellaError, MismatchError
-from ..exporting import OnnxModel, export_onnx, layers_in_float, onnx_bytes
+from ..exporting import OnnxModel, export_like, export_onnx, layers_in_float, onnx_bytes
 from ..profiling import RATIOS, Sweep, identity_of, merge, profile
 from ..progress import Progress, silent
 from ..quantization import agreement, integers_file, quantize
@@ -168,12 +168,13 @@ def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Resu
 
 def exported(session: Session) -> tuple[Path, Path]:
     """`dense.onnx` and `model.onnx`, both fp32."""
-    return (
-        export_once(session, session.path("weights"), session.path("dense_onnx"), session.dense),
-        export_once(
-            session, session.path("model"), session.path("onnx"), lambda: load(session.directory, session.fresh)[0]
-        ),
-    )
+    inputs, target = session.task.example_inputs, session.path("onnx")
+    dense = export_once(session, session.path("weights"), session.path("dense_onnx"), session.dense)
+
+    def make() -> Path:
+        return export_like(dense, load(session.directory, session.fresh)[0], inputs, target)
+
+    return dense, made_from(session.path("model"), target, make)
 
 
 def export_once(session: Session, weights: Path, target: Path, make: Callable[[], nn.Module]) -> Path:

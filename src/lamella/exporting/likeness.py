@@ -1,0 +1,91 @@
+"""A narrowed network as a file, made from that of the dense one: other numbers in the same graph.
+
+    dense = export_onnx(model, example_inputs, "dense.onnx")
+    small = export_like(dense, narrow(model, graph, widths), example_inputs, "small.onnx")
+
+An export captures and translates the graph anew, which is known already: 3 s for a ResNet-20 and 7 s for a ResNet-56, where this takes
+0.07 and 0.19 s for the same bytes. Of what a graph says about widths beside its weights, the groups of convolutions and the lengths of
+flattened samples are rewritten. A file that does not come out right for anything else (a channel shuffle, a split) is exported after all.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from ..coarsening import folded
+from ..timing import prepared
+from .capturing import as_tuple, check_outputs, outputs_of
+from .onnx_file import export_onnx, read_onnx, save_onnx
+from .together import write_together
+
+
+def export_like(like: str | Path, model: nn.Module, example_inputs: Tensor | Sequence[Any], path: str | Path) -> Path:
+    """Write `model` as one ONNX file; `like` is that of the network it was narrowed from, or of another so narrowed. Returns the path.
+
+    The file appears only after ONNX Runtime has given the model's outputs on the example inputs. Raises what `export_onnx` raises.
+    """
+    path = Path(path)
+    try:
+        write_together(path, partial(_write, Path(like), model, as_tuple(example_inputs), path))
+    except Exception:  # whatever it was: the runtime's errors have no base of their own
+        return export_onnx(model, example_inputs, path)
+    return path
+
+
+def _write(like: Path, model: nn.Module, inputs: tuple[Any, ...], path: Path, temporary: Path) -> None:
+    subject = copy.deepcopy(model).cpu().eval()
+    inputs = tree_map_only(Tensor, lambda t: t.detach().cpu(), inputs)
+    save_onnx(_refilled(read_onnx(like), folded(subject, inputs)), temporary)
+    for case in (inputs, _shaken(inputs)):  # zeros would tell nothing of weights that were left behind
+        tensors = [leaf for leaf in tree_leaves(case) if isinstance(leaf, Tensor)]
+        check_outputs(prepared(temporary, tensors, runtime="onnxruntime")(), outputs_of(subject, case), str(path))
+
+
+def _shaken(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs with noise as large as their spread, or 1."""
+    noise = torch.Generator().manual_seed(0)
+
+    def shake(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        spread = float(tensor.std()) if tensor.numel() > 1 else 0.0
+        return tensor + (spread or 1.0) * torch.randn(tensor.shape, generator=noise, dtype=tensor.dtype)
+
+    shaken: tuple[Any, ...] = tree_map_only(Tensor, shake, inputs)
+    return shaken
+
+
+def _refilled(proto: Any, model: nn.Module) -> Any:
+    """The graph with the model's numbers in it, by the names of tensors and of the layers that nodes are."""
+    from onnx import numpy_helper
+
+    tensors = {n: t.detach() for n, t in (*model.named_parameters(), *model.named_buffers())}
+    modules = dict(model.named_modules())
+    makers = {output: node for node in proto.graph.node for output in node.output}
+    for node in proto.graph.node:
+        tensors |= _of_layer(node, modules.get(node.name), makers)
+        for attribute in (a for a in node.attribute if a.name == "group"):
+            attribute.i = getattr(modules.get(node.name), "groups", attribute.i)
+    for each in (i for i in proto.graph.initializer if i.name in tensors):
+        each.CopyFrom(numpy_helper.from_array(tensors[each.name].numpy(), each.name))
+    return proto
+
+
+def _of_layer(node: Any, layer: nn.Module | None, makers: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The constants that a layer's node reads under names of the exporter's own."""
+    weight, bias = (getattr(layer, name, None) for name in ("weight", "bias"))
+    found: dict[str, Tensor] = {}
+    if node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.input) == 3 and bias is not None:
+        found[node.input[2]] = bias.detach()
+    if node.op_type == "MatMul" and weight is not None:
+        found[node.input[1]] = weight.detach().T.contiguous()  # inputs first
+    before = makers.get(node.input[0]) if node.op_type == "Gemm" else None
+    if before is not None and weight is not None and before.op_type == "Reshape":
+        found[before.input[1]] = torch.tensor([-1, weight.shape[1]])  # a sample's elements as one axis
+    return found
