@@ -1,17 +1,18 @@
-"""CPU time of a narrowed network's ONNX file: exported anew, and made from the dense network's.
+"""CPU time of a narrowed network's ONNX file: exported anew, and made from another narrowed network's.
 
     python benchmarks/exports.py                     # writes benchmarks/results/exports-<date>.json
     python benchmarks/exports.py resnet20 --repeats 3
 
-Both ways in turn, after one of each; every time other widths, a quarter to all of each group's channels. `same_bytes`: whether all pairs
-of files were equal. Weights were never trained: the time does not depend on them.
+Both ways in turn, after one of each; every time other widths, a quarter to all of each group's channels. `same_bytes`: how many pairs
+of files were equal (where two widths are equal, the exporter may make one constant of two). Weights were never trained: the time does
+not depend on them.
 """
 
 import argparse
-import random
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +25,7 @@ import torch
 
 from benchmarks.provenance import earlier, keep, provenance, result_file
 from lamella.exporting import export_like, export_onnx
+from lamella.latencies import most_different_first, random_plans
 from lamella.surgery import narrow
 from lamella.tracing import trace
 from lamella.zoo import make_model
@@ -44,27 +46,31 @@ def main() -> None:
 
 def timed(name: str, repeats: int) -> dict[str, Any]:
     torch.manual_seed(0)
-    drawn = random.Random(0)
     model, inputs = make_model(name, num_classes=10).eval(), (torch.randn(1, 3, 32, 32),)
     graph = trace(model, inputs)
-    seconds: dict[str, list[float]] = {"exported": [], "made_from_dense": []}
-    same = True
+    drawn = random_plans(graph, repeats + 1, 0)
+    plans = [narrow(model, graph, drawn[i]) for i in most_different_first(drawn)]
+    seconds: dict[str, list[float]] = {"exported": [], "made": []}
+    same = 0
     with tempfile.TemporaryDirectory() as scratch:
-        dense = export_onnx(model, inputs, Path(scratch) / "dense.onnx")
-        ways = {"exported": export_onnx, "made_from_dense": lambda *given: export_like(dense, *given)}
-        for repeat in range(repeats + 1):
-            widths = {g.name: g.legal(g.width * drawn.uniform(0.25, 1.0)) for g in graph.free}
-            small, files = narrow(model, graph, widths), []
+        like = export_onnx(plans[0], inputs, Path(scratch) / "like.onnx")
+        export_like(like, model, inputs, Path(scratch) / "first.onnx")
+        ways = {"exported": export_onnx, "made": partial(export_like, like)}
+        for small in plans[1:]:
+            files = []
             for way, write in ways.items():
                 start = time.process_time()
                 files.append(write(small, inputs, Path(scratch) / f"{way}.onnx").read_bytes())
-                if repeat:
-                    seconds[way].append(time.process_time() - start)
-            same = same and files[0] == files[1]
+                seconds[way].append(time.process_time() - start)
+            same += files[0] == files[1]
     exported, made = (median(each) for each in seconds.values())
     found = {"seconds": {way: [round(s, 3) for s in each] for way, each in seconds.items()}}
-    found |= {"median": {"exported": exported, "made_from_dense": made}, "times": exported / made, "same_bytes": same}
-    print(name, found["median"], f"{found['times']:.0f} times as fast, same bytes: {same}", flush=True)
+    found |= {
+        "median": {"exported": exported, "made": made},
+        "times": exported / made,
+        "same_bytes": f"{same} of {repeats}",
+    }
+    print(name, found["median"], f"{found['times']:.0f} times as fast, same bytes: {found['same_bytes']}", flush=True)
     return found
 
 

@@ -116,14 +116,20 @@ def _timed(
     progress: Progress,
 ) -> list[float]:
     """Milliseconds of every plan's file, all timed side by side."""
-    files = {}
-    for i, widths in enumerate(plans):
-        progress("export plans to time", i, len(plans))
-        small, path = narrow(model, graph, widths), directory / f"{i}.onnx"
-        files[str(i)] = written(small, task, precision, path, like=directory / "0.onnx" if i else None)
+    files: dict[int, Path] = {}
+    first, *others = most_different_first(plans)
+    for done, i in enumerate((first, *others)):
+        progress("export plans to time", done, len(plans))
+        small, path = narrow(model, graph, plans[i]), directory / f"{i}.onnx"
+        files[i] = written(small, task, precision, path, like=directory / f"{first}.onnx" if done else None)
     progress("export plans to time", len(plans), len(plans))
-    times = latency(files, task.example_inputs, slots=8, seconds=0.02)
-    return [times[name].latency_ms for name in files]
+    times = latency({str(i): files[i] for i in range(len(plans))}, task.example_inputs, slots=8, seconds=0.02)
+    return [each.latency_ms for each in times.values()]
+
+
+def most_different_first(plans: Sequence[Widths]) -> list[int]:
+    """The plans by how many different widths they have: where two are equal an exporter may make one constant of two."""
+    return sorted(range(len(plans)), key=lambda i: -len(set(plans[i].values())))
 
 
 def written(
