@@ -40,7 +40,7 @@ FLOORS = (
     ("records",),
     ("runtimes",),
     ("runs", "executors", "progress", "texts"),
-    ("errors",),
+    ("errors", "making"),
     ("version",),
 )
 TORCH_FREE = (
@@ -56,6 +56,7 @@ TORCH_FREE = (
     "schema",
     "records",
     "runs",
+    "making",
     "progress",
     "errors",
     "views",

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamella.errors import LamellaError, MismatchError, RunError
+from lamella.making import folder
 from lamella.runs import Journal, locked, read_text, write_atomically, write_through
 
 IDENTITY = {"structure": "a", "weights": "b"}
@@ -115,6 +116,45 @@ def test_a_lock_dies_with_its_process(tmp_path):
     child.stdout.close()
     with locked(tmp_path):
         pass
+
+
+def test_a_kill_leaves_nothing_half_made_and_living_work_is_not_swept_up(tmp_path):
+    program = textwrap.dedent(f"""
+        import tempfile, time
+        from pathlib import Path
+        from lamella.making import folder
+        from lamella.runs import write_through
+        tempfile.tempdir = {str(tmp_path)!r}
+
+        def write(part):
+            part.write_text("half")
+            with folder(beside=part) as beside, folder() as scratch:
+                (beside / "weights.bin").write_text("half")
+                (scratch / "dense.onnx").write_text("half")
+                print("held", flush=True)
+                time.sleep(60)
+
+        write_through({str(tmp_path / "elastic" / "core.onnx")!r}, write)
+    """)
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"held\n"
+    before = sorted(tmp_path.rglob("*"))
+    assert len(before) == 6  # the folder, the file, two folders and what lies in them
+    with locked(tmp_path), folder():
+        pass
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / ".lock"])
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    with locked(tmp_path):
+        assert sorted(p.name for p in tmp_path.rglob("*") if not p.name.startswith("lamella.")) == [
+            ".lock", "dense.onnx", "elastic",
+        ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(tmp_path))
+        with folder() as scratch:
+            assert [p for p in tmp_path.iterdir() if p.name not in (".lock", "elastic")] == [scratch]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [".lock", "elastic"]
 
 
 def test_a_kill_during_appends_leaves_a_readable_journal(tmp_path):

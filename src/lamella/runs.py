@@ -12,23 +12,24 @@ A journal is a line of identity and then one JSON line per finished item. A last
 import errno
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .errors import LamellaError, MismatchError, RunError
+from .making import file_beside, sweep
 
 LOCK = ".lock"
 
 
 @contextmanager
 def locked(directory: str | Path) -> Iterator[Path]:
-    """Hold the run directory (made if absent) for writing."""
+    """Hold the run directory (made if absent) for writing. What a killed process left half made there is removed."""
     directory = Path(directory)
     refusal = "in use by another process (pid {holder}). Wait for it, or name another run directory."
     with held(directory / LOCK, directory, refusal):
+        sweep(directory)
         yield directory
 
 
@@ -72,22 +73,15 @@ def write_through(path: str | Path, write: Callable[[Path], object]) -> None:
     path = Path(path)
     with _naming_the_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            write(temporary)
+        with file_beside(path) as temporary:
+            try:
+                write(temporary)
+            except LamellaError as error:  # it names a file that nobody has asked for
+                error.args = tuple(str(each).replace(str(temporary), str(path)) for each in error.args)
+                raise
             temporary.chmod(0o644)
             _flush(temporary)
             temporary.replace(path)
-        except LamellaError as error:
-            error.args = tuple(
-                str(each).replace(name, str(path)) for each in error.args
-            )  # a name that nobody has asked for
-            raise
-        finally:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
 
 
 def _write_bytes(path: Path, data: bytes) -> None:

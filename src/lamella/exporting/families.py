@@ -12,7 +12,6 @@ scale changes sign, weights rounded to fewer bits) is kept in the level's own fi
 """
 
 import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +23,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..errors import LamellaError
+from ..making import folder
 from ..runs import write_through
 from ..serving.families import FAMILY_KEY, LEVEL_KEY, SUFFIXES, WEIGHTS, WEIGHTS_KEY, file_digest, level_file
 from ..timing import Array, feeds_of, open_session
@@ -84,8 +84,8 @@ def export_family(
     directory = Path(directory)
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in shared.items()}
     batches = list(calibration) if calibration is not None else []
-    with tempfile.TemporaryDirectory(prefix="lamella.") as scratch:
-        alone = _alone({name: part.module for name, part in parts.items()}, inputs, Path(scratch))
+    with folder() as scratch:
+        alone = _alone({name: part.module for name, part in parts.items()}, inputs, scratch)
         levels = {name: LevelFile(name, path, inputs) for name, path in alone.items()}
         for name, level in levels.items():
             level.shares = shares_of(level.arrays, arrays, parts[name].places)
@@ -98,7 +98,7 @@ def export_family(
             few = {f"{layer}.weight" for layer in parts[name].few}
             level.candidates = {t: share for t, share in levels[name].shares.items() if t not in few}
         integers = in_integers(coarse, arrays)
-        made = Path(scratch) / "made"
+        made = scratch / "made"
         made.mkdir()
         _write(levels, arrays, made, "float32", stamp)
         if coarse:

@@ -12,7 +12,6 @@ Legend: O output channels, K products summed into one output, in the order in wh
 """
 
 import logging
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from ..errors import DataError, LamellaError
 from ..grids import levels, summed, weight_scale
+from ..making import folder
 from ..runs import write_through
 from ..timing import Array, feeds_of, onnxruntime, open_session
 from .blocks import bias_nodes, hold_in_blocks, linear_nodes
@@ -69,8 +69,8 @@ def quantize_onnx(
     source, target, bits = Path(path_fp32), Path(path_int8), dict(bits or {})
     check_float32(source)
     reader = _Reader(open_session(source), calibration)
-    with tempfile.TemporaryDirectory(prefix="lamella.") as scratch, root_logger_kept():
-        ready, proto = _quantized(source, Path(scratch), reader, linear_in_blocks)
+    with folder() as scratch, root_logger_kept():
+        ready, proto = _quantized(source, scratch, reader, linear_in_blocks)
 
     arrays, floats = _arrays(proto.graph), _arrays(ready.graph)
     _check_bits(bits, ready.graph)
@@ -246,8 +246,8 @@ def _fused(path: Path) -> Any:
     """The graph as onnxruntime runs it, before it chooses memory layouts (which rename the weights)."""
     open_session(path)  # for its errors
     ort = onnxruntime("looking into an ONNX file")
-    with tempfile.TemporaryDirectory(prefix="lamella.") as scratch:
-        fused = Path(scratch) / "fused.onnx"
+    with folder() as scratch:
+        fused = scratch / "fused.onnx"
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED

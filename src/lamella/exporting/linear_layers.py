@@ -8,7 +8,6 @@ quantizer's own grid gives wrong sums on x86 CPUs without VNNI. Static integers 
 can hold linear layers in blocks too.
 """
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from ..errors import LamellaError, unknown_name
 from ..grids import grid_scale, levels
+from ..making import folder
 from ..runs import write_through
 from ..timing import Array, onnxruntime, prepared
 from .blocks import hold_in_blocks, linear_nodes, linear_weights
@@ -69,8 +69,8 @@ def _dynamic(proto: Any) -> Any:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     weights = linear_weights(proto.graph)
-    with tempfile.TemporaryDirectory(prefix="lamella.") as scratch, root_logger_kept():
-        path = Path(scratch) / "dynamic.onnx"
+    with folder() as scratch, root_logger_kept():
+        path = scratch / "dynamic.onnx"
         kinds: dict[str, Any] = {"op_types_to_quantize": ["Gemm", "MatMul"], "weight_type": QuantType.QInt8}
         quantize_dynamic(proto, str(path), per_channel=True, **kinds)
         made = onnx.load(str(path))

@@ -6,7 +6,6 @@
 OpenVINO also reads the ONNX file itself, which is smaller: the pair is for runtimes that are built without that reader.
 """
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..errors import LamellaError
+from ..making import folder
 from ..timing import Array, prepared, require
 from ..timing.calls import openvino_refusal
 from .capturing import as_tuple, check_outputs
@@ -36,8 +36,8 @@ def export_openvino(
     Raises what `export_onnx` raises, `LamellaError` for operators that OpenVINO lacks, `MissingExtra` without openvino.
     """
     require("openvino", "exporting to OpenVINO")
-    with tempfile.TemporaryDirectory(prefix="lamella.") as scratch:
-        source = export_onnx(model, example_inputs, Path(scratch) / "model.onnx", dynamic_batch=dynamic_batch)
+    with folder() as scratch:
+        source = export_onnx(model, example_inputs, scratch / "model.onnx", dynamic_batch=dynamic_batch)
         return convert_to_openvino(source, path, example_inputs)
 
 

@@ -3,11 +3,11 @@
 write_together("model.onnx", write)     # write(scratch / "model.onnx") may leave model.onnx.data beside it there
 """
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import LamellaError
+from ..making import folder
 from ..runs import write_through
 
 
@@ -19,14 +19,14 @@ def write_together(path: str | Path, write: Callable[[Path], object]) -> None:
     path = Path(path)
 
     def fill(temporary: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".part") as scratch:
-            made = Path(scratch) / path.name
+        with folder(beside=path) as scratch:
+            made = scratch / path.name
             try:
                 write(made)
             except LamellaError as error:
                 error.args = tuple(str(each).replace(str(made), str(path)) for each in error.args)
                 raise
-            sides = [each for each in Path(scratch).iterdir() if each != made]
+            sides = [each for each in scratch.iterdir() if each != made]
             if sides:
                 path.unlink(missing_ok=True)  # killed from here on, no file is left beside the weights of another
             for side in sides:

@@ -9,7 +9,6 @@ A budget in latency_ms has the network's plans timed (`latencies`), once per run
 measure candidates (`candidates`), journalled. A budget in bytes is held to the file itself: it is exported untuned and weighed.
 """
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..digests import weights_digest
 from ..errors import BudgetError, LamellaError, MissingExtra, RecordError
 from ..exporting import onnx_bytes
 from ..latencies import Timing, latency_fit, predictor, written
+from ..making import folder
 from ..planning import (
     PLANNERS,
     edited,
@@ -255,8 +255,8 @@ def _file_bytes(session: Session, made: Plan) -> int:
     """What the plan's file weighs. Weights do not change it, so the dense network's will do, untuned."""
     bits = {name: width for name, width in made.bits.items() if width < 32}
     small = narrow(session.dense(), session.graph(), made.widths)
-    with tempfile.TemporaryDirectory(prefix="lamella.") as scratch:
-        path = Path(scratch) / "model.onnx"
+    with folder() as scratch:
+        path = scratch / "model.onnx"
         dense = session.path("dense_onnx")
         like = dense if dense.exists() else None
         return onnx_bytes(written(small, session.task, "int8" if bits else "fp32", path, bits=bits or None, like=like))

@@ -8,7 +8,6 @@ Why: docs/decisions/0015.
 """
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from ..elasticity import FULL
 from ..errors import LamellaError
 from ..latencies import measured_steps, written
+from ..making import folder
 from ..progress import Progress, silent
 from ..schema import Graph, Level
 from ..sessions import Session
@@ -34,10 +34,10 @@ def timed_files(session: Session, widths: Mapping[str, Widths]) -> dict[str, Lat
     """Files of untrained weights at these widths, timed side by side on one sample; ratios are to the first."""
     one = [t[:1] for t in session.task.example_inputs]
     model, graph = session.dense(), session.graph()
-    with tempfile.TemporaryDirectory(prefix="lamella.") as scratch:
+    with folder() as scratch:
         files: dict[str, Path] = {}
         for name, each in widths.items():
-            path, first = Path(scratch) / f"{len(files)}.onnx", next(iter(files.values()), None)
+            path, first = scratch / f"{len(files)}.onnx", next(iter(files.values()), None)
             files[name] = written(narrow(model, graph, each), session.task, "fp32", path, like=first)
         return latency(files, one)
 

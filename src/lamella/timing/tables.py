@@ -13,7 +13,6 @@ import json
 import math
 import platform
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 
 from ..errors import RecordError, unknown_name
+from ..making import folder
 from ..progress import Progress, silent
 from ..records import check
 from ..runs import write_atomically
@@ -74,8 +74,8 @@ class LatencyTable:
         progress("latency table", len(new), len(new))
 
     def _timed(self, shapes: Sequence[LayerShape], slots: int) -> list[float]:
-        with tempfile.TemporaryDirectory(prefix="lamella.") as scratch:
-            calls = [self._call(shape, Path(scratch) / f"{i}.onnx") for i, shape in enumerate(shapes)]
+        with folder() as scratch:
+            calls = [self._call(shape, scratch / f"{i}.onnx") for i, shape in enumerate(shapes)]
             rounds = [[min(call.run(self.seconds).times) for call in calls] for _ in range(slots)]
         return [1e3 * min(times) for times in zip(*rounds, strict=True)]
 

@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..errors import DataError, DivergedError, LamellaError, MismatchError, needing
+from ..making import folder
 from .loaders import device_of
 from .recipes import Recipe
 
@@ -154,8 +154,8 @@ def _in_processes(fabric: Any, epochs: Work, model: nn.Module) -> Epochs:
         if fabric.global_rank == 0:
             torch.save(ended, path)
 
-    with TemporaryDirectory(prefix="lamella.") as scratch:
-        path = Path(scratch) / "ended.pt"
+    with folder() as scratch:
+        path = scratch / "ended.pt"
         try:
             fabric.launch(run, path)
         except Exception as error:  # another process's, as text
