@@ -342,7 +342,10 @@ def test_nothing_asked_is_ignored(nets, arguments, words):
     assert not (nets / "nosuch").exists()
 
 
-@pytest.mark.parametrize(("classes", "words"), [(True, ("91.30 %", "same class")), (False, ("0.913", "same score"))])
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [(True, ("91.30 %", "80.00 % of validation in the same class")), (False, ("0.913", "sample 0.0041 apart"))],
+)
 def test_scores_of_a_tasks_own_are_no_percentages(classes, words):
     file = {
         "path": "m.onnx",
@@ -352,9 +355,10 @@ def test_scores_of_a_tasks_own_are_no_percentages(classes, words):
         "ratio_low": 1.0,
         "ratio_high": 1.0,
     }
+    alike = {"agreement": 0.8} if classes else {"apart": 0.00412}
     console = Console(width=200)
     with console.capture() as shown:
-        console.print(files_view({"files": [file], "agreement": 0.8, "classes": classes, "notes": []}))
+        console.print(files_view({"files": [file], "classes": classes, "notes": []} | alike))
     assert all(word in shown.get() for word in words)
 
 

@@ -146,6 +146,12 @@ def agreement(one: nn.Module, other: nn.Module, task: Task) -> float:
     return float((answers[0] == answers[1]).double().mean())
 
 
+def apart(one: nn.Module, other: nn.Module, task: Task) -> float:
+    """How far the task's scores of two networks lie apart on a validation sample, in the mean."""
+    first, second = (evaluate(model, task.validation, task.score) for model in (one, other))
+    return float((first - second).abs().mean())
+
+
 def _answer(task: Task) -> PerSample:
     def answer(outputs: Any, targets: Any) -> torch.Tensor:
         is_logits = isinstance(outputs, torch.Tensor) and outputs.dim() == 2 and task.score is correct

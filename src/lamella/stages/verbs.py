@@ -20,7 +20,7 @@ from ..errors import LamellaError, MismatchError
 from ..exporting import OnnxModel, export_like, export_onnx, layers_in_float, onnx_bytes
 from ..profiling import RATIOS, Sweep, identity_of, merge, profile
 from ..progress import Progress, silent
-from ..quantization import agreement, integers_file, quantize
+from ..quantization import agreement, apart, integers_file, quantize
 from ..records import digest, save_record
 from ..schema import SCHEMES, Graph, Plan, Profile, Result
 from ..sessions import Session, untrained, weighted
@@ -193,8 +193,8 @@ def made_from(source: Path, target: Path, make: Callable[[], object]) -> Path:
 def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str, Any]:
     """What the exported files of a run weigh and score on validation: {"files": [{"path", "bytes", "validation_accuracy"}]}.
 
-    "agreement": the share of validation samples to which the file in integers and its eager simulation give the same class, or
-    the same score where the task has one of its own ("classes" is false).
+    Of the file in integers and its eager simulation, "agreement": the share of validation samples to which they give the same
+    class; where the task has a score of its own ("classes" is false), "apart": how far their scores of a sample differ in the mean.
     """
     task, facts = session.task, []
     with torch.no_grad():
@@ -202,11 +202,12 @@ def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str,
     for path in exported_files(session).values():
         right = evaluate(OnnxModel(path, like=like), task.validation, task.score)
         facts.append({"path": str(path), "bytes": onnx_bytes(path), "validation_accuracy": float(right.mean())})
+    file, classes = OnnxModel(session.path(file_of(result.scheme)), like=like), task.score is correct
     return {
         "files": facts,
         "simulated_validation_accuracy": result.history[-1].validation.value,
-        "agreement": agreement(OnnxModel(session.path(file_of(result.scheme)), like=like), coarse, task),
-        "classes": task.score is correct,
+        **({"agreement": agreement(file, coarse, task)} if classes else {"apart": apart(file, coarse, task)}),
+        "classes": classes,
         "notes": _bits_notes(result) + _float_notes(session.path(file_of(result.scheme)), result),
     }
 

@@ -48,8 +48,11 @@ def files_view(facts: Mapping[str, Any]) -> Stack:
         score = fact["validation_accuracy"]
         cells = (f"{fact['bytes']:,}", told(score, "accuracy" if classes else "score"), _ratio(fact))
         table.add_row(escape(fact["path"]), *cells)
-    alike = "in the same class" if classes else "with the same score"
-    same = Text(f"- the file in integers and its simulation: {percent(facts['agreement'])} of validation {alike}")
+    if classes:
+        alike = f"{percent(facts['agreement'])} of validation in the same class"
+    else:
+        alike = f"scores of a validation sample {facts['apart']:.2g} apart in the mean"
+    same = Text(f"- the file in integers and its simulation: {alike}")
     return Stack(table, same, *(Text(f"- {note}") for note in facts["notes"]))
 
 
