@@ -53,6 +53,26 @@ def test_at_the_end_the_leaving_channels_can_go_without_a_trace(removal, name):
     assert len(leave.kept()[group.name]) == group.width // 2
 
 
+def test_soft_removal_ranks_anew_every_tenth_batch():
+    model, _, graph = zoo.traced("chain")
+    name = graph.free[0].name
+    layer = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+    leave = REMOVALS["soft"](model, graph, {name: 7})
+    (first,) = set(range(8)) - set(leave.kept()[name])
+    with torch.no_grad():
+        layer.weight[first] *= 100  # training holds on to it
+    before = layer.weight.detach().clone()
+
+    def shrunk(index):
+        leave(index, 0.01 * index, 0.01 * index + 0.01)
+        return [c for c in range(8) if not torch.equal(layer.weight[c], before[c])]
+
+    assert shrunk(1) == shrunk(9) == [first]
+    before = layer.weight.detach().clone()
+    (second,) = shrunk(10)
+    assert second != first
+
+
 @pytest.fixture(scope="module")
 def subject():
     torch.manual_seed(0)
@@ -276,6 +296,18 @@ def test_distilling_takes_its_share_and_needs_a_teacher():
         objective(cross_entropy, Recipe(epochs=1, distil=0.25))
     with pytest.raises(RecordError, match=r"distil: 1\.5 is not a share"):
         Recipe(epochs=1, distil=1.5)
+
+
+def test_a_teacher_answers_as_it_is_used():
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(4, 3), torch.randn(6, 4), torch.randint(3, (6,))
+    teacher = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3), nn.Dropout(0.5))  # in training mode
+    with torch.no_grad():
+        answers = copy.deepcopy(teacher).eval()(x)
+    loss = objective(cross_entropy, Recipe(epochs=1, distil=1.0), teacher)(model, x, y)
+    assert torch.allclose(loss, distance(model(x), answers, 4.0))
+    assert teacher.training
+    assert not teacher[0].num_batches_tracked
 
 
 def test_the_dense_network_teaches_the_walk(subject):

@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from goldens import same_marks
 from reporting_records import HOSTILE, chain, profile, resnet, score
@@ -12,6 +13,7 @@ from lamella.reporting import print_marks, svg
 from lamella.reporting.losses import loss_at, losses, mean_losses
 from lamella.reporting.prints import glyph_marks, layer_prints, likeness, scale_of
 from lamella.reporting.prints.glyph import HEIGHT, WIDTH
+from lamella.reporting.prints.likeness import _clusters
 from lamella.schema import Point, Profile
 
 
@@ -135,6 +137,13 @@ def test_likeness_puts_like_beside_like():
     assert [knees[names[i]] < 50 for i in kin.order] == [True] * 3 + [False] * 3
     assert likeness(()).order == ()
     assert likeness(layer_prints(chain((10,)), None)).letters == ("A",)
+
+
+def test_clusters_are_cut_where_they_stand_best_apart():
+    """Points on a line where average linkage, weighted by members, gives what the single, complete and unweighted ones do not."""
+    places = np.array([8.0, 16, 16, 18, 21, 24, 28])
+    assert _clusters(np.abs(places[:, None] - places)) == [[0], [1, 2, 3], [4, 5, 6]]
+    assert _clusters(np.zeros((1, 1))) == [[0]]
 
 
 def test_hostile_names_are_text():

@@ -65,6 +65,19 @@ def test_what_is_read_again_later_is_not_written_over():
         assert agree(tensors_of(program.finished(program.start(inputs))), tensors_of(model(*inputs)))
 
 
+def test_a_sum_that_is_larger_than_its_first_term_is_not_written_over_it():
+    run = lambda s, x: s.out(s.pooled(nn.functional.adaptive_avg_pool2d(s.stem(x), 1)) + s.side(x))
+    torch.manual_seed(0)
+    parts = {"stem": nn.Conv2d(3, 8, 3), "pooled": nn.Conv2d(8, 6, 1), "side": nn.Conv2d(3, 6, 1), "out": head(6)}
+    model, inputs = Fn(run, **parts).eval(), (torch.randn(2, 3, 8, 8),)
+    setting = setting_of(model, trace(model, inputs, round_to=1), inputs, "stem", "pruning_ratio")
+    with torch.inference_mode():
+        program = Program(model, inputs)
+        branch = program.branch(program.start(inputs), setting.change.names)
+        found = program.outputs(branch, program.prepared(setting.change))
+        assert agree(tensors_of(found), tensors_of(setting.model()(*inputs)))
+
+
 def test_statistics_over_channels_are_replayed_and_never_masked():
     model, inputs, graph = traced("layer_scaled")
     model = copy.deepcopy(model)

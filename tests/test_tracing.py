@@ -333,6 +333,24 @@ def test_a_grouped_weight_that_is_computed_is_not_taken_for_its_source():
     assert graph.group_of["body"].frozen is None
 
 
+def test_pieces_that_a_view_mixes_again_leave_together():
+    """A channel shuffle written out: whichever channels go, the pieces must keep theirs at the same places."""
+
+    class Shuffled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.body, self.out = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x):
+            x = self.stem(x)
+            n, c, h, w = x.shape
+            x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+            return self.out(torch.relu(self.body(x)))
+
+    graph = trace(Shuffled(), (torch.randn(2, 3, 4, 4),), round_to=1)
+    assert {g.name: g.width for g in graph.free} == {"stem": 4, "body": 4}
+
+
 # ---- the proof
 
 
