@@ -30,7 +30,7 @@ from lamella.records import save_record
 from lamella.runs import write_atomically
 from lamella.schema import Family, Level, Score
 from lamella.serving import Clock, Governor, Policy, choose, day_of, open_family, serve
-from lamella.stages.serving import a_day, samples
+from lamella.stages.serving import a_day, samples, switched, timed_here
 from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task, evaluate
 from lamella.views import family_view
@@ -289,6 +289,21 @@ def test_a_day_scores_outputs_and_targets_of_any_form():
     task = Task((torch.zeros(1),), train=batches, validation=batches, test=batches, loss=None, score=score)
     day = a_day(family, levels, samples(task, 3), Policy(load=0.7), 0.2)
     assert [(shift.name, shift.score) for shift in day["shifts"]] == [("governor", 1.0), ("full", 1.0)]
+
+
+def test_a_day_of_a_network_of_two_inputs():
+    levels = (Level(name="full", widths={}, latency_ms=2.0),)
+    family = SimpleNamespace(family=SimpleNamespace(names=("full",)), levels=levels, active_subnet="full")
+    family.set_active_subnet = lambda name: None
+    family.run = lambda image, row: [image.sum((1, 2)) + row]
+    inputs = torch.arange(12.0).reshape(3, 2, 2), torch.arange(3.0)
+    batches = [(inputs, torch.tensor([6.0, 23.0, 40.0]))]
+    score = lambda outputs, targets: (outputs == targets).double()
+    requests = samples(Task(inputs, train=batches, validation=batches, test=batches, score=score), 9)
+    assert [level.latency_ratio for level in timed_here(family, requests.inputs)] == [1.0]
+    assert switched(family, requests.inputs, seconds=0.02, threads=1).wrong == 0
+    day = a_day(family, levels, requests, Policy(load=0.7), 0.2)
+    assert [shift.score for shift in day["shifts"]] == [1.0, 1.0]
 
 
 def test_a_file_answers_in_the_form_of_the_network_it_came_from(published):

@@ -104,6 +104,8 @@ def day_of(*, peak: float, quiet: float, seconds: float = 24.0, seed: int = 0) -
 def serve(family: OnnxFamily, day: Day, requests: Sequence[Any], governor: Governor | None = None) -> Served:
     """Serve the day's requests one after the other; request i asks for requests[i % len(requests)].
 
+    A request is an array of batch 1, or a tuple of them where the network takes several inputs.
+
     With a governor every arrival lets it choose; without, the active level stays. LamellaError for a governor whose clock is
     no `Clock`, which the day sets.
     """
@@ -117,9 +119,10 @@ def serve(family: OnnxFamily, day: Day, requests: Sequence[Any], governor: Gover
             clock.now = float(day.arrivals[seen])
             governor.arrived()
             seen += 1
-        name = family.active_subnet
+        asked, name = requests[index % len(requests)], family.active_subnet
+        inputs = asked if isinstance(asked, tuple) else (asked,)
         started = time.thread_time()
-        answers = family.run(requests[index % len(requests)])
+        answers = family.run(*inputs)
         took = time.thread_time() - started
         outputs.append(answers[0] if len(answers) == 1 else tuple(answers))
         free = finished[index] = begin + took

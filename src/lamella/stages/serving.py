@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
-from ..errors import LamellaError
 from ..exporting import in_form
 from ..progress import Progress, silent
 from ..schema import Level
@@ -29,9 +28,9 @@ CALLS = 60  # by which a level is timed before it serves
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Samples that are asked for one by one: inputs as arrays of batch 1, their targets, and the task's score."""
+    """Samples that are asked for one by one: each one's inputs as arrays of batch 1, their targets, and the task's score."""
 
-    inputs: Sequence[Any]
+    inputs: Sequence[tuple[Any, ...]]
     targets: Sequence[Any]
     score: PerSample
 
@@ -102,19 +101,19 @@ def _scoring_files(session: Session) -> Task:
 
 def samples(task: Task, count: int) -> Requests:
     """The first `count` test samples one by one."""
-    inputs: list[Any] = []
+    inputs: list[tuple[Any, ...]] = []
     targets: list[Any] = []
     for batch, labels in task.test:
-        if not isinstance(batch, torch.Tensor):
-            raise LamellaError("serving a day needs a network of one input tensor; this task's has several.")
-        inputs += [x[None].numpy() for x in batch]
-        targets += [tree_map(lambda y, place=place: y[place : place + 1], labels) for place in range(len(batch))]
+        for place in range(len(tree_leaves(batch)[0])):
+            here = slice(place, place + 1)
+            inputs.append(tuple(x[here].numpy() for x in tree_leaves(batch)))
+            targets.append(tree_map(lambda y, here=here: y[here], labels))
         if len(inputs) >= count:
             break
     return Requests(inputs[:count], targets[:count], task.score)
 
 
-def timed_here(family: OnnxFamily, requests: Sequence[Any]) -> tuple[Level, ...]:
+def timed_here(family: OnnxFamily, requests: Sequence[tuple[Any, ...]]) -> tuple[Level, ...]:
     """The levels with this moment's median milliseconds per request, and as a ratio to the largest level's."""
     took = {}
     for level in family.levels:
@@ -122,26 +121,26 @@ def timed_here(family: OnnxFamily, requests: Sequence[Any]) -> tuple[Level, ...]
         times = []
         for index in range(CALLS):
             started = time.thread_time()
-            family.run(requests[index % len(requests)])
+            family.run(*requests[index % len(requests)])
             times.append(1e3 * (time.thread_time() - started))
         took[level.name] = float(np.median(times))
     whole = took[family.levels[-1].name]
     return tuple(replace(x, latency_ms=took[x.name], latency_ratio=took[x.name] / whole) for x in family.levels)
 
 
-def switched(family: OnnxFamily, requests: Sequence[Any], *, seconds: float, threads: int) -> Switching:
+def switched(family: OnnxFamily, requests: Sequence[tuple[Any, ...]], *, seconds: float, threads: int) -> Switching:
     """Switch through all levels while `threads` threads send requests; every answer must be one of the levels' own."""
     names = family.family.names
     probe = requests[0]
     expected = []
     for name in names:
         family.set_active_subnet(name)
-        expected.append(family.run(probe)[0])
+        expected.append(family.run(*probe)[0])
     stop, wrong, count = threading.Event(), [0] * threads, [0] * threads
 
     def ask(place: int) -> None:
         while not stop.is_set():
-            answer = family.run(probe)[0]
+            answer = family.run(*probe)[0]
             wrong[place] += not any(np.array_equal(answer, e) for e in expected)
             count[place] += 1
 
