@@ -10,12 +10,14 @@ import pytest
 import torch
 import zoo
 from torch import nn
+from torch.nn.functional import mse_loss
 
 import lamella as lm
 from lamella.elasticity import ElasticModel, Teaching, elasticize, load_elastic, make_levels, nest, save_elastic
 from lamella.elasticity.building import _Trail
 from lamella.elasticity.recipes import RECIPES, train_stage
 from lamella.elasticity.sorting import permuted
+from lamella.elasticity.teaching import apart
 from lamella.errors import BudgetError, LamellaError, MismatchError, RecordError
 from lamella.records import save_record
 from lamella.reporting.stages import read_stages
@@ -532,6 +534,34 @@ def test_levels_of_a_segmentation_teach_each_other():
     a, b = torch.randn(2, 5, 4, 3, 3)
     flat = [t.movedim(1, -1).reshape(-1, 4) for t in (a, b)]
     torch.testing.assert_close(distance(a, b, 2.0), distance(*flat, 2.0))
+
+
+def test_what_is_taught_beside_a_loss_of_the_tasks_own_has_no_unit():
+    torch.manual_seed(0)
+    other = {"a": torch.randn(6, 3), "b": torch.randn(6)}
+    one = {key: answers + 0.1 * torch.randn_like(answers) for key, answers in other.items()}
+    expected = sum((one[k] - other[k]).square().mean() / other[k].var(correction=0) for k in one)
+    found = apart(mse_loss, one, other)
+    assert torch.allclose(found, expected)
+    far = [{"a": 1000 * each["a"], "b": 50 + each["b"]} for each in (one, other)]
+    assert torch.allclose(apart(mse_loss, *far), found, rtol=1e-3)
+    assert apart(mse_loss, torch.tensor([3.0]), torch.tensor([2.0])) == 0.25  # one sample has no variance
+    assert apart(mse_loss, torch.ones(2), torch.zeros(2)) == 1
+    wild = torch.tensor([1000.0, 0.0], requires_grad=True)  # far off, it pulls no harder than one spread away
+    apart(mse_loss, wild, torch.tensor([-1.0, 1.0])).backward()
+    assert wild.grad.tolist() == pytest.approx([1.0, -1.0])
+
+
+def test_a_training_that_does_harm_says_so():
+    model, graph, task = problem()
+    x = task.train.inputs
+    with torch.no_grad():
+        answers = model(x).argmax(1)
+    right = Batches(x, answers, 8)
+    for labels, harm in ((answers, 0), ((answers + 1) % 5, 1)):
+        task = replace(task, train=Batches(x, labels, 8), validation=right)
+        net = elasticize(model, (0.5,), task, tuning=Recipe(epochs=6, lr=0.02), graph=graph)
+        assert sum("did harm: 'full' scores" in note and "than 0.02" in note for note in net.family.notes) == harm
 
 
 @pytest.mark.parametrize("teaching", [Teaching(), Teaching(teacher="dense")])

@@ -17,6 +17,7 @@ from torch import nn
 from ..coarsening import observe_ranges
 from ..digests import data_digest, weights_digest
 from ..errors import with_context
+from ..harm import harmed, scores_of
 from ..importance import importance
 from ..progress import Progress, silent
 from ..records import digest, to_plain
@@ -24,8 +25,9 @@ from ..runs import Journal
 from ..schema import Epoch, Family, Graph, Level
 from ..schema.families import ENDED, EPOCHS
 from ..storage import load_tensors, save_tensors
+from ..texts import told
 from ..tracing import trace
-from ..training import Recipe, Task, device_of, mixed, seeded, smoothed
+from ..training import Recipe, Task, device_of, metric_of, mixed, seeded, smoothed
 from ..walking import measured, training_data
 from .cutting import part_labels, places_in_parts
 from .levels import Settings, make_levels
@@ -76,8 +78,21 @@ def elasticize(
     )
     if trail:
         trail.end()
-    net.family = replace(net.family, levels=measured_levels, recipe=recipe, epochs=epochs, seed=seed, notes=task.notes)
+    notes = (*task.notes, *(_harm_notes(model, net, task, tuning) if epochs else ()))
+    net.family = replace(net.family, levels=measured_levels, recipe=recipe, epochs=epochs, seed=seed, notes=notes)
     return net
+
+
+def _harm_notes(model: nn.Module, net: ElasticModel, task: Task, tuning: Recipe) -> list[str]:
+    """A sentence where the training left the largest level more than a tenth below the network it came from."""
+    before_N, after_N = scores_of(model, task), scores_of(net.view(net.family.names[-1]), task)
+    if not harmed(before_N, after_N):
+        return []
+    after, before = (told(float(each_N.mean()), metric_of(task)) for each_N in (after_N, before_N))
+    return [
+        f"the training did harm: {net.family.names[-1]!r} scores {after} on validation, and the network it came from {before}. Train at "
+        f"a lower rate than {tuning.lr:g} or for more epochs, or let the dense network teach (teacher=dense)."
+    ]
 
 
 def nest(
