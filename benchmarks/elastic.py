@@ -216,8 +216,12 @@ def home(asked: argparse.Namespace) -> Path:
 
 
 def control(asked: argparse.Namespace) -> dict[str, Any]:
-    """Independent networks of each level's widths, narrowed from the same weights and trained as long, alone."""
+    """Independent networks of each level's widths, narrowed from the same weights and trained as long, alone.
+
+    Where `work` holds the family that was trained with --recipe and --name, each is held against its level.
+    """
     task = cifar(asked)
+    family = load_elastic(home(asked), lambda: fresh(asked)) if (home(asked) / "elastic.json").exists() else None
     model, _ = dense(asked, task)
     graph = traced(model)
     rows = []
@@ -234,7 +238,10 @@ def control(asked: argparse.Namespace) -> dict[str, Any]:
             checkpoint=checkpoint,
             on_epoch=lambda n, loss: print(n, loss, flush=True),
         )
-        rows.append({"level": level.name, "params": level.params, "macs": level.macs, **scores(small, task)})
+        row = {"level": level.name, "params": level.params, "macs": level.macs, **scores(small, task)}
+        if family:
+            row["level_below"] = below(small, family.view(level.name), task)
+        rows.append(row)
         print(rows[-1], flush=True)
     return {"network": asked.network, "epochs": asked.epochs, "lr": asked.lr, "levels": rows}
 
@@ -253,9 +260,9 @@ def scores(model: nn.Module, task: Task) -> dict[str, Any]:
     }
 
 
-def below(dense_right_N: np.ndarray, model: nn.Module, task: Task) -> list[float]:
-    """Points of test accuracy below the dense network, with the paired 95 % interval."""
-    difference = paired_difference(dense_right_N, evaluate(model, task.test, task.score).numpy())
+def below(other: nn.Module, model: nn.Module, task: Task) -> list[float]:
+    """Points of test accuracy that the model is below the other, with the paired 95 % interval."""
+    difference = paired_difference(*(evaluate(each, task.test, task.score).numpy() for each in (other, model)))
     return [round(100 * value, 2) for value in difference]
 
 
@@ -268,7 +275,6 @@ def levels(asked: argparse.Namespace) -> dict[str, Any]:
     publish(net, task, directory / "elastic", slots=4)
     save_elastic(directory, net)
     rows, published = [], PUBLISHED_ACCURACY[asked.network]
-    dense_right_N = evaluate(model, task.test, task.score).numpy()
     with open_family(directory / "elastic", precision="int8") as coarse:
         for index, level in enumerate(net.levels):
             coarse.set_active_subnet(level.name)
@@ -280,7 +286,7 @@ def levels(asked: argparse.Namespace) -> dict[str, Any]:
                     **published_size(asked, index, level.params),
                     "macs": level.macs,
                     **scores(net.view(level.name), task),
-                    "below_dense": below(dense_right_N, net.view(level.name), task),
+                    "below_dense": below(model, net.view(level.name), task),
                     "int8_test": float(np.concatenate(right).mean()),
                     "published_test": published[index],
                     "latency_ratio": level.latency_ratio,
