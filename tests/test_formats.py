@@ -88,6 +88,9 @@ def test_openvinos_own_pair_of_files(model, files, images, tmp_path):
     assert file_bytes(written) == sum(p.stat().st_size for p in tmp_path.iterdir())
     np.testing.assert_allclose(answers(written, images), model(images).detach().numpy(), atol=1e-5)
     whole = convert_to_openvino(files["int8"], tmp_path / "int8.xml", images)
+    again = convert_to_openvino(files["int8"], tmp_path / "again.xml", images)
+    assert again.read_bytes() == whole.read_bytes()
+    assert again.with_suffix(".bin").read_bytes() == whole.with_suffix(".bin").read_bytes()
     assert np.abs(answers(whole, images) - answers(files["int8"], images)).max() < 0.05
     with pytest.raises(LamellaError, match="INT2 it does not"):
         convert_to_openvino(files["int2"], tmp_path / "int2.xml", images)

@@ -6,6 +6,7 @@
 OpenVINO also reads the ONNX file itself, which is smaller: the pair is for runtimes that are built without that reader.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def convert_to_openvino(source: str | Path, path: str | Path, example_inputs: Te
     def write(written: Path) -> None:
         try:
             model = ov.Core().read_model(str(source))
+            _count_anew(model)
             ov.save_model(model, str(written), compress_to_fp16=False)
         except Exception as error:
             raise openvino_refusal(source, error) from error
@@ -68,6 +70,13 @@ def convert_to_openvino(source: str | Path, path: str | Path, example_inputs: Te
 
     write_together(path, write)
     return path
+
+
+def _count_anew(model: Any) -> None:
+    """OpenVINO names what it adds by a count that runs on through the process, and orders layers by name; here it starts with the file."""
+    added = (op for op in model.get_ordered_ops() if re.fullmatch(rf"{op.get_type_name()}_\d+", op.get_friendly_name()))
+    for number, op in enumerate(list(added)):
+        op.set_friendly_name(f"{op.get_type_name()}_{number}")
 
 
 def _check_integers(seen: Sequence[Array], expected: Sequence[Tensor], place: str) -> None:
