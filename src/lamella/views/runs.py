@@ -146,7 +146,7 @@ def plan_view(plan: Plan, graph: Graph, profile: Profile | None = None) -> Stack
     now, dense_cost = plan.predicted, plan.dense
     line = (
         f"planner {plan.planner}: params {_share(now.params, dense_cost.params)}, MACs {_share(now.macs, dense_cost.macs)}, "
-        f"predicted file {_share(now.bytes, dense_cost.bytes)} bytes of dense"
+        f"predicted bytes of the file {_share(now.bytes, dense_cost.bytes)}; shares of dense"
     )
     lines = [line, *_expected(plan, metric), *plan.notes, *(() if profile is None else _premise(profile))]
     if plan.proof is not None:
