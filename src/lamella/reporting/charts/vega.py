@@ -43,6 +43,7 @@ THEME = {
     },
     "legend": {
         "symbolStrokeWidth": 0,
+        "columnPadding": 24,  # as above
         "labelColor": INK,
         "titleColor": MUTED,
         "titleFontWeight": "normal",
