@@ -4,15 +4,14 @@
     python benchmarks/exports.py resnet20 --repeats 3
 
 Both ways in turn, after one of each; every time other widths, a quarter to all of each group's channels. `same_bytes`: how many pairs
-of files were equal (where two widths are equal, the exporter may make one constant of two). Weights were never trained: the time does
-not depend on them.
+of files were equal (where two widths are equal, the exporter may make one constant of two). `exported_after_all`: how many of the files
+made did not fit an earlier one. Weights were never trained: the time does not depend on them.
 """
 
 import argparse
 import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,8 +23,8 @@ sys.path = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT
 import torch
 
 from benchmarks.provenance import earlier, keep, provenance, result_file
-from lamella.exporting import export_like, export_onnx
-from lamella.latencies import most_different_first, random_plans
+from lamella.exporting import NarrowedExports, export_onnx
+from lamella.latencies import random_plans
 from lamella.surgery import narrow
 from lamella.tracing import trace
 from lamella.zoo import make_model
@@ -48,14 +47,14 @@ def timed(name: str, repeats: int) -> dict[str, Any]:
     torch.manual_seed(0)
     model, inputs = make_model(name, num_classes=10).eval(), (torch.randn(1, 3, 32, 32),)
     graph = trace(model, inputs)
-    drawn = random_plans(graph, repeats + 1, 0)
-    plans = [narrow(model, graph, drawn[i]) for i in most_different_first(drawn)]
+    plans = [narrow(model, graph, widths) for widths in random_plans(graph, repeats + 1, 0)]
     seconds: dict[str, list[float]] = {"exported": [], "made": []}
     same = 0
     with tempfile.TemporaryDirectory() as scratch:
         like = export_onnx(plans[0], inputs, Path(scratch) / "like.onnx")
-        export_like(like, model, inputs, Path(scratch) / "first.onnx")
-        ways = {"exported": export_onnx, "made": partial(export_like, like)}
+        made = NarrowedExports(like)
+        made(model, inputs, Path(scratch) / "first.onnx")
+        ways = {"exported": export_onnx, "made": made}
         for small in plans[1:]:
             files = []
             for way, write in ways.items():
@@ -63,15 +62,16 @@ def timed(name: str, repeats: int) -> dict[str, Any]:
                 files.append(write(small, inputs, Path(scratch) / f"{way}.onnx").read_bytes())
                 seconds[way].append(time.process_time() - start)
             same += files[0] == files[1]
-    exported, made = (median(each) for each in seconds.values())
-    found = {"seconds": {way: [round(s, 3) for s in each] for way, each in seconds.items()}}
-    found |= {
-        "median": {"exported": exported, "made": made},
-        "times": exported / made,
+    medians = {way: median(each) for way, each in seconds.items()}
+    times = medians["exported"] / medians["made"]
+    print(name, medians, f"{times:.0f} times as fast, {same} of {repeats} the same bytes", flush=True)
+    return {
+        "seconds": {way: [round(s, 3) for s in each] for way, each in seconds.items()},
+        "median": medians,
+        "times": times,
         "same_bytes": f"{same} of {repeats}",
+        "exported_after_all": len(made.like) - 1,
     }
-    print(name, found["median"], f"{found['times']:.0f} times as fast, same bytes: {found['same_bytes']}", flush=True)
-    return found
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from torch.nn import functional
 from lamella import grids
 from lamella.errors import DataError, LamellaError, MissingExtra, RecordError, TraceError
 from lamella.exporting import (
+    NarrowedExports,
     OnnxModel,
     export,
-    export_like,
     export_onnx,
     integers,
     layers_in_float,
@@ -531,22 +531,27 @@ def test_a_narrowed_network_in_the_file_of_the_dense_one_is_its_own_export(name,
     dense = export_onnx(model, inputs, tmp_path / "dense.onnx")
     exported = export_onnx(small, inputs, tmp_path / "exported.onnx")
     monkeypatch.setattr("lamella.exporting.likeness.export_onnx", lambda *_: pytest.fail("exported after all"))
-    filled = export_like(dense, small, inputs, tmp_path / "filled.onnx")
+    filled = NarrowedExports(dense)(small, inputs, tmp_path / "filled.onnx")
     assert filled.read_bytes() == exported.read_bytes() != dense.read_bytes()
-    again = export_like(filled, model, inputs, tmp_path / "again.onnx")
+    again = NarrowedExports(tmp_path / "absent.onnx", filled)(model, inputs, tmp_path / "again.onnx")
     assert again.read_bytes() == dense.read_bytes()
 
 
 def test_what_does_not_fit_the_dense_file_is_exported_after_all(tmp_path, monkeypatch):
     model, inputs, small = narrowed("channel_shuffle")
     dense = export_onnx(model, inputs, tmp_path / "dense.onnx")
-    monkeypatch.setattr("lamella.exporting.likeness.export_onnx", lambda model, inputs, path: (model, path))
+    exported = []
+    monkeypatch.setattr(
+        "lamella.exporting.likeness.export_onnx", lambda model, _, path: exported.append((model, path)) or path
+    )
     path = tmp_path / "small.onnx"
-    assert export_like(dense, small, inputs, path) == (small, path)
-    assert export_like(tmp_path / "absent.onnx", small, inputs, path) == (small, path)
+    export = NarrowedExports(dense)
+    assert export(small, inputs, path) == path
+    assert export.like == [dense, path]
     doubled = copy.deepcopy(model)
     with torch.no_grad():
         next(doubled.parameters()).mul_(2)
     monkeypatch.setattr("lamella.exporting.likeness._refilled", lambda proto, _: proto)  # numbers left behind
-    assert export_like(dense, doubled, tuple(torch.zeros_like(x) for x in inputs), path) == (doubled, path)
+    NarrowedExports(dense)(doubled, tuple(torch.zeros_like(x) for x in inputs), path)
+    assert exported == [(small, path), (doubled, path)]
     assert not path.exists()

@@ -12,16 +12,16 @@ that a kill loses at most the file in progress.
 import os
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from .errors import LamellaError
-from .exporting import export_like, export_onnx, quantize_onnx
+from .exporting import NarrowedExports, export_onnx, quantize_onnx
 from .progress import Progress, silent
 from .schema import Graph, LatencyFit, TimedPlan
 from .surgery import narrow
@@ -32,6 +32,7 @@ from .timing.tables import machine
 from .training import Task
 
 Widths = Mapping[str, int]
+Export = Callable[[nn.Module, Sequence[Any], Path], Path]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,20 +117,13 @@ def _timed(
     progress: Progress,
 ) -> list[float]:
     """Milliseconds of every plan's file, all timed side by side."""
-    files: dict[int, Path] = {}
-    first, *others = most_different_first(plans)
-    for done, i in enumerate((first, *others)):
-        progress("export plans to time", done, len(plans))
-        small, path = narrow(model, graph, plans[i]), directory / f"{i}.onnx"
-        files[i] = written(small, task, precision, path, like=directory / f"{first}.onnx" if done else None)
+    files, export = {}, NarrowedExports()
+    for i, widths in enumerate(plans):
+        progress("export plans to time", i, len(plans))
+        files[str(i)] = written(narrow(model, graph, widths), task, precision, directory / f"{i}.onnx", export=export)
     progress("export plans to time", len(plans), len(plans))
-    times = latency({str(i): files[i] for i in range(len(plans))}, task.example_inputs, slots=8, seconds=0.02)
-    return [each.latency_ms for each in times.values()]
-
-
-def most_different_first(plans: Sequence[Widths]) -> list[int]:
-    """The plans by how many different widths they have: where two are equal an exporter may make one constant of two."""
-    return sorted(range(len(plans)), key=lambda i: -len(set(plans[i].values())))
+    times = latency(files, task.example_inputs, slots=8, seconds=0.02)
+    return [times[name].latency_ms for name in files]
 
 
 def written(
@@ -139,14 +133,13 @@ def written(
     path: Path,
     *,
     bits: Mapping[str, int] | None = None,
-    like: Path | None = None,
+    export: Export = export_onnx,
 ) -> Path:
-    """The network as a file in float or in integers, unless it is there already. `like`: see `export_like`."""
+    """The network as a file in float or in integers, unless it is there already. `export` writes the float one."""
     final = path if precision == "fp32" else path.with_suffix(".int8.onnx")
     if not final.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        make = partial(export_like, like) if like else export_onnx
-        make(model, task.example_inputs, path)
+        export(model, task.example_inputs, path)
         if precision == "int8":
             quantize_onnx(path, final, (batch[0] for batch in islice(task.calibration, 1)), bits=bits)
     return final

@@ -2,7 +2,7 @@
 
     export(model, example_inputs, "model.onnx")             # or .xml (OpenVINO), .pt2 (torch.export), .pte (ExecuTorch)
     dense = export_onnx(model, example_inputs, "dense.onnx")          # float32, checked against torch
-    narrow = export_like(dense, small_model, example_inputs, "model.onnx")   # the same file as export_onnx writes, much sooner
+    export = NarrowedExports(dense); export(small_model, example_inputs, "model.onnx")   # the same file as export_onnx writes, sooner
     small = quantize_onnx(dense, "model.int8.onnx", calibration)      # weights and activations in integers
     layers_in_float(small)                                            # (): ONNX Runtime computes all of it in int8
     files = export_family(parts, shared, example_inputs, "elastic")     # levels of an elastic network, weights stored once
@@ -14,7 +14,7 @@ These know modules, tensors and files, and nothing of graphs and plans. `timing`
 from .families import Part, Place, Written, export_family, family_bytes
 from .formats import FORMATS, Format, export, file_bytes, format_named
 from .integers import layers_in_float, quantize_onnx
-from .likeness import export_like
+from .likeness import NarrowedExports
 from .linear_layers import quantize_linear
 from .onnx_file import export_onnx, onnx_bytes
 from .openvino_file import convert_to_openvino
@@ -23,6 +23,7 @@ from .running import OnnxModel, in_form, run_onnx
 __all__ = [
     "FORMATS",
     "Format",
+    "NarrowedExports",
     "OnnxModel",
     "Part",
     "Place",
@@ -30,7 +31,6 @@ __all__ = [
     "convert_to_openvino",
     "export",
     "export_family",
-    "export_like",
     "export_onnx",
     "family_bytes",
     "file_bytes",

@@ -29,8 +29,8 @@ from ..serving.families import FAMILY_KEY, LEVEL_KEY, SUFFIXES, WEIGHTS, WEIGHTS
 from ..timing import Array, feeds_of, open_session
 from .capturing import TOLERANCE, difference
 from .integers import layers_in_float, quantize_onnx
-from .likeness import export_like
-from .onnx_file import export_onnx, onnx_bytes, onnx_library
+from .likeness import NarrowedExports
+from .onnx_file import onnx_bytes, onnx_library
 from .rewriting import rewrite
 from .sharing import LevelFile, Place, in_integers, shares_of
 
@@ -111,12 +111,9 @@ def export_family(
 
 
 def _alone(modules: Mapping[str, nn.Module], inputs: Sequence[Any], directory: Path) -> dict[str, Path]:
-    """Every level as a file of its own, the largest exported first and the others like it."""
-    *others, largest = modules
-    made = {largest: export_onnx(modules[largest], inputs, directory / f"{largest}.onnx")}
-    for name in others:
-        made[name] = export_like(made[largest], modules[name], inputs, directory / f"{name}.onnx")
-    return {name: made[name] for name in modules}
+    """Every level as a file of its own."""
+    export = NarrowedExports()
+    return {name: export(module, inputs, directory / f"{name}.onnx") for name, module in modules.items()}
 
 
 def _written(directory: Path, name: str, alone: Path, whole: Path | None) -> Written:

@@ -19,7 +19,7 @@ from torch import nn
 from ..candidates import Candidates
 from ..digests import weights_digest
 from ..errors import BudgetError, LamellaError, MissingExtra, RecordError
-from ..exporting import onnx_bytes
+from ..exporting import NarrowedExports, onnx_bytes
 from ..latencies import Timing, latency_fit, predictor, written
 from ..making import folder
 from ..planning import (
@@ -40,6 +40,7 @@ from ..runs import read_text, write_atomically
 from ..schema import Budget, Front, Graph, LatencyFit, Measuring, Plan, Profile, Request, Step
 from ..sessions import Session
 from ..surgery import narrow
+from ..timing import Precision
 from ..timing.tables import machine
 
 WEIGHINGS = 4  # of one request's plans; the residue hardly changes from one to the next
@@ -257,9 +258,9 @@ def _file_bytes(session: Session, made: Plan) -> int:
     small = narrow(session.dense(), session.graph(), made.widths)
     with folder() as scratch:
         path = scratch / "model.onnx"
-        dense = session.path("dense_onnx")
-        like = dense if dense.exists() else None
-        return onnx_bytes(written(small, session.task, "int8" if bits else "fp32", path, bits=bits or None, like=like))
+        export = NarrowedExports(session.path("dense_onnx"))
+        kind: Precision = "int8" if bits else "fp32"
+        return onnx_bytes(written(small, session.task, kind, path, bits=bits or None, export=export))
 
 
 def heavier(session: Session, name: Literal["onnx", "int8_onnx"]) -> list[str]:

@@ -10,10 +10,10 @@ Why: docs/decisions/0015.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from ..elasticity import FULL
 from ..errors import LamellaError
+from ..exporting import NarrowedExports
 from ..latencies import measured_steps, written
 from ..making import folder
 from ..progress import Progress, silent
@@ -35,10 +35,11 @@ def timed_files(session: Session, widths: Mapping[str, Widths]) -> dict[str, Lat
     one = [t[:1] for t in session.task.example_inputs]
     model, graph = session.dense(), session.graph()
     with folder() as scratch:
-        files: dict[str, Path] = {}
-        for name, each in widths.items():
-            path, first = scratch / f"{len(files)}.onnx", next(iter(files.values()), None)
-            files[name] = written(narrow(model, graph, each), session.task, "fp32", path, like=first)
+        export = NarrowedExports()
+        files = {
+            name: written(narrow(model, graph, each), session.task, "fp32", scratch / f"{i}.onnx", export=export)
+            for i, (name, each) in enumerate(widths.items())
+        }
         return latency(files, one)
 
 

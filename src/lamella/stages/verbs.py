@@ -17,7 +17,7 @@ from torch import nn
 from ..compression import compress
 from ..digests import weights_digest
 from ..errors import LamellaError, MismatchError
-from ..exporting import OnnxModel, export_like, export_onnx, layers_in_float, onnx_bytes
+from ..exporting import NarrowedExports, OnnxModel, export_onnx, layers_in_float, onnx_bytes
 from ..profiling import RATIOS, Sweep, identity_of, merge, profile
 from ..progress import Progress, silent
 from ..quantization import agreement, apart, integers_file, quantize
@@ -172,7 +172,7 @@ def exported(session: Session) -> tuple[Path, Path]:
     dense = export_once(session, session.path("weights"), session.path("dense_onnx"), session.dense)
 
     def make() -> Path:
-        return export_like(dense, load(session.directory, session.fresh)[0], inputs, target)
+        return NarrowedExports(dense)(load(session.directory, session.fresh)[0], inputs, target)
 
     return dense, made_from(session.path("model"), target, make)
 
