@@ -79,8 +79,11 @@ def test_the_page_is_written(whole):
 
 def test_a_second_run_changes_nothing(whole):
     before = table(whole[0])
+    files = {path: path.stat().st_mtime_ns for path in whole[0].rglob("*.onnx")}
     assert run(whole[0])
     assert table(whole[0]) == before
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+    assert len(files) == 5
 
 
 def test_kills_at_any_moment_change_nothing_but_timings(whole, tmp_path):

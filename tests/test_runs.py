@@ -200,3 +200,18 @@ def test_a_journal_of_another_run_is_left_as_it_is(tmp_path):
     assert path.read_bytes() == before
     assert Journal(path, IDENTITY).entries == {}
     assert path.read_bytes().endswith(b"}\n")
+
+
+def test_a_file_that_holds_the_same_is_left_where_that_is_asked(tmp_path):
+    path = tmp_path / "f"
+    write = lambda text: lambda temporary: temporary.write_text(text)
+    write_through(path, write("a"), anew=False)
+    before = path.stat()
+    write_through(path, write("a"), anew=False)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    write_through(path, write("b"), anew=False)
+    assert path.read_text() == "b"
+    written = path.stat().st_ino
+    write_through(path, write("b"))
+    assert path.stat().st_ino != written
+    assert [each.name for each in tmp_path.iterdir()] == ["f"]

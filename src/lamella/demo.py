@@ -15,7 +15,7 @@ from torch import nn
 
 from .costs import cost
 from .errors import LamellaError
-from .exporting import OnnxModel, onnx_bytes
+from .exporting import NarrowedExports, OnnxModel, onnx_bytes
 from .planning import reorder
 from .profiling import Sweep
 from .progress import Progress, silent
@@ -210,12 +210,13 @@ def _entries(session: Session, models: dict[str, nn.Module], scratch: nn.Module,
         "pruned out of order": session.path("onnx"),
     }
     first = session.directory / "in_order" / "model.safetensors"
-    export_once(session, first, files["pruned in order"], lambda: models["pruned in order"])
+    export = NarrowedExports(files["dense"])
+    export_once(session, first, files["pruned in order"], lambda: models["pruned in order"], export)
     entries = [_Entry(n, m, files[n], *_counts(graph, None if n == "dense" else widths)) for n, m in models.items()]
     quantized_model = OnnxModel(session.path("int8_onnx"))
     entries.append(_Entry("out of order + int8", quantized_model, session.path("int8_onnx"), *_counts(graph, widths)))
     weights = scratch_weights(session, settings)
-    file = export_once(session, weights, session.directory / "scratch.onnx", lambda: scratch)
+    file = export_once(session, weights, session.directory / "scratch.onnx", lambda: scratch, export)
     entries.append(_Entry("small from scratch", scratch, file, *_counts(graph, widths)))
     return entries
 

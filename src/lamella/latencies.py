@@ -12,16 +12,15 @@ that a kill loses at most the file in progress.
 import os
 import random
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from .errors import LamellaError
-from .exporting import NarrowedExports, export_onnx, quantize_onnx
+from .exporting import Export, NarrowedExports, export_onnx, quantize_onnx
 from .progress import Progress, silent
 from .schema import Graph, LatencyFit, TimedPlan
 from .surgery import narrow
@@ -32,7 +31,6 @@ from .timing.tables import machine
 from .training import Task
 
 Widths = Mapping[str, int]
-Export = Callable[[nn.Module, Sequence[Any], Path], Path]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ These know modules, tensors and files, and nothing of graphs and plans. `timing`
 from .families import Part, Place, Written, export_family, family_bytes
 from .formats import FORMATS, Format, export, file_bytes, format_named
 from .integers import layers_in_float, quantize_onnx
-from .likeness import NarrowedExports
+from .likeness import Export, NarrowedExports
 from .linear_layers import quantize_linear
 from .onnx_file import export_onnx, onnx_bytes
 from .openvino_file import convert_to_openvino
@@ -22,6 +22,7 @@ from .running import OnnxModel, in_form, run_onnx
 
 __all__ = [
     "FORMATS",
+    "Export",
     "Format",
     "NarrowedExports",
     "OnnxModel",

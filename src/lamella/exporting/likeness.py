@@ -11,7 +11,7 @@ right for anything else (a channel shuffle, a split) is exported after all.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from ..timing import feeds_of, open_session
 from .capturing import as_tuple, check_outputs, outputs_of
 from .onnx_file import export_onnx, read_onnx, save_onnx
 from .together import write_together
+
+Export = Callable[[nn.Module, Tensor | Sequence[Any], Path], Path]  # a model, its example inputs, where to: that path
 
 
 class NarrowedExports:

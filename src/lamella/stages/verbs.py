@@ -17,7 +17,7 @@ from torch import nn
 from ..compression import compress
 from ..digests import weights_digest
 from ..errors import LamellaError, MismatchError
-from ..exporting import NarrowedExports, OnnxModel, export_onnx, layers_in_float, onnx_bytes
+from ..exporting import Export, NarrowedExports, OnnxModel, export_onnx, layers_in_float, onnx_bytes
 from ..profiling import RATIOS, Sweep, identity_of, merge, profile
 from ..progress import Progress, silent
 from ..quantization import agreement, apart, integers_file, quantize
@@ -168,18 +168,16 @@ def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Resu
 
 def exported(session: Session) -> tuple[Path, Path]:
     """`dense.onnx` and `model.onnx`, both fp32."""
-    inputs, target = session.task.example_inputs, session.path("onnx")
     dense = export_once(session, session.path("weights"), session.path("dense_onnx"), session.dense)
-
-    def make() -> Path:
-        return NarrowedExports(dense)(load(session.directory, session.fresh)[0], inputs, target)
-
-    return dense, made_from(session.path("model"), target, make)
+    make = lambda: load(session.directory, session.fresh)[0]
+    return dense, export_once(session, session.path("model"), session.path("onnx"), make, NarrowedExports(dense))
 
 
-def export_once(session: Session, weights: Path, target: Path, make: Callable[[], nn.Module]) -> Path:
+def export_once(
+    session: Session, weights: Path, target: Path, make: Callable[[], nn.Module], export: Export = export_onnx
+) -> Path:
     """The ONNX file of the network whose weights lie in `weights`; written unless it is already newer than they are."""
-    return made_from(weights, target, lambda: export_onnx(make(), session.task.example_inputs, target))
+    return made_from(weights, target, lambda: export(make(), session.task.example_inputs, target))
 
 
 def made_from(source: Path, target: Path, make: Callable[[], object]) -> Path:
