@@ -578,9 +578,7 @@ def test_patience_scores_all_levels_and_keeps_the_best_epoch(teaching):
     patient = elasticize(
         model, (0.5, 0.25), fussy, tuning=Recipe(epochs=3, lr=0.05, patience=1, schedule="constant"), **options
     )
-    assert (
-        len(seen) == ((2 + 1) * 3 + 2) * 3
-    )  # two epochs and the result of three levels; the largest beside the dense network
+    assert len(seen) == ((2 + 1) * 3 + 1) * 3  # two epochs and the result of three levels; the dense network
     once = elasticize(model, (0.5, 0.25), task, tuning=Recipe(epochs=1, lr=0.05, schedule="constant"), **options)
     for name, expected in logits(once, task).items():
         assert torch.equal(logits(patient, task)[name], expected)

@@ -7,7 +7,7 @@ With a directory, every epoch and every finished stage is kept there, and a kill
 after each epoch is written down there too, for whoever watches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from torch import nn
 from ..coarsening import observe_ranges
 from ..digests import data_digest, weights_digest
 from ..errors import with_context
-from ..harm import harmed, scores_of
+from ..harm import Scores, harmed, scores_of
 from ..importance import importance
 from ..progress import Progress, silent
 from ..records import digest, to_plain
 from ..runs import Journal
 from ..schema import Epoch, Family, Graph, Level
 from ..schema.families import ENDED, EPOCHS
+from ..statistics import score_interval
 from ..storage import load_tensors, save_tensors
 from ..texts import told
 from ..tracing import trace
@@ -72,25 +73,26 @@ def elasticize(
         trail = _Trail(Path(directory), net, how, task, seed, epochs) if directory else None
         _train(net, stages, task, tuning, seed, trail, progress)
         net = _with_ranges(net, task, seed)
+    scores = {name: scores_of(net.view(name), task) for name in net.family.names}
     measured_levels = tuple(
-        replace(level, validation=measured(net.view(level.name), task), gathered=net.gathered_bytes(level.name))
+        replace(level, validation=score_interval(scores[level.name]), gathered=net.gathered_bytes(level.name))
         for level in net.levels
     )
     if trail:
         trail.end()
-    notes = (*task.notes, *(_harm_notes(model, net, task, tuning) if epochs else ()))
+    notes = (*task.notes, *(_harm_notes(model, scores, task, tuning) if epochs else ()))
     net.family = replace(net.family, levels=measured_levels, recipe=recipe, epochs=epochs, seed=seed, notes=notes)
     return net
 
 
-def _harm_notes(model: nn.Module, net: ElasticModel, task: Task, tuning: Recipe) -> list[str]:
-    """A sentence where the training left the largest level more than a tenth below the network it came from."""
-    before_N, after_N = scores_of(model, task), scores_of(net.view(net.family.names[-1]), task)
+def _harm_notes(model: nn.Module, scores: Mapping[str, Scores], task: Task, tuning: Recipe) -> list[str]:
+    """A sentence where the training left the largest level, the last one, more than a tenth below the network it came from."""
+    (*_, (largest, after_N)), before_N = scores.items(), scores_of(model, task)
     if not harmed(before_N, after_N):
         return []
     after, before = (told(float(each_N.mean()), metric_of(task)) for each_N in (after_N, before_N))
     return [
-        f"the training did harm: {net.family.names[-1]!r} scores {after} on validation, and the network it came from {before}. Train at "
+        f"the training did harm: {largest!r} scores {after} on validation, and the network it came from {before}. Train at "
         f"a lower rate than {tuning.lr:g} or for more epochs, or let the dense network teach (teacher=dense)."
     ]
 

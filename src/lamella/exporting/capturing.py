@@ -42,11 +42,16 @@ def capture(model: nn.Module, example_inputs: Tensor | Sequence[Any], *, free_ba
 
     Raises TraceError for a model that fails on the inputs or cannot be exported.
     """
-    subject = copy.deepcopy(model).cpu().eval()
-    inputs = tree_map_only(Tensor, lambda t: t.detach().cpu(), as_tuple(example_inputs))
+    subject, inputs = on_cpu(model, example_inputs)
     cases = (inputs, one_sample(inputs)) if free_batch else (inputs,)
     expected = tuple(outputs_of(subject, case) for case in cases)
     return Capture(captured(subject, inputs, free_batch), cases, expected)
+
+
+def on_cpu(model: nn.Module, example_inputs: Tensor | Sequence[Any]) -> tuple[nn.Module, tuple[Any, ...]]:
+    """A copy of the model in evaluation mode, and its inputs, both on the CPU."""
+    inputs = tree_map_only(Tensor, lambda t: t.detach().cpu(), as_tuple(example_inputs))
+    return copy.deepcopy(model).cpu().eval(), inputs
 
 
 def as_tuple(inputs: Tensor | Sequence[Any]) -> tuple[Any, ...]:

@@ -10,8 +10,8 @@ widths beside its weights, the groups of convolutions and the lengths of flatten
 right for anything else (a channel shuffle, a split) is exported after all.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..coarsening import folded
 from ..timing import feeds_of, open_session
-from .capturing import as_tuple, check_outputs, outputs_of
+from .capturing import check_outputs, on_cpu, outputs_of
 from .onnx_file import export_onnx, read_onnx, save_onnx
 from .together import write_together
 
@@ -40,33 +40,41 @@ class NarrowedExports:
 
         The file appears only after ONNX Runtime has given the model's outputs on the example inputs. Raises what `export_onnx` raises.
         """
-        path, inputs = Path(path), as_tuple(example_inputs)
-        if not any(_filled(like, model, inputs, path) for like in self.like):
+        path = Path(path)
+        if not (self.like and self._filled(model, example_inputs, path)):
             self.like.append(export_onnx(model, example_inputs, path))
         return path
 
-
-def _filled(like: Path, model: nn.Module, inputs: tuple[Any, ...], path: Path) -> bool:
-    """Whether the file could be written with the graph of `like`."""
-    try:
-        write_together(path, partial(_write, like, model, inputs, path))
-    except Exception:  # whatever it was: the runtime's errors have no base of their own
+    def _filled(self, model: nn.Module, example_inputs: Tensor | Sequence[Any], path: Path) -> bool:
+        """Whether the file could be written with the graph of an earlier one. Whatever is in the way, an export is there to tell it."""
+        with suppress(Exception):
+            subject, inputs = on_cpu(model, example_inputs)
+            cases = [(case, outputs_of(subject, case)) for case in (inputs, _shaken(inputs))]
+            write = partial(_write, folded(subject, inputs), cases, path)
+            return any(_written(partial(write, like), path) for like in self.like)
         return False
-    return True
 
 
-def _write(like: Path, model: nn.Module, inputs: tuple[Any, ...], path: Path, temporary: Path) -> None:
-    subject = copy.deepcopy(model).cpu().eval()
-    inputs = tree_map_only(Tensor, lambda t: t.detach().cpu(), inputs)
-    save_onnx(_refilled(read_onnx(like), folded(subject, inputs)), temporary)
+def _written(write: Callable[[Path], object], path: Path) -> bool:
+    with suppress(Exception):  # the runtime's own errors have no base
+        write_together(path, write)
+        return True
+    return False
+
+
+def _write(
+    fused: nn.Module, cases: Sequence[tuple[Any, list[Tensor]]], path: Path, like: Path, temporary: Path
+) -> None:
+    """The network without batch norms in the graph of `like`, if that gives the outputs of every case."""
+    save_onnx(_refilled(read_onnx(like), fused), temporary)
     session = open_session(temporary)
-    for case in (inputs, _shaken(inputs)):  # zeros would tell nothing of weights that were left behind
+    for case, expected in cases:
         tensors = [leaf for leaf in tree_leaves(case) if isinstance(leaf, Tensor)]
-        check_outputs(session.run(None, feeds_of(session, tensors)), outputs_of(subject, case), str(path))
+        check_outputs(session.run(None, feeds_of(session, tensors)), expected, str(path))
 
 
 def _shaken(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The inputs with noise as large as their spread, or 1."""
+    """The inputs with noise as large as their spread, or 1: zeros would tell nothing of weights that were left behind."""
     noise = torch.Generator().manual_seed(0)
 
     def shake(tensor: Tensor) -> Tensor:

@@ -11,8 +11,6 @@ from functools import cache
 from typing import Any
 from unittest.mock import patch
 
-HOME = "torch.onnx._internal.exporter._registration.ONNXRegistry"
-
 
 @contextmanager
 def built_once() -> Iterator[None]:
@@ -24,7 +22,8 @@ def built_once() -> Iterator[None]:
     except (ImportError, AttributeError):
         yield
         return
-    with patch(f"{HOME}.from_torchlib", staticmethod(lambda *opset, **named: _copied(_table(build, *opset, **named)))):
+    shared = staticmethod(lambda *opset, **named: _copied(_table(build, *opset, **named)))
+    with patch.object(ONNXRegistry, "from_torchlib", shared):
         yield
 
 
