@@ -3,15 +3,19 @@
     python benchmarks/matching.py lenet5 --data data --seeds 3                                  # MNIST; trains the networks first
     python benchmarks/matching.py alexnet32 --data data --weights alexnet32-0.safetensors       # CIFAR-10; weights of references.py
     python benchmarks/matching.py vgg16_bn --data data --weights vgg16_bn-0.safetensors         # its head alone has no batch norm
+    python benchmarks/matching.py lenet5 --data data --seeds 3 --levels                         # of elastic networks (decision 0020)
 
 Every group of channels gives up the same fraction, or every layer gets the same bits, in one step of a walk; its validation accuracy
-before any tuning, and test accuracy after a tuning of `--tuning` samples, are those of the walk with matching and without. Rows are
-added to `results/matching-<date>.json`; the mean is over seeds.
+before any tuning, and test accuracy after a tuning of `--tuning` samples, are those of the walk with matching and without. With
+`--levels` it is the test accuracy of nested levels, by every recipe, where they scale and shift layers on their own and where they do
+not. Rows are added to `results/matching-<date>.json`; the mean is over seeds.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ from torch import nn
 
 from benchmarks.provenance import earlier, keep, provenance, result_file
 from lamella import walking
+from lamella.elasticity import RECIPES, building, elasticize
 from lamella.quantization import multiplying_layers
 from lamella.schema import Graph, Step
 from lamella.statistics import score_interval
@@ -33,6 +38,7 @@ from lamella.training import Portion, Recipe, Task, evaluate, fit
 from lamella.zoo import load_weights, make_model
 
 RATIOS, BITS = (0.2, 0.4, 0.6), (4, 3, 2)
+LEVELS = {"core": 0.6, "level1": 0.4, "level2": 0.2}
 TRAINING = Recipe(epochs=3, lr=2e-3, optimizer="adamw", weight_decay=0.01)
 TUNING = {"lenet5": Recipe(epochs=1, lr=5e-4, optimizer="adamw", weight_decay=0.01)}
 USUAL = Recipe(epochs=1, lr=5e-3)
@@ -45,15 +51,16 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="the file of trained weights; lenet5 is trained here")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--tuning", type=int, default=5000, help="samples of the tuning epoch")
+    parser.add_argument("--levels", action="store_true", help="of elastic networks, by every recipe")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in range(asked.seeds):
         model, task = network(asked, seed)
         graph = trace(model, task.example_inputs, round_to=1)
-        for name, step in steps(model, graph).items():
-            rows.setdefault(name, []).append(row(model, graph, task, step, asked, seed))
-            print(seed, name, rows[name][-1], flush=True)
+        for name, found in measured(model, graph, task, asked, seed):
+            rows.setdefault(name, []).append(found)
+            print(seed, name, found, flush=True)
     write(asked, rows)
 
 
@@ -67,6 +74,17 @@ def network(asked: argparse.Namespace, seed: int) -> tuple[nn.Module, Task]:
     return load_weights(make_model(asked.network, num_classes=10), asked.weights).eval(), task
 
 
+def measured(
+    model: nn.Module, graph: Graph, task: Task, asked: argparse.Namespace, seed: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a seed, one by one."""
+    tuned = replace(task, train=Portion(task.train, asked.tuning))
+    if asked.levels:
+        yield from ((recipe, levels(model, graph, tuned, recipe, asked, seed)) for recipe in RECIPES)
+    else:
+        yield from ((n, row(model, graph, tuned, s, asked, seed)) for n, s in steps(model, graph).items())
+
+
 def steps(model: nn.Module, graph: Graph) -> dict[str, Step]:
     layers = multiplying_layers(model)
     cuts = {
@@ -78,18 +96,11 @@ def steps(model: nn.Module, graph: Graph) -> dict[str, Step]:
 
 def row(model: nn.Module, graph: Graph, task: Task, step: Step, asked: argparse.Namespace, seed: int) -> dict[str, Any]:
     """The step without matching and with it."""
-    tuned = Task(
-        task.example_inputs,
-        train=Portion(task.train, asked.tuning),
-        validation=task.validation,
-        test=task.test,
-        calibration=task.calibration,
-    )
     found: dict[str, Any] = {}
     matching = walking.match_outputs
     for name, function in (("as_it_is", lambda *_: None), ("matched", matching)):
         walking.match_outputs = function
-        tuning = walking.Tuning(tuned, TUNING.get(asked.network, USUAL), seed=seed)
+        tuning = walking.Tuning(task, TUNING.get(asked.network, USUAL), seed=seed)
         *_, state = walking.walk(walking.start(model, graph, task), [step], tuning)
         measure = state.measures[-1]
         test = score_interval(evaluate(state.model, task.test, task.score).numpy())
@@ -103,10 +114,26 @@ def row(model: nn.Module, graph: Graph, task: Task, step: Step, asked: argparse.
     return found
 
 
+def levels(
+    model: nn.Module, graph: Graph, task: Task, recipe: str, asked: argparse.Namespace, seed: int
+) -> dict[str, Any]:
+    """Test accuracy of every level, where all numbers are shared and where levels scale and shift layers on their own."""
+    found: dict[str, Any] = {}
+    matchable = building.matchable
+    trained = {} if recipe == "none" else {"tuning": replace(TUNING.get(asked.network, USUAL), epochs=2)}
+    for name, function in (("as_it_is", lambda *_: []), ("matched", matchable)):
+        building.matchable = function
+        net = elasticize(model, LEVELS, task, recipe=recipe, graph=graph, seed=seed, **trained)
+        found[name] = {n: float(evaluate(net.view(n), task.test, task.score).mean()) for n in net.family.names}
+    building.matchable = matchable
+    return found
+
+
 def write(asked: argparse.Namespace, rows: dict[str, list[dict[str, Any]]]) -> None:
     path, means = result_file("matching"), {name: mean(found) for name, found in rows.items()}
     about = {**provenance(), "seeds": asked.seeds}
-    keep(path, {**earlier(path), asked.network: {**about, "mean": means, "rows": rows}})
+    name = asked.network + ("_levels" if asked.levels else "")
+    keep(path, {**earlier(path), name: {**about, "mean": means, "rows": rows}})
     print(json.dumps(means, indent=1))
 
 

@@ -1,16 +1,30 @@
 """Layers without batch norm are brought back to the moments they had; nothing else of a network moves."""
 
 import copy
+import dataclasses
+import pickle
 
 import pytest
 import torch
 from torch import nn
 
 import lamella as lm
+from lamella.elasticity import (
+    ElasticModel,
+    Teaching,
+    elasticize,
+    load_elastic,
+    make_levels,
+    nest,
+    publish,
+    save_elastic,
+)
+from lamella.elasticity.recipes import RECIPES, recalibrate, train_stage
+from lamella.errors import LamellaError
 from lamella.grids import put_on_grids, rounded_weight, settle
 from lamella.matching import match_outputs, matchable, moments
 from lamella.profiling import Sweep, profile
-from lamella.schema import Step
+from lamella.schema import Level, Step
 from lamella.surgery import narrow, resolve
 from lamella.training import Batches, Recipe, first_inputs
 from lamella.walking import Tuning, start, walk
@@ -204,3 +218,81 @@ def test_first_inputs_are_as_many_as_asked_for_and_of_one_shape():
     assert torch.equal(2 * one, two)
     with pytest.raises(lm.LamellaError, match="no batch"):
         first_inputs([], 1)
+
+
+def test_levels_lose_less_than_half_of_what_they_lost(trained, monkeypatch):
+    model, graph, task = trained
+    score = {}
+    for matched in (True, False):
+        if not matched:
+            monkeypatch.setattr("lamella.elasticity.building.matchable", lambda *_: [])
+        net = elasticize(model, {"core": 0.5, "middle": 0.3}, task, recipe="none", graph=graph)
+        score[matched] = [level.validation.value for level in net.levels]
+    *inner, dense = zip(score[True], score[False], strict=True)
+    assert dense[0] == dense[1]
+    assert sum(dense[0] - matched for matched, _ in inner) < 0.5 * sum(dense[0] - as_it_was for _, as_it_was in inner)
+
+
+@pytest.fixture(scope="module", params=["sandwich", "grow"])
+def family(request, trained):
+    model, graph, task = trained
+    coarse = Level(name="coarse", widths={g.name: g.legal(0.7 * g.width) for g in graph.free}, bits={"2": 4})
+    levels = {"core": 0.5, "coarse": coarse}
+    tuning = Recipe(epochs=1, lr=1e-3, optimizer="adamw")
+    return elasticize(model, levels, task, recipe=request.param, tuning=tuning, graph=graph), task
+
+
+def test_what_a_level_scales_is_in_what_is_taken_out_of_it(family):
+    net, task = family
+    x = task.example_inputs[0]
+    for level in net.levels[:-1]:
+        gain = net.view(level.name).get_submodule("0").level_gain
+        assert (gain != 1).all()
+        small = net.extract(level.name)
+        assert not any(name.endswith(("gain", "shift")) for name in small.state_dict())
+        assert not any(module._forward_hooks for module in small.modules())
+        with torch.no_grad():
+            torch.testing.assert_close(small(x), net.view(level.name)(x), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                net.view(level.name)[0](x[0]), net.view(level.name)[0](x)[0]
+            )  # without an axis of samples
+        assert not net.view(level.name)(x).requires_grad
+        assert net.gathered_bytes(level.name) == (small[2].weight.nbytes if level.bits else 0)
+
+
+def test_families_with_scales_of_their_own_are_kept_copied_and_published(family, trained, tmp_path):
+    net, task = family
+    save_elastic(tmp_path, net)
+    others = [
+        load_elastic(tmp_path, lambda: copy.deepcopy(trained[0])),
+        copy.deepcopy(net),
+        pickle.loads(pickle.dumps(net)),
+    ]
+    x = task.example_inputs[0]
+    for other in others:
+        for level in net.levels:
+            assert torch.equal(other.view(level.name)(x), net.view(level.name)(x))
+    others[1].own[0].vectors.data.mul_(2)  # a copy's levels are its own
+    assert torch.equal(others[0].view("core")(x), net.view("core")(x))
+    assert not torch.equal(others[1].view("core")(x), net.view("core")(x))
+    publish(net, task, tmp_path / "elastic", slots=1)
+    assert net.family.onnx_bytes < 0.75 * sum(level.bytes for level in net.levels)  # the scaled weights are stored once
+
+
+def test_a_family_that_scales_layers_of_another_network(family):
+    net, _ = family
+    with pytest.raises(LamellaError, match=r"affine: '9\.conv'.*another network"):
+        ElasticModel(net.net, net.graph, dataclasses.replace(net.family, affine=("9.conv",)))
+
+
+def test_growing_leaves_what_inner_levels_scale(trained):
+    model, graph, task = trained
+    seen = {}
+    net = nest(model, graph, make_levels(graph, {"core": 0.5, "middle": 0.3}), task.example_inputs)
+    recalibrate(net, task, 0)
+    x = task.example_inputs[0]
+    for stage in RECIPES["grow"](net, task, Teaching()):
+        train_stage(net, stage, task, Recipe(epochs=1, lr=1e-3, optimizer="adamw"), 0, None, lambda *_: None)
+        now = {name: net.view(name)(x).detach() for name in net.family.names}
+        assert all(torch.equal(now[name], seen[name]) for name in seen)
+        seen[stage.name] = now[stage.name]

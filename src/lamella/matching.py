@@ -1,6 +1,7 @@
 """The layers of a network without batch norm get back the mean and spread that their outputs had before a cut, or few bits.
 
     match_outputs(small, model, graph, kept, inputs)        # in place, in one forward pass of each
+    rescale(small, "conv1", factor_O, shift_O)              # one layer's outputs, by its own weights
 
 It is to these networks what re-estimated statistics are to the others (decision 0017): every channel's outputs are scaled and shifted
 by the layer's own weights and bias, so nothing is added to the network (Jordan et al. 2022 for networks that are merged; the shift
@@ -26,6 +27,10 @@ MATCHED = 256  # calibration samples that are enough: both networks see the same
 MOST = 4.0  # times a channel is made larger or smaller: beyond, it is another channel
 DEAD = 1e-6  # of the layer's largest spread: below, a channel says nothing that could be scaled
 
+Rescale = Callable[
+    [str, Tensor, Tensor], None
+]  # a layer, factors (O,) and shifts (O,): outputs become factor x output + shift
+
 
 class Moments(NamedTuple):
     """Mean and standard deviation of every output channel, each of shape (O,), float64."""
@@ -39,12 +44,16 @@ class Moments(NamedTuple):
         return Moments(self.mean[mask_O], self.std[mask_O])
 
 
-def match_outputs(model: nn.Module, reference: nn.Module, graph: Graph, kept: Kept, inputs: Any) -> nn.Module:
+def match_outputs(
+    model: nn.Module, reference: nn.Module, graph: Graph, kept: Kept, inputs: Any, by: Rescale | None = None
+) -> nn.Module:
     """Scale and shift, in place, every layer that can be matched until its outputs on these inputs have the reference's moments.
 
     `graph` is that of `reference`, of whose channels the model has kept these. A layer is matched behind those before it, as they
-    then are. Returns the model. DataError for inputs that are not finite.
+    then are. `by` says how a layer is rescaled, where not by its weight and bias. Returns the model. DataError for inputs that are
+    not finite.
     """
+    by = by or partial(rescale, model)
     bad = sum(int((~torch.isfinite(leaf)).sum()) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
     if bad:
         raise DataError(
@@ -58,7 +67,11 @@ def match_outputs(model: nn.Module, reference: nn.Module, graph: Graph, kept: Ke
         wanted[name] = moments(module, outputs_N).of(stays_O)
 
     def match(name: str, module: Any, outputs_N: Tensor) -> Tensor:
-        return _matched(module, outputs_N, wanted[name]) if name in wanted else outputs_N
+        if name not in wanted:
+            return outputs_N
+        factor_O, shift_O = _towards(wanted[name], moments(module, outputs_N))
+        by(name, factor_O, shift_O)
+        return rescaled(module, outputs_N, factor_O, shift_O)
 
     for network, visit in ((reference, note), (model, match)):
         with hooked(_watched(network, layers, visit)), modes_kept(network), torch.no_grad():
@@ -107,16 +120,21 @@ def moments(module: nn.Module, outputs_N: Tensor) -> Moments:
     return Moments(rows_ON.mean(1), rows_ON.std(1, correction=0))
 
 
-def _channel_axis(module: nn.Module) -> int:
-    return -1 if isinstance(module, nn.Linear) else 1
+def _channel_axis(module: Any) -> int:
+    """Where a layer's outputs hold its channels, counted from the end: there may be no axis of samples."""
+    return -1 if isinstance(module, nn.Linear) else -1 - len(module.kernel_size)
 
 
-def _matched(module: Any, outputs_N: Tensor, wanted: Moments) -> Tensor:
-    """The layer's outputs after it was matched."""
-    seen = moments(module, outputs_N)
+def _towards(wanted: Moments, seen: Moments) -> tuple[Tensor, Tensor]:
+    """The factor and the shift of every channel that bring the moments seen to those wanted."""
     alive_O = torch.minimum(seen.std, wanted.std) > DEAD * seen.std.max()
     factor_O = torch.where(alive_O, wanted.std / seen.std.clamp_min(1e-30), 1.0).clamp(1 / MOST, MOST)
-    shift_O = wanted.mean - factor_O * seen.mean
+    return factor_O, wanted.mean - factor_O * seen.mean
+
+
+def rescale(model: nn.Module, name: str, factor_O: Tensor, shift_O: Tensor) -> None:
+    """Scale and shift the outputs of one of the `matchable` layers, in place, by its weight (or the grid it lies on) and its bias."""
+    module: Any = model.get_submodule(name)
     weight, axis = _weight(module), output_axis(module)
     assert weight is not None  # as `matchable` has seen
     weight.mul_(_along(factor_O, axis, weight))
@@ -124,6 +142,10 @@ def _matched(module: Any, outputs_N: Tensor, wanted: Moments) -> Tensor:
         for grid in module.parametrizations.weight:
             grid.scale.mul_(_along(factor_O, axis, grid.scale))
     module.bias.copy_(factor_O * module.bias + shift_O)
+
+
+def rescaled(module: nn.Module, outputs_N: Tensor, factor_O: Tensor, shift_O: Tensor) -> Tensor:
+    """A layer's outputs, every channel of them scaled and shifted."""
     axis = _channel_axis(module) % outputs_N.dim()
     return outputs_N * _along(factor_O, axis, outputs_N) + _along(shift_O, axis, outputs_N)
 
@@ -133,4 +155,14 @@ def _along(values_O: Tensor, axis: int, like: Tensor) -> Tensor:
     return values_O.to(like).view([-1 if d == axis else 1 for d in range(like.dim())])
 
 
-__all__ = ["MATCHED", "Moments", "has_batch_norm", "match_outputs", "matchable", "moments"]
+__all__ = [
+    "MATCHED",
+    "Moments",
+    "Rescale",
+    "has_batch_norm",
+    "match_outputs",
+    "matchable",
+    "moments",
+    "rescale",
+    "rescaled",
+]

@@ -19,6 +19,7 @@ from ..digests import data_digest, weights_digest
 from ..errors import with_context
 from ..harm import Scores, harmed, scores_of
 from ..importance import importance
+from ..matching import has_batch_norm, matchable
 from ..progress import Progress, silent
 from ..records import digest, to_plain
 from ..runs import Journal
@@ -121,6 +122,7 @@ def nest(
         order={name: tuple(channels.tolist()) for name, channels in order.items()},
         ranks=unsorted,
         own=tuple(own),
+        affine=() if has_batch_norm(graph) else tuple(matchable(model, graph)),
     )
     return ElasticModel(net, graph, family).eval()
 
@@ -183,7 +185,7 @@ class _Trail:
             "structure": net.graph.structure,
             "weights": weights_digest(net.net),
             "levels": digest([(level.name, level.widths) for level in net.levels]),
-            "own": list(net.family.own),
+            "own": [*net.family.own, *net.family.affine],
             "data": data_digest(task.validation),
             "training data": training_data(task.train),
             "recipe": how.recipe,

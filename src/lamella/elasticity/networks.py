@@ -7,8 +7,8 @@
 
 `net.net` is the largest level, an ordinary network whose channels are sorted. Every other level is a *view*: a narrowed module whose
 weights are slices of the same memory, beside an `Own` of batch-norm numbers (statistics that were shared would be another
-network's: Yu et al. 2019). Switching chooses which view `forward` runs, so a call in progress in another thread finishes as
-the level it began as.
+network's: Yu et al. 2019); without batch norms, of scales and shifts of layers' outputs (decision 0020). Switching chooses
+which view `forward` runs, so a call in progress in another thread finishes as the level it began as.
 
 In training mode, gradients flow through the active level into the shared weights. In evaluation mode the views run; what they had
 to copy (`gathered_bytes`) is copied again once the weights have changed, which `refresh` says where training by `forward` does not.
@@ -30,7 +30,7 @@ from ..grids import output_axis, rounded_weight
 from ..schema import Family, Graph, Level, check_levels
 from ..surgery import copied, cut
 from .cutting import Cut, cuts_of, kept_slots, part_labels, places_in_parts
-from .owning import COUNTER, Own, aliases_of, own_names
+from .owning import COUNTER, Own, affine, affine_names, aliases_of, check_affine, folded, own_names
 
 PREPARING = threading.RLock()  # of the module, so that networks can be copied and pickled; it is held for milliseconds
 
@@ -44,9 +44,11 @@ class ElasticModel(nn.Module):
         _check_largest(family.levels[-1], graph)
         self.net, self.graph, self.family = net, graph, family
         self._own_names = own_names(net, family.own)
+        check_affine(net, family.affine)
+        self._affine_names = [name for layer in family.affine for name in affine_names(layer)]
         self._cuts = {level.name: cuts_of(graph, self.kept(level.name)) for level in family.levels}
         self.own = nn.ModuleList(self._owned(level) for level in family.levels[:-1])
-        self._views = {level.name: self._framed(level) for level in family.levels[:-1]}  # a dict: not submodules
+        self._views = {x.name: self._framed(x) for x in family.levels[:-1]}  # a dict: not submodules
         self._active = family.levels[-1].name
         self.training = self._mode = net.training  # `_mode` is that of the views
         self._bound = self._changed = False
@@ -99,7 +101,8 @@ class ElasticModel(nn.Module):
     def extract(self, name: str, *, rounded: bool = True) -> nn.Module:
         """The level as a plain module with weights of its own, in evaluation mode.
 
-        `rounded=False` leaves the bits of a level aside: its float weights, as an exporter wants them.
+        What a level without batch norms scales and shifts goes into its weights and biases, so that outputs are the same to
+        rounding; else to the bit. `rounded=False` leaves the bits of a level aside: its float weights, as an exporter wants them.
         """
         view = self.view(name)
         with torch.no_grad():
@@ -107,6 +110,8 @@ class ElasticModel(nn.Module):
         module = copied(view, {} if rounded else floats)
         for layer in () if rounded else self._setting(name).ranges:
             module.get_submodule(layer)._forward_pre_hooks.clear()
+        for layer in self.family.affine if name in self._views else ():
+            folded(module, layer)
         trained = {n: p.requires_grad for n, p in self.net.named_parameters(remove_duplicate=False)}
         for n, parameter in module.named_parameters(remove_duplicate=False):
             parameter.requires_grad_(trained[n])
@@ -147,7 +152,7 @@ class ElasticModel(nn.Module):
         for n, shared in self.net.named_parameters(remove_duplicate=False):
             first = self._first_name(n)
             made[n] = made[first] if first in made else self._taken(name, first, shared, own)
-        return made
+        return made if own is None else made | {n: own.tensor(n) for n in self._affine_names}
 
     def _taken(self, name: str, tensor: str, shared: Tensor, own: Own | None) -> Tensor:
         if own is not None and tensor in own.places:
@@ -178,8 +183,13 @@ class ElasticModel(nn.Module):
         tensors = dict(self.net.named_parameters()) | dict(self.net.named_buffers())
         cuts = self._cuts[level.name]
         taken = {n: cuts[n].take(tensors[n]) if n in cuts else tensors[n] for n in self._own_names}
-        parameters = {n: p.requires_grad for n, p in self.net.named_parameters()}
-        return Own(taken, {n: parameters[n] for n in taken if n in parameters})
+        trained = {n: p.requires_grad for n, p in self.net.named_parameters() if n in taken}
+        for layer in self.family.affine:
+            gain, shift = affine_names(layer)
+            bias_O = self._taken(level.name, f"{layer}.bias", tensors[f"{layer}.bias"], None)
+            taken |= {gain: torch.ones_like(bias_O), shift: torch.zeros_like(bias_O)}
+            trained |= dict.fromkeys((gain, shift), tensors[f"{layer}.weight"].requires_grad)
+        return Own(taken, trained)
 
     def _framed(self, level: Level) -> nn.Module:
         """A narrowed module without weights: they are put in by `_bind`."""
@@ -188,6 +198,8 @@ class ElasticModel(nn.Module):
         module = cut(frame, self.graph, self.kept(level.name))
         for layer, bounds in level.ranges.items():
             module.get_submodule(layer).register_forward_pre_hook(InputGrid(*bounds))
+        for layer in self.family.affine:
+            module.get_submodule(layer).register_forward_hook(affine)
         return module.train(self.net.training)
 
     def _prepare(self, *, anew: bool = False) -> None:

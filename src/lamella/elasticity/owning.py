@@ -1,17 +1,23 @@
 """What belongs to one level alone, packed: one vector of scales and shifts, one of statistics, and matrices one by one.
 
+    own.tensor("bn1.weight")
+    own.tensor("conv1.level_gain")      # in a network without batch norms: by what the layer's outputs are scaled, and shifted
+
 A level of ResNet-20 owns 84 small tensors. As tensors of their own their names would take more of a file than their numbers.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import LamellaError
+from ..matching import rescale, rescaled
 
 COUNTER = "num_batches_tracked"
+GAIN, SHIFT = "level_gain", "level_shift"  # parameters of a level's layer
 
 
 class Own(nn.Module):
@@ -54,6 +60,43 @@ class Own(nn.Module):
         packed: Tensor = getattr(self, store)
         packed = packed.detach() if name in self.frozen else packed
         return packed[start : start + shape.numel()].view(shape)
+
+    def rescale(self, layer: str, factor_O: Tensor, shift_O: Tensor) -> None:
+        """Scale and shift a layer's outputs once more, in place."""
+        gain, shift = (self.tensor(name) for name in affine_names(layer))
+        shift.copy_(factor_O * shift + shift_O)
+        gain.mul_(factor_O)
+
+
+def affine_names(layer: str) -> tuple[str, str]:
+    """Of the two vectors that a level scales and shifts a layer's outputs by."""
+    return f"{layer}.{GAIN}", f"{layer}.{SHIFT}"
+
+
+def check_affine(net: nn.Module, layers: Iterable[str]) -> None:
+    """LamellaError for a layer that is not there, or cannot be scaled and shifted by a weight and a bias."""
+    known = {name for name, _ in net.named_parameters()}
+    for layer in layers:
+        if not {f"{layer}.weight", f"{layer}.bias"} <= known:
+            what = f"affine: {layer!r} is no layer of this {type(net).__name__} with a weight and a bias"
+            raise LamellaError(f"{what}. The family belongs to another network.")
+
+
+def affine(module: Any, inputs: Any, outputs: Tensor) -> Tensor:
+    """A forward hook of a level's layer: its outputs scaled and shifted as a batch norm would, without statistics."""
+    return rescaled(module, outputs, getattr(module, GAIN), getattr(module, SHIFT))
+
+
+def folded(module: nn.Module, layer: str) -> None:
+    """Put what scales and shifts the layer's outputs into its weight and bias, in place."""
+    holder = module.get_submodule(layer)
+    gain, shift = (holder._parameters.pop(name) for name in (GAIN, SHIFT))
+    assert gain is not None
+    assert shift is not None
+    for key in [key for key, hook in holder._forward_hooks.items() if hook is affine]:
+        del holder._forward_hooks[key]
+    with torch.no_grad():
+        rescale(module, layer, gain, shift)
 
 
 def own_names(net: nn.Module, modules: Iterable[str]) -> tuple[str, ...]:

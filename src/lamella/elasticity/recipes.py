@@ -1,6 +1,6 @@
 """How the levels of one set of weights are trained: a table from a recipe's name to a function.
 
-    none        batch-norm statistics per level, nothing else
+    none        batch-norm statistics per level (scales and shifts, where there is no batch norm), nothing else
     sandwich    each step: the largest level on the task; the smallest and two at random taught by it (Yu, Huang 2019)
     grow        the core first; then each round's channels are given back and only they train
 
@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..training import Loss, PerSample, Recipe, Task, device_of, fit, mixed, recalibrate_bn, seeded
+from ..matching import MATCHED, match_outputs
+from ..training import Loss, PerSample, Recipe, Task, device_of, first_inputs, fit, mixed, recalibrate_bn, seeded
 from .growing import Growing
 from .networks import ElasticModel
 from .teaching import Taught, Teaching, all_by_dense, in_place, one_by_dense
@@ -118,11 +119,23 @@ def _pupil(module: nn.Module) -> nn.Module:
 
 
 def recalibrate(net: ElasticModel, task: Task, seed: int) -> None:
-    """Give every level but the largest statistics of its own, from training batches."""
+    """Give every level but the largest statistics of its own, from training batches.
+
+    Without batch norms, let its layers' outputs have the mean and spread that they have in the largest.
+    """
     net.eval()
     for number, level in enumerate(net.levels[:-1]):
         with seeded(mixed(seed, number), 0, device_of(net)):
-            recalibrate_bn(net.view(level.name), task.train)
+            if net.family.affine:
+                _match(net, level.name, first_inputs(task.calibration, MATCHED))
+            else:
+                recalibrate_bn(net.view(level.name), task.train)
+
+
+def _match(net: ElasticModel, level: str, inputs: Any) -> None:
+    own = net.own_of(level)
+    assert own is not None  # the largest has none
+    match_outputs(net.view(level), net.net, net.graph, net.kept(level), inputs, own.rescale)
 
 
 # -- sandwich
