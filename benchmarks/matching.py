@@ -3,11 +3,11 @@
     python benchmarks/matching.py lenet5 --data data --seeds 3                                  # MNIST; trains the networks first
     python benchmarks/matching.py alexnet32 --data data --weights alexnet32-0.safetensors       # CIFAR-10; weights of references.py
     python benchmarks/matching.py vgg16_bn --data data --weights vgg16_bn-0.safetensors         # its head alone has no batch norm
-    python benchmarks/matching.py lenet5 --data data --seeds 3 --levels                         # of elastic networks (decision 0020)
+    python benchmarks/matching.py lenet5 --data data --seeds 3 --levels none,sandwich,grow      # of elastic networks (decision 0020)
 
 Every group of channels gives up the same fraction, or every layer gets the same bits, in one step of a walk; its validation accuracy
 before any tuning, and test accuracy after a tuning of `--tuning` samples, are those of the walk with matching and without. With
-`--levels` it is the test accuracy of nested levels, by every recipe, where they scale and shift layers on their own and where they do
+`--levels` it is the test accuracy of nested levels, by these recipes, where they scale and shift layers on their own and where they do
 not. Rows are added to `results/matching-<date>.json`; the mean is over seeds.
 """
 
@@ -28,7 +28,7 @@ from torch import nn
 
 from benchmarks.provenance import earlier, keep, provenance, result_file
 from lamella import walking
-from lamella.elasticity import RECIPES, building, elasticize
+from lamella.elasticity import building, elasticize
 from lamella.quantization import multiplying_layers
 from lamella.schema import Graph, Step
 from lamella.statistics import score_interval
@@ -46,18 +46,19 @@ USUAL = Recipe(epochs=1, lr=5e-3)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", choices=["lenet5", "alexnet32", "vgg16_bn"])
+    parser.add_argument("network", choices=["lenet5", "alexnet32", "vgg16", "vgg16_bn"])
     parser.add_argument("--data", required=True)
     parser.add_argument("--weights", type=Path, help="the file of trained weights; lenet5 is trained here")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--round-to", type=int, default=1, help="widths come in steps of as many channels")
     parser.add_argument("--tuning", type=int, default=5000, help="samples of the tuning epoch")
-    parser.add_argument("--levels", action="store_true", help="of elastic networks, by every recipe")
+    parser.add_argument("--levels", default="", help="of elastic networks, by these recipes")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in range(asked.seeds):
         model, task = network(asked, seed)
-        graph = trace(model, task.example_inputs, round_to=1)
+        graph = trace(model, task.example_inputs, round_to=asked.round_to)
         for name, found in measured(model, graph, task, asked, seed):
             rows.setdefault(name, []).append(found)
             print(seed, name, found, flush=True)
@@ -80,7 +81,7 @@ def measured(
     """The rows of a seed, one by one."""
     tuned = replace(task, train=Portion(task.train, asked.tuning))
     if asked.levels:
-        yield from ((recipe, levels(model, graph, tuned, recipe, asked, seed)) for recipe in RECIPES)
+        yield from ((recipe, levels(model, graph, tuned, recipe, asked, seed)) for recipe in asked.levels.split(","))
     else:
         yield from ((n, row(model, graph, tuned, s, asked, seed)) for n, s in steps(model, graph).items())
 
