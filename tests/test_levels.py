@@ -48,6 +48,18 @@ def test_a_level_slower_than_a_larger_one_is_refused_with_the_widths_that_would_
     assert "level 'core'" not in words
 
 
+def test_steps_are_not_advised_where_they_do_not_help(session, monkeypatch):
+    tiny = lambda session, widths: {name: took(1.5 if each else 1) for name, each in widths.items()}
+    for module in (stage, slower):
+        monkeypatch.setattr(module, "timed_files", tiny)
+    with pytest.raises(LamellaError) as seen:
+        stage.drafted(session, {"wide": 0.05, "core": 0.5})
+    words = str(seen.value)
+    assert "calling the layers takes the time" in words
+    assert "try: other levels. Nothing has been trained" in words
+    assert "--round-to" not in words
+
+
 def test_slower_levels_are_accepted_with_a_note_and_whole_steps_are_not_slower(session):
     draft = stage.drafted(session, {"wide": 0.05, "core": 0.5}, allow_slower=True)
     assert draft.names == ("core", "wide", "full")

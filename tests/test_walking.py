@@ -13,7 +13,7 @@ from lamella.schema import Cost, Plan, Step
 from lamella.storage import load, load_tensors, save, save_tensors
 from lamella.surgery import integers_of, narrow, refitted, resolve
 from lamella.training import Batches, Recipe, Task
-from lamella.walking import Tuning, composed, start, walk
+from lamella.walking import Tuning, _named, composed, start, walk
 
 COST = Cost(params=1, macs=1, bytes=1, memory=1)
 RECIPE = Recipe(epochs=1, lr=0.05)
@@ -247,3 +247,12 @@ def test_every_narrowed_network_is_read_back_bit_for_bit(name, tmp_path):
 
 def test_kept_channels_are_counted_in_the_dense_network():
     assert composed({"a": (1, 3, 5, 7)}, {"a": (0, 2), "b": (4,)}) == {"a": (1, 5), "b": (4,)}
+
+
+def test_a_step_says_how_many_layers_have_few_bits():
+    assert _named(Step(bits={"0": 4, "3": 4, "7": 4})) == "4 bits"
+    assert (
+        _named(Step(widths={"0": 6}, bits={"0": 8, "3": 4, "7": 2}))
+        == "0 to 6, 2 bits in 1 of 3 layers, 4 bits in 1 of 3 layers"
+    )
+    assert _named(Step(bits={"0": 8})) == "tuned"

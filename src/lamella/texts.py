@@ -1,5 +1,6 @@
 """What a person types, as values; and scores and counts as a person reads them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -44,6 +45,11 @@ def told_drop(points: float, metric: str = "accuracy") -> str:
     ('1.17 points', '0.01174')
     """
     return f"{points:.2f} points" if metric == "accuracy" else f"{points / 100:.4g}"
+
+
+def told_bits(bits: Iterable[int]) -> str:
+    """Which bits there are: 8 bits; 4, 8 bits."""
+    return f"{', '.join(str(each) for each in sorted(set(bits)))} bits"
 
 
 def short(value: float) -> str:

@@ -8,6 +8,7 @@ most the epoch in progress. `kept` always counts channels as the dense model doe
 """
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -246,8 +247,10 @@ def _tunings(
 
 def _named(step: Step) -> str:
     widths = [f"{group} to {width}" for group, width in step.widths.items()]
-    few = sorted(set(few_bits(step).values()))
-    return ", ".join([*widths, *(f"{bits} bits" for bits in few)]) or "tuned"
+    few = Counter(few_bits(step).values())
+    alike = len(set(step.bits.values())) == 1
+    bits = [f"{b} bits" if alike else f"{b} bits in {few[b]} of {len(step.bits)} layers" for b in sorted(few)]
+    return ", ".join([*widths, *bits]) or "tuned"
 
 
 def _advanced(state: State, model: nn.Module, kept: Kept) -> State:

@@ -71,6 +71,11 @@ class Slower:
     better_ratio: float = math.inf
 
     @property
+    def mended(self) -> bool:
+        """Whether those widths make the level faster."""
+        return self.better_ratio < self.time.ratio_low
+
+    @property
     def text(self) -> str:
         """The finding in one sentence."""
         times = self.time
@@ -127,18 +132,22 @@ def refusal(slower: Sequence[Slower]) -> str:
     for each in slower:
         lines.append(f"{each.text}.")
         odd = {n: w for n, w in each.better.items() if w != each.level.widths[n]}
-        if not odd:
-            lines.append(
-                "  its widths are whole steps: so few operations are left that calling the layers takes the time."
+        if not each.mended:
+            what = (
+                f"in whole steps of channels it takes {each.better_ratio:.2f}x" if odd else "its widths are whole steps"
             )
+            lines.append(f"  {what}: so few operations are left that calling the layers takes the time.")
             continue
         named = ", ".join(f"{n!r} {each.level.widths[n]} -> {w}" for n, w in list(odd.items())[:SHOWN])
         more = f" and {len(odd) - SHOWN} more groups" if len(odd) > SHOWN else ""
         lines.append(f"  in whole steps of channels it takes {each.better_ratio:.2f}x: {named}{more}.")
-    lines.append(
-        f"  try: --round-to {best_steps(slower)}, or --round-to measured for this machine's own steps. Nothing has been trained; "
-        "--allow-slower keeps these levels."
+    mended = [each for each in slower if each.mended]
+    other = (
+        f"--round-to {best_steps(mended)}, or --round-to measured for this machine's own steps"
+        if mended
+        else "other levels"
     )
+    lines.append(f"  try: {other}. Nothing has been trained; --allow-slower keeps these levels.")
     return "\n".join(lines)
 
 

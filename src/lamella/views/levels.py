@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ..schema import Family, Level, Metric, Score
-from ..texts import short, told
+from ..texts import short, told, told_bits
 from .grids import grid
 
 
@@ -61,7 +61,7 @@ def _family_lines(family: Family) -> list[Text]:
 
 def _level_cells(level: Level, unit: str) -> tuple[str, ...]:
     return (
-        level.name + (f" ({min(level.bits.values())} bits)" if level.bits else ""),
+        level.name + (f" ({told_bits(level.bits.values())})" if level.bits else ""),
         f"{level.params:,}",
         short(level.macs),
         *_file_cells(level, unit),

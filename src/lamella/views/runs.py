@@ -11,7 +11,7 @@ from rich.text import Text
 from ..planning import depth_test, significance
 from ..reach import GroupRow, Reach
 from ..schema import Front, Graph, Metric, Plan, Point, Profile, Result, Score, Trials
-from ..texts import short, told, told_between, told_drop
+from ..texts import short, told, told_between, told_bits, told_drop
 from ..trials import Spread, summaries
 from .grids import grid, percent
 
@@ -141,8 +141,9 @@ def plan_view(plan: Plan, graph: Graph, profile: Profile | None = None) -> Stack
             cells = (f"{dense} to {width}", f"{1 - width / dense:.2f}", *scores, str(step.epochs))
             table.add_row(str(number), escape(name), *cells, worth.get(name, ""))
         if step.bits:
-            kinds = ", ".join(f"{b} bits" for b in sorted(set(step.bits.values())))
-            table.add_row(str(number), f"{len(step.bits)} layers", kinds, "", "", "", str(step.epochs))
+            table.add_row(
+                str(number), f"{len(step.bits)} layers", told_bits(step.bits.values()), "", "", "", str(step.epochs)
+            )
     now, dense_cost = plan.predicted, plan.dense
     line = (
         f"planner {plan.planner}: params {_share(now.params, dense_cost.params)}, MACs {_share(now.macs, dense_cost.macs)}, "
