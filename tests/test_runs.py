@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamella.errors import LamellaError, MismatchError, RunError
+from lamella.lineage import is_made_from, made_from
 from lamella.making import folder
 from lamella.runs import Journal, locked, read_text, write_atomically, write_through
 
@@ -202,16 +204,48 @@ def test_a_journal_of_another_run_is_left_as_it_is(tmp_path):
     assert path.read_bytes().endswith(b"}\n")
 
 
-def test_a_file_that_holds_the_same_is_left_where_that_is_asked(tmp_path):
-    path = tmp_path / "f"
-    write = lambda text: lambda temporary: temporary.write_text(text)
-    write_through(path, write("a"), anew=False)
-    before = path.stat()
-    write_through(path, write("a"), anew=False)
-    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    write_through(path, write("b"), anew=False)
-    assert path.read_text() == "b"
-    written = path.stat().st_ino
-    write_through(path, write("b"))
-    assert path.stat().st_ino != written
-    assert [each.name for each in tmp_path.iterdir()] == ["f"]
+def making(target, text, calls):
+    def make():
+        calls.append(text)
+        target.write_text(text)
+
+    return make
+
+
+def test_a_file_is_made_again_only_where_its_source_holds_something_else(tmp_path):
+    source, target, calls = tmp_path / "source", tmp_path / "target", []
+    source.write_text("a")
+    made_from(source, target, making(target, "of a", calls))
+    source.write_text("a")  # anew, the same
+    os.utime(target, (1, 1))
+    assert is_made_from(source, target)
+    made_from(source, target, making(target, "again", calls))
+    source.write_text("b")
+    os.utime(source, (0, 0))  # as old as a checkout says
+    assert not is_made_from(source, target)
+    made_from(source, target, making(target, "of b", calls))
+    target.write_text("by hand")
+    assert not is_made_from(source, target)
+    made_from(source, target, making(target, "of b", calls))
+    source.with_name("source.data").write_text("weights beside it")
+    assert not is_made_from(source, target)
+    assert calls == ["of a", "of b", "of b"]
+    source.unlink()  # fresh weights lie in no file
+    assert is_made_from(source, target)
+
+
+def test_a_copy_of_a_run_knows_what_was_made_from_what(tmp_path):
+    run, calls = tmp_path / "run", []
+    run.mkdir()
+    (run / "source").write_text("a")
+    made_from(run / "source", run / "target", making(run / "target", "of a", calls))
+    shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copyfile)
+    os.utime(tmp_path / "copy" / "target", (1, 1))
+    assert is_made_from(tmp_path / "copy" / "source", tmp_path / "copy" / "target")
+    (tmp_path / "copy" / "made.json").write_text("[")  # a run of before, or a damaged file: told by times
+    assert not is_made_from(tmp_path / "copy" / "source", tmp_path / "copy" / "target")
+    os.utime(tmp_path / "copy" / "target")
+    made_from(tmp_path / "copy" / "source", tmp_path / "copy" / "target", making(tmp_path, "not made", calls))
+    os.utime(tmp_path / "copy" / "target", (1, 1))
+    assert is_made_from(tmp_path / "copy" / "source", tmp_path / "copy" / "target")
+    assert calls == ["of a"]

@@ -10,7 +10,6 @@ A journal is a line of identity and then one JSON line per finished item. A last
 """
 
 import errno
-import filecmp
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -69,11 +68,8 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     write_through(path, lambda temporary: _write_bytes(temporary, data))
 
 
-def write_through(path: str | Path, write: Callable[[Path], object], *, anew: bool = True) -> None:
-    """Let `write` fill a temporary file beside `path`, then move it into place. Errors raised there name `path`.
-
-    `anew=False` leaves a file that holds the same bytes, and with its time what was made from it.
-    """
+def write_through(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then move it into place. Errors raised there name `path`."""
     path = Path(path)
     with _naming_the_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,8 +79,6 @@ def write_through(path: str | Path, write: Callable[[Path], object], *, anew: bo
             except LamellaError as error:  # it names a file that nobody has asked for
                 error.args = tuple(str(each).replace(str(temporary), str(path)) for each in error.args)
                 raise
-            if not anew and path.is_file() and filecmp.cmp(temporary, path, shallow=False):
-                return
             temporary.chmod(0o644)
             _flush(temporary)
             temporary.replace(path)

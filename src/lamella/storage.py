@@ -42,9 +42,9 @@ def load(directory: str | Path, make_model: Callable[[], nn.Module]) -> tuple[nn
 
 
 def save_tensors(path: str | Path, model: nn.Module) -> None:
-    """Every parameter and buffer of the model, tied ones once, as safetensors. A file that holds the same is left as it is."""
+    """Every parameter and buffer of the model, tied ones once, as safetensors."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in _tensors(model).items()}
-    write_through(path, lambda temporary: save_file(tensors, str(temporary)), anew=False)
+    write_through(path, lambda temporary: save_file(tensors, str(temporary)))
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:

@@ -8,11 +8,13 @@ stages.front, stages.family, stages.accordion
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import LamellaError, MismatchError, RecordError, RunError
+from ..lineage import is_made_from
 from ..records import digest, from_envelope, from_plain
 from ..schema import (
     FILES,
@@ -177,8 +179,8 @@ def read_stages(directory: str | Path) -> Stages:
 
 
 def weighed(directory: Path, result: Result) -> tuple[int, int] | None:
-    """Bytes on disk of the dense network's ONNX file and of the furthest one of this network; None where either is not there, or is
-    older than what it is made from.
+    """Bytes on disk of the dense network's ONNX file and of the furthest one of this network; None where either is not there, or
+    was made from something else.
     """
     made = ["dense_onnx", "model", "onnx"]
     if result.bits:
@@ -186,8 +188,8 @@ def weighed(directory: Path, result: Result) -> tuple[int, int] | None:
     paths = [directory / FILES[name][0] for name in made]
     if not all(path.exists() for path in paths):
         return None
-    times = [path.stat().st_mtime_ns for path in paths[1:]]
-    return (_file_bytes(paths[0]), _file_bytes(paths[-1])) if times == sorted(times) else None
+    last = all(is_made_from(source, target) for source, target in pairwise(paths[1:]))
+    return (_file_bytes(paths[0]), _file_bytes(paths[-1])) if last else None
 
 
 def _file_bytes(path: Path) -> int:

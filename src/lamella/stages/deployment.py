@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import LamellaError
 from ..exporting import Format, file_bytes, format_named
+from ..lineage import made_from
 from ..schema import Graph, Result
 from ..sessions import Session
 from ..storage import load
@@ -25,7 +26,7 @@ from ..timing import Latency, latency
 from ..timing.calls import RUNTIME_OF
 from ..tracing import aligned
 from ..training import Task
-from .verbs import exported_files, made_from
+from .verbs import exported_files
 
 TOLERATED = 1.05  # a file is slower than dense when the whole interval of its ratio lies above this
 SAMPLES = 8  # real inputs on which a file is compared with its model

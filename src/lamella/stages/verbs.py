@@ -18,6 +18,7 @@ from ..compression import compress
 from ..digests import weights_digest
 from ..errors import LamellaError, MismatchError
 from ..exporting import Export, NarrowedExports, OnnxModel, export_onnx, layers_in_float, onnx_bytes
+from ..lineage import is_made_from, made_from
 from ..profiling import RATIOS, Sweep, identity_of, merge, profile
 from ..progress import Progress, silent
 from ..quantization import agreement, apart, integers_file, quantize
@@ -176,16 +177,8 @@ def exported(session: Session) -> tuple[Path, Path]:
 def export_once(
     session: Session, weights: Path, target: Path, make: Callable[[], nn.Module], export: Export = export_onnx
 ) -> Path:
-    """The ONNX file of the network whose weights lie in `weights`; written unless it is already newer than they are."""
+    """The ONNX file of the network whose weights lie in `weights`; written unless it was made from these very ones."""
     return made_from(weights, target, lambda: export(make(), session.task.example_inputs, target))
-
-
-def made_from(source: Path, target: Path, make: Callable[[], object]) -> Path:
-    """`target`, made unless it exists and is newer than what it is made from (which fresh weights, of the run's seed, do not lie in)."""
-    outdated = target.exists() and source.exists() and target.stat().st_mtime_ns < source.stat().st_mtime_ns
-    if outdated or not target.exists():
-        make()
-    return target
 
 
 def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str, Any]:
@@ -211,11 +204,11 @@ def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str,
 
 
 def exported_files(session: Session) -> dict[str, Path]:
-    """The run's ONNX files by what they hold: dense, model, and every scheme's that is not older than the model."""
+    """The run's ONNX files by what they hold: dense, model, and every scheme's that was made from that model."""
     found = dict(zip(("dense", "model"), exported(session), strict=True))
     for scheme in SCHEMES:
         path = session.path(file_of(scheme))
-        if path.exists() and path.stat().st_mtime_ns >= found["model"].stat().st_mtime_ns:
+        if is_made_from(found["model"], path):
             found["int8" if scheme == "static" else scheme] = path
     return found
 

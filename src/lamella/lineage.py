@@ -1,0 +1,70 @@
+"""Which file of a run was made from which, told by their bytes: a copy of a run, a checkout or a download has other times.
+
+    made_from(weights, onnx, make)          # `onnx`, made unless it is there and was made from these very bytes
+    is_made_from(weights, onnx)
+
+`made.json` beside a made file holds a digest of what it was made from, and one of itself. Files that are not in it, those of
+older runs, are told by their times.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+
+from .runs import write_through
+
+LEDGER = "made.json"
+
+
+def made_from(source: Path, target: Path, make: Callable[[], object]) -> Path:
+    """`target`, made where it is not there or was made from something else."""
+    if not is_made_from(source, target):
+        make()
+    _write_down(source, target)
+    return target
+
+
+def is_made_from(source: Path, target: Path) -> bool:
+    """Whether `target` is there and was made from what `source` now is (or from fresh weights of the run's seed, which lie in no file)."""
+    if not target.exists() or not source.exists():
+        return target.exists()
+    known = _ledger(target).get(target.name)
+    if known is None:
+        return target.stat().st_mtime_ns >= source.stat().st_mtime_ns
+    return known == [_contents(source), _contents(target)]
+
+
+def _write_down(source: Path, target: Path) -> None:
+    if not source.exists() or not target.exists():
+        return
+    known, entry = _ledger(target), [_contents(source), _contents(target)]
+    if known.get(target.name) != entry:
+        text = json.dumps({**known, target.name: entry}, indent=1, sort_keys=True)
+        write_through(target.with_name(LEDGER), lambda temporary: temporary.write_text(text))
+
+
+def _ledger(target: Path) -> dict[str, object]:
+    """What is written beside the file; nothing where that is not readable."""
+    try:
+        known = json.loads(target.with_name(LEDGER).read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _contents(path: Path) -> str:
+    """16 hex digits over the file and the weights beside it, where an ONNX file is too large to hold them."""
+    files = [each for each in (path, path.with_name(f"{path.name}.data")) if each.exists()]
+    return _digest(tuple((str(each), each.stat().st_mtime_ns, each.stat().st_size) for each in files))
+
+
+@lru_cache(maxsize=64)
+def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.blake2b()
+    for path, _, _ in files:
+        with Path(path).open("rb") as file:
+            for block in iter(partial(file.read, 1 << 20), b""):
+                digest.update(block)
+    return digest.hexdigest()[:16]
