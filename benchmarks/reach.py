@@ -119,7 +119,6 @@ MISSING = {
     "resnet20_origin": "the dense ResNet-20 trained on for sixteen epochs beside resnet20_macs-0: 60 CPU minutes (three epochs: "
     "resnet20_macs_3_epochs-0)",
     "resnet56_origin": "the dense ResNet-56 trained on for four epochs beside resnet56_macs-0: 28 CPU minutes",
-    "alexnet32_origin": "the dense AlexNet trained on at the rate of alexnet32_bytes: 25 CPU minutes (at that of alexnet32_fast: there)",
     "seeds": "every row but alexnet32_bytes and alexnet32_fast has one seed",
     "vgg_origin": "the dense VGG-16 and VGG-16-BN trained on for as long: 18 to 30 CPU minutes an epoch",
     "224 px": "AlexNet and VGG-16 at 224 px: need a GPU",
