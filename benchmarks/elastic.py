@@ -7,6 +7,7 @@
     python benchmarks/elastic.py seeds                                # mean and spread over the seeds that were run, gaps to control
     python benchmarks/elastic.py whole_steps                          # widths in whole steps of channels against the published ones
     python benchmarks/elastic.py classifier                           # digits: a last layer for all levels, or one each
+    python benchmarks/elastic.py few_bits                             # digits: statistics of levels in few bits
     python benchmarks/elastic.py switching                            # switching time, memory, storage in PyTorch
     python benchmarks/elastic.py step                                 # what a step of sandwich takes beside its four passes
     python benchmarks/elastic.py family                               # ways to ship a family, measured in ONNX Runtime
@@ -25,6 +26,7 @@ import json
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ from benchmarks.shipping import family, step, switching, traced, whole_steps
 from lamella.elasticity import (
     ROUNDS,
     Teaching,
+    building,
     elasticize,
     load_elastic,
     make_levels,
@@ -48,6 +51,7 @@ from lamella.elasticity import (
     save_elastic,
 )
 from lamella.pairs import options_of
+from lamella.quantization import multiplying_layers
 from lamella.records import to_plain
 from lamella.reporting.charts import chart_svg, grounded
 from lamella.reporting.charts.grammar import ACCENT, INK, LINE, SECOND, dots, kinds, layer, quantity
@@ -351,10 +355,7 @@ def classifier(asked: argparse.Namespace) -> dict[str, Any]:
     """On digits: is the last layer better shared by all levels, or each level's own? Mean validation accuracy over seeds."""
     found: dict[str, list[list[float]]] = {}
     for seed in range(asked.seed, asked.seed + 3):
-        torch.manual_seed(seed)
-        task = make_task("digits", seed=seed)
-        model = make_model("resnet14", widths=(8, 16, 32), in_channels=1, shortcut="B")
-        model = fit(model, task, Recipe(epochs=8, lr=0.1), seed=seed).eval()
+        model, task = on_digits(seed)
         graph = trace(model, task.example_inputs, round_to=1)
         for recipe in ("sandwich", "grow"):
             for own in ((), ("linear",)):
@@ -365,6 +366,54 @@ def classifier(asked: argparse.Namespace) -> dict[str, Any]:
                 print(seed, key, found[key][-1], flush=True)
     means = {key: np.mean(rows, 0).round(4).tolist() for key, rows in found.items()}
     return {"seeds_run": [asked.seed + i for i in range(3)], "n": 360, "mean_validation": means, "validation": found}
+
+
+def on_digits(seed: int, *, norms: bool = True) -> tuple[nn.Module, Task]:
+    """A network that has learned digits: a ResNet-14, or a LeNet-5, which has no batch norm."""
+    torch.manual_seed(seed)
+    task = make_task("digits", seed=seed)
+    if norms:
+        model = make_model("resnet14", widths=(8, 16, 32), in_channels=1, shortcut="B")
+        return fit(model, task, Recipe(epochs=8, lr=0.1), seed=seed).eval(), task
+    model = make_model("lenet5", image_size=8)
+    return fit(model, task, Recipe(epochs=20, lr=2e-3, optimizer="adamw"), seed=seed).eval(), task
+
+
+FEW_BITS = {  # networks on digits, and how their levels are tuned
+    "resnet14": Recipe(epochs=3, lr=0.02),
+    "lenet5": Recipe(epochs=3, lr=1e-3, optimizer="adamw"),
+}
+
+
+def few_bits(asked: argparse.Namespace) -> dict[str, Any]:
+    """On digits, a level of 70 % of the channels in few bits, trained in float by `sandwich`: its validation accuracy in float, with
+    statistics as training left them, and with those of its rounded weights.
+    """
+    found: dict[str, list[list[float]]] = {}
+    for seed in range(asked.seed, asked.seed + 3):
+        for name, tuning in FEW_BITS.items():
+            model, task = on_digits(seed, norms=name == "resnet14")
+            for bits in (2, 3, 4):
+                scores = rounded_level(model, task, tuning, bits, seed)
+                found.setdefault(f"{name}_{bits}_bits", []).append(scores)
+                print(seed, name, bits, scores, flush=True)
+    means = {key: np.mean(rows, 0).round(4).tolist() for key, rows in found.items()}
+    about = {"columns": ["float", "as training left them", "of the rounded weights"], "n": 360}
+    return {**about, "seeds_run": [asked.seed + i for i in range(3)], "mean_validation": means, "validation": found}
+
+
+def rounded_level(model: nn.Module, task: Task, tuning: Recipe, bits: int, seed: int) -> list[float]:
+    """The three scores of `few_bits`."""
+    graph = trace(model, task.example_inputs, round_to=1)
+    core, coarse, _ = make_levels(graph, {"core": 0.5, "coarse": 0.3})
+    levels = {"core": core, "coarse": replace(coarse, bits=dict.fromkeys(multiplying_layers(model), bits))}
+    make = lambda: elasticize(model, levels, task, tuning=tuning, graph=graph, seed=seed)
+    rounded, recalibrate = make(), building.recalibrate
+    building.recalibrate = lambda *of, rounded=False: None if rounded else recalibrate(*of)
+    as_left = make()
+    building.recalibrate = recalibrate
+    networks = (as_left.extract("coarse", rounded=False), as_left.view("coarse"), rounded.view("coarse"))
+    return [float(evaluate(each, task.validation, task.score).mean()) for each in networks]
 
 
 # -- a day
@@ -419,6 +468,7 @@ TRAINED = ("levels", "control", "day")  # parts whose results belong to one trai
 PARTS = {
     "train": train,
     "classifier": classifier,
+    "few_bits": few_bits,
     "control": control,
     "levels": levels,
     "seeds": seeds,

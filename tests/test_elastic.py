@@ -23,7 +23,7 @@ from lamella.records import save_record
 from lamella.reporting.stages import read_stages
 from lamella.schema import Budget, Family, Level
 from lamella.surgery import narrow
-from lamella.training import Batches, Recipe, Task, distance, fit, modes_kept, smoothed
+from lamella.training import Batches, Recipe, Task, distance, fit, mixed, modes_kept, recalibrate_bn, seeded, smoothed
 
 every_net = pytest.mark.parametrize("name", zoo.NAMES)
 
@@ -810,3 +810,17 @@ def test_a_single_level_has_names_of_its_own():
     assert isinstance(net.net, nn.Module)
     assert net.active_subnet == "full"
     assert net.family.names == ("core", "full")
+
+
+def test_a_trained_level_of_few_bits_has_the_statistics_of_its_rounded_weights():
+    model, graph, task = problem()
+    half = make_levels(graph, (0.5,))[0].widths
+    levels = {"coarse": Level(name="coarse", widths=half, bits={"stem.0": 3}), "core": 0.75}
+    net = elasticize(model, levels, task, tuning=Recipe(epochs=1, lr=0.05), graph=graph)
+    for name, same in (("coarse", True), ("core", False)):  # that of `core` is as training left it
+        number = net.family.names.index(name)
+        again = copy.deepcopy(net)
+        again.view(name).get_submodule("stem.0")._forward_pre_hooks.clear()  # inputs are rounded last
+        with seeded(mixed(0, number), 0, torch.device("cpu")):
+            recalibrate_bn(again.view(name), task.train)
+        assert torch.equal(again.own_of(name).statistics, net.own_of(name).statistics) == same

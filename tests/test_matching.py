@@ -12,6 +12,7 @@ import lamella as lm
 from lamella.elasticity import (
     ElasticModel,
     Teaching,
+    building,
     elasticize,
     load_elastic,
     make_levels,
@@ -26,7 +27,7 @@ from lamella.matching import match_outputs, matchable, moments
 from lamella.profiling import Sweep, profile
 from lamella.schema import Level, Step
 from lamella.surgery import narrow, resolve
-from lamella.training import Batches, Recipe, first_inputs
+from lamella.training import Batches, Recipe, first_inputs, mixed, seeded
 from lamella.walking import Tuning, start, walk
 
 IMAGES = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -296,3 +297,24 @@ def test_growing_leaves_what_inner_levels_scale(trained):
         now = {name: net.view(name)(x).detach() for name in net.family.names}
         assert all(torch.equal(now[name], seen[name]) for name in seen)
         seen[stage.name] = now[stage.name]
+
+
+def test_a_trained_level_of_few_bits_has_the_moments_of_its_float_weights(trained, monkeypatch):
+    model, graph, task = trained
+    bits = {name: 2 for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    coarse = Level(name="coarse", widths={g.name: g.legal(0.7 * g.width) for g in graph.free}, bits=bits)
+    make = lambda: elasticize(
+        model, {"coarse": coarse}, task, tuning=Recipe(epochs=1, lr=1e-3, optimizer="adamw"), graph=graph
+    )
+    net = make()
+    monkeypatch.setattr(building, "recalibrate", lambda *asked, rounded=False: None if rounded else recalibrate(*asked))
+    floats = make().extract("coarse", rounded=False)
+    with seeded(mixed(0, 0), 0, torch.device("cpu")):
+        x = first_inputs(task.calibration, 256)
+    view = copy.deepcopy(net.view("coarse"))
+    for name in bits:
+        view.get_submodule(name)._forward_pre_hooks.clear()  # layers are matched before inputs are rounded
+    for name in bits:
+        now, wanted = (of_layer(each, name, x) for each in (view, floats))
+        apart = (now.std / wanted.std).log().abs()
+        assert float(apart.median()) < 1e-4, name  # all but channels that are silent, or need more than four times

@@ -73,6 +73,8 @@ def elasticize(
         epochs = tuning.epochs * len(stages)
         trail = _Trail(Path(directory), net, how, task, seed, epochs) if directory else None
         _train(net, stages, task, tuning, seed, trail, progress)
+        if stages:
+            recalibrate(net, task, seed, rounded=True)
         net = _with_ranges(net, task, seed)
     scores = {name: scores_of(net.view(name), task) for name in net.family.names}
     measured_levels = tuple(

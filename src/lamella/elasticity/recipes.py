@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..matching import MATCHED, match_outputs
+from ..surgery import retraced
 from ..training import Loss, PerSample, Recipe, Task, device_of, first_inputs, fit, mixed, recalibrate_bn, seeded
 from .growing import Growing
 from .networks import ElasticModel
@@ -118,24 +119,31 @@ def _pupil(module: nn.Module) -> nn.Module:
     return module.module if isinstance(module, Taught) else module
 
 
-def recalibrate(net: ElasticModel, task: Task, seed: int) -> None:
+def recalibrate(net: ElasticModel, task: Task, seed: int, *, rounded: bool = False) -> None:
     """Give every level but the largest statistics of its own, from training batches.
 
-    Without batch norms, let its layers' outputs have the mean and spread that they have in the largest.
+    Without batch norms, let its layers' outputs have the mean and spread that they have in the largest. `rounded`: after a training,
+    which is in float, and only for levels of few bits; their layers get the mean and spread of the level's own float weights.
     """
     net.eval()
     for number, level in enumerate(net.levels[:-1]):
+        if rounded and not any(bits < 8 for bits in level.bits.values()):
+            continue
         with seeded(mixed(seed, number), 0, device_of(net)):
             if net.family.affine:
-                _match(net, level.name, first_inputs(task.calibration, MATCHED))
+                _match(net, level.name, first_inputs(task.calibration, MATCHED), rounded=rounded)
             else:
                 recalibrate_bn(net.view(level.name), task.train)
 
 
-def _match(net: ElasticModel, level: str, inputs: Any) -> None:
-    own = net.own_of(level)
+def _match(net: ElasticModel, level: str, inputs: Any, *, rounded: bool) -> None:
+    own, kept = net.own_of(level), net.kept(level)
     assert own is not None  # the largest has none
-    match_outputs(net.view(level), net.net, net.graph, net.kept(level), inputs, own.rescale)
+    if rounded:
+        reference, graph, kept = net.extract(level, rounded=False), retraced(net.graph, kept), {}
+    else:
+        reference, graph = net.net, net.graph
+    match_outputs(net.view(level), reference, graph, kept, inputs, own.rescale)
 
 
 # -- sandwich
