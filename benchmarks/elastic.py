@@ -376,9 +376,10 @@ def on_digits(seed: int, *, norms: bool = True) -> tuple[nn.Module, Task]:
         model = make_model("resnet14", widths=(8, 16, 32), in_channels=1, shortcut="B")
         return fit(model, task, Recipe(epochs=8, lr=0.1), seed=seed).eval(), task
     convolutions = [nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1)]
-    pictures = [nn.Sequential(each, nn.ReLU(), nn.MaxPool2d(2)) for each in convolutions]
-    model = nn.Sequential(*pictures, nn.Flatten(), nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10))
-    return fit(model, task, Recipe(epochs=12, lr=2e-3, optimizer="adamw"), seed=seed).eval(), task
+    stem, *pictures = [nn.Sequential(each, nn.ReLU()) for each in convolutions]
+    pooled = [nn.Sequential(each, nn.MaxPool2d(2)) for each in pictures]
+    model = nn.Sequential(stem, *pooled, nn.Flatten(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
+    return fit(model, task, Recipe(epochs=40, lr=3e-3, optimizer="adamw"), seed=seed).eval(), task
 
 
 FEW_BITS = {  # networks on digits, and how their levels are tuned
@@ -410,10 +411,10 @@ def rounded_level(model: nn.Module, task: Task, tuning: Recipe, bits: int, seed:
     core, coarse, _ = make_levels(graph, {"core": 0.5, "coarse": 0.3})
     levels = {"core": core, "coarse": replace(coarse, bits=dict.fromkeys(multiplying_layers(model), bits))}
     make = lambda: elasticize(model, levels, task, tuning=tuning, graph=graph, seed=seed)
-    rounded, recalibrate = make(), building.recalibrate
-    building.recalibrate = lambda *of, rounded=False: None if rounded else recalibrate(*of)
+    rounded, recalibrate = make(), building.recalibrate_rounded
+    building.recalibrate_rounded = lambda *_: None
     as_left = make()
-    building.recalibrate = recalibrate
+    building.recalibrate_rounded = recalibrate
     networks = (as_left.extract("coarse", rounded=False), as_left.view("coarse"), rounded.view("coarse"))
     return [float(evaluate(each, task.validation, task.score).mean()) for each in networks]
 

@@ -307,7 +307,7 @@ def test_a_trained_level_of_few_bits_has_the_moments_of_its_float_weights(traine
         model, {"coarse": coarse}, task, tuning=Recipe(epochs=1, lr=1e-3, optimizer="adamw"), graph=graph
     )
     net = make()
-    monkeypatch.setattr(building, "recalibrate", lambda *asked, rounded=False: None if rounded else recalibrate(*asked))
+    monkeypatch.setattr(building, "recalibrate_rounded", lambda *_: None)
     floats = make().extract("coarse", rounded=False)
     with seeded(mixed(0, 0), 0, torch.device("cpu")):
         x = first_inputs(task.calibration, 256)
@@ -318,3 +318,18 @@ def test_a_trained_level_of_few_bits_has_the_moments_of_its_float_weights(traine
         now, wanted = (of_layer(each, name, x) for each in (view, floats))
         apart = (now.std / wanted.std).log().abs()
         assert float(apart.median()) < 1e-4, name  # all but channels that are silent, or need more than four times
+
+
+def test_a_level_of_few_bits_starts_to_train_from_matched_float_weights(trained):
+    model, graph, task = trained
+    bits = {name: 2 for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    coarse = Level(name="coarse", widths={g.name: g.legal(0.7 * g.width) for g in graph.free}, bits=bits)
+    net = nest(model, graph, make_levels(graph, {"coarse": coarse}), task.example_inputs)
+    recalibrate(net, task, 0, rounded=False)
+    with seeded(mixed(0, 0), 0, torch.device("cpu")):
+        x = first_inputs(task.calibration, 256)
+    kept = torch.tensor(net.kept("coarse")["0"])
+    same(
+        of_layer(net.extract("coarse", rounded=False), "0", x),
+        of_layer(net.net, "0", x).of(torch.isin(torch.arange(16), kept)),
+    )

@@ -34,7 +34,7 @@ from ..walking import measured, training_data
 from .cutting import part_labels, places_in_parts
 from .levels import Settings, make_levels
 from .networks import ElasticModel
-from .recipes import RECIPES, Stage, levels_in, recalibrate, train_stage
+from .recipes import RECIPES, Stage, levels_in, recalibrate, recalibrate_rounded, train_stage
 from .requests import TUNING, How, check_devices, check_request
 from .sorting import sort
 from .teaching import IN_PLACE, Teaching
@@ -68,13 +68,13 @@ def elasticize(
         made = make_levels(graph, levels)
         check_devices(len(made) - 2, how)
         net = nest(model, graph, made, task.example_inputs, own=own)
-        recalibrate(net, task, seed)
+        recalibrate(net, task, seed, rounded=recipe == "none")
         stages = RECIPES[recipe](net, replace(task, loss=smoothed(task.loss, tuning.label_smoothing)), teaching)
         epochs = tuning.epochs * len(stages)
         trail = _Trail(Path(directory), net, how, task, seed, epochs) if directory else None
         _train(net, stages, task, tuning, seed, trail, progress)
         if stages:
-            recalibrate(net, task, seed, rounded=True)
+            recalibrate_rounded(net, task, seed)
         net = _with_ranges(net, task, seed)
     scores = {name: scores_of(net.view(name), task) for name in net.family.names}
     measured_levels = tuple(

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..axes import Kept
 from ..matching import MATCHED, match_outputs
 from ..surgery import retraced
 from ..training import Loss, PerSample, Recipe, Task, device_of, first_inputs, fit, mixed, recalibrate_bn, seeded
@@ -119,31 +120,41 @@ def _pupil(module: nn.Module) -> nn.Module:
     return module.module if isinstance(module, Taught) else module
 
 
-def recalibrate(net: ElasticModel, task: Task, seed: int, *, rounded: bool = False) -> None:
+def recalibrate(net: ElasticModel, task: Task, seed: int, *, rounded: bool = True) -> None:
     """Give every level but the largest statistics of its own, from training batches.
 
-    Without batch norms, let its layers' outputs have the mean and spread that they have in the largest. `rounded`: after a training,
-    which is in float, and only for levels of few bits; their layers get the mean and spread of the level's own float weights.
+    Without batch norms, let its layers' outputs have the mean and spread that they have in the largest; `rounded=False` does so for
+    the float weights of levels that have bits, in which they train.
     """
-    net.eval()
-    for number, level in enumerate(net.levels[:-1]):
-        if rounded and not any(bits < 8 for bits in level.bits.values()):
-            continue
-        with seeded(mixed(seed, number), 0, device_of(net)):
-            if net.family.affine:
-                _match(net, level.name, first_inputs(task.calibration, MATCHED), rounded=rounded)
-            else:
-                recalibrate_bn(net.view(level.name), task.train)
+    for name, kept in _inner(net):
+        level = net.view(name) if rounded else net.extract(name, rounded=False)
+        _recalibrate(net, name, task, seed, partial(match_outputs, level, net.net, net.graph, kept))
 
 
-def _match(net: ElasticModel, level: str, inputs: Any, *, rounded: bool) -> None:
-    own, kept = net.own_of(level), net.kept(level)
+def recalibrate_rounded(net: ElasticModel, task: Task, seed: int) -> None:
+    """After a training, which is in float: give levels of few bits the statistics of their rounded weights.
+
+    Without batch norms, let their layers' outputs have the mean and spread that their float weights give.
+    """
+    for name, kept in _inner(net):
+        if any(bits < 8 for bits in net.family.level(name).bits.values()):
+            floats, graph = net.extract(name, rounded=False), retraced(net.graph, kept)
+            _recalibrate(net, name, task, seed, partial(match_outputs, net.view(name), floats, graph, {}))
+
+
+def _inner(net: ElasticModel) -> list[tuple[str, Kept]]:
+    """All levels but the largest, and the channels they keep."""
+    return [(name, net.kept(name)) for name in net.family.names[:-1]]
+
+
+def _recalibrate(net: ElasticModel, level: str, task: Task, seed: int, match: Callable[..., object]) -> None:
+    own = net.eval().own_of(level)
     assert own is not None  # the largest has none
-    if rounded:
-        reference, graph, kept = net.extract(level, rounded=False), retraced(net.graph, kept), {}
-    else:
-        reference, graph = net.net, net.graph
-    match_outputs(net.view(level), reference, graph, kept, inputs, own.rescale)
+    with seeded(mixed(seed, net.family.names.index(level)), 0, device_of(net)):
+        if net.family.affine:
+            match(first_inputs(task.calibration, MATCHED), own.rescale)
+        else:
+            recalibrate_bn(net.view(level), task.train)
 
 
 # -- sandwich
