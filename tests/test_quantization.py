@@ -234,7 +234,7 @@ def test_after_a_step_of_few_bits_the_weights_lie_on_their_grid(walked):
     again = coarsen(walked.small, {name: 3 for name in walked.made.bits if name != "conv1"})
     for (name, one), other in zip(walked.small.named_parameters(), again.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-7), name
-    assert [m.name for m in walked.result.history] == ["dense", "3 bits"]
+    assert [m.name for m in walked.result.history] == ["dense", "3 bits in 9 of 10 layers"]
     assert walked.result.history[-1].before_tuning is not None
     assert not torch.equal(walked.small.layer1[0].bn1.running_mean, walked.model.layer1[0].bn1.running_mean)
 
