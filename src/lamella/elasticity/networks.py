@@ -30,7 +30,7 @@ from ..grids import output_axis, rounded_weight
 from ..schema import Family, Graph, Level, check_levels
 from ..surgery import copied, cut
 from .cutting import Cut, cuts_of, kept_slots, part_labels, places_in_parts
-from .owning import COUNTER, Own, affine, affine_names, aliases_of, check_affine, folded, own_names
+from .owning import COUNTER, Own, affine, affine_names, aliases_of, check_affine, fold_affine, own_names
 
 PREPARING = threading.RLock()  # of the module, so that networks can be copied and pickled; it is held for milliseconds
 
@@ -111,7 +111,7 @@ class ElasticModel(nn.Module):
         for layer in () if rounded else self._setting(name).ranges:
             module.get_submodule(layer)._forward_pre_hooks.clear()
         for layer in self.family.affine if name in self._views else ():
-            folded(module, layer)
+            fold_affine(module, layer)
         trained = {n: p.requires_grad for n, p in self.net.named_parameters(remove_duplicate=False)}
         for n, parameter in module.named_parameters(remove_duplicate=False):
             parameter.requires_grad_(trained[n])

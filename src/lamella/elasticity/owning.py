@@ -87,7 +87,7 @@ def affine(module: Any, inputs: Any, outputs: Tensor) -> Tensor:
     return rescaled(module, outputs, getattr(module, GAIN), getattr(module, SHIFT))
 
 
-def folded(module: nn.Module, layer: str) -> None:
+def fold_affine(module: nn.Module, layer: str) -> None:
     """Put what scales and shifts the layer's outputs into its weight and bias, in place."""
     holder = module.get_submodule(layer)
     gain, shift = (holder._parameters.pop(name) for name in (GAIN, SHIFT))
