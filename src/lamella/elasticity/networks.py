@@ -48,7 +48,7 @@ class ElasticModel(nn.Module):
         self._affine_names = [name for layer in family.affine for name in affine_names(layer)]
         self._cuts = {level.name: cuts_of(graph, self.kept(level.name)) for level in family.levels}
         self.own = nn.ModuleList(self._owned(level) for level in family.levels[:-1])
-        self._views = {x.name: self._framed(x) for x in family.levels[:-1]}  # a dict: not submodules
+        self._views = {level.name: self._framed(level) for level in family.levels[:-1]}  # a dict: not submodules
         self._active = family.levels[-1].name
         self.training = self._mode = net.training  # `_mode` is that of the views
         self._bound = self._changed = False

@@ -19,8 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..axes import Kept
-from ..matching import MATCHED, match_outputs
+from ..matching import MATCHED, Rescale, match_outputs
 from ..surgery import retraced
 from ..training import Loss, PerSample, Recipe, Task, device_of, first_inputs, fit, mixed, recalibrate_bn, seeded
 from .growing import Growing
@@ -126,9 +125,8 @@ def recalibrate(net: ElasticModel, task: Task, seed: int, *, rounded: bool = Tru
     Without batch norms, let its layers' outputs have the mean and spread that they have in the largest; `rounded=False` does so for
     the float weights of levels that have bits, in which they train.
     """
-    for name, kept in _inner(net):
-        level = net.view(name) if rounded else net.extract(name, rounded=False)
-        _recalibrate(net, name, task, seed, partial(match_outputs, level, net.net, net.graph, kept))
+    for name in net.family.names[:-1]:
+        _recalibrate(net, name, task, seed, partial(_match_largest, net, name, rounded=rounded))
 
 
 def recalibrate_rounded(net: ElasticModel, task: Task, seed: int) -> None:
@@ -136,18 +134,13 @@ def recalibrate_rounded(net: ElasticModel, task: Task, seed: int) -> None:
 
     Without batch norms, let their layers' outputs have the mean and spread that their float weights give.
     """
-    for name, kept in _inner(net):
-        if any(bits < 8 for bits in net.family.level(name).bits.values()):
-            floats, graph = net.extract(name, rounded=False), retraced(net.graph, kept)
-            _recalibrate(net, name, task, seed, partial(match_outputs, net.view(name), floats, graph, {}))
+    for level in net.levels[:-1]:
+        if any(bits < 8 for bits in level.bits.values()):
+            _recalibrate(net, level.name, task, seed, partial(_match_floats, net, level.name))
 
 
-def _inner(net: ElasticModel) -> list[tuple[str, Kept]]:
-    """All levels but the largest, and the channels they keep."""
-    return [(name, net.kept(name)) for name in net.family.names[:-1]]
-
-
-def _recalibrate(net: ElasticModel, level: str, task: Task, seed: int, match: Callable[..., object]) -> None:
+def _recalibrate(net: ElasticModel, level: str, task: Task, seed: int, match: Callable[[Any, Rescale], object]) -> None:
+    """Batch norms from training batches; without any, `match` on calibration inputs."""
     own = net.eval().own_of(level)
     assert own is not None  # the largest has none
     with seeded(mixed(seed, net.family.names.index(level)), 0, device_of(net)):
@@ -155,6 +148,16 @@ def _recalibrate(net: ElasticModel, level: str, task: Task, seed: int, match: Ca
             match(first_inputs(task.calibration, MATCHED), own.rescale)
         else:
             recalibrate_bn(net.view(level), task.train)
+
+
+def _match_largest(net: ElasticModel, level: str, inputs: Any, by: Rescale, *, rounded: bool) -> None:
+    matched = net.view(level) if rounded else net.extract(level, rounded=False)
+    match_outputs(matched, net.net, net.graph, net.kept(level), inputs, by)
+
+
+def _match_floats(net: ElasticModel, level: str, inputs: Any, by: Rescale) -> None:
+    floats, graph = net.extract(level, rounded=False), retraced(net.graph, net.kept(level))
+    match_outputs(net.view(level), floats, graph, {}, inputs, by)
 
 
 # -- sandwich

@@ -23,9 +23,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..errors import LamellaError
+from ..lineage import file_digest
 from ..making import folder
 from ..runs import write_through
-from ..serving.families import FAMILY_KEY, LEVEL_KEY, SUFFIXES, WEIGHTS, WEIGHTS_KEY, file_digest, level_file
+from ..serving.families import FAMILY_KEY, LEVEL_KEY, SUFFIXES, WEIGHTS, WEIGHTS_KEY, level_file
 from ..timing import Array, feeds_of, open_session
 from .capturing import TOLERANCE, difference
 from .integers import layers_in_float, quantize_onnx

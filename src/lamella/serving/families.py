@@ -7,7 +7,6 @@ A request runs on the session that was active when it began; a switch in another
 resident is loaded by the thread that switches, while the one before still serves.
 """
 
-import hashlib
 import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import LamellaError, MismatchError, RunError, unknown_name
+from ..lineage import file_digest
 from ..records import digest, load_record
 from ..runtimes import open_session
 from ..schema import FILES, Family, Level
@@ -185,12 +185,6 @@ def stamp_of(family: Family) -> dict[str, str]:
     """What every file of the family says about it: the network it was made from, and a digest of its levels."""
     settings = [(level.name, level.widths, level.bits) for level in family.levels]
     return {FAMILY_KEY: family.structure, LEVELS_KEY: digest(settings)}
-
-
-def file_digest(path: Path) -> str:
-    """The first 16 hex digits of the file's BLAKE2b."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()[:16]
 
 
 def open_family(
