@@ -27,9 +27,8 @@ MATCHED = 256  # calibration samples that are enough: both networks see the same
 MOST = 4.0  # times a channel is made larger or smaller: beyond, it is another channel
 DEAD = 1e-6  # of the layer's largest spread: below, a channel says nothing that could be scaled
 
-Rescale = Callable[
-    [str, Tensor, Tensor], None
-]  # a layer, factors (O,) and shifts (O,): outputs become factor x output + shift
+# Of a layer, factors (O,) and shifts (O,): its outputs become factor x output + shift.
+Rescale = Callable[[str, Tensor, Tensor], None]
 
 
 class Moments(NamedTuple):
