@@ -35,7 +35,7 @@ from torch import nn
 from benchmarks.provenance import earlier, keep, provenance, result_file
 from lamella.compression import compress
 from lamella.costs import cost
-from lamella.exporting import OnnxModel, export_onnx, onnx_bytes, quantize_onnx
+from lamella.exporting import OnnxModel, convert_to_openvino, export_onnx, onnx_bytes, quantize_onnx
 from lamella.planning import plan as make_plan
 from lamella.planning import reorder
 from lamella.profiling import Sweep, profile
@@ -348,7 +348,7 @@ def order(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def speed(asked: argparse.Namespace) -> dict[str, Any]:
-    """Dense and narrowed ResNets of fresh weights in ONNX Runtime, batch 1: latency as a ratio to dense float32, [low, high]."""
+    """Dense and narrowed ResNets of fresh weights, batch 1: latency as a ratio to dense float32 in the same runtime, [low, high]."""
     found: dict[str, Any] = {}
     for name in ("resnet20", "resnet56"):
         torch.manual_seed(asked.seed)
@@ -369,11 +369,18 @@ def speed(asked: argparse.Namespace) -> dict[str, Any]:
                 files[kind] = export_onnx(small, IMAGE, Path(scratch) / f"{kind}.onnx")
                 whole = Path(scratch) / f"{kind}.int8.onnx"
                 files[f"{kind}_int8"] = quantize_onnx(files[kind], whole, [torch.randn(8, 3, 32, 32)])
-            times = latency(files, IMAGE)
+            there = {
+                kind: convert_to_openvino(file, file.with_suffix(".openvino.xml"), IMAGE)
+                for kind, file in files.items()
+            }
+            times = {"onnxruntime": latency(files, IMAGE), "openvino": latency(there, IMAGE)}
         found[name] = {
             kind: {
                 "macs": round(cost(graph, narrowed).macs / cost(graph).macs, 3),
-                **{p: _ratio(times[f"{kind}{end}"]) for p, end in (("float32", ""), ("int8", "_int8"))},
+                **{
+                    runtime: {p: _ratio(each[f"{kind}{end}"]) for p, end in (("float32", ""), ("int8", "_int8"))}
+                    for runtime, each in times.items()
+                },
             }
             for kind, narrowed in widths.items()
         }

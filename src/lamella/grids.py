@@ -64,11 +64,24 @@ def _with_error(weight_OK: Tensor, scale_O: Tensor, top: int) -> tuple[Tensor, T
 
 
 def pair_scale(weight_OK: Tensor) -> Tensor:
-    """The scale, shape (O,), at which two neighbours of one sign come to at most 128 together after rounding; K is even."""
+    """The scale, shape (O,), at which two neighbours of one sign come to at most 128 together after rounding; K is even.
+
+    Weights that are all the same, as a mean's, lie on its grid.
+    """
     pairs_OP2 = weight_OK.double().reshape(len(weight_OK), -1, 2)
     up_O = pairs_OP2.clamp(min=0).sum(2).amax(1)
     down_O = (-pairs_OP2).clamp(min=0).sum(2).amax(1)
-    return torch.maximum(up_O, down_O) / 127  # rounding two numbers adds at most 1 to their sum
+    largest_O = torch.maximum(up_O, down_O)
+    alike_O = weight_OK.abs().amax(1).double() * 2 == largest_O  # the largest beside itself: 63.5 of 127 each
+    return largest_O / torch.where(
+        alike_O & _all_alike(weight_OK), 126.0, 127.0
+    )  # rounding two numbers adds at most 1 to their sum
+
+
+def _all_alike(weight_OK: Tensor) -> Tensor:
+    """Which outputs' weights are one number, or 0 where the number of them was made even."""
+    size_OK = weight_OK.abs()
+    return ((size_OK == 0) | (size_OK == size_OK.amax(1, keepdim=True))).all(1)
 
 
 def summed(weight: Tensor, axis: int, *, convolves: bool) -> Tensor:

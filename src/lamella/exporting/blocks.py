@@ -16,6 +16,7 @@ import torch
 from ..costs import block_length
 from ..grids import block_levels
 from ..timing import Array
+from .onnx_file import attributes_of
 
 BITS, ZERO = 4, 8  # stored unsigned
 LINEAR = ("Gemm", "MatMul")
@@ -42,18 +43,12 @@ def linear_weights(graph: Any) -> dict[str, Array]:
     constants = {i.name: i for i in graph.initializer}
     found = {node.input[1]: node for node in linear_nodes(graph)}
     arrays = {name: numpy_helper.to_array(constants[name]) for name in found}
-    return {name: array if _attributes(found[name]).get("transB") else array.T for name, array in arrays.items()}
+    return {name: array if attributes_of(found[name]).get("transB") else array.T for name, array in arrays.items()}
 
 
 def _is_plain(node: Any) -> bool:
-    how = _attributes(node)
+    how = attributes_of(node)
     return bool(how.get("alpha", 1.0) == how.get("beta", 1.0) == 1.0 and not how.get("transA"))
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    from onnx import helper
-
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
 def hold_in_blocks(proto: Any) -> None:

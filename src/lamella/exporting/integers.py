@@ -28,6 +28,7 @@ from ..runs import write_through
 from ..timing import Array, feeds_of, onnxruntime, open_session
 from .blocks import bias_nodes, hold_in_blocks, linear_nodes
 from .compaction import compact
+from .convolving import as_convolutions
 from .onnx_file import check_float32, onnx_library, read_onnx
 from .packing import layer_of, pack
 
@@ -89,13 +90,15 @@ def quantize_onnx(
 
 
 def _quantized(source: Path, scratch: Path, reader: "_Reader", linear_in_float: bool) -> tuple[Any, Any]:
-    """The float model made ready (shapes known, constants folded) and its quantized form."""
+    """The float model made ready (shapes known, constants folded, more of it convolutions) and its quantized form."""
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_static
 
     ready, written = scratch / "ready.onnx", scratch / "written.onnx"
     quant_pre_process(str(source), str(ready), auto_merge=True)  # a free batch has another name after a Resize
     model = onnx.load(str(ready))
+    as_convolutions(model)
+    onnx.save(model, str(ready))
     reader.check_start()
     in_float = [*linear_nodes(model.graph), *bias_nodes(model.graph)] if linear_in_float else []
     quantize_static(

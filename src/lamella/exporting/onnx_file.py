@@ -231,6 +231,13 @@ def read_onnx(path: str | Path) -> Any:
         ) from None
 
 
+def attributes_of(node: Any) -> dict[str, Any]:
+    """A node's attributes by name, as numbers, lists, bytes and tensors."""
+    from onnx import helper
+
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
 def check_float32(path: str | Path) -> None:
     """LamellaError for a file whose weights are of another floating type: integers are made from float32."""
     from onnx import TensorProto
