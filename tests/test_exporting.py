@@ -30,6 +30,7 @@ from lamella.exporting import (
     quantize_onnx,
     run_onnx,
 )
+from lamella.exporting.ranging import activation_ranges
 from lamella.surgery import narrow
 
 onnx = pytest.importorskip("onnx")
@@ -255,8 +256,10 @@ def test_the_short_file_computes_what_the_quantizers_own_would(model, dense, cal
 
     ready, own = tmp_path / "ready.onnx", tmp_path / "own.onnx"
     quant_pre_process(str(dense), str(ready))
-    reader = integers._Reader(integers.open_session(dense), calibration)
-    kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    ranges = activation_ranges(onnx.load(ready), ({"x": batch.numpy()} for batch in calibration))
+    told = {"TensorQuantOverrides": {name: [integers._override(*ends)] for name, ends in ranges.items()}}
+    kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "extra_options": told}
+    reader = integers._Once({"x": calibration[0].numpy()})
     quantize_static(str(ready), str(own), reader, quant_format=QuantFormat.QDQ, per_channel=True, **kinds)
     short = quantize_onnx(dense, tmp_path / "short.onnx", calibration, full_range=True)
 

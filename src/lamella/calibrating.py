@@ -80,7 +80,7 @@ def _check_spread(calibration: Tensor, task: Task) -> None:
 
 
 def unusual(seen: Mapping[str, Seen]) -> list[str]:
-    """What is to be said of values that stay zero, and of ranges that a few outliers stretch."""
+    """What is to be said of values that stay zero, and of ranges that outliers stretch, too many of them to be cut off."""
     still = [place for place, s in seen.items() if s.low == s.high == 0]
     crowded = {place: s for place, s in seen.items() if place not in still and s.crowd * 256 < CROWDED}
     notes = []

@@ -29,6 +29,7 @@ from .coarsening import (
     folded,
     observe,
     quantizable,
+    ranges_of,
     reached_in_integers,
 )
 from .errors import LamellaError, unknown_name
@@ -60,7 +61,7 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     with drawn_alike(small):
         batches = task.calibration if how.calibrated else [(task.example_inputs, None)]
         seen = observe(small, bits, batches, CALIBRATION_BATCHES, joins=True)
-    ranges = {place: (s.low, s.high) for place, s in seen.items()}
+    ranges = ranges_of(seen)
     called = {n: b for n, b in bits.items() if n in ranges}  # a layer that forward leaves out is in no file
     alone = [name for name in alone if name in called]
     if how.linear:

@@ -16,7 +16,16 @@ between two steps decides otherwise, which after twenty layers is another class 
 
 from .folding import folded
 from .linear import LINEAR_BITS, coarsen_linear
-from .observing import BEHIND_LINEAR, CALIBRATION_BATCHES, OUTPUT, Seen, observe, observe_ranges, reached_in_integers
+from .observing import (
+    BEHIND_LINEAR,
+    CALIBRATION_BATCHES,
+    OUTPUT,
+    Seen,
+    observe,
+    observe_ranges,
+    ranges_of,
+    reached_in_integers,
+)
 from .rounding import InputGrid, coarsen, quantizable
 
 __all__ = [
@@ -32,5 +41,6 @@ __all__ = [
     "observe",
     "observe_ranges",
     "quantizable",
+    "ranges_of",
     "reached_in_integers",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -14,13 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.hooks import RemovableHandle
 
+from ..ranges import Values, least_error, sampled
 from ..training import call, device_of, hooked, modes_kept, on_device
 
 Ranges = Mapping[str, tuple[float, float]]
 Visit = Callable[[str, Tensor], Tensor]
 
 CALIBRATION_BATCHES = 8  # from which ranges are taken, unless another number is asked for
-SAMPLED = 2**14  # values of a tensor that tell where its bulk lies
 OUTPUT = "(output)"  # a name that no module has
 PASSING = "slice"  # takes its operand's grid along, so that grid is what its operand is rounded to
 JOINS = {
@@ -76,25 +76,34 @@ FLOAT_MAKERS = {"Addmm", "Mm", "Bmm", "Linear"}
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The lowest and highest value seen, and the ends between which 99.9 % of them lie (of a sample, the mean over batches)."""
+    """The lowest and highest value seen, the ends between which 99.9 % of them lie (of a sample, the mean over batches), and the sample."""
 
     low: float
     high: float
     bulk_low: float
     bulk_high: float
     batches: int = 1
+    some: tuple[Values, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The range that leaves the least error (`ranges.least_error`), zero included."""
+        if not self.some:
+            return min(self.low, 0.0), max(self.high, 0.0)
+        return least_error(np.concatenate(self.some), self.low, self.high)
 
     @property
     def crowd(self) -> float:
-        """The share of the range, zero included, in which nearly all values lie."""
-        low, high = min(self.low, 0.0), max(self.high, 0.0)
+        """The share of that range in which nearly all values lie."""
+        low, high = self.ends
         return (max(self.bulk_high, 0.0) - min(self.bulk_low, 0.0)) / max(high - low, 1e-30)
 
     def joined(self, other: "Seen") -> "Seen":
         count = self.batches + other.batches
         bulk_low = (self.bulk_low * self.batches + other.bulk_low * other.batches) / count
         bulk_high = (self.bulk_high * self.batches + other.bulk_high * other.batches) / count
-        return Seen(min(self.low, other.low), max(self.high, other.high), bulk_low, bulk_high, count)
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        return Seen(low, high, bulk_low, bulk_high, count, self.some + other.some)
 
 
 def observe_ranges(
@@ -105,8 +114,15 @@ def observe_ranges(
     *,
     joins: bool = False,
 ) -> dict[str, tuple[float, float]]:
-    """The lowest and highest input of each layer over `count` batches; `joins` as in `observe`."""
-    return {place: (s.low, s.high) for place, s in observe(model, layers, loader, count, joins=joins).items()}
+    """The range of each layer's inputs over `count` batches; `joins` as in `observe`."""
+    return ranges_of(observe(model, layers, loader, count, joins=joins))
+
+
+def ranges_of(seen: Mapping[str, Seen]) -> dict[str, tuple[float, float]]:
+    """The ranges that leave the least error; of the output from its lowest to its highest value, since the largest are what it is read
+    for.
+    """
+    return {place: (s.low, s.high) if place == OUTPUT else s.ends for place, s in seen.items()}
 
 
 def observe(
@@ -179,9 +195,9 @@ def _widen(seen: dict[str, Seen], place: str, x: Tensor) -> Tensor:
     if x.numel() == 0:  # a shortcut padded by no channels
         return x
     flat = x.detach().cpu().float().numpy().ravel()  # not torch: a walk over joins must not meet what looks at them
-    some = np.sort(flat[:: flat.size // SAMPLED | 1])  # an odd stride meets all channels
+    some = np.sort(sampled(flat))
     edge = min(max(1, len(some) // 2000), (len(some) - 1) // 2)
-    now = Seen(float(flat.min()), float(flat.max()), float(some[edge]), float(some[-1 - edge]))
+    now = Seen(float(flat.min()), float(flat.max()), float(some[edge]), float(some[-1 - edge]), some=(some,))
     seen[place] = seen[place].joined(now) if place in seen else now
     return x
 

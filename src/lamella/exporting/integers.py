@@ -5,7 +5,7 @@
     layers_in_float("dense.int8.onnx")                              # what ONNX Runtime would still compute in float
 
 The form is QDQ (QuantizeLinear and DequantizeLinear around each operator): U8 activations with a zero point, weights
-symmetric per output channel on the grids of `grids`, ranges from the smallest and largest value seen in calibration.
+symmetric per output channel on the grids of `grids`, ranges those that leave the least error on calibration data (`ranges`).
 Below 8 bits weights are stored packed and computed as S8 (`packing`).
 
 Legend: O output channels, K products summed into one output, in the order in which a runtime sums them.
@@ -14,6 +14,7 @@ Legend: O output channels, K products summed into one output, in the order in wh
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from .compaction import compact
 from .convolving import as_convolutions
 from .onnx_file import check_float32, onnx_library, read_onnx
 from .packing import layer_of, pack
+from .ranging import activation_ranges
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 IN_INTEGERS = {
@@ -69,9 +71,9 @@ def quantize_onnx(
     onnxruntime("quantizing")
     source, target, bits = Path(path_fp32), Path(path_int8), dict(bits or {})
     check_float32(source)
-    reader = _Reader(open_session(source), calibration)
+    feeds = _feeds(open_session(source), calibration)
     with folder() as scratch, root_logger_kept():
-        ready, proto = _quantized(source, scratch, reader, linear_in_blocks)
+        ready, proto = _quantized(source, scratch, feeds, linear_in_blocks)
 
     arrays, floats = _arrays(proto.graph), _arrays(ready.graph)
     _check_bits(bits, ready.graph)
@@ -89,7 +91,9 @@ def quantize_onnx(
     return target
 
 
-def _quantized(source: Path, scratch: Path, reader: "_Reader", linear_in_float: bool) -> tuple[Any, Any]:
+def _quantized(
+    source: Path, scratch: Path, feeds: Iterator[dict[str, Array]], linear_in_float: bool
+) -> tuple[Any, Any]:
     """The float model made ready (shapes known, constants folded, more of it convolutions) and its quantized form."""
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_static
@@ -99,49 +103,54 @@ def _quantized(source: Path, scratch: Path, reader: "_Reader", linear_in_float: 
     model = onnx.load(str(ready))
     as_convolutions(model)
     onnx.save(model, str(ready))
-    reader.check_start()
+    first = next(feeds)
+    ranges = activation_ranges(model, chain([first], feeds))
     in_float = [*linear_nodes(model.graph), *bias_nodes(model.graph)] if linear_in_float else []
     quantize_static(
         str(ready),
         str(written),
-        reader,
+        _Once(first),
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=True,
         nodes_to_exclude=[node.name for node in in_float],
-        extra_options={"WeightSymmetric": True, "ActivationSymmetric": False, "QuantizeBias": False},
+        extra_options={
+            "WeightSymmetric": True,
+            "ActivationSymmetric": False,
+            "QuantizeBias": False,
+            "TensorQuantOverrides": {name: [_override(*ends)] for name, ends in ranges.items()},
+        },
     )
     return model, onnx.load(str(written))
 
 
-class _Reader:
-    """Calibration batches one by one, each checked, in the form onnxruntime asks for."""
+def _override(low: float, high: float) -> dict[str, Any]:
+    """A range as onnxruntime's quantizer is told it, zero included."""
+    return {"rmin": np.float32(min(low, 0.0)), "rmax": np.float32(max(high, 0.0))}
 
-    def __init__(self, session: Any, batches: Iterable[Tensor | Sequence[Tensor]]) -> None:
-        self.session, self.batches, self.read = session, iter(batches), 0
-        self.first: dict[str, Array] | None = None
 
-    def check_start(self) -> None:
-        """Read the first batch, so that an empty iterable is noticed before the quantizer is."""
-        self.first = self._next()
-        if self.first is None:
-            raise DataError(
-                "the calibration data hold no batch; the ranges of the activations come from them, and at least one "
-                "was expected. A generator can be walked only once: pass a list, or a fresh one."
-            )
+class _Once:
+    """One batch for onnxruntime's own calibration, whose ranges are overridden."""
+
+    def __init__(self, feeds: dict[str, Array]) -> None:
+        self.feeds: dict[str, Array] | None = feeds
 
     def get_next(self) -> dict[str, Array] | None:
-        batch, self.first = self.first, None
-        return self._next() if batch is None else batch
-
-    def _next(self) -> dict[str, Array] | None:
-        batch = next(self.batches, None)
-        if batch is None:
-            return None
-        feeds = _checked(self.session, batch, f"calibration batch {self.read}")
-        self.read += 1
+        feeds, self.feeds = self.feeds, None
         return feeds
+
+
+def _feeds(session: Any, batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[dict[str, Array]]:
+    """Calibration batches one by one, each checked, by the names of the inputs. DataError where there is none."""
+    count = 0
+    for count, batch in enumerate(batches, 1):
+        yield _checked(session, batch, f"calibration batch {count - 1}")
+    if not count:
+        raise DataError(
+            "the calibration data hold no batch; the ranges of the activations come from them, and at least one "
+            "was expected. A generator can be walked only once: pass a list, or a fresh one."
+        )
 
 
 def _checked(session: Any, batch: Tensor | Sequence[Tensor], place: str) -> dict[str, Array]:

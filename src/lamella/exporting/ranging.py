@@ -1,0 +1,114 @@
+"""The ranges that a float file's activations take on calibration data, as ONNX Runtime computes them.
+
+    ranges = activation_ranges(proto, feeds)      # {tensor: (low, high)}; feeds: an iterable of named arrays per batch
+
+Tensors are looked at as the simulation looks at them (`coarsening.observe`), so that both come to the same grids: where nothing but a
+pool or a change of shape reads a tensor, and hands its grid on, the range is that of what comes out.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..making import folder
+from ..ranges import Values, least_error, sampled
+from ..timing import Array, open_session
+
+AT_ONCE = 2**29  # bytes of activations that are held together
+PASSING = {
+    "MaxPool",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Identity",
+}  # their outputs have their input's grid
+
+Feeds = dict[str, Array]
+
+
+def activation_ranges(proto: Any, batches: Iterable[Feeds]) -> dict[str, tuple[float, float]]:
+    """The range of every float tensor that is fed or computed, by `least_error`; that of the model's outputs from their lowest to their
+    highest value, since the largest are what they are read for.
+    """
+    values = [v for v in (*proto.graph.value_info, *proto.graph.output) if v.type.tensor_type.elem_type == FLOAT]
+    at_once = _samples_at_once(proto.graph, values)
+    spreads: dict[str, _Spread] = {}
+    with folder() as scratch:
+        session = open_session(_telling_all(proto, values, scratch))
+        names = [output.name for output in session.get_outputs()]
+        for batch in batches:
+            samples = len(next(iter(batch.values())))
+            for start, part in _parts(batch, at_once):
+                found = {**part, **dict(zip(names, session.run(names, part), strict=True))}
+                here = len(next(iter(part.values())))
+                for name, array in found.items():
+                    if array.dtype == np.float32 and array.size:
+                        spreads.setdefault(name, _Spread()).add(array, start / here, samples / here)
+    outputs = {value.name for value in proto.graph.output}
+    ends = {name: spread.ends(least=name not in outputs) for name, spread in spreads.items()}
+    return {name: ends[_handed_on(name, proto.graph, ends)] for name in ends}
+
+
+FLOAT = 1  # onnx.TensorProto.FLOAT
+
+
+class _Spread:
+    """A tensor's ends so far, and a sample of its values."""
+
+    def __init__(self) -> None:
+        self.low, self.high = math.inf, -math.inf
+        self.some: list[Values] = []
+
+    def add(self, array: Array, before: float, parts: float) -> None:
+        """A part of what the tensor is for a batch, which is `parts` times as long, `before` of them before this one."""
+        flat = array.ravel()
+        self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
+        self.some.append(sampled(flat, round(len(flat) * parts), round(len(flat) * before)).copy())
+
+    def ends(self, *, least: bool) -> tuple[float, float]:
+        return least_error(np.concatenate(self.some), self.low, self.high) if least else (self.low, self.high)
+
+
+def _telling_all(proto: Any, values: Iterable[Any], scratch: Path) -> Path:
+    """The model with all of these tensors among its outputs, as a file."""
+    import onnx
+
+    told = onnx.ModelProto()
+    told.CopyFrom(proto)
+    made = {name for node in told.graph.node for name in node.output} - {value.name for value in told.graph.output}
+    told.graph.output.extend(value for value in values if value.name in made)
+    onnx.save(told, str(scratch / "told.onnx"))
+    return scratch / "told.onnx"
+
+
+def _samples_at_once(graph: Any, values: Iterable[Any]) -> int | None:
+    """How many samples' activations may be held together; None where the file takes its batches whole."""
+    firsts = [value.type.tensor_type.shape.dim[0] for value in graph.input if value.type.tensor_type.shape.dim]
+    if len(firsts) != len(graph.input) or not all(dim.dim_param for dim in firsts):
+        return None
+    shapes = [[dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim] for value in values]
+    return max(1, AT_ONCE // (4 * sum(math.prod(shape) for shape in shapes) or 1))
+
+
+def _parts(batch: Feeds, at_once: int | None) -> Iterator[tuple[int, Feeds]]:
+    """The batch in parts of so many samples, each with the number of its first one."""
+    lengths = {len(array) for array in batch.values()}
+    if at_once is None or len(lengths) > 1:
+        yield 0, batch
+        return
+    for start in range(0, lengths.pop(), at_once):
+        yield start, {name: array[start : start + at_once] for name, array in batch.items()}
+
+
+def _handed_on(name: str, graph: Any, known: Iterable[str]) -> str:
+    """The last tensor that has this one's grid and that nothing else leads to."""
+    while True:
+        readers = [node for node in graph.node if name in node.input]
+        if len(readers) != 1 or readers[0].op_type not in PASSING or readers[0].output[0] not in known:
+            return name
+        name = readers[0].output[0]

@@ -1,0 +1,118 @@
+"""Ranges of activations: what the chosen ends leave of the values, and that a file and its simulation choose alike."""
+
+from itertools import pairwise
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lamella.coarsening import InputGrid, folded, observe_ranges
+from lamella.exporting import export_onnx, quantize_onnx, ranging
+from lamella.exporting.ranging import activation_ranges
+from lamella.ranges import SAMPLED, least_error, sampled
+
+SHAPES = {
+    "normal": lambda g: g.standard_normal(20_000),
+    "after a relu": lambda g: np.maximum(g.standard_normal(20_000), 0),
+    "heavy tails": lambda g: g.standard_t(2.5, 20_000),
+    "few large": lambda g: np.where(g.random(20_000) < 1e-3, 30.0, g.standard_normal(20_000)),
+    "all alike": lambda g: np.full(20_000, g.uniform(-2, 2)),
+    "one side": lambda g: -g.gamma(0.3, 1.0, 20_000),
+    "away from zero": lambda g: 5 + 0.1 * g.standard_normal(20_000),
+    "nothing": lambda g: np.zeros(20_000),
+}
+
+
+def left(values, low, high):
+    x = torch.from_numpy(values)
+    return float((InputGrid(low, high).rounded(x) - x).square().sum())
+
+
+@given(st.sampled_from(sorted(SHAPES)), st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3))
+def test_no_more_error_is_left_than_by_the_whole_range(shape, seed, scale):
+    values = (scale * SHAPES[shape](np.random.default_rng(seed))).astype(np.float32)
+    low, high = least_error(values, float(values.min()), float(values.max()))
+    assert min(values.min(), 0) <= low <= 0 <= high <= max(values.max(), 0)
+    assert left(values, low, high) <= 1.05 * left(values, float(values.min()), float(values.max())) + 1e-9
+
+
+@pytest.mark.parametrize("draw", ["standard_normal", "laplace"])
+def test_less_error_is_left_where_few_values_lie_far_out(draw):
+    values = getattr(np.random.default_rng(0), draw)(size=100_000).astype(np.float32)
+    low, high = least_error(values, float(values.min()), float(values.max()))
+    assert 1.1 * left(values, low, high) < left(values, float(values.min()), float(values.max()))
+
+
+def test_values_that_were_not_met_in_the_sample_do_not_stretch_the_range():
+    values = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
+    low, high = least_error(values, -4.0, 300.0)
+    assert high < 8
+    assert low < -3
+
+
+@given(st.integers(1, 5 * SAMPLED), st.integers(1, 7))
+def test_parts_of_a_tensor_give_the_sample_of_the_whole(size, parts):
+    flat = np.arange(size, dtype=np.float32)
+    cuts = np.linspace(0, size, parts + 1).astype(int)
+    pieces = [sampled(flat[a:b], size, int(a)) for a, b in pairwise(cuts)]
+    assert np.array_equal(np.concatenate(pieces), sampled(flat))
+    assert len(sampled(flat)) <= 2 * SAMPLED + 1
+
+
+class Pooled(nn.Module):
+    """A pool, a change of shape and an addition between layers: places where grids are handed on, and where they meet."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.two, self.three = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8 * 9, 5)
+
+    def forward(self, x):
+        x = nn.functional.max_pool2d(torch.relu(self.norm(self.one(x))), 2)
+        x = torch.relu(self.two(x) + self.three(x))
+        return self.head(nn.functional.max_pool2d(x, 2).flatten(1))
+
+
+@pytest.fixture
+def files(tmp_path):
+    from onnxruntime.quantization import quant_pre_process
+
+    torch.manual_seed(0)
+    model = Pooled().eval()
+    batches = [2 * torch.randn(24, 3, 12, 12) ** 3 for _ in range(3)]
+    dense = export_onnx(model, (batches[0][:2],), tmp_path / "dense.onnx")
+    quant_pre_process(str(dense), str(tmp_path / "ready.onnx"))
+    return model, batches, dense, onnx.load(tmp_path / "ready.onnx")
+
+
+def test_a_file_and_its_simulation_choose_the_same_ranges(files):
+    model, batches, _, proto = files
+    (name,) = (value.name for value in proto.graph.input)
+    found = activation_ranges(proto, ({name: batch.numpy()} for batch in batches))
+    layers = ["one", "two", "three", "head"]
+    seen = observe_ranges(folded(model, (batches[0],)), layers, [(batch, None) for batch in batches], joins=True)
+    makers = {node.output[0]: node for node in proto.graph.node}
+    for node in (node for node in proto.graph.node if node.name in layers):
+        tensor = node.input[0]
+        assert found[tensor] == pytest.approx(seen[node.name], rel=1e-5)
+        while tensor in makers and makers[tensor].op_type in ("MaxPool", "Flatten", "Reshape"):
+            tensor = makers[tensor].input[0]  # which is rounded to the grid of what comes out
+            assert found[tensor] == pytest.approx(seen[node.name], rel=1e-5)
+    (added,) = (node for node in proto.graph.node if node.op_type == "Add")
+    assert [found[name] for name in added.input] == [pytest.approx(seen[f"add.0.{i}"], rel=1e-5) for i in (0, 1)]
+    (output,) = (value.name for value in proto.graph.output)
+    assert found[output] == pytest.approx(seen["(output)"], rel=1e-5)
+    assert max(found[name][1], -found[name][0]) < max(float(batch.abs().max()) for batch in batches)  # tails were cut
+
+
+def test_batches_that_do_not_fit_at_once_give_the_same_file(files, tmp_path, monkeypatch):
+    _, batches, dense, _ = files
+    whole = quantize_onnx(dense, tmp_path / "whole.onnx", batches)
+    monkeypatch.setattr(ranging, "AT_ONCE", 5 * 4 * (3 * 8 * 144))
+    parts = quantize_onnx(dense, tmp_path / "parts.onnx", batches)
+    assert parts.read_bytes() == whole.read_bytes()
