@@ -1,18 +1,27 @@
-"""What integer files gain in latency, and what operators written as convolutions add to that (decision 0021).
+"""What integer files cost and gain: latency, and accuracy by the ranges of their activations.
 
-    python benchmarks/integers.py                        # writes benchmarks/results/integers-<date>.json
-    python benchmarks/integers.py resnet20 --slots 24
+    python benchmarks/integers.py latency                                        # or: latency resnet20 densenet121
+    python benchmarks/integers.py ranges --data data --weights weights
 
-Per network, one picture, one thread: float32, integers as ONNX Runtime's quantizer takes the graph (`plain`), and integers of the graph
-with batch norms, means and padded channels as convolutions (`convolutions`), in ONNX Runtime and in OpenVINO, each as a ratio to float32 in
-the same runtime, all in one interleaved run: [ratio, low, high]. Bytes of the files beside them. Weights were never trained: the time does
-not depend on them.
+Each part is written into `results/integers-<date>.json` under its own name.
+
+`latency`: one picture, one thread: float32, integers as ONNX Runtime's quantizer takes the graph (`plain`), and integers of the graph
+with batch norms, means and padded channels as convolutions (`convolutions`; decision 0021), in ONNX Runtime and in OpenVINO, each as a
+ratio to float32 in the same runtime, all in one interleaved run: [ratio, low, high]. Bytes of the files beside them. Weights were never
+trained: the time does not depend on them.
+
+`ranges`: trained networks on CIFAR-10, calibrated on 64 and on 512 training images, with ranges from the smallest to the largest value
+(`widest`) and with those of least error (`least`; decision 0022). What the files score on the test images at odd index, on how many of
+these they give the float file's class, the root mean square error of the outputs relative to that of the float ones, and by how many
+points `least` scores above `widest`, paired.
 """
 
 import argparse
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,13 +31,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "benchmarks")]
 
 import torch
-from torch import nn
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from benchmarks.provenance import earlier, keep, provenance, result_file
 from benchmarks.trace import DenseLayer, densenet121, resnet50
-from lamella.exporting import convert_to_openvino, export_onnx, quantize_onnx
+from lamella.exporting import OnnxModel, convert_to_openvino, export_onnx, quantize_onnx
+from lamella.statistics import paired_difference
+from lamella.tasks import make_task
 from lamella.timing import Latency, latency
-from lamella.zoo import make_model
+from lamella.zoo import load_weights, make_model
 
 
 def densenet_small() -> nn.Module:
@@ -60,13 +73,20 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", nargs="*", default=list(NETWORKS))
+    parser.add_argument("part", choices=["latency", "ranges"])
+    parser.add_argument("network", nargs="*", help="of the part [default: all that it has]")
     parser.add_argument("--slots", type=int, default=12)
+    parser.add_argument("--data")
+    parser.add_argument("--weights", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    found = {name: measured(name, asked.slots) for name in asked.network}
+    if asked.part == "latency":
+        found = {name: measured(name, asked.slots) for name in asked.network or NETWORKS}
+    else:
+        found = {name: by_ranges(name, asked.data, asked.weights) for name in asked.network or TRAINED}
     path = result_file("integers")
-    keep(path, {**earlier(path), **provenance(), "seed": 0, "slots": asked.slots, **found})
+    before = earlier(path)
+    keep(path, {**before, asked.part: {**before.get(asked.part, {}), **provenance(), "seed": 0, **found}})
 
 
 def measured(name: str, slots: int) -> dict[str, Any]:
@@ -100,6 +120,109 @@ def with_statistics(model: nn.Module) -> nn.Module:
 
 def told(times: dict[str, Latency]) -> dict[str, list[float]]:
     return {way: [round(each, 3) for each in (t.ratio, t.ratio_low, t.ratio_high)] for way, t in times.items()}
+
+
+# -- ranges
+
+
+class DenseNetFast(nn.Module):
+    """DenseNet-40-12 as `cifar10_densenet_fast_40_12` has it: twelve convolutions a stage, batch norms between stages alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norms = (
+            nn.Conv2d(3, 16, 3, padding=1, bias=False),
+            nn.ModuleList([nn.BatchNorm2d(16, eps=1e-3)]),
+        )
+        self.layers, width = nn.ModuleList(), 16
+        for stage in range(3):
+            for _ in range(12):
+                self.layers.append(nn.Conv2d(width, 12, 3, padding=1, bias=False))
+                width += 12
+            if stage < 2:
+                self.layers.append(nn.Conv2d(width, width, 1, bias=False))
+                self.norms.append(nn.BatchNorm2d(width, eps=1e-3))
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norms[0](self.stem(255 * (x * STD + MEAN)))  # it was trained on raw pixels
+        layers, norms = iter(self.layers), iter(self.norms[1:])
+        for stage in range(3):
+            for _ in range(12):
+                x = torch.cat([x, next(layers)(F.relu(x))], 1)
+            if stage < 2:
+                x = next(norms)(F.avg_pool2d(next(layers)(x), 2))
+        out: Tensor = self.head(F.relu(x).mean((2, 3)))
+        return out
+
+
+MEAN, STD = (torch.tensor(each).view(3, 1, 1) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+
+
+def densenet_fast(weights: Path) -> nn.Module:
+    held = load_file(weights / "cifar10_densenet_fast_40_12.safetensors")
+    model = DenseNetFast()
+    state = {"stem.weight": held["initial_conv2D.weight"]}
+    state |= {f"head.{kind}": held[f"dense_1.{kind}"] for kind in ("weight", "bias")}
+    state |= {f"layers.{i}.weight": held[f"convolution2d_{i + 1}.weight"] for i in range(len(model.layers))}
+    kinds = ("weight", "bias", "running_mean", "running_var")
+    state |= {f"norms.{i}.{kind}": held[f"batchnormalization_{i + 1}.{kind}"] for i in range(3) for kind in kinds}
+    model.load_state_dict(state, strict=False)
+    return model
+
+
+def resnet_trained(name: str, weights: Path) -> nn.Module:
+    return load_weights(make_model(name, num_classes=10), weights / f"cifar10_{name}.safetensors")
+
+
+TRAINED: dict[str, Callable[[Path], nn.Module]] = {
+    "resnet20": partial(resnet_trained, "resnet20"),
+    "resnet56": partial(resnet_trained, "resnet56"),
+    "densenet_fast_40_12": densenet_fast,
+}
+
+
+def by_ranges(name: str, data: str, weights: Path) -> dict[str, Any]:
+    task = make_task("cifar10", data, validation="test_even")
+    model = TRAINED[name](weights).eval()
+    calibration = torch.cat([images for images, _ in task.calibration])
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        dense = export_onnx(model, (calibration[:2],), folder / "dense.onnx")
+        exact, targets = answers(dense, task)
+        found["float32"] = float((exact.argmax(1) == targets).double().mean())
+        for count in (64, 512):
+            batches = calibration[:count].split(64)
+            rights = {}
+            for way, patched in (
+                ("widest", patch("lamella.exporting.ranging.least_error", widest)),
+                ("least", nullcontext()),
+            ):
+                with patched:
+                    file = quantize_onnx(dense, folder / f"{way}.onnx", batches)
+                seen, _ = answers(file, task)
+                rights[way] = (seen.argmax(1) == targets).double()
+                found[f"{way}_{count}"] = {
+                    "test": float(rights[way].mean()),
+                    "same_class": float((seen.argmax(1) == exact.argmax(1)).double().mean()),
+                    "error": float(((seen - exact).square().mean() / exact.square().mean()).sqrt()),
+                }
+            above = paired_difference(rights["least"].numpy(), rights["widest"].numpy())
+            found[f"least_above_widest_{count}"] = [round(100 * value, 2) for value in above]
+    print(name, found, flush=True)
+    return {"n": len(targets), **found}
+
+
+def widest(values: Any, low: float, high: float) -> tuple[float, float]:
+    return low, high
+
+
+def answers(file: Path, task: Any) -> tuple[Tensor, Tensor]:
+    """Outputs for all test images, and the right classes."""
+    run = OnnxModel(file)
+    pairs = [(run(images), targets) for images, targets in task.test]
+    return torch.cat([outputs for outputs, _ in pairs]), torch.cat([targets for _, targets in pairs])
 
 
 if __name__ == "__main__":
