@@ -7,8 +7,8 @@ Each part is written into `results/integers-<date>.json` under its own name.
 
 `latency`: one picture, one thread: float32, integers as ONNX Runtime's quantizer takes the graph (`plain`), and integers of the graph
 with batch norms, means and padded channels as convolutions (`convolutions`; decision 0021), in ONNX Runtime and in OpenVINO, each as a
-ratio to float32 in the same runtime, all in one interleaved run: [ratio, low, high]. Bytes of the files beside them. Weights were never
-trained: the time does not depend on them.
+ratio to float32 in the same runtime, all in one interleaved run: [ratio, low, high]. Bytes of the files beside them, and what OpenVINO
+computes otherwise than ONNX Runtime (`refused`). Weights were never trained: the time does not depend on them.
 
 `ranges`: trained networks on CIFAR-10, calibrated on 64 and on 512 training images, with ranges from the smallest to the largest value
 (`widest`) and with those of least error (`least`; decision 0022). What the files score on the test images at odd index, on how many of
@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from benchmarks.provenance import earlier, keep, provenance, result_file
 from benchmarks.trace import DenseLayer, densenet121, resnet50
+from lamella.errors import LamellaError
 from lamella.exporting import OnnxModel, convert_to_openvino, export_onnx, quantize_onnx
 from lamella.statistics import paired_difference
 from lamella.tasks import make_task
@@ -102,10 +103,21 @@ def measured(name: str, slots: int) -> dict[str, Any]:
         files["convolutions"] = quantize_onnx(files["float32"], folder / "convolutions.onnx", batches)
         found: dict[str, Any] = {"bytes": {way: file.stat().st_size for way, file in files.items()}}
         found["onnxruntime"] = told(latency(files, image, slots=slots))
-        there = {way: convert_to_openvino(file, folder / f"{way}.xml", image) for way, file in files.items()}
+        there, found["refused"] = in_openvino(files, image)
         found["openvino"] = told(latency(there, image, slots=slots))
     print(name, found, flush=True)
     return found
+
+
+def in_openvino(files: dict[str, Path], image: tuple[Tensor]) -> tuple[dict[str, Path], dict[str, str]]:
+    """The files as OpenVINO's, and what is said of those that it computes otherwise."""
+    there, refused = {}, {}
+    for way, file in files.items():
+        try:
+            there[way] = convert_to_openvino(file, file.with_suffix(".xml"), image)
+        except LamellaError as error:
+            refused[way] = str(error).partition(": ")[2]
+    return there, refused
 
 
 def with_statistics(model: nn.Module) -> nn.Module:

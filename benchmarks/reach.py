@@ -370,7 +370,7 @@ def speed(asked: argparse.Namespace) -> dict[str, Any]:
                 whole = Path(scratch) / f"{kind}.int8.onnx"
                 files[f"{kind}_int8"] = quantize_onnx(files[kind], whole, [torch.randn(8, 3, 32, 32)])
             there = {
-                kind: convert_to_openvino(file, file.with_suffix(".openvino.xml"), IMAGE)
+                kind: convert_to_openvino(file, file.with_suffix(".xml"), torch.randn(1, 3, 32, 32))
                 for kind, file in files.items()
             }
             times = {"onnxruntime": latency(files, IMAGE), "openvino": latency(there, IMAGE)}
