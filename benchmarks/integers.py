@@ -157,7 +157,7 @@ class DenseNetFast(nn.Module):
         self.head = nn.Linear(width, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norms[0](self.stem(255 * (x * STD + MEAN)))  # it was trained on raw pixels
+        x = self.norms[0](self.stem(x))
         layers, norms = iter(self.layers), iter(self.norms[1:])
         for stage in range(3):
             for _ in range(12):
@@ -166,6 +166,11 @@ class DenseNetFast(nn.Module):
                 x = next(norms)(F.avg_pool2d(next(layers)(x), 2))
         out: Tensor = self.head(F.relu(x).mean((2, 3)))
         return out
+
+
+def raw(images: Tensor) -> Tensor:
+    """Pixels from 0 to 255, which this network was trained on."""
+    return 255 * (images * STD + MEAN)
 
 
 MEAN, STD = (torch.tensor(each).view(3, 1, 1) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -197,12 +202,14 @@ TRAINED: dict[str, Callable[[Path], nn.Module]] = {
 def by_ranges(name: str, data: str, weights: Path) -> dict[str, Any]:
     task = make_task("cifar10", data, validation="test_even")
     model = TRAINED[name](weights).eval()
-    calibration = torch.cat([images for images, _ in task.calibration])
+    prepared = raw if isinstance(model, DenseNetFast) else torch.Tensor.contiguous
+    calibration = torch.cat([prepared(images) for images, _ in task.calibration])
+    test = [(prepared(images), targets) for images, targets in task.test]
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         dense = export_onnx(model, (calibration[:2],), folder / "dense.onnx")
-        exact, targets = answers(dense, task)
+        exact, targets = answers(dense, test)
         found["float32"] = float((exact.argmax(1) == targets).double().mean())
         for count in (64, 512):
             batches = calibration[:count].split(64)
@@ -213,7 +220,7 @@ def by_ranges(name: str, data: str, weights: Path) -> dict[str, Any]:
             ):
                 with patched:
                     file = quantize_onnx(dense, folder / f"{way}.onnx", batches)
-                seen, _ = answers(file, task)
+                seen, _ = answers(file, test)
                 rights[way] = (seen.argmax(1) == targets).double()
                 found[f"{way}_{count}"] = {
                     "test": float(rights[way].mean()),
@@ -230,10 +237,10 @@ def widest(values: Any, low: float, high: float) -> tuple[float, float]:
     return low, high
 
 
-def answers(file: Path, task: Any) -> tuple[Tensor, Tensor]:
+def answers(file: Path, test: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Outputs for all test images, and the right classes."""
     run = OnnxModel(file)
-    pairs = [(run(images), targets) for images, targets in task.test]
+    pairs = [(run(images), targets) for images, targets in test]
     return torch.cat([outputs for outputs, _ in pairs]), torch.cat([targets for _, targets in pairs])
 
 
