@@ -15,6 +15,7 @@ from lamella.quantization import quantize
 from lamella.schema import Plan
 from lamella.tracing import trace
 from lamella.training import Batches, Task
+from lamella.zoo import PaddedShortcut
 
 PIXELS = torch.randint(256, (64, 3, 6, 6), generator=torch.Generator().manual_seed(0)).float()
 
@@ -97,6 +98,13 @@ def test_what_stays_zero_is_told_with_its_layer(small, task):
     coarse, found = quantize(dead, result, task)
     assert [n for n in found.notes if "inputs of '2' are zero throughout the calibration data" in n]
     assert torch.isfinite(coarse(task.validation.inputs)).all()
+
+
+def test_zeros_that_are_joined_to_channels_are_no_word_worth():
+    joins = nn.Sequential(nn.Conv2d(3, 4, 1), PaddedShortcut(4, 8, 2))
+    seen = observe(joins, ["0"], [(torch.randn(8, 3, 6, 6), None)], joins=True)
+    assert [place for place, s in seen.items() if s.low == s.high == 0]
+    assert unusual(seen) == []
 
 
 def test_the_bulk_is_where_nearly_all_values_lie():

@@ -139,6 +139,27 @@ def test_pixels_that_are_taken_otherwise_are_taken_before(tmp_path):
     alike(tmp_path, model)
 
 
+class CalledAsAnOperator(nn.Module):
+    """A layer whose weight is named as the weight of an operator's convolution might be."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.cat = nn.Conv2d(3, 6, 3), nn.Conv2d(9, 4, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.cat(torch.cat([x, torch.zeros_like(x[:, :3])], 1))
+
+
+def test_a_layer_may_be_called_as_an_operator_is(tmp_path):
+    torch.manual_seed(0)
+    model = CalledAsAnOperator().eval()
+    before, after = ready(model, tmp_path)
+    assert "cat.weight" in {i.name for i in before.graph.initializer}
+    assert len({i.name for i in after.graph.initializer}) == len(after.graph.initializer)
+    alike(tmp_path, model)
+
+
 def test_wide_shortcuts_are_moved_and_not_multiplied(tmp_path):
     wide = Between(
         Fn(lambda x: functional.pad(x, (0, 0, 0, 0, 1, 0))), inputs=WIDEST_PICK + 1, outputs=WIDEST_PICK + 2

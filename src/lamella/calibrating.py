@@ -80,9 +80,13 @@ def _check_spread(calibration: Tensor, task: Task) -> None:
 
 
 def unusual(seen: Mapping[str, Seen]) -> list[str]:
-    """What is to be said of values that stay zero, and of ranges that outliers stretch, too many of them to be cut off."""
-    still = [place for place, s in seen.items() if s.low == s.high == 0]
-    crowded = {place: s for place, s in seen.items() if place not in still and s.crowd * 256 < CROWDED}
+    """What is to be said of values that stay zero, and of ranges that outliers stretch, too many of them to be cut off.
+
+    Zeros that are joined to channels are meant: a shortcut of option A.
+    """
+    zero = [place for place, s in seen.items() if s.low == s.high == 0]
+    still = [place for place in zero if not place.startswith("cat.")]
+    crowded = {place: s for place, s in seen.items() if place not in zero and s.crowd * 256 < CROWDED}
     notes = []
     if still:
         notes.append(

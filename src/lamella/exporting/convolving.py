@@ -18,9 +18,8 @@ import numpy as np
 from ..timing import Array
 from .onnx_file import attributes_of
 
-WIDEST_PICK = (
-    128  # channels: beyond, the products of a convolution that picks channels take longer than moving them does
-)
+ENDINGS = ("_as_convolution", "_as_convolution_bias")  # of constants; `.weight` might be a layer's own
+WIDEST_PICK = 128  # channels: picking among more takes longer than moving them does
 
 
 def as_convolutions(proto: Any) -> None:
@@ -70,7 +69,7 @@ class _Seen:
         """A node that makes what `node` makes."""
         from onnx import helper, numpy_helper
 
-        names = [f"{node.output[0]}.{kind}" for kind in ("weight", "bias")[: len(weights)]]
+        names = [f"{node.output[0]}{ending}" for ending in ENDINGS[: len(weights)]]
         pairs = zip(weights, names, strict=True)
         self.graph.initializer.extend(numpy_helper.from_array(w.astype(np.float32), name) for w, name in pairs)
         shape = list(weights[0].shape[2:])
