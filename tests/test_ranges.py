@@ -1,6 +1,7 @@
 """Ranges of activations: what the chosen ends leave of the values, and that a file and its simulation choose alike."""
 
 from itertools import pairwise
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -10,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from lamella import ranges
 from lamella.coarsening import InputGrid, folded, observe_ranges
 from lamella.exporting import export_onnx, quantize_onnx, ranging
 from lamella.exporting.ranging import activation_ranges
-from lamella.ranges import SAMPLED, least_error, sampled
+from lamella.ranges import Spread
 
 SHAPES = {
     "normal": lambda g: g.standard_normal(20_000),
@@ -27,6 +29,12 @@ SHAPES = {
 }
 
 
+def spread(values):
+    made = Spread()
+    made.add(values)
+    return made
+
+
 def left(values, low, high):
     x = torch.from_numpy(values)
     return float((InputGrid(low, high).rounded(x) - x).square().sum())
@@ -35,7 +43,7 @@ def left(values, low, high):
 @given(st.sampled_from(sorted(SHAPES)), st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3))
 def test_no_more_error_is_left_than_by_the_whole_range(shape, seed, scale):
     values = (scale * SHAPES[shape](np.random.default_rng(seed))).astype(np.float32)
-    low, high = least_error(values, float(values.min()), float(values.max()))
+    low, high = spread(values).ends()
     assert min(values.min(), 0) <= low <= 0 <= high <= max(values.max(), 0)
     assert left(values, low, high) <= 1.05 * left(values, float(values.min()), float(values.max())) + 1e-9
 
@@ -43,24 +51,41 @@ def test_no_more_error_is_left_than_by_the_whole_range(shape, seed, scale):
 @pytest.mark.parametrize("draw", ["standard_normal", "laplace"])
 def test_less_error_is_left_where_few_values_lie_far_out(draw):
     values = getattr(np.random.default_rng(0), draw)(size=100_000).astype(np.float32)
-    low, high = least_error(values, float(values.min()), float(values.max()))
+    low, high = spread(values).ends()
     assert 1.1 * left(values, low, high) < left(values, float(values.min()), float(values.max()))
 
 
-def test_values_that_were_not_met_in_the_sample_do_not_stretch_the_range():
-    values = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
-    low, high = least_error(values, -4.0, 300.0)
-    assert high < 8
-    assert low < -3
+def test_a_single_value_far_out_is_cut_off_where_many_gain():
+    values = np.random.default_rng(0).standard_normal(500_000).astype(np.float32)
+    values[7] = 30.0
+    low, high = spread(values).ends()
+    assert -6 < low < -3
+    assert 3 < high < 20
 
 
-@given(st.integers(1, 5 * SAMPLED), st.integers(1, 7))
-def test_parts_of_a_tensor_give_the_sample_of_the_whole(size, parts):
-    flat = np.arange(size, dtype=np.float32)
+@given(st.integers(1, 5000), st.integers(1, 7), st.integers(1, 3000))
+def test_parts_of_a_tensor_count_as_the_whole(size, parts, at_most):
+    flat = np.random.default_rng(size).standard_normal(size).astype(np.float32)
     cuts = np.linspace(0, size, parts + 1).astype(int)
-    pieces = [sampled(flat[a:b], size, int(a)) for a, b in pairwise(cuts)]
-    assert np.array_equal(np.concatenate(pieces), sampled(flat))
-    assert len(sampled(flat)) <= 2 * SAMPLED + 1
+    whole, together = Spread(), Spread()
+    with patch.object(ranges, "SAMPLED", at_most):
+        whole.add(flat)
+        for a, b in pairwise(cuts):
+            if a < b:
+                together.add(flat[a:b], size, int(a))
+    assert np.array_equal(whole.counts, together.counts)
+    assert (whole.low, whole.high) == (together.low, together.high) == (flat.min(), flat.max())
+    assert 0 < whole.counts.sum() <= 2 * at_most + 1
+
+
+@given(st.sampled_from(sorted(SHAPES)), st.integers(0, 2**32 - 1))
+def test_the_bulk_holds_nearly_all(shape, seed):
+    values = SHAPES[shape](np.random.default_rng(seed)).astype(np.float32)
+    low, high = spread(values).bulk()
+    far = max(abs(low), abs(high)) / 100
+    assert (values < low - far).mean() <= 6e-4
+    assert (values > high + far).mean() <= 6e-4
+    assert values.min() <= low <= high <= values.max()
 
 
 class Pooled(nn.Module):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from .coarsening import Seen
 from .errors import DataError
+from .ranges import Spread
 from .training import Loader, Task, empty_loader
 
 FEW = 32  # samples: ranges of fewer miss what one image in ten would show
@@ -79,14 +79,14 @@ def _check_spread(calibration: Tensor, task: Task) -> None:
     )
 
 
-def unusual(seen: Mapping[str, Seen]) -> list[str]:
+def unusual(seen: Mapping[str, Spread]) -> list[str]:
     """What is to be said of values that stay zero, and of ranges that outliers stretch, too many of them to be cut off.
 
     Zeros that are joined to channels are meant: a shortcut of option A.
     """
     zero = [place for place, s in seen.items() if s.low == s.high == 0]
     still = [place for place in zero if not place.startswith("cat.")]
-    crowded = {place: s for place, s in seen.items() if place not in zero and s.crowd * 256 < CROWDED}
+    crowded = {place: s for place, s in seen.items() if place not in zero and s.crowd() * 256 < CROWDED}
     notes = []
     if still:
         notes.append(
@@ -94,9 +94,10 @@ def unusual(seen: Mapping[str, Seen]) -> list[str]:
             "dead, or the data do not reach it."
         )
     if crowded:
+        bulks = {place: s.bulk() for place, s in list(crowded.items())[:SHOWN]}
         figures = [
-            f"{place!r} [{s.low:.3g}, {s.high:.3g}], 99.9 % in [{s.bulk_low:.3g}, {s.bulk_high:.3g}]"
-            for place, s in list(crowded.items())[:SHOWN]
+            f"{place!r} [{crowded[place].low:.3g}, {crowded[place].high:.3g}], 99.9 % in [{low:.3g}, {high:.3g}]"
+            for place, (low, high) in bulks.items()
         ]
         more = f" and {len(crowded) - SHOWN} more" if len(crowded) > SHOWN else ""
         notes.append(

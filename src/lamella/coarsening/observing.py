@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import hardsigmoid
@@ -14,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.hooks import RemovableHandle
 
-from ..ranges import Values, least_error, sampled
+from ..ranges import Spread
 from ..training import call, device_of, hooked, modes_kept, on_device
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -74,38 +72,6 @@ INTEGER_MAKERS = {
 FLOAT_MAKERS = {"Addmm", "Mm", "Bmm", "Linear"}
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The lowest and highest value seen, the ends between which 99.9 % of them lie (of a sample, the mean over batches), and the sample."""
-
-    low: float
-    high: float
-    bulk_low: float
-    bulk_high: float
-    batches: int = 1
-    some: tuple[Values, ...] = field(default=(), compare=False, repr=False)
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """The range that leaves the least error (`ranges.least_error`), zero included."""
-        if not self.some:
-            return min(self.low, 0.0), max(self.high, 0.0)
-        return least_error(np.concatenate(self.some), self.low, self.high)
-
-    @property
-    def crowd(self) -> float:
-        """The share of that range in which nearly all values lie."""
-        low, high = self.ends
-        return (max(self.bulk_high, 0.0) - min(self.bulk_low, 0.0)) / max(high - low, 1e-30)
-
-    def joined(self, other: "Seen") -> "Seen":
-        count = self.batches + other.batches
-        bulk_low = (self.bulk_low * self.batches + other.bulk_low * other.batches) / count
-        bulk_high = (self.bulk_high * self.batches + other.bulk_high * other.batches) / count
-        low, high = min(self.low, other.low), max(self.high, other.high)
-        return Seen(low, high, bulk_low, bulk_high, count, self.some + other.some)
-
-
 def observe_ranges(
     model: nn.Module,
     layers: Iterable[str],
@@ -118,11 +84,11 @@ def observe_ranges(
     return ranges_of(observe(model, layers, loader, count, joins=joins))
 
 
-def ranges_of(seen: Mapping[str, Seen]) -> dict[str, tuple[float, float]]:
+def ranges_of(seen: Mapping[str, Spread]) -> dict[str, tuple[float, float]]:
     """The ranges that leave the least error; of the output from its lowest to its highest value, since the largest are what it is read
     for.
     """
-    return {place: (s.low, s.high) if place == OUTPUT else s.ends for place, s in seen.items()}
+    return {place: (s.low, s.high) if place == OUTPUT else s.ends() for place, s in seen.items()}
 
 
 def observe(
@@ -132,14 +98,14 @@ def observe(
     count: int = CALIBRATION_BATCHES,
     *,
     joins: bool = False,
-) -> dict[str, Seen]:
-    """What inputs of each layer are over `count` batches; nothing of a layer that is not called, or called with whole numbers.
+) -> dict[str, Spread]:
+    """How inputs of each layer are spread over `count` batches; nothing of a layer that is not called, or called with whole numbers.
 
     With `joins` also every operand where streams meet or are averaged, in the order of the forward pass ("add.0.1": the
     first such operation, its second operand), what goes into activations that are computed apart ("silu.1.0", and its gate
     "silu.1.gate"; "tanh.2.0.(linear)" behind a linear layer), and the model's `OUTPUT`.
     """
-    seen: dict[str, Seen] = {}
+    seen: dict[str, Spread] = {}
     hooks = [model.get_submodule(name).register_forward_pre_hook(_observer(seen, name)) for name in layers]
     if joins:
         hooks += at_joins(model, lambda place, x: _widen(seen, place, x))
@@ -183,7 +149,7 @@ def _last_maker(x: Tensor) -> str | None:
     return None
 
 
-def _observer(seen: dict[str, Seen], name: str) -> Any:
+def _observer(seen: dict[str, Spread], name: str) -> Any:
     def observe(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if inputs and inputs[0].is_floating_point():
             _widen(seen, name, inputs[0])
@@ -191,14 +157,11 @@ def _observer(seen: dict[str, Seen], name: str) -> Any:
     return observe
 
 
-def _widen(seen: dict[str, Seen], place: str, x: Tensor) -> Tensor:
+def _widen(seen: dict[str, Spread], place: str, x: Tensor) -> Tensor:
     if x.numel() == 0:  # a shortcut padded by no channels
         return x
-    flat = x.detach().cpu().float().numpy().ravel()  # not torch: a walk over joins must not meet what looks at them
-    some = np.sort(sampled(flat))
-    edge = min(max(1, len(some) // 2000), (len(some) - 1) // 2)
-    now = Seen(float(flat.min()), float(flat.max()), float(some[edge]), float(some[-1 - edge]), some=(some,))
-    seen[place] = seen[place].joined(now) if place in seen else now
+    values = x.detach().cpu().float().numpy()  # not torch: a walk over joins must not meet what looks at them
+    seen.setdefault(place, Spread()).add(values)
     return x
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..making import folder
-from ..ranges import Values, least_error, sampled
+from ..ranges import Spread
 from ..timing import Array, open_session
 
 AT_ONCE = 2**29  # bytes of activations that are held together
@@ -37,7 +37,7 @@ def activation_ranges(proto: Any, batches: Iterable[Feeds]) -> dict[str, tuple[f
     """
     values = [v for v in (*proto.graph.value_info, *proto.graph.output) if v.type.tensor_type.elem_type == FLOAT]
     at_once = _samples_at_once(proto.graph, values)
-    spreads: dict[str, _Spread] = {}
+    spreads: dict[str, Spread] = {}
     with folder() as scratch:
         session = open_session(_telling_all(proto, values, scratch))
         names = [output.name for output in session.get_outputs()]
@@ -48,30 +48,14 @@ def activation_ranges(proto: Any, batches: Iterable[Feeds]) -> dict[str, tuple[f
                 here = len(next(iter(part.values())))
                 for name, array in found.items():
                     if array.dtype == np.float32 and array.size:
-                        spreads.setdefault(name, _Spread()).add(array, start / here, samples / here)
+                        each = array.size // here
+                        spreads.setdefault(name, Spread()).add(array, each * samples, each * start)
     outputs = {value.name for value in proto.graph.output}
-    ends = {name: spread.ends(least=name not in outputs) for name, spread in spreads.items()}
+    ends = {name: (s.low, s.high) if name in outputs else s.ends() for name, s in spreads.items()}
     return {name: ends[_handed_on(name, proto.graph, ends)] for name in ends}
 
 
 FLOAT = 1  # onnx.TensorProto.FLOAT
-
-
-class _Spread:
-    """A tensor's ends so far, and a sample of its values."""
-
-    def __init__(self) -> None:
-        self.low, self.high = math.inf, -math.inf
-        self.some: list[Values] = []
-
-    def add(self, array: Array, before: float, parts: float) -> None:
-        """A part of what the tensor is for a batch, which is `parts` times as long, `before` of them before this one."""
-        flat = array.ravel()
-        self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
-        self.some.append(sampled(flat, round(len(flat) * parts), round(len(flat) * before)).copy())
-
-    def ends(self, *, least: bool) -> tuple[float, float]:
-        return least_error(np.concatenate(self.some), self.low, self.high) if least else (self.low, self.high)
 
 
 def _telling_all(proto: Any, values: Iterable[Any], scratch: Path) -> Path:
