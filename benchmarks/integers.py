@@ -215,7 +215,7 @@ def by_ranges(name: str, data: str, weights: Path) -> dict[str, Any]:
             batches = calibration[:count].split(64)
             rights = {}
             for way, patched in (
-                ("widest", patch("lamella.exporting.ranging.least_error", widest)),
+                ("widest", patch("lamella.ranges.least_error", widest)),
                 ("least", nullcontext()),
             ):
                 with patched:
@@ -233,7 +233,7 @@ def by_ranges(name: str, data: str, weights: Path) -> dict[str, Any]:
     return {"n": len(targets), **found}
 
 
-def widest(values: Any, low: float, high: float) -> tuple[float, float]:
+def widest(counts: Any, low: float, high: float) -> tuple[float, float]:
     return low, high
 
 
