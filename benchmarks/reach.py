@@ -116,8 +116,6 @@ for times, share in ((100, "0.98%"), (200, "0.49%"), (400, "0.24%")):
 # At a rate that is large for a network without batch norm: what comes out depends on the seed.
 ROWS["alexnet32_fast"] = replace(ROWS["alexnet32_bytes"], tuning=Recipe(epochs=4, lr=0.02))
 MISSING = {
-    "resnet20_origin": "the dense ResNet-20 trained on for sixteen epochs beside resnet20_macs-0: 60 CPU minutes (three epochs: "
-    "resnet20_macs_3_epochs-0)",
     "resnet56_origin": "the dense ResNet-56 trained on for ten epochs beside resnet56_macs-0: 80 CPU minutes",
     "seeds": "every row but alexnet32_bytes, alexnet32_fast and vgg16_bytes has one seed",
     "vgg_origin": "the dense VGG-16 and VGG-16-BN trained on for as long: 18 to 30 CPU minutes an epoch",

@@ -18,15 +18,9 @@ from ..ranges import Spread
 from ..timing import Array, open_session
 
 AT_ONCE = 2**29  # bytes of activations that are held together
-PASSING = {
-    "MaxPool",
-    "Reshape",
-    "Flatten",
-    "Squeeze",
-    "Unsqueeze",
-    "Transpose",
-    "Identity",
-}  # their outputs have their input's grid
+# Operators whose outputs have their input's grid.
+PASSING = {"MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"}
+FLOAT = 1  # onnx.TensorProto.FLOAT
 
 Feeds = dict[str, Array]
 
@@ -53,9 +47,6 @@ def activation_ranges(proto: Any, batches: Iterable[Feeds]) -> dict[str, tuple[f
     outputs = {value.name for value in proto.graph.output}
     ends = {name: (s.low, s.high) if name in outputs else s.ends() for name, s in spreads.items()}
     return {name: ends[_handed_on(name, proto.graph, ends)] for name in ends}
-
-
-FLOAT = 1  # onnx.TensorProto.FLOAT
 
 
 def _telling_all(proto: Any, values: Iterable[Any], scratch: Path) -> Path:
