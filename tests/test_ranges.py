@@ -7,13 +7,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import zoo
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from lamella import ranges
 from lamella.coarsening import InputGrid, folded, observe_ranges
-from lamella.exporting import export_onnx, quantize_onnx, ranging
+from lamella.exporting import export_onnx, quantize_onnx, ranging, run_onnx
 from lamella.exporting.ranging import activation_ranges
 from lamella.ranges import Spread
 
@@ -133,6 +134,16 @@ def test_a_file_and_its_simulation_choose_the_same_ranges(files):
     (output,) = (value.name for value in proto.graph.output)
     assert found[output] == pytest.approx(seen["(output)"], rel=1e-5)
     assert max(found[name][1], -found[name][0]) < max(float(batch.abs().max()) for batch in batches)  # tails were cut
+
+
+def test_attention_in_integers_is_attention(tmp_path):
+    model, inputs, _ = zoo.traced("multihead_module")
+    dense = export_onnx(model.eval(), inputs, tmp_path / "dense.onnx")
+    generator = torch.Generator().manual_seed(1)
+    batches = [torch.randn(inputs[0].shape, generator=generator) for _ in range(7)]
+    whole = quantize_onnx(dense, tmp_path / "whole.onnx", batches[1:])
+    exact, seen = run_onnx(dense, batches[0]), run_onnx(whole, batches[0])
+    assert (seen - exact).square().mean().sqrt() < 0.15 * exact.square().mean().sqrt()
 
 
 def test_batches_that_do_not_fit_at_once_give_the_same_file(files, tmp_path, monkeypatch):

@@ -20,7 +20,8 @@ from ..timing import Array, open_session
 AT_ONCE = 2**29  # bytes of activations that are held together
 # Operators whose outputs have their input's grid.
 PASSING = {"MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"}
-FLOAT = 1  # onnx.TensorProto.FLOAT
+
+FIXED = {"Softmax": (0.0, 1.0)}  # the one grid on which the runtime's integer operator gives the right numbers
 
 Feeds = dict[str, Array]
 
@@ -29,11 +30,10 @@ def activation_ranges(proto: Any, batches: Iterable[Feeds]) -> dict[str, tuple[f
     """The range of every float tensor that is fed or computed, by `least_error`; that of the model's outputs from their lowest to their
     highest value, since the largest are what they are read for.
     """
-    values = [v for v in (*proto.graph.value_info, *proto.graph.output) if v.type.tensor_type.elem_type == FLOAT]
-    at_once = _samples_at_once(proto.graph, values)
+    at_once = _samples_at_once(proto.graph)
     spreads: dict[str, Spread] = {}
     with folder() as scratch:
-        session = open_session(_telling_all(proto, values, scratch))
+        session = open_session(_telling_all(proto, scratch))
         names = [output.name for output in session.get_outputs()]
         for batch in batches:
             samples = len(next(iter(batch.values())))
@@ -45,28 +45,32 @@ def activation_ranges(proto: Any, batches: Iterable[Feeds]) -> dict[str, tuple[f
                         each = array.size // here
                         spreads.setdefault(name, Spread()).add(array, each * samples, each * start)
     outputs = {value.name for value in proto.graph.output}
+    fixed = {name: FIXED[node.op_type] for node in proto.graph.node if node.op_type in FIXED for name in node.output}
     ends = {name: (s.low, s.high) if name in outputs else s.ends() for name, s in spreads.items()}
-    return {name: ends[_handed_on(name, proto.graph, ends)] for name in ends}
+    return {name: ends[_handed_on(name, proto.graph, ends)] for name in ends} | fixed
 
 
-def _telling_all(proto: Any, values: Iterable[Any], scratch: Path) -> Path:
-    """The model with all of these tensors among its outputs, as a file."""
+def _telling_all(proto: Any, scratch: Path) -> Path:
+    """The model with all that is computed among its outputs, as a file."""
     import onnx
 
     told = onnx.ModelProto()
     told.CopyFrom(proto)
-    made = {name for node in told.graph.node for name in node.output} - {value.name for value in told.graph.output}
-    told.graph.output.extend(value for value in values if value.name in made)
+    known = {value.name for value in told.graph.output}
+    made = [name for node in told.graph.node for name in node.output if name and name not in known]
+    told.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)  # the runtime finds out their types
     onnx.save(told, str(scratch / "told.onnx"))
     return scratch / "told.onnx"
 
 
-def _samples_at_once(graph: Any, values: Iterable[Any]) -> int | None:
+def _samples_at_once(graph: Any) -> int | None:
     """How many samples' activations may be held together; None where the file takes its batches whole."""
     firsts = [value.type.tensor_type.shape.dim[0] for value in graph.input if value.type.tensor_type.shape.dim]
     if len(firsts) != len(graph.input) or not all(dim.dim_param for dim in firsts):
         return None
-    shapes = [[dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim] for value in values]
+    shapes = [
+        [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim] for value in (*graph.value_info, *graph.output)
+    ]
     return max(1, AT_ONCE // (4 * sum(math.prod(shape) for shape in shapes) or 1))
 
 
