@@ -146,6 +146,14 @@ def test_attention_in_integers_is_attention(tmp_path):
     assert (seen - exact).square().mean().sqrt() < 0.15 * exact.square().mean().sqrt()
 
 
+def test_a_graph_whose_shapes_the_runtime_cannot_find_out_quantizes(tmp_path):
+    model, inputs, _ = zoo.traced("spatial_attention")
+    dense = export_onnx(model.eval(), inputs, tmp_path / "dense.onnx")
+    whole = quantize_onnx(dense, tmp_path / "whole.onnx", [inputs[0], -inputs[0]])
+    exact, seen = run_onnx(dense, inputs[0]), run_onnx(whole, inputs[0])
+    assert (seen - exact).square().mean().sqrt() < 0.05 * exact.square().mean().sqrt()
+
+
 def test_batches_that_do_not_fit_at_once_give_the_same_file(files, tmp_path, monkeypatch):
     _, batches, dense, _ = files
     whole = quantize_onnx(dense, tmp_path / "whole.onnx", batches)

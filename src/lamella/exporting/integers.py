@@ -96,11 +96,10 @@ def _quantized(
 ) -> tuple[Any, Any]:
     """The float model made ready (shapes known, constants folded, more of it convolutions) and its quantized form."""
     import onnx
-    from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_static
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     ready, written = scratch / "ready.onnx", scratch / "written.onnx"
-    quant_pre_process(str(source), str(ready), auto_merge=True)  # a free batch has another name after a Resize
-    model = onnx.load(str(ready))
+    model = _made_ready(source, scratch)
     as_convolutions(model)
     onnx.save(model, str(ready))
     first = next(feeds)
@@ -123,6 +122,19 @@ def _quantized(
         },
     )
     return model, onnx.load(str(written))
+
+
+def _made_ready(source: Path, scratch: Path) -> Any:
+    """The float model with constants folded and shapes known, as far as onnxruntime finds them out."""
+    import onnx
+    from onnxruntime.quantization import quant_pre_process
+
+    ready = scratch / "ready.onnx"
+    try:
+        quant_pre_process(str(source), str(ready), auto_merge=True)  # a free batch has another name after a Resize
+    except Exception:  # it has no rule for some operators, such as a maximum over channels
+        quant_pre_process(str(source), str(ready), auto_merge=True, skip_symbolic_shape=True)
+    return onnx.load(str(ready))
 
 
 def _override(low: float, high: float) -> dict[str, Any]:
