@@ -36,7 +36,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.provenance import earlier, keep, provenance, result_file
-from benchmarks.trace import DenseLayer, densenet121, resnet50
+from benchmarks.trace import densenet, densenet121, resnet50
 from lamella.errors import LamellaError
 from lamella.exporting import OnnxModel, convert_to_openvino, export_onnx, quantize_onnx
 from lamella.statistics import paired_difference
@@ -47,18 +47,7 @@ from lamella.zoo import load_weights, make_model
 
 def densenet_small() -> nn.Module:
     """A DenseNet for pictures of 32 px: three stages of eight layers."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1, bias=False)]
-    width = 32
-    for stage in range(3):
-        for _ in range(8):
-            layers.append(DenseLayer(width))
-            width += 32
-        if stage < 2:
-            layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width // 2, 1, bias=False), nn.AvgPool2d(2)]
-            width //= 2
-    return nn.Sequential(
-        *layers, nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)
-    )
+    return densenet([nn.Conv2d(3, 32, 3, padding=1, bias=False)], 32, (8, 8, 8), 10)
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {

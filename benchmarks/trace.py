@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,18 +87,20 @@ class DenseLayer(nn.Module):
 
 def densenet121() -> nn.Module:
     """DenseNet-121: 7,978,856 parameters."""
-    layers = stem()
-    width = 64
-    for stage, blocks in enumerate((6, 12, 24, 16)):
+    return densenet(stem(), 64, (6, 12, 24, 16), 1000)
+
+
+def densenet(layers: list[nn.Module], width: int, stages: Sequence[int], classes: int) -> nn.Module:
+    """A DenseNet of so many layers a stage behind these, which give `width` channels."""
+    for stage, blocks in enumerate(stages):
         for _ in range(blocks):
             layers.append(DenseLayer(width))
             width += 32
-        if stage < 3:
+        if stage < len(stages) - 1:
             layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width // 2, 1, bias=False), nn.AvgPool2d(2)]
             width //= 2
-    return nn.Sequential(
-        *layers, nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 1000)
-    )
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)]
+    return nn.Sequential(*layers, nn.BatchNorm2d(width), nn.ReLU(), *head)
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
