@@ -73,9 +73,8 @@ def pair_scale(weight_OK: Tensor) -> Tensor:
     down_O = (-pairs_OP2).clamp(min=0).sum(2).amax(1)
     largest_O = torch.maximum(up_O, down_O)
     alike_O = weight_OK.abs().amax(1).double() * 2 == largest_O  # the largest beside itself: 63.5 of 127 each
-    return largest_O / torch.where(
-        alike_O & _all_alike(weight_OK), 126.0, 127.0
-    )  # rounding two numbers adds at most 1 to their sum
+    top_O = torch.where(alike_O & _all_alike(weight_OK), 126.0, 127.0)
+    return largest_O / top_O  # rounding two numbers adds at most 1 to their sum
 
 
 def _all_alike(weight_OK: Tensor) -> Tensor:
