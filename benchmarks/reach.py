@@ -117,7 +117,7 @@ for times, share in ((100, "0.98%"), (200, "0.49%"), (400, "0.24%")):
 ROWS["alexnet32_fast"] = replace(ROWS["alexnet32_bytes"], tuning=Recipe(epochs=4, lr=0.02))
 MISSING = {
     "resnet56_origin": "the dense ResNet-56 trained on for ten epochs beside resnet56_macs-0: 80 CPU minutes",
-    "seeds": "every row but alexnet32_bytes, alexnet32_fast and vgg16_bytes has one seed",
+    "seeds": "every row but alexnet32_bytes, alexnet32_fast, vgg16_bytes (three) and resnet20_macs (two) has one seed",
     "vgg_origin": "the dense VGG-16 and VGG-16-BN trained on for as long: 18 to 30 CPU minutes an epoch",
     "224 px": "AlexNet and VGG-16 at 224 px: need a GPU",
 }
