@@ -160,6 +160,16 @@ def test_a_layer_may_be_called_as_an_operator_is(tmp_path):
     alike(tmp_path, model)
 
 
+def test_a_model_with_branches_stays_as_it_is(tmp_path):
+    model = Between(nn.AvgPool2d(2)).eval()
+    before, _ = ready(model, tmp_path)
+    branch = onnx.helper.make_graph([], "branch", [], [])
+    before.graph.node.append(onnx.helper.make_node("If", ["some"], [], then_branch=branch, else_branch=branch))
+    after = copy.deepcopy(before)
+    as_convolutions(after)
+    assert after == before
+
+
 def test_wide_shortcuts_are_moved_and_not_multiplied(tmp_path):
     wide = Between(
         Fn(lambda x: functional.pad(x, (0, 0, 0, 0, 1, 0))), inputs=WIDEST_PICK + 1, outputs=WIDEST_PICK + 2

@@ -23,7 +23,9 @@ WIDEST_PICK = 128  # channels: picking among more takes longer than moving them 
 
 
 def as_convolutions(proto: Any) -> None:
-    """Rewrite the model in place; nodes that nothing reads any longer are left out."""
+    """Rewrite the model in place; nodes that nothing reads any longer are left out. A model with branches stays as it is."""
+    if any(attribute.HasField("g") for node in proto.graph.node for attribute in node.attribute):
+        return  # what a branch reads is not seen here
     seen = _Seen(proto.graph)
     for index, node in enumerate(proto.graph.node):
         convolution = WAYS[node.op_type](node, seen) if node.op_type in WAYS else None
