@@ -83,6 +83,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=0.03)
     parser.add_argument("--warmup", type=float, default=0.5)
+    parser.add_argument("--precision", default="32-true", help="of train and control: 32-true or bf16-mixed")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--own", default="")
     parser.add_argument(
         "--teach", action="append", default=[], help="NAME=VALUE of who teaches, see lamella.elasticity.Teaching"
@@ -96,7 +98,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=24.0, help="of work that the day is squeezed into")
     parser.add_argument("--work", type=Path, default=Path(".elastic"))
     asked = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(asked.threads)
     found = PARTS[asked.part](asked)
     if found:
         write(asked.part, found, asked)
@@ -198,7 +200,7 @@ def train(asked: argparse.Namespace) -> dict[str, Any]:
         ROUNDS,
         task,
         recipe=asked.recipe,
-        tuning=Recipe(epochs=asked.epochs, lr=asked.lr, warmup=asked.warmup),
+        tuning=recipe_of(asked),
         teaching=options_of(Teaching, asked.teach, "--teach"),
         graph=traced(model),
         own=tuple(filter(None, asked.own.split(","))),
@@ -211,6 +213,10 @@ def train(asked: argparse.Namespace) -> dict[str, Any]:
     save_elastic(directory, net)
     print([(level.name, level.params, level.validation.value) for level in net.levels])
     return {}
+
+
+def recipe_of(asked: argparse.Namespace) -> Recipe:
+    return Recipe(epochs=asked.epochs, lr=asked.lr, warmup=asked.warmup, precision=asked.precision)
 
 
 def home(asked: argparse.Namespace) -> Path:
@@ -233,11 +239,10 @@ def control(asked: argparse.Namespace) -> dict[str, Any]:
     for level in (level for level in make_levels(graph, ROUNDS) if not wanted or level.name in wanted):
         small = recalibrate_bn(narrow(model, graph, level.widths), task.train)
         checkpoint = asked.work / f"control-{asked.network}-{asked.seed}-{level.name}.pt"
-        recipe = Recipe(epochs=asked.epochs, lr=asked.lr, warmup=asked.warmup)
         fit(
             small,
             task,
-            recipe,
+            recipe_of(asked),
             seed=asked.seed,
             checkpoint=checkpoint,
             on_epoch=lambda n, loss: print(n, loss, flush=True),
