@@ -12,6 +12,7 @@ from torch.nn import functional
 from lamella import grids
 from lamella.exporting import OnnxModel, export_onnx, layers_in_float, quantize_onnx
 from lamella.exporting.convolving import WIDEST_PICK, as_convolutions
+from lamella.exporting.nodes import forget_unread
 from lamella.timing import open_session
 from lamella.zoo import PaddedShortcut
 
@@ -160,14 +161,25 @@ def test_a_layer_may_be_called_as_an_operator_is(tmp_path):
     alike(tmp_path, model)
 
 
-def test_a_model_with_branches_stays_as_it_is(tmp_path):
-    model = Between(nn.AvgPool2d(2)).eval()
-    before, _ = ready(model, tmp_path)
-    branch = onnx.helper.make_graph([], "branch", [], [])
-    before.graph.node.append(onnx.helper.make_node("If", ["some"], [], then_branch=branch, else_branch=branch))
-    after = copy.deepcopy(before)
-    as_convolutions(after)
-    assert after == before
+def test_what_only_a_branch_reads_stays():
+    make = onnx.helper.make_node
+    inner = [make("Add", ["halves", "weight"], ["sum"])], [make("Identity", ["halves"], ["same"])]
+    branches = [onnx.helper.make_graph(nodes, "branch", [], [value(nodes[0].output[0])]) for nodes in inner]
+    nodes = [
+        make("Relu", ["x"], ["halves"]),
+        make("If", ["some"], ["y"], then_branch=branches[0], else_branch=branches[1]),
+        make("Abs", ["x"], ["unread"]),
+    ]
+    constants = [onnx.numpy_helper.from_array(np.ones(4, np.float32), name) for name in ("weight", "nobody")]
+    inputs = [value("x"), value("some", onnx.TensorProto.BOOL, ())]
+    graph = onnx.helper.make_graph(nodes, "graph", inputs, [value("y")], constants)
+    forget_unread(graph)
+    assert [node.op_type for node in graph.node] == ["Relu", "If"]
+    assert [constant.name for constant in graph.initializer] == ["weight"]
+
+
+def value(name, kind=onnx.TensorProto.FLOAT, shape=(4,)):
+    return onnx.helper.make_tensor_value_info(name, kind, shape)
 
 
 def test_wide_shortcuts_are_moved_and_not_multiplied(tmp_path):

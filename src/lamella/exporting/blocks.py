@@ -16,7 +16,7 @@ import torch
 from ..costs import block_length
 from ..grids import block_levels
 from ..timing import Array
-from .onnx_file import attributes_of
+from .nodes import attributes_of, forget_unread
 
 BITS, ZERO = 4, 8  # stored unsigned
 LINEAR = ("Gemm", "MatMul")
@@ -62,7 +62,7 @@ def hold_in_blocks(proto: Any) -> None:
     del graph.node[:]
     for node in nodes:
         graph.node.extend(_product(node, held[node.input[1]]) if node.output[0] in linear else [node])
-    _forget(graph, held)
+    forget_unread(graph)
     if held and DOMAIN not in {entry.domain for entry in proto.opset_import}:
         proto.opset_import.append(helper.make_opsetid(DOMAIN, 1))
 
@@ -88,10 +88,3 @@ def _product(node: Any, how: Mapping[str, Any]) -> list[Any]:
     inputs = [x, f"{weight}_blocks", f"{weight}_steps"]
     made = [helper.make_node("MatMulNBits", inputs, [product], name=node.name, domain=DOMAIN, **how)]
     return made + [helper.make_node("Add", [product, *bias], node.output)] * len(bias)
-
-
-def _forget(graph: Any, names: Mapping[str, Any]) -> None:
-    read = {name for node in graph.node for name in node.input}
-    kept = [i for i in graph.initializer if i.name not in names or i.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)

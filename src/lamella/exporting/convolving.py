@@ -10,29 +10,27 @@ shortcut of option A) one that picks channels, with the stride of the pixels tha
 Legend: C channels, O output channels, H and W height and width of a kernel.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ..timing import Array
-from .onnx_file import attributes_of
+from .nodes import attributes_of, forget_unread
 
 ENDINGS = ("_as_convolution", "_as_convolution_bias")  # of constants; `.weight` might be a layer's own
 WIDEST_PICK = 128  # channels: picking among more takes longer than moving them does
 
 
 def as_convolutions(proto: Any) -> None:
-    """Rewrite the model in place; nodes that nothing reads any longer are left out. A model with branches stays as it is."""
-    if any(attribute.HasField("g") for node in proto.graph.node for attribute in node.attribute):
-        return  # what a branch reads is not seen here
+    """Rewrite the model in place, its branches aside; nodes that nothing reads any longer are left out."""
     seen = _Seen(proto.graph)
     for index, node in enumerate(proto.graph.node):
         convolution = WAYS[node.op_type](node, seen) if node.op_type in WAYS else None
         if convolution is not None:
             source, weight, attributes = convolution
             proto.graph.node[index].CopyFrom(seen.convolution(node, source, weight, attributes))
-    _forget_unread(proto.graph)
+    forget_unread(proto.graph)
 
 
 class _Seen:
@@ -158,23 +156,3 @@ def _step(tensor: str, seen: _Seen) -> tuple[str, list[int]] | None:
 
 
 WAYS = {"BatchNormalization": _of_norm, "AveragePool": _of_mean, "Concat": _of_joined, "Pad": _of_padded}
-
-
-def _forget_unread(graph: Any) -> None:
-    """Leave out nodes and constants that lead nowhere."""
-    kept = list(_read(graph))[::-1]
-    del graph.node[:]
-    graph.node.extend(kept)
-    read = {name for node in graph.node for name in node.input}
-    constants = [i for i in graph.initializer if i.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(constants)
-
-
-def _read(graph: Any) -> Iterator[Any]:
-    """The nodes that lead to an output, from the last one."""
-    wanted = {value.name for value in graph.output}
-    for node in reversed(graph.node):
-        if wanted & set(node.output):
-            wanted |= set(node.input)
-            yield node

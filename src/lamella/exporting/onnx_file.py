@@ -22,6 +22,7 @@ from ..errors import LamellaError, MissingExtra, RecordError, TraceError
 from ..timing import onnxruntime
 from ..version import __version__
 from .capturing import capture, compare, first_line, lacking, quiet
+from .nodes import forget_unread
 from .operators import built_once
 from .together import write_together
 
@@ -105,14 +106,11 @@ def _clean(proto: Any) -> None:
     """Leave what a runtime reads; name weighted nodes after their layers, the free dimension `batch`."""
     graph = proto.graph
     _pool_globally(graph)
-    used = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
-    kept = [i for i in graph.initializer if i.name in used]
-    for holder in (proto, graph, *graph.node, *graph.input, *graph.output, *kept):
+    forget_unread(graph)
+    for holder in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         holder.ClearField("doc_string")
         holder.ClearField("metadata_props")
     graph.ClearField("value_info")
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
     _name_nodes(graph)
     _name_batch(graph)
     proto.producer_name, proto.producer_version = "lamella", __version__
@@ -229,13 +227,6 @@ def read_onnx(path: str | Path) -> Any:
         raise RecordError(
             str(path), f"cannot be read as ONNX ({first_line(error)}); it is damaged or absent: export it again"
         ) from None
-
-
-def attributes_of(node: Any) -> dict[str, Any]:
-    """A node's attributes by name, as numbers, lists, bytes and tensors."""
-    from onnx import helper
-
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
 def check_float32(path: str | Path) -> None:

@@ -7,9 +7,9 @@ pool or a change of shape reads a tensor, and hands its grid on, the range is th
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,34 +30,73 @@ def activation_ranges(proto: Any, batches: Iterable[Feeds]) -> dict[str, tuple[f
     """The range of every float tensor that is fed or computed, by `least_error`; that of the model's outputs from their lowest to their
     highest value, since the largest are what they are read for.
     """
+    graph = proto.graph
+    holders = _holders(graph)
+    outputs = {value.name for value in graph.output}
+    spreads = _spreads(proto, set(holders.values()), batches)
+    ends = {name: (s.low, s.high) if name in outputs else s.ends() for name, s in spreads.items()}
+    fixed = {name: FIXED[node.op_type] for node in graph.node if node.op_type in FIXED for name in node.output}
+    return {name: ends[holder] for name, holder in holders.items() if holder in ends} | fixed
+
+
+def _holders(graph: Any) -> dict[str, str]:
+    """For every tensor the last one that has its grid and that nothing else leads to, mostly itself."""
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    held: dict[str, str] = {}
+    for node in reversed(graph.node):
+        for name in filter(None, node.output):
+            held[name] = _holder(name, readers, held)
+    fed = {value.name: _holder(value.name, readers, held) for value in graph.input}
+    return {**held, **fed}
+
+
+def _holder(name: str, readers: Mapping[str, Sequence[Any]], held: Mapping[str, str]) -> str:
+    alone = readers.get(name, ())
+    return held[alone[0].output[0]] if len(alone) == 1 and alone[0].op_type in PASSING else name
+
+
+def _spreads(proto: Any, wanted: Set[str], batches: Iterable[Feeds]) -> dict[str, Spread]:
+    """How the values of the wanted float tensors are spread over the batches."""
     at_once = _samples_at_once(proto.graph)
     spreads: dict[str, Spread] = {}
     with folder() as scratch:
-        session = open_session(_telling_all(proto, scratch))
+        session = open_session(_telling(proto, wanted, scratch))
         names = [output.name for output in session.get_outputs()]
         for batch in batches:
             samples = len(next(iter(batch.values())))
             for start, part in _parts(batch, at_once):
-                found = {**part, **dict(zip(names, session.run(names, part), strict=True))}
-                here = len(next(iter(part.values())))
-                for name, array in found.items():
-                    if array.dtype == np.float32 and array.size:
-                        each = array.size // here
-                        spreads.setdefault(name, Spread()).add(array, each * samples, each * start)
-    outputs = {value.name for value in proto.graph.output}
-    fixed = {name: FIXED[node.op_type] for node in proto.graph.node if node.op_type in FIXED for name in node.output}
-    ends = {name: (s.low, s.high) if name in outputs else s.ends() for name, s in spreads.items()}
-    return {name: ends[_handed_on(name, proto.graph, ends)] for name in ends} | fixed
+                found = dict(zip(names, session.run(names, part), strict=True))
+                fed = {name: array for name, array in part.items() if name in wanted}
+                _count(spreads, {**fed, **found}, Portion(start, len(next(iter(part.values()))), samples))
+    return spreads
 
 
-def _telling_all(proto: Any, scratch: Path) -> Path:
-    """The model with all that is computed among its outputs, as a file."""
+class Portion(NamedTuple):
+    """So many of a batch's samples, from `start` on."""
+
+    start: int
+    samples: int
+    of: int
+
+
+def _count(spreads: dict[str, Spread], found: Feeds, portion: Portion) -> None:
+    for name, array in found.items():
+        if array.dtype == np.float32 and array.size:
+            each = array.size // portion.samples
+            spreads.setdefault(name, Spread()).add(array, each * portion.of, each * portion.start)
+
+
+def _telling(proto: Any, wanted: Set[str], scratch: Path) -> Path:
+    """The model with what is wanted of all that it computes among its outputs, as a file."""
     import onnx
 
     told = onnx.ModelProto()
     told.CopyFrom(proto)
     known = {value.name for value in told.graph.output}
-    made = [name for node in told.graph.node for name in node.output if name and name not in known]
+    made = [name for node in told.graph.node for name in node.output if name in wanted and name not in known]
     told.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)  # the runtime finds out their types
     onnx.save(told, str(scratch / "told.onnx"))
     return scratch / "told.onnx"
@@ -82,12 +121,3 @@ def _parts(batch: Feeds, at_once: int | None) -> Iterator[tuple[int, Feeds]]:
         return
     for start in range(0, lengths.pop(), at_once):
         yield start, {name: array[start : start + at_once] for name, array in batch.items()}
-
-
-def _handed_on(name: str, graph: Any, known: Iterable[str]) -> str:
-    """The last tensor that has this one's grid and that nothing else leads to."""
-    while True:
-        readers = [node for node in graph.node if name in node.input]
-        if len(readers) != 1 or readers[0].op_type not in PASSING or readers[0].output[0] not in known:
-            return name
-        name = readers[0].output[0]
