@@ -40,7 +40,7 @@ FLOORS = (
     ("records",),
     ("runtimes",),
     ("lineage",),
-    ("runs", "executors", "progress", "texts"),
+    ("runs", "executors", "progress", "texts", "processors"),
     ("errors", "making"),
     ("version",),
 )
@@ -64,6 +64,7 @@ TORCH_FREE = (
     "errors",
     "views",
     "runtimes",
+    "processors",
     "serving",
 )
 STAGES = ("profiling", "compression", "quantization", "accordions", "elasticity")

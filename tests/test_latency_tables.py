@@ -7,6 +7,7 @@ import pytest
 from reporting_records import resnet
 from test_planning import measured
 
+from lamella import processors
 from lamella.errors import BudgetError, LamellaError, RecordError
 from lamella.planning import plan
 from lamella.schema import Budget
@@ -77,6 +78,21 @@ def test_a_table_is_kept_and_never_measured_twice(tmp_path):
         Scripted(tmp_path)
     with pytest.raises(RecordError, match=r"precision: unknown precision 'int4'"):
         LatencyTable(precision="int4")
+
+
+CPUS = {
+    "model name\t: AMD EPYC\nflags\t\t: fpu avx2\n": "AMD EPYC",
+    "model name\t: AMD EPYC\nflags\t\t: fpu avx_vnni avx512_vnni\n\nmodel name\t: other\n": "AMD EPYC with VNNI",
+    "processor\t: 0\nFeatures\t: fp asimddp i8mm\nmodel name\t: Cortex\n": "Cortex with DOTPROD",
+}
+
+
+@pytest.mark.parametrize("told", CPUS)
+def test_a_cpu_is_another_one_with_integer_products(told, tmp_path, monkeypatch):
+    monkeypatch.setattr(processors, "CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(told)
+    assert processors.processor() == CPUS[told]
+    assert machine().endswith(CPUS[told].lower().replace(" ", "-"))
 
 
 def test_a_real_measurement_is_a_small_positive_time():

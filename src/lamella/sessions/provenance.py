@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..processors import processor
 from ..schema import RunInfo
 from ..version import __version__
 from .references import located
@@ -38,11 +39,6 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> str:
-    """The processor's kind and the number of its cores this process may use."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = (line for line in cpuinfo.read_text().splitlines() if line.startswith("model name"))
-        name = next(lines, f": {name}").partition(":")[2].strip()
+    """The processor, and the number of its cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores, {platform.system()}"
+    return f"{processor()}, {cores} cores, {platform.system()}"

@@ -11,7 +11,6 @@ take turns, in several passes over all shapes, is the figure (other programs onl
 
 import json
 import math
-import platform
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 
 from ..errors import RecordError, unknown_name
 from ..making import folder
+from ..processors import processor
 from ..progress import Progress, silent
 from ..records import check
 from ..runs import write_atomically
@@ -106,15 +106,7 @@ def _read(path: Path) -> dict[str, float]:
 
 def machine() -> str:
     """Runtime, its version and the CPU, as part of a file name."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line.partition(":")[2].strip() for line in info.read_text().splitlines()]
-        named = [
-            x for x, line in zip(lines, info.read_text().splitlines(), strict=True) if line.startswith("model name")
-        ]
-        name = next(iter(named), name)
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", processor().lower()).strip("-")
     return f"onnxruntime-{onnxruntime('a latency table').__version__}-{slug}"
 
 
