@@ -507,7 +507,7 @@ def test_the_recipe_and_the_removal_are_asked_for_by_name(nets):
         "1",
         "--quiet",
     )
-    assert "unknown option of the recipe 'distill'; did you mean 'distil'" in refused(
+    assert "unknown name of --recipe 'distill'; did you mean 'distil'" in refused(
         "compress", "r", "--recipe", "distill=0.5"
     )
     assert "unknown removal 'slow'" in refused("compress", "r", "--removal", "slow")
@@ -520,12 +520,12 @@ def test_a_shorthand_and_its_pair_must_agree():
     from lamella.compression import TUNING
     from lamella.pairs import recipe_of
 
-    assert recipe_of([], TUNING).lr == 0.02
-    assert recipe_of(["lr=0.1"], TUNING, lr=None).lr == recipe_of([], TUNING, lr=0.1).lr == 0.1
-    assert recipe_of(["lr=0.1", "momentum=0.5"], TUNING, lr=0.1).momentum == 0.5
+    assert recipe_of([], "--recipe", TUNING).lr == 0.02
+    assert recipe_of(["lr=0.1"], "--recipe", TUNING, lr=None).lr == recipe_of([], "--recipe", TUNING, lr=0.1).lr == 0.1
+    assert recipe_of(["lr=0.1", "momentum=0.5"], "--recipe", TUNING, lr=0.1).momentum == 0.5
     with pytest.raises(LamellaError, match=r"--lr 0\.1 and --recipe lr=0\.2 say different things\. Give one of them"):
-        recipe_of(["lr=0.2"], TUNING, lr=0.1)
+        recipe_of(["lr=0.2"], "--recipe", TUNING, lr=0.1)
     with pytest.raises(LamellaError, match=r"--recipe lr=0\.3 and --recipe lr=0\.2 say different"):
-        recipe_of(["lr=0.3", "lr=0.2"], TUNING)
+        recipe_of(["lr=0.3", "lr=0.2"], "--recipe", TUNING)
     with pytest.raises(RecordError, match="weight_decay: nan where a finite number was expected"):
-        recipe_of(["weight_decay=nan"], TUNING)
+        recipe_of(["weight_decay=nan"], "--recipe", TUNING)

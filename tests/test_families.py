@@ -492,11 +492,17 @@ def test_the_verbs(tmp_path, monkeypatch):
     assert "did you mean 'sandwich'" in str(run("elasticize", "r", "--recipe", "sandwhich").exception)
     assert "'nowhere' is no module" in str(run("elasticize", "r", "--own", "nowhere").exception)
     assert "not a positive rate" in str(run("elasticize", "r", "--lr", "0").exception)
+    assert "not a positive rate" in str(run("elasticize", "r", "--tune", "lr=0").exception)
+    assert "say different things" in str(run("elasticize", "r", "--tune", "lr=0.1", "--lr", "0.2").exception)
+    assert "did you mean 'warmup'" in str(run("elasticize", "r", "--tune", "warmap=1").exception)
+    assert "bf16-mixed" in str(run("elasticize", "r", "--precision", "half").exception)
     assert "trains nothing" in str(run("elasticize", "r", "--recipe", "none", "--epochs", "9").exception)
     assert "nobody teaches" in str(run("elasticize", "r", "--recipe", "grow", "--teach", "labels=0.5").exception)
     assert "'2' holds no weights" in str(run("elasticize", "r", "--own", "2").exception)
     assert not (tmp_path / "r" / "elastic").exists()  # nothing was timed for any of these
-    made = run("elasticize", "r", "--level", "core=0.5", "--epochs", "1", "--allow-slower", "--json")
+    made = run(
+        "elasticize", "r", "--level", "core=0.5", "--epochs", "1", "--tune", "warmup=0.5", "--allow-slower", "--json"
+    )
     assert made.exit_code == 0, made.exception
     family = json.loads(made.stdout)
     assert [level["name"] for level in family["levels"]] == ["core", "full"]

@@ -3,7 +3,7 @@
 named_values(["label=failed"], "--option")                      # [("label", "failed")]
 parsed_values(["bytes=10%", "macs=5e6"], "--budget")            # {"bytes": "10%", "macs": 5000000.0}
 options_of(Sweep, ["factor=0.99"], "--sweep")                   # Sweep(factor=0.99)
-recipe_of(["momentum=0.5"], TUNING, lr=0.1)                     # TUNING with both
+recipe_of(["momentum=0.5"], "--recipe", TUNING, lr=0.1)         # TUNING with both
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,6 +15,10 @@ from .records import from_plain, to_plain
 from .texts import parsed
 
 R = TypeVar("R")
+
+ELSEWHERE = {
+    "epochs": " Epochs are told by --epochs: of lamella plan for a plan's steps, of lamella elasticize for levels."
+}
 
 
 def named_values(pairs: Iterable[str], option: str, known: Sequence[str] = ()) -> list[tuple[str, str]]:
@@ -50,22 +54,19 @@ def options_of(kind: type[R], pairs: Iterable[str], option: str, **given: Any) -
     return from_plain(values, kind)
 
 
-def recipe_of(pairs: Iterable[str], defaults: R, **shorthands: Any) -> R:
+def recipe_of(pairs: Iterable[str], option: str, defaults: R, **shorthands: Any) -> R:
     """The `training.Recipe` that NAME=VALUE pairs describe, over `defaults`; a shorthand that is not None is a pair of its own name.
 
     LamellaError for a name it does not have and for a pair that a shorthand contradicts, RecordError for a value.
     """
-    known = {f.name for f in fields(defaults)} - {"epochs"}  # type: ignore[arg-type]
+    known = {f.name for f in fields(defaults)} - ELSEWHERE.keys()  # type: ignore[arg-type]
     values = {name: value for name, value in shorthands.items() if value is not None}
-    for name, text in named_values(pairs, "--recipe"):
+    for name, text in named_values(pairs, option):
         if name not in known:
-            hint = " A plan's steps have their own epochs: lamella plan --epochs." if name == "epochs" else ""
-            raise LamellaError(unknown_name("option of the recipe", name, known) + hint)
+            raise LamellaError(unknown_name(f"name of {option}", name, known) + ELSEWHERE.get(name, ""))
         value = parsed(text)
         before = values.setdefault(name, value)
         if before is not value and before != value:  # not a number is not even equal to itself
-            where = (
-                f"--{name} {values[name]}" if shorthands.get(name) is not None else f"--recipe {name}={values[name]}"
-            )
-            raise LamellaError(f"{where} and --recipe {name}={text} say different things. Give one of them.")
+            first = f"--{name} {before}" if shorthands.get(name) is not None else f"{option} {name}={before}"
+            raise LamellaError(f"{first} and {option} {name}={text} say different things. Give one of them.")
     return from_plain({**to_plain(defaults), **values}, type(defaults))

@@ -15,7 +15,7 @@ from ..errors import LamellaError
 from ..pairs import recipe_of
 from ..records import to_plain
 from ..views import result_view, trials_view
-from .shared import AsJson, Quiet, Run, following, options, show, working
+from .shared import AsJson, Devices, Precision, Quiet, Run, following, options, show, working
 
 if TYPE_CHECKING:
     from ..stages import Way
@@ -33,16 +33,8 @@ class Walking:
         ),
     ] = None
     lr: Annotated[float | None, typer.Option(help="Short for --recipe lr=RATE [default: 0.02].")] = None
-    devices: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Short for --recipe devices=N: tune on so many GPUs, or CPU processes where there is none. Needs the extra fabric.",
-        ),
-    ] = None
-    precision: Annotated[
-        str | None, typer.Option(help="Short for --recipe precision=P: 32-true or bf16-mixed. Needs the extra fabric.")
-    ] = None
+    devices: Devices = None
+    precision: Precision = None
     removal: Annotated[
         str,
         typer.Option(
@@ -57,7 +49,7 @@ class Walking:
         from ..stages import Way
 
         shorthands = {"lr": self.lr, "devices": self.devices, "precision": self.precision}
-        return Way(recipe_of(self.recipe or [], TUNING, **shorthands), self.tuning_samples, self.removal)
+        return Way(recipe_of(self.recipe or [], "--recipe", TUNING, **shorthands), self.tuning_samples, self.removal)
 
 
 @dataclass(frozen=True, kw_only=True)

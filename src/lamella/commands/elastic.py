@@ -1,25 +1,25 @@
 """lamella elasticize and lamella serve-levels: nested levels in one set of weights, and how they serve.
 
-lamella elasticize RUN --recipe sandwich --epochs 8 --teach teacher=dense
+lamella elasticize RUN --recipe sandwich --epochs 8 --tune warmup=0.5 --teach teacher=dense
 lamella elasticize RUN --level core=0.5 --level planned=plan.json --level fast=latency_ms=40% --round-to aligned
 lamella serve-levels RUN --load 0.7 --precision int8 --picture day.svg
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..pairs import named_values, options_of
+from ..pairs import named_values, options_of, recipe_of
 from ..progress import Progress
 from ..records import to_plain
 from ..reporting.charts import chart_svg, day_spec, grounded
 from ..runs import write_atomically
 from ..schema import Family
 from ..views import family_view, serving_view
-from .shared import AsJson, Quiet, Run, following, options, show, working
+from .shared import AsJson, Devices, Precision, Quiet, Run, following, options, show, working
 
 if TYPE_CHECKING:
     from ..elasticity import How
@@ -70,7 +70,16 @@ class Training:
     epochs: Annotated[
         int, typer.Option(min=0, help="Epochs of each stage of training (grow: one stage per level).")
     ] = 3
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 0.02
+    tune: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Of the training: lr=0.02, warmup=0.5, optimizer=adamw, label_smoothing=0.1, patience=2, ... Repeatable.",
+        ),
+    ] = None
+    lr: Annotated[float | None, typer.Option(help="Short for --tune lr=RATE [default: 0.02].")] = None
+    devices: Devices = None
+    precision: Precision = None
     teach: Annotated[
         list[str] | None,
         typer.Option(
@@ -84,11 +93,11 @@ class Training:
 
     def how(self) -> "How":
         """As a record."""
-        from ..elasticity import How, Teaching
-        from ..training import Recipe
+        from ..elasticity import TUNING, How, Teaching
 
-        teaching = options_of(Teaching, self.teach or (), "--teach")
-        return How(self.recipe, Recipe(epochs=self.epochs, lr=self.lr), teaching)
+        shorthands = {"lr": self.lr, "devices": self.devices, "precision": self.precision}
+        tuning = recipe_of(self.tune or (), "--tune", replace(TUNING, epochs=self.epochs), **shorthands)
+        return How(self.recipe, tuning, options_of(Teaching, self.teach or (), "--teach"))
 
 
 @options(nesting=Nesting, training=Training)

@@ -22,6 +22,17 @@ Run = Annotated[Path, typer.Argument(help="The run directory.", metavar="RUN")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no tables.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on standard output.")]
 
+Devices = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Train on so many GPUs, or CPU processes where there is none. Needs the extra fabric. Short for devices=N.",
+    ),
+]
+Precision = Annotated[
+    str | None, typer.Option(help="32-true or bf16-mixed, which needs the extra fabric. Short for precision=P.")
+]
+
 
 def options(**records: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The command with an option per field of these dataclasses, in the place of the parameter named so, which gets the record.

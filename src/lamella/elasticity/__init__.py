@@ -16,7 +16,7 @@ from .levels import FULL, ROUNDS, Settings, make_levels, widths_at
 from .networks import ElasticModel
 from .publishing import publish
 from .recipes import RECIPES
-from .requests import How, check_request
+from .requests import TUNING, How, check_request
 from .teaching import IN_PLACE, Teaching
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "IN_PLACE",
     "RECIPES",
     "ROUNDS",
+    "TUNING",
     "ElasticModel",
     "How",
     "Settings",
