@@ -56,8 +56,9 @@ IMAGE = (torch.zeros(1, 3, 32, 32),)
 class Row:
     """A network, what it may cost at most, and how it is tuned: `tuning` after the cuts, `bits_epochs` on grids of few bits.
 
-    `recalibrate`: its curves are those of recalibrated points (decision 0005). `right_sized`: the hidden widths of a head that fits
-    pictures of 32 px, since most of what a head of 4096 weighs is there only to be taken away: the file is told against that too.
+    `weights`: the name of the trained ones, where that is not the network's. `recalibrate`: its curves are those of recalibrated points
+    (decision 0005). `right_sized`: the hidden widths of a head that fits pictures of 32 px, since most of what a head of 4096 weighs is
+    there only to be taken away: the file is told against that too.
     """
 
     network: str
@@ -70,6 +71,7 @@ class Row:
     recalibrate: bool = False
     right_sized: tuple[int, ...] | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
 
 
 ROWS = {
@@ -113,6 +115,12 @@ ROWS = {
 # Where the accuracy breaks: the same rows at other budgets, without their origin.
 for times, share in ((100, "0.98%"), (200, "0.49%"), (400, "0.24%")):
     ROWS[f"alexnet32_{times}x"] = replace(ROWS["alexnet32_bytes"], budget={"bytes": share}, origin=False)
+# Of a dense network that was trained for longer, and teaches.
+ROWS["vgg16_bn_longer_bytes"] = replace(
+    ROWS["vgg16_bn_bytes"],
+    weights="vgg16_bn_longer",
+    tuning=Recipe(epochs=8, lr=0.04, distil=0.5, precision="bf16-mixed"),
+)
 # At a rate that is large for a network without batch norm: what comes out depends on the seed.
 ROWS["alexnet32_fast"] = replace(ROWS["alexnet32_bytes"], tuning=Recipe(epochs=4, lr=0.02))
 MISSING = {
@@ -161,7 +169,7 @@ def write(key: str, found: dict[str, Any], asked: argparse.Namespace) -> None:
 def reached(row: Row, asked: argparse.Namespace) -> dict[str, Any]:
     """From trained weights to a file in integers, and what was lost on the way."""
     started = time.process_time()
-    model, task, work = network(row.network, row.heldout, asked)
+    model, task, work = network(row, asked)
     curves = curves_of(row, model, asked)
     made = at_once(make_plan(curves, Budget(**row.budget), planner="knapsack", **_bits(row), **row.options), row)
     print("plan:", made.predicted, made.widths, made.bits, flush=True)
@@ -187,6 +195,7 @@ def reached(row: Row, asked: argparse.Namespace) -> dict[str, Any]:
     times = latency({"dense": dense_file, "pruned": float_file, "file": file}, task.example_inputs)
     return {
         "network": row.network,
+        "weights": row.weights or row.network,
         "budget": row.budget,
         "tuning_epochs": row.tuning.epochs,
         "bits_epochs": row.bits_epochs,
@@ -222,14 +231,14 @@ def _bits(row: Row) -> dict[str, Any]:
     return {"bits": row.bits[0]} if len(row.bits) == 1 else {}
 
 
-def network(name: str, heldout: bool, asked: argparse.Namespace) -> tuple[nn.Module, Task, Path]:
+def network(row: Row, asked: argparse.Namespace) -> tuple[nn.Module, Task, Path]:
     """The trained network, its task, and where this row's work is kept."""
-    path = asked.weights / (f"{name}-{dense_seed(asked)}.safetensors" if heldout else f"cifar10_{name}.safetensors")
-    model = load_weights(make_model(name, num_classes=10), path).eval()
+    name = f"{row.weights or row.network}-{dense_seed(asked)}" if row.heldout else f"cifar10_{row.network}"
+    model = load_weights(make_model(row.network, num_classes=10), asked.weights / f"{name}.safetensors").eval()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.1  # as in references.py
-    task = make_task("cifar10", asked.data, seed=asked.seed, validation="heldout" if heldout else "test_even")
+    task = make_task("cifar10", asked.data, seed=asked.seed, validation="heldout" if row.heldout else "test_even")
     return model, task, asked.work / f"{asked.row}-{asked.seed}"
 
 
@@ -242,7 +251,7 @@ def curves_of(row: Row, model: nn.Module, asked: argparse.Namespace) -> Profile:
     """Exact curves of widths and of few bits on the first validation samples, as plan.py measures them."""
     validation, seed = "heldout" if row.heldout else "test_even", dense_seed(asked)
     task = make_task("cifar10", asked.data, seed=seed, validation=validation, limit=asked.samples)
-    parts = (row.network, "recalibrated" if row.recalibrate else "", str(seed or ""), str(asked.samples))
+    parts = (row.weights or row.network, "recalibrated" if row.recalibrate else "", str(seed or ""), str(asked.samples))
     name = "-".join(filter(None, parts)) + ".jsonl"
     folder = asked.curves or asked.work
     folder.mkdir(parents=True, exist_ok=True)
@@ -320,7 +329,7 @@ def order(asked: argparse.Namespace) -> dict[str, Any]:
     samples = asked.epoch or 5000
     rows, differences = [], []
     for seed in range(asked.seed, asked.seed + asked.seeds):
-        model, task, work = network(row.network, row.heldout, asked)
+        model, task, work = network(row, asked)
         curves = curves_of(row, model, asked)
         made = make_plan(curves, Budget(**row.budget), planner="knapsack", bits=32, order="by_score", epochs=1)
         made = replace(made, steps=(*(s for s in made.steps if s.widths), Step(epochs=2)))
