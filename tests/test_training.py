@@ -14,8 +14,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lamella import records, runs
+from lamella.coarsening import observe
 from lamella.errors import DataError, LamellaError, MismatchError, RecordError, RunError
-from lamella.training import Batches, Recipe, Task, correct, evaluate, fit, rate_at, recalibrate_bn
+from lamella.training import Batches, Recipe, Task, correct, evaluate, first_inputs, fit, rate_at, recalibrate_bn
 from lamella.training.layouts import layout_for
 
 
@@ -314,6 +315,24 @@ def test_an_empty_loader_is_no_training():
         evaluate(make_net(), nothing.validation)
     with pytest.raises(DataError, match="recalibrate_bn: the loader gave no batch"):
         recalibrate_bn(make_net(), nothing.train)
+
+
+@pytest.mark.parametrize("other", [lambda x, y: {"x": x, "y": y}, lambda x, y: (x, x, y), lambda x, y: x])
+def test_batches_of_another_form_are_told(task, other):
+    batches = [other(*batch) for batch in task.train]
+    strange = replace(task, train=batches, validation=batches)
+    with pytest.raises(
+        DataError, match=r"fit, epoch 1: batch 0 is a \w+ of \d+; a pair \(inputs, targets\) was expected"
+    ):
+        fit(make_net(), strange, Recipe(epochs=1))
+    for look in (
+        evaluate,
+        recalibrate_bn,
+        lambda net, some: first_inputs(some, 4),
+        lambda net, some: observe(net, [], some),
+    ):
+        with pytest.raises(DataError, match="batch 0 is a"):
+            look(make_net(), strange.validation)
 
 
 def test_no_epochs_change_nothing(task):

@@ -1,6 +1,7 @@
 """Narrow, tune, measure, checkpoint: interrupted anywhere and resumed, the walk ends where it would have ended."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 import lamella as lm
 from lamella.errors import MismatchError, RecordError
 from lamella.schema import Cost, Plan, Step
+from lamella.stages.controls import CONTROLS
 from lamella.storage import load, load_tensors, save, save_tensors
 from lamella.surgery import integers_of, narrow, refitted, resolve
 from lamella.training import Batches, Recipe, Task
@@ -74,6 +76,12 @@ def test_compress_narrows_in_order_and_leaves_the_model_alone(task, graph, plan)
     assert result.history[-1].params == sum(p.numel() for p in small.parameters())
     assert all(torch.equal(t, tensors(model)[name]) for name, t in before.items())
     assert model.training
+
+
+def test_the_control_of_no_cuts_trains_for_as_long_as_the_plan_on_grids_too(graph, plan):
+    tuned = replace(plan, steps=(*plan.steps, Step(bits={"3": 4}, epochs=3)))
+    (step,) = CONTROLS["origin"](SimpleNamespace(graph=lambda: graph), tuned).steps
+    assert step.epochs == sum(s.epochs for s in tuned.steps) == 6
 
 
 def test_every_epoch_of_a_step_is_told(task, graph, plan):

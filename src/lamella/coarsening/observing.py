@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.hooks import RemovableHandle
 
 from ..ranges import Spread
-from ..training import call, device_of, hooked, modes_kept, on_device
+from ..training import as_pair, call, device_of, hooked, modes_kept, on_device
 
 Ranges = Mapping[str, tuple[float, float]]
 Visit = Callable[[str, Tensor], Tensor]
@@ -111,8 +111,9 @@ def observe(
         hooks += at_joins(model, lambda place, x: _widen(seen, place, x))
     with hooked(hooks), modes_kept(model), torch.inference_mode():
         model.eval()
-        for batch in islice(loader, count):
-            call(model, on_device(batch, device_of(model))[0])
+        for index, batch in enumerate(islice(loader, count)):
+            inputs, _ = as_pair(batch, index)
+            call(model, on_device(inputs, device_of(model)))
     return seen
 
 

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_u
 
 from ..digests import DataDigest
 from ..errors import DataError
-from ..training import Loader, empty_loader, on_device
+from ..training import Loader, as_pair, empty_loader, on_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,8 @@ class Samples:
 def _surveyed(loader: Loader) -> tuple[str, int, int]:
     """Digest, number of samples, and bytes."""
     digest, count, size = DataDigest(), 0, 0
-    for batch in loader:
+    for index, batch in enumerate(loader):
+        as_pair(batch, index)
         digest.add(batch)
         count += len(_first(batch))
         size += sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))

@@ -68,7 +68,7 @@ def _trial(session: Session, name: str, plan: Plan, way: Way, seed: int) -> Tria
 
 def _origin(session: Session, plan: Plan) -> Plan:
     dense = cost(session.graph())
-    return replace(plan, planner="origin", steps=(Step(epochs=_epochs(plan)),), predicted=dense)
+    return replace(plan, planner="origin", steps=(Step(epochs=_epochs(plan.steps)),), predicted=dense)
 
 
 def _in_order(session: Session, plan: Plan) -> Plan:
@@ -77,12 +77,13 @@ def _in_order(session: Session, plan: Plan) -> Plan:
 
 def _uniform(session: Session, plan: Plan) -> Plan:
     even = make_plan(session.read("profile", Profile), Budget(macs=plan.predicted.macs), planner="uniform")
-    bits = tuple(step for step in plan.steps if step.bits and not step.widths)
-    return replace(even, steps=(Step(widths=even.widths, epochs=_epochs(plan)), *bits))
+    rounding = tuple(step for step in plan.steps if step.bits and not step.widths)
+    cutting = tuple(step for step in plan.steps if step not in rounding)
+    return replace(even, steps=(Step(widths=even.widths, epochs=_epochs(cutting)), *rounding))
 
 
-def _epochs(plan: Plan) -> int:
-    return sum(step.epochs for step in plan.steps if not step.bits)
+def _epochs(steps: Sequence[Step]) -> int:
+    return sum(step.epochs for step in steps)
 
 
 CONTROLS: dict[str, Callable[[Session, Plan], Plan]] = {"origin": _origin, "in_order": _in_order, "uniform": _uniform}

@@ -25,7 +25,7 @@ from ..storage import load
 from ..timing import Latency, latency
 from ..timing.calls import RUNTIME_OF
 from ..tracing import aligned
-from ..training import Task
+from ..training import Task, first_inputs
 from .verbs import exported_files
 
 TOLERATED = 1.05  # a file is slower than dense when the whole interval of its ratio lies above this
@@ -90,10 +90,10 @@ def _in_format(session: Session, made: Format, sources: Mapping[str, Path]) -> d
 
 
 def real_inputs(task: Task) -> tuple[Tensor, ...]:
-    """A few validation inputs; the example inputs where a task's batches are not a tensor and its targets."""
-    batch = next(iter(task.validation), None)
-    first = batch[0] if isinstance(batch, Sequence) else None
-    return (first[:SAMPLES],) if isinstance(first, Tensor) and len(first) else task.example_inputs
+    """A few validation inputs; the example inputs where a task's are not tensors."""
+    inputs = first_inputs(task.validation, SAMPLES)
+    each = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+    return tuple(x[:SAMPLES] for x in each) if all(isinstance(x, Tensor) for x in each) else task.example_inputs
 
 
 def weighed(session: Session, files: Files) -> list[FileFacts]:

@@ -15,7 +15,7 @@ from .batches import explained, one_number
 from .checkpoints import Best, identify, resume, save
 from .evaluation import evaluate, modes_kept
 from .layouts import layout_for
-from .loaders import Loader, Task, device_of, empty_loader, mixed, on_device
+from .loaders import Loader, Task, as_pair, device_of, empty_loader, mixed, on_device
 from .objectives import Objective, objective
 from .placing import Place, placed
 from .recipes import Recipe, make_optimizer, rate_at
@@ -162,7 +162,7 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rates(index)
         own, counts = place.share(batch)
-        inputs, targets = on_device(own, device_of(model))
+        inputs, targets = as_pair(on_device(own, device_of(model)), index)
         lay = lay or layout_for(model, inputs)
         optimizer.zero_grad(set_to_none=True)
         with explained(index, course.task.loss, targets):

@@ -9,7 +9,7 @@ A loader is anything that can be walked again and again and yields (inputs, targ
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from typing import Any
@@ -173,7 +173,8 @@ def call(model: nn.Module, inputs: Any) -> Any:
 def first_inputs(loader: Loader, samples: int) -> Any:
     """The inputs of the first batches as one, until they come to so many samples; of one batch where shapes differ from it."""
     batches: list[Any] = []
-    for inputs, _ in loader:
+    for index, batch in enumerate(loader):
+        inputs, _ = as_pair(batch, index)
         if batches and _shapes(inputs) != _shapes(batches[0]):
             break
         batches.append(inputs)
@@ -187,6 +188,18 @@ def first_inputs(loader: Loader, samples: int) -> Any:
 def _shapes(inputs: Any) -> list[torch.Size]:
     """What one sample's tensors look like."""
     return [leaf.shape[1:] for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+
+
+def as_pair(batch: Any, index: int) -> tuple[Any, Any]:
+    """Inputs and targets of batch `index`. DataError for a batch of another form."""
+    if isinstance(batch, Sequence) and len(batch) == 2:
+        inputs, targets = batch
+        return inputs, targets
+    seen = f"a {type(batch).__name__}{f' of {len(batch)}' if isinstance(batch, Sized) else ''}"
+    raise DataError(
+        f"batch {index} is {seen}; a pair (inputs, targets) was expected. Several inputs are a tuple of their own, ((a, b), targets): "
+        "arrange them so in the dataset, or in the DataLoader's collate_fn."
+    )
 
 
 def on_device(batch: Any, device: torch.device | str) -> Any:
