@@ -139,6 +139,51 @@ def test_one_slow_request_is_no_slow_machine():
     assert governor.arrived().name == "full"
 
 
+@pytest.mark.parametrize("between", [0.01, 5.0])
+def test_a_slow_beginning_is_soon_forgotten(between):
+    governor, clock, _ = governed(Policy(latency_ms=4.0, window=1.0))
+    seen = []
+    for index in range(1000):
+        clock.now += between
+        level = governor.arrived()
+        took = level.latency_ms if index else 2000.0
+        clock.now += took / 1e3
+        governor.served(level, took)
+        seen.append(level.name)
+    assert seen.count("full") > 800
+
+
+def test_after_a_quiet_hour_the_first_request_gets_the_largest_level():
+    governor, clock, _ = governed(Policy(load=0.6, window=1.0))
+    at_rate(governor, clock, 500, 3)
+    assert governor.active.name == "core"
+    clock.now += 3600
+    assert governor.arrived().name == "full"
+
+
+def test_a_machine_that_is_slow_for_rare_requests_too_counts():
+    governor, clock, _ = governed(Policy(latency_ms=3.5, window=1.0))
+    for _ in range(60):
+        clock.now += 10.0
+        level = governor.arrived()
+        governor.served(level, 2 * level.latency_ms)
+    assert governor.active.name == "core"
+    assert governor.slowness == pytest.approx(2, rel=0.1)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, float("nan"), float("inf")])
+def test_a_time_that_is_none_teaches_nothing(wrong):
+    governor, _, _ = governed(Policy(latency_ms=3.5))
+    with pytest.raises(RecordError, match="is no time in milliseconds"):
+        governor.served(governor.arrived(), wrong)
+    assert governor.slowness == 1
+
+
+def test_a_governor_of_nothing_is_refused():
+    with pytest.raises(LamellaError, match="given no levels"):
+        Governor((), print, Policy(latency_ms=1))
+
+
 def test_requests_being_served_do_not_wait():
     governor, clock, _ = governed(Policy(load=0.6, workers=2, window=0.004))
     for _ in range(3):
@@ -256,7 +301,7 @@ def test_requests_that_failed_do_not_wait():
 
 
 class Family:
-    """Stands in for files: three levels that answer with their names."""
+    """Stands in for files: three levels that take as long as they should, and answer with their names."""
 
     family = SimpleNamespace(names=tuple(level.name for level in LEVELS))
     active_subnet = "full"
@@ -265,6 +310,9 @@ class Family:
         self.active_subnet = name
 
     def run(self, request):
+        done = time.thread_time() + 1e-3 * LEVELS[self.family.names.index(self.active_subnet)].latency_ms
+        while time.thread_time() < done:
+            pass
         return [self.active_subnet]
 
 
@@ -286,6 +334,7 @@ def test_a_day_is_governed_by_the_governors_own_clock():
     [
         (lambda: Policy(), "at least one of latency_ms, memory and load"),
         (lambda: Policy(load=-1), "load: -1 is not a positive amount"),
+        (lambda: Policy(latency_ms="50%"), "latency_ms: '50%' is not a positive amount"),
         (lambda: Policy(load=7), "load: 7 is no share of the time that workers are busy"),
         (lambda: Policy(load=1, margin=1), r"margin: 1 is not in \[0, 1\)"),
         (lambda: Policy(load=1, workers=0), "0 workers serve nothing"),

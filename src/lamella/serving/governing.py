@@ -5,7 +5,8 @@
     with governor.request(): net(images)                          # in any thread; the governor switches as load changes
 
 Load is utilization: requests per second x seconds per request / workers. The seconds are the table's times what requests take now
-against what the table said (a busy machine is slower at every level); requests that wait count as if they came anew within a
+against what the table said (a busy machine is slower at every level): the geometric mean over a window, so that one request that took
+a thousand times as long, the first perhaps, makes no slow machine. Requests that wait count as if they came anew within a
 window. Going down is immediate; going up waits until the larger
 level would have kept the policy with a margin for a while (`margin`, `patience`), so a load at the border makes no flutter.
 """
@@ -17,12 +18,16 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 
 from ..errors import LamellaError
 from ..records import check
 from ..schema import Level
 
 Clock = Callable[[], float]
+
+AT_LEAST = 20  # requests over which slowness is averaged, however seldom they come
+QUICKEST = 1e-3  # of the table's time: what a request that took no time at all counts as
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +50,7 @@ class Policy:
     def __post_init__(self) -> None:
         for name in ("latency_ms", "memory", "load"):
             value = getattr(self, name)
-            check(value is None or (value > 0 and math.isfinite(value)), name, f"{value} is not a positive amount")
+            check(value is None or _positive(value), name, f"{value!r} is not a positive amount")
         check(
             self.load is None or self.load <= 1,
             "load",
@@ -58,6 +63,10 @@ class Policy:
         check(self.patience >= 0, "patience", f"{self.patience} is negative")
         check(self.window > 0, "window", f"{self.window} is not a positive time")
         check(self.workers >= 1, "workers", f"{self.workers} workers serve nothing")
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +143,15 @@ class Governor:
         clock: Clock = time.perf_counter,
     ) -> None:
         self.levels, self.policy = tuple(levels), policy
+        if not self.levels:
+            raise LamellaError(
+                "a Governor was given no levels; at least one was expected. Pass those of a family: open_family(...).levels."
+            )
         self.clock = clock
         self._switch = switch
         self._lock, self._switching = threading.Lock(), threading.Lock()
-        self._rate, self._shots, self._slowness, self._last = 0.0, 0.0, 1.0, clock()
+        self._rate, self._shots, self._last = 0.0, 0.0, clock()
+        self._log_slowness, self._learned = 0.0, self._last  # when a request was last served
         self._waiting = 0  # requests that have come and are not yet served
         self._since: float | None = None  # when a larger level first would have done
         self._warned = False
@@ -164,6 +178,11 @@ class Governor:
         """Requests per second to serve: those that come, and those that wait beyond the ones being served, within a window."""
         return self._rate + max(0, self._waiting - self.policy.workers) / self.policy.window
 
+    @property
+    def slowness(self) -> float:
+        """What requests take now against what the table says."""
+        return math.exp(self._log_slowness)
+
     @contextmanager
     def request(self) -> Iterator[Level]:
         """Around the serving of one request: counts it in, chooses a level, and learns how long it took."""
@@ -179,10 +198,12 @@ class Governor:
         with self._lock:
             now = self.clock()
             gap, self._last = max(now - self._last, 1e-9), now
-            keep = math.exp(-gap / self.policy.window)
+            self._count(max(gap - self.policy.patience, 0.0))
+            if gap > self.policy.patience and self._larger():  # while nobody came
+                self._since = now - self.policy.patience
+            self._count(min(gap, self.policy.patience))
             # Each arrival weighs 1/window and fades. Just before the next one, the sum's mean is the rate.
-            self._rate = self._shots * keep
-            self._shots = self._rate + 1 / self.policy.window
+            self._shots += 1 / self.policy.window
             self._govern(now)
             self._waiting += 1
         try:
@@ -195,15 +216,27 @@ class Governor:
 
     def served(self, level: Level, milliseconds: float) -> None:
         """A request on this level took so long, waiting aside: how slow the machine now is against the table."""
+        check(milliseconds >= 0 and math.isfinite(milliseconds), "served", f"{milliseconds} is no time in milliseconds")
         with self._lock:
             self._waiting -= 1
             if level.latency_ms is None:
                 return
-            share = min(1.0, milliseconds / 1e3 / self.policy.window)
-            self._slowness += share * (milliseconds / level.latency_ms - self._slowness)
+            now = self.clock()
+            gap, self._learned = max(now - self._learned, 0.0), now
+            share = min(1 - math.exp(-gap / self.policy.window), 1 / AT_LEAST)
+            seen = math.log(max(milliseconds / level.latency_ms, QUICKEST))
+            self._log_slowness += share * (seen - self._log_slowness)
+
+    def _count(self, seconds: float) -> None:
+        """So many seconds have gone by."""
+        self._rate = self._shots = self._shots * math.exp(-seconds / self.policy.window)
+
+    def _larger(self) -> bool:
+        """Whether a larger level than that decided on would do."""
+        return self.levels.index(self._with_margin().level) > self._index
 
     def _govern(self, now: float) -> None:
-        found = choose(self.levels, self.policy, self._demand, self._slowness)
+        found = choose(self.levels, self.policy, self._demand, self.slowness)
         spared = self._with_margin()
         wanted, larger = self.levels.index(found.level), self.levels.index(spared.level)
         if wanted < self._index:
@@ -222,10 +255,10 @@ class Governor:
         On a machine no slower than the table, what the table says keeps a budget of milliseconds, or does not.
         """
         spare = 1 / (1 - self.policy.margin)
-        slowness = self._slowness * spare
-        if self._slowness <= 1:
+        slowness = self.slowness * spare
+        if self.slowness <= 1:
             slowness = min(slowness, 1.0)
-        demand = self._demand * self._slowness * spare / slowness  # the load keeps the whole margin
+        demand = self._demand * self.slowness * spare / slowness  # the load keeps the whole margin
         return choose(self.levels, self.policy, demand, slowness)
 
     def _go(self, index: int) -> None:
