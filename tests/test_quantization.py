@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lamella.coarsening import OUTPUT, InputGrid, coarsen, folded, observe_ranges
 from lamella.compression import compress
 from lamella.costs import cost
-from lamella.errors import LamellaError, RecordError
+from lamella.errors import LamellaError, RecordError, TraceError
 from lamella.exporting import OnnxModel, export_onnx, layers_in_float, run_onnx
 from lamella.grids import levels, put_on_grids, rounded_weight
 from lamella.quantization import agreement, integers_file, multiplying_layers, quantize
@@ -430,6 +430,36 @@ def scaled():
             return 3 * x
 
     return nn.Sequential(nn.Conv2d(3, 8, 3), Times(), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+
+
+def test_a_simulation_is_not_exported_and_leaves_nothing_behind(tmp_path):
+    data, model = task((3, 16, 16)), NETS["plain"]().eval()
+    layers = dict.fromkeys(multiplying_layers(model), 8)
+    twin = coarsen(model, layers, observe_ranges(model, layers, data.calibration, joins=True))
+    with pytest.raises(
+        TraceError, match=r"it simulates integers in eager PyTorch\. Export the float network, and write"
+    ):
+        export_onnx(twin, data.example_inputs, tmp_path / "twin.onnx")
+    export_onnx(model, data.example_inputs, tmp_path / "dense.onnx")
+
+
+class Masked(nn.Module):
+    """Its answers, which of them are sure, and nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = NETS["plain"]()
+
+    def forward(self, x):
+        answers = self.net(x)
+        return answers, answers > 0, None
+
+
+def test_batch_norms_are_folded_where_not_all_that_comes_out_is_real():
+    torch.manual_seed(0)
+    model = Masked().eval()
+    merged = folded(model, (torch.randn(2, 3, 16, 16),))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in merged.modules())
 
 
 def test_joins_are_the_same_ones_under_inference_mode():

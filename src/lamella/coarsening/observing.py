@@ -12,12 +12,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.hooks import RemovableHandle
 
+from ..errors import LamellaError
 from ..ranges import Spread
 from ..training import as_pair, call, device_of, hooked, modes_kept, on_device
 
 Ranges = Mapping[str, tuple[float, float]]
 Visit = Callable[[str, Tensor], Tensor]
 
+SIMULATION = (
+    "it simulates integers in eager PyTorch. Export the float network, and write its integers from that file: lamella.quantization."
+    "integers_file, or `lamella quantize`"
+)
 CALIBRATION_BATCHES = 8  # from which ranges are taken, unless another number is asked for
 OUTPUT = "(output)"  # a name that no module has
 PASSING = "slice"  # takes its operand's grid along, so that grid is what its operand is rounded to
@@ -167,10 +172,15 @@ def _widen(seen: dict[str, Spread], place: str, x: Tensor) -> Tensor:
 
 
 def at_joins(model: nn.Module, visit: Visit) -> list[RemovableHandle]:
-    """Hooks that send every operand of a join, and the output, through `visit(place, tensor)` in each forward pass."""
+    """Hooks that send every operand of a join, and the output, through `visit(place, tensor)` in each forward pass.
+
+    LamellaError under torch.export, which runs no hook where a forward pass fails: a walk would stay open.
+    """
     open_walks: list[_Joins] = []
 
     def enter(module: nn.Module, inputs: Any) -> None:
+        if torch.compiler.is_exporting():
+            raise LamellaError(SIMULATION)
         open_walks.append(_Joins(visit).__enter__())  # type: ignore[no-untyped-call]
 
     def leave(module: nn.Module, inputs: Any, outputs: Any) -> Any:
