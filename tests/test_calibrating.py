@@ -71,6 +71,18 @@ def test_data_that_cannot_do_are_refused(spoil, says, small, task):
         quantized(small, task, spoil(task.validation.inputs))
 
 
+def test_every_input_is_looked_at(task):
+    x = task.validation.inputs
+    pair, strange = (
+        Batches((x, y), torch.zeros(len(x), dtype=torch.int64), 16)
+        for y in (torch.randn(len(x), 5), 9 * torch.randn(len(x), 5))
+    )
+    two = Task((x[:1], torch.randn(1, 5)), train=pair, validation=pair, test=pair)
+    assert check_calibration(two, 4) == []
+    with pytest.raises(DataError, match=r"its input 1 lies in \[-\d+"):
+        check_calibration(replace(two, calibration=strange), 4)
+
+
 def test_data_as_in_training_raise_no_brow(small, task):
     assert quantized(small, task, task.validation.inputs).notes == ()
     assert check_calibration(task, 8) == []

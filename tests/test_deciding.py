@@ -225,15 +225,17 @@ def test_an_exported_file_over_its_bytes_is_planned_again(session):
 
 
 def test_compress_plans_anew_and_resumes(session, monkeypatch):
-    first = asked(session, replace(UNIFORM, epochs=1, closing_epochs=1, bits=8))
+    first = asked(session, replace(UNIFORM, epochs=1, closing_epochs=1, bits=4, bits_epochs=1))
     cuts = sum(bool(step.widths) for step in first.steps)
     assert cuts >= 3
     recipe = Way(Recipe(epochs=1, lr=0.01))
     small, result = compressed_in_turns(session, recipe, every=2)
     taken = [m for m in result.history if m.step]
     assert len({m.step for m in taken}) == len(taken)
-    assert [m.name for m in taken if m.expected is None and m.name != "tuned"] == []
+    assert [m.name for m in taken if m.expected is None and m.name not in ("tuned", "4 bits")] == []
     assert result.plan.steps[:2] == first.steps[:2]
+    assert [len(s.widths) == 1 for s in result.plan.steps].count(True) == cuts
+    assert [s.epochs for s in result.plan.steps if s.bits] == [1]
     assert any(note.startswith("after 2 steps the rest was planned anew from") for note in result.plan.notes)
     assert result.asked == digest(session.read("plan", Plan))
     assert result.widths == {**session.graph().widths, **result.plan.widths}

@@ -187,6 +187,10 @@ def test_planning_again_after_some_steps(profile):
     assert again.steps[:2] == taken
     assert again.structure == made.structure
     assert again.predicted.bytes <= 0.4 * made.dense.bytes
+    even = replan(made, 2, narrowed, planner="uniform", pruning_ratio=0.5)
+    for later in (again, even):
+        cuts = [name for step in later.steps for name in step.widths]
+        assert len(cuts) == len(set(cuts)) > len(done)
     with pytest.raises(MismatchError, match="the fresh profile is of another network"):
         replan(made, 2, profile, Budget(bytes="40%"), planner="knapsack")
     with pytest.raises(LamellaError, match="99 steps taken: the plan has"):

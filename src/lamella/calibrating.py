@@ -6,7 +6,7 @@
 What cannot work is refused; what works badly is told, with the layer's name and figures.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 import torch
@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from .errors import DataError
 from .ranges import Spread
-from .training import Loader, Task, empty_loader
+from .training import Loader, Task, as_pair, empty_loader
 
 FEW = 32  # samples: ranges of fewer miss what one image in ten would show
 APART = 3.0  # a spread so many times that of validation data, or a mean so many spreads off, is other data
@@ -29,42 +29,45 @@ def check_calibration(task: Task, batches: int) -> list[str]:
     They must have the example inputs' shapes, the batch aside, finite values, and the spread that validation inputs have.
     """
     shapes = [tuple(leaf.shape[1:]) for leaf in tree_leaves(task.example_inputs)]
-    firsts: list[Tensor] = []
-    samples = 0
+    seen: list[list[Tensor]] = []
     for index, leaves in enumerate(_inputs(task.calibration, batches)):
-        place = f"calibration batch {index}"
-        found = [tuple(leaf.shape[1:]) for leaf in leaves]
-        if found != shapes:
-            raise DataError(
-                f"{place}: a sample's inputs have the shapes {found}; those of the example inputs, {shapes}, were expected. Pass "
-                "Task(calibration=...) batches that are prepared as in training."
-            )
-        for leaf in leaves:
-            bad = leaf.numel() - int(torch.isfinite(leaf).sum())
-            if bad:
-                raise DataError(
-                    f"{place}: {bad} of {leaf.numel()} values are not finite, and ranges would be lost. Clean the data."
-                )
-        samples += len(leaves[0])
-        firsts.append(leaves[0].double().flatten())
+        _check_batch(f"calibration batch {index}", leaves, shapes)
+        seen.append(leaves)
+    samples = sum(len(leaves[0]) for leaves in seen)
     if not samples:
         raise DataError(f"calibration: {empty_loader()}")
-    _check_spread(torch.cat(firsts), task)
+    for number, judged in enumerate(next(_inputs(task.validation, 1), ())):
+        if judged.is_floating_point():
+            place = f"input {number}" if len(shapes) > 1 else "input"
+            _check_spread(
+                place, torch.cat([leaves[number].double().flatten() for leaves in seen]), judged.double().flatten()
+            )
     few = f"ranges come from {samples} samples of calibration data; {FEW} or more were expected. What others reach is cut off."
     return [few] if samples < FEW else []
 
 
 def _inputs(loader: Loader, batches: int) -> Iterator[list[Tensor]]:
-    for batch in islice(loader, batches):
-        yield tree_leaves(batch[0])
+    for index, batch in enumerate(islice(loader, batches)):
+        yield tree_leaves(as_pair(batch, index)[0])
 
 
-def _check_spread(calibration: Tensor, task: Task) -> None:
-    """DataError unless the first inputs are spread about as those of a batch of validation data are."""
-    judged = next(_inputs(task.validation, 1), None)
-    if judged is None or not judged[0].is_floating_point():
-        return
-    values = judged[0].double().flatten()
+def _check_batch(place: str, leaves: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
+    found = [tuple(leaf.shape[1:]) for leaf in leaves]
+    if found != shapes:
+        raise DataError(
+            f"{place}: a sample's inputs have the shapes {found}; those of the example inputs, {shapes}, were expected. Pass "
+            "Task(calibration=...) batches that are prepared as in training."
+        )
+    for leaf in leaves:
+        bad = leaf.numel() - int(torch.isfinite(leaf).sum())
+        if bad:
+            raise DataError(
+                f"{place}: {bad} of {leaf.numel()} values are not finite, and ranges would be lost. Clean the data."
+            )
+
+
+def _check_spread(place: str, calibration: Tensor, values: Tensor) -> None:
+    """DataError unless an input's values are spread about as those of a batch of validation data are."""
     spread, wanted = float(calibration.std()), float(values.std())
     off = abs(float(calibration.mean() - values.mean()))
     if wanted / APART <= spread <= wanted * APART and off <= APART * wanted:
@@ -74,7 +77,7 @@ def _check_spread(calibration: Tensor, task: Task) -> None:
         for v in (calibration, values)
     ]
     raise DataError(
-        f"calibration data is other data than the network is judged on: its input {told[0]}; that of validation {told[1]}. A like "
+        f"calibration data is other data than the network is judged on: its {place} {told[0]}; that of validation {told[1]}. A like "
         "spread was expected, since ranges of activations come from it. Prepare both alike (scaled to 0..1? normalized?)."
     )
 

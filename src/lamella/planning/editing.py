@@ -9,6 +9,7 @@ Unknown fields, names and impossible widths are refused with their path: `steps[
 """
 
 import json
+from collections.abc import Container
 from dataclasses import replace
 from typing import Any
 
@@ -122,8 +123,9 @@ def _check_narrowing(steps: list[Step]) -> None:
 def replan(made: Plan, taken: int, fresh: Profile, budget: Budget | None = None, **options: Any) -> Plan:
     """The first `taken` steps of a plan, and new ones after them from curves measured on the network they left.
 
-    `fresh`: a profile of the narrowed (and tuned) network. Shares in the budget are of the original dense model, and so are
-    `max_drop` and the threshold that a single cut must keep: what tuning won or lost since counts. `options` are those of `plan`.
+    Groups that those steps have cut are not cut again. `fresh`: a profile of the narrowed (and tuned) network. Shares in the budget are
+    of the original dense model, and so are `max_drop` and the threshold that a single cut must keep: what tuning won or lost since
+    counts. `options` are those of `plan`.
     """
     from . import plan
 
@@ -140,7 +142,7 @@ def replan(made: Plan, taken: int, fresh: Profile, budget: Budget | None = None,
             )
     if made.threshold is not None:
         options["factor"] = factor_between(fresh.baseline.value, made.threshold)
-    rest = plan(fresh, _absolute(budget or Budget(), made, fresh), **options)
+    rest = plan(_held(fresh, now), _absolute(budget or Budget(), made, fresh), **options)
     return replace(
         rest,
         structure=made.structure,
@@ -150,6 +152,12 @@ def replan(made: Plan, taken: int, fresh: Profile, budget: Budget | None = None,
         dense=made.dense,
         dense_latency_ms=made.dense_latency_ms,
     )
+
+
+def _held(fresh: Profile, cut: Container[str]) -> Profile:
+    """The profile, no channel free of the groups that have been cut."""
+    groups = tuple(replace(g, frozen="it has been cut already") if g.name in cut else g for g in fresh.graph.groups)
+    return replace(fresh, graph=replace(fresh.graph, groups=groups))
 
 
 def with_residue(budget: Budget, made: Plan, file_bytes: int) -> Budget:

@@ -9,7 +9,7 @@ A budget in latency_ms has the network's plans timed (`latencies`), once per run
 measure candidates (`candidates`), journalled. A budget in bytes is held to the file itself: it is exported untuned and weighed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -86,13 +86,19 @@ def _tuned(made: Plan, request: Request) -> Plan:
     if request.closing_epochs:
         cuts, rest = ([s for s in steps if bool(s.widths) == cuts] for cuts in (True, False))
         steps = (*cuts, Step(epochs=request.closing_epochs), *rest)
-    if request.bits_epochs:
-        steps = tuple(replace(s, epochs=request.bits_epochs) if _few_bits_alone(s) else s for s in steps)
+    steps = tuned_on_grids(steps, request)
     idle = request.bits_epochs and not any(map(_few_bits_alone, steps))
     notes = (
         ("no layer has fewer than 8 bits, so there is no grid to tune on: bits_epochs changes nothing",) if idle else ()
     )
     return replace(made, steps=steps, notes=(*made.notes, *notes))
+
+
+def tuned_on_grids(steps: Sequence[Step], request: Request) -> tuple[Step, ...]:
+    """The steps, those of few bits with the epochs that the request has for them."""
+    if not request.bits_epochs:
+        return tuple(steps)
+    return tuple(replace(s, epochs=request.bits_epochs) if _few_bits_alone(s) else s for s in steps)
 
 
 def _few_bits_alone(step: Step) -> bool:

@@ -24,7 +24,7 @@ from ..sessions import Session
 from ..storage import save
 from ..texts import told
 from ..walking import State, Tuning, start, walk
-from .deciding import measured_by
+from .deciding import measured_by, tuned_on_grids
 from .verbs import Way, tuning_task
 
 
@@ -79,7 +79,7 @@ def _planned_anew(session: Session, plan: Plan, taken: int, state: State, reques
     cuts, bits = ([s for s in rest if bool(s.bits) == few] for few in (False, True))
     now = f"baseline then {told(fresh.baseline.value, fresh.metric)}"
     note = f"after {taken} steps the rest was planned anew from {len(fresh.points)} fresh points; {now}"
-    return replace(made, steps=(*done, *cuts, *closing, *bits), notes=(*plan.notes, note))
+    return replace(made, steps=(*done, *cuts, *closing, *tuned_on_grids(bits, request)), notes=(*plan.notes, note))
 
 
 def _curves(
