@@ -39,6 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.provenance import earlier, keep, provenance, result_file
+from benchmarks.reach import scored
 from benchmarks.shipping import family, step, switching, traced, whole_steps
 from lamella.elasticity import (
     ROUNDS,
@@ -247,19 +248,18 @@ def control(asked: argparse.Namespace) -> dict[str, Any]:
             checkpoint=checkpoint,
             on_epoch=lambda n, loss: print(n, loss, flush=True),
         )
-        row = {"level": level.name, "params": level.params, "macs": level.macs, **scores(small, task)}
+        alone = scored(small, task)
+        row = {"level": level.name, "params": level.params, "macs": level.macs, **scores(alone)}
         if family:
-            row["level_below"] = below(small, family.view(level.name), task)
+            row["level_below"] = below(alone, scored(family.view(level.name), task))
         rows.append(row)
         print(rows[-1], flush=True)
     return {"network": asked.network, "epochs": asked.epochs, "lr": asked.lr, "levels": rows}
 
 
-def scores(model: nn.Module, task: Task) -> dict[str, Any]:
+def scores(right: dict[str, np.ndarray]) -> dict[str, Any]:
     """Accuracy on validation and on test, with its 95 % interval."""
-    validation, test = (
-        score_interval(evaluate(model, data, task.score).numpy()) for data in (task.validation, task.test)
-    )
+    validation, test = (score_interval(right[name]) for name in ("validation", "test"))
     return {
         "validation": validation.value,
         "test": test.value,
@@ -269,10 +269,9 @@ def scores(model: nn.Module, task: Task) -> dict[str, Any]:
     }
 
 
-def below(other: nn.Module, model: nn.Module, task: Task) -> list[float]:
-    """Points of test accuracy that the model is below the other, with the paired 95 % interval."""
-    difference = paired_difference(*(evaluate(each, task.test, task.score).numpy() for each in (other, model)))
-    return [round(100 * value, 2) for value in difference]
+def below(other: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> list[float]:
+    """Points of test accuracy that the one is below the other, with the paired 95 % interval."""
+    return [round(100 * value, 2) for value in paired_difference(other["test"], right["test"])]
 
 
 def levels(asked: argparse.Namespace) -> dict[str, Any]:
@@ -283,20 +282,21 @@ def levels(asked: argparse.Namespace) -> dict[str, Any]:
     net = load_elastic(directory, lambda: fresh(asked))
     publish(net, task, directory / "elastic", slots=4)
     save_elastic(directory, net)
-    rows, published = [], PUBLISHED_ACCURACY[asked.network]
+    rows, published, before = [], PUBLISHED_ACCURACY[asked.network], scored(model, task)
     with open_family(directory / "elastic", precision="int8") as coarse:
         for index, level in enumerate(net.levels):
             coarse.set_active_subnet(level.name)
-            right = [correct(torch.from_numpy(coarse.run(x.contiguous().numpy())[0]), y).numpy() for x, y in task.test]
+            whole = [correct(torch.from_numpy(coarse.run(x.contiguous().numpy())[0]), y).numpy() for x, y in task.test]
+            right = scored(net.view(level.name), task)
             rows.append(
                 {
                     "level": level.name,
                     "params": level.params,
                     **published_size(asked, index, level.params),
                     "macs": level.macs,
-                    **scores(net.view(level.name), task),
-                    "below_dense": below(model, net.view(level.name), task),
-                    "int8_test": float(np.concatenate(right).mean()),
+                    **scores(right),
+                    "below_dense": below(before, right),
+                    "int8_test": float(np.concatenate(whole).mean()),
                     "published_test": published[index],
                     "latency_ratio": level.latency_ratio,
                 }
@@ -307,8 +307,9 @@ def levels(asked: argparse.Namespace) -> dict[str, Any]:
         "network": asked.network,
         "recipe": family.recipe,
         "epochs": family.epochs,
+        "dense_weights": asked.weights.stem,
         "embedding_error": error,
-        "dense": scores(model, task),
+        "dense": scores(before),
         "levels": rows,
         "safetensors_over_largest": family.file_bytes / family.largest_bytes - 1,
         "figure": {
