@@ -325,14 +325,24 @@ def test_batches_of_another_form_are_told(task, other):
         DataError, match=r"fit, epoch 1: batch 0 is a \w+ of \d+; a pair \(inputs, targets\) was expected"
     ):
         fit(make_net(), strange, Recipe(epochs=1))
-    for look in (
-        evaluate,
-        recalibrate_bn,
-        lambda net, some: first_inputs(some, 4),
-        lambda net, some: observe(net, [], some),
-    ):
+    with pytest.raises(DataError, match="evaluate: batch 0 is a"):
+        evaluate(make_net(), strange.validation)
+
+
+INPUTS_ALONE = {
+    "recalibrate": recalibrate_bn,
+    "first inputs": lambda net, some: first_inputs(some, 4),
+    "ranges": lambda net, some: observe(net, [], some),
+}
+
+
+@pytest.mark.parametrize("name", INPUTS_ALONE)
+def test_where_inputs_alone_count_there_need_be_no_targets(task, name):
+    look = INPUTS_ALONE[name]
+    look(make_net(), [(x,) for x, _ in task.train])
+    for batches in ([x for x, _ in task.train], [{"x": x} for x, _ in task.train], [()]):
         with pytest.raises(DataError, match="batch 0 is a"):
-            look(make_net(), strange.validation)
+            look(make_net(), batches)
 
 
 def test_no_epochs_change_nothing(task):

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from .errors import DataError
 from .ranges import Spread
-from .training import Loader, Task, as_pair, empty_loader
+from .training import Loader, Task, empty_loader, inputs_of
 
 FEW = 32  # samples: ranges of fewer miss what one image in ten would show
 APART = 3.0  # a spread so many times that of validation data, or a mean so many spreads off, is other data
@@ -48,7 +48,7 @@ def check_calibration(task: Task, batches: int) -> list[str]:
 
 def _inputs(loader: Loader, batches: int) -> Iterator[list[Tensor]]:
     for index, batch in enumerate(islice(loader, batches)):
-        yield tree_leaves(as_pair(batch, index)[0])
+        yield tree_leaves(inputs_of(batch, index))
 
 
 def _check_batch(place: str, leaves: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> None:

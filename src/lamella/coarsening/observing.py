@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..errors import LamellaError
 from ..ranges import Spread
-from ..training import as_pair, call, device_of, hooked, modes_kept, on_device
+from ..training import call, device_of, hooked, inputs_of, modes_kept, on_device
 
 Ranges = Mapping[str, tuple[float, float]]
 Visit = Callable[[str, Tensor], Tensor]
@@ -117,8 +117,7 @@ def observe(
     with hooked(hooks), modes_kept(model), torch.inference_mode():
         model.eval()
         for index, batch in enumerate(islice(loader, count)):
-            inputs, _ = as_pair(batch, index)
-            call(model, on_device(inputs, device_of(model)))
+            call(model, on_device(inputs_of(batch, index), device_of(model)))
     return seen
 
 

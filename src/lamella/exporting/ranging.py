@@ -70,11 +70,11 @@ def _spreads(proto: Any, wanted: Set[str], batches: Iterable[Feeds]) -> dict[str
             for start, part in _parts(batch, at_once):
                 found = dict(zip(names, session.run(names, part), strict=True))
                 fed = {name: array for name, array in part.items() if name in wanted}
-                _count(spreads, {**fed, **found}, Portion(start, len(next(iter(part.values()))), samples))
+                _count(spreads, {**fed, **found}, Part(start, len(next(iter(part.values()))), samples))
     return spreads
 
 
-class Portion(NamedTuple):
+class Part(NamedTuple):
     """So many of a batch's samples, from `start` on."""
 
     start: int
@@ -82,11 +82,11 @@ class Portion(NamedTuple):
     of: int
 
 
-def _count(spreads: dict[str, Spread], found: Feeds, portion: Portion) -> None:
+def _count(spreads: dict[str, Spread], found: Feeds, part: Part) -> None:
     for name, array in found.items():
         if array.dtype == np.float32 and array.size:
-            each = array.size // portion.samples
-            spreads.setdefault(name, Spread()).add(array, each * portion.of, each * portion.start)
+            each = array.size // part.samples
+            spreads.setdefault(name, Spread()).add(array, each * part.of, each * part.start)
 
 
 def _telling(proto: Any, wanted: Set[str], scratch: Path) -> Path:

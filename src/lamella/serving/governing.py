@@ -215,9 +215,10 @@ class Governor:
 
     def served(self, level: Level, milliseconds: float) -> None:
         """A request on this level took so long, waiting aside: how slow the machine now is against the table."""
-        check(milliseconds >= 0 and math.isfinite(milliseconds), "served", f"{milliseconds} is no time in milliseconds")
         with self._lock:
             self._waiting -= 1
+            sound = milliseconds >= 0 and math.isfinite(milliseconds)
+            check(sound, "served", f"{milliseconds} is no time in milliseconds")
             if level.latency_ms is None:
                 return
             now = self.clock()

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..errors import DataError, with_context
 from .batches import explained
-from .loaders import Loader, PerSample, as_pair, call, correct, device_of, empty_loader, on_device
+from .loaders import Loader, PerSample, as_pair, call, correct, device_of, empty_loader, inputs_of, on_device
 
 
 def evaluate(
@@ -78,7 +78,7 @@ def settling(batches: Loader, count: int) -> Iterator[tuple[int, Any]]:
     """The batches that statistics come from, numbered: the first `count` but for single samples after larger batches."""
     largest = 0
     for index, batch in enumerate(islice(batches, count)):
-        samples = len(tree_leaves(as_pair(batch, index)[0])[0])
+        samples = len(tree_leaves(inputs_of(batch, index))[0])
         largest = max(largest, samples)
         if samples > 1 or largest == 1:
             yield index, batch

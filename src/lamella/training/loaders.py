@@ -174,7 +174,7 @@ def first_inputs(loader: Loader, samples: int) -> Any:
     """The inputs of the first batches as one, until they come to so many samples; of one batch where shapes differ from it."""
     batches: list[Any] = []
     for index, batch in enumerate(loader):
-        inputs, _ = as_pair(batch, index)
+        inputs = inputs_of(batch, index)
         if batches and _shapes(inputs) != _shapes(batches[0]):
             break
         batches.append(inputs)
@@ -192,11 +192,22 @@ def _shapes(inputs: Any) -> list[torch.Size]:
 
 def as_pair(batch: Any, index: int) -> tuple[Any, Any]:
     """Inputs and targets of batch `index`. DataError for a batch of another form."""
-    if isinstance(batch, Sequence) and len(batch) == 2:
-        inputs, targets = batch
-        return inputs, targets
+    if not isinstance(batch, Sequence) or len(batch) != 2:
+        raise _other_form(batch, index)
+    inputs, targets = batch
+    return inputs, targets
+
+
+def inputs_of(batch: Any, index: int) -> Any:
+    """The inputs of batch `index`, which may have no targets: (inputs,). DataError for a batch of another form."""
+    if not isinstance(batch, Sequence) or not batch:
+        raise _other_form(batch, index)
+    return batch[0]
+
+
+def _other_form(batch: Any, index: int) -> DataError:
     seen = f"a {type(batch).__name__}{f' of {len(batch)}' if isinstance(batch, Sized) else ''}"
-    raise DataError(
+    return DataError(
         f"batch {index} is {seen}; a pair (inputs, targets) was expected. Several inputs are a tuple of their own, ((a, b), targets): "
         "arrange them so in the dataset, or in the DataLoader's collate_fn."
     )
