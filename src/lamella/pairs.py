@@ -17,7 +17,7 @@ from .texts import parsed
 R = TypeVar("R")
 
 ELSEWHERE = {
-    "epochs": " Epochs are told by --epochs: of lamella plan for a plan's steps, of lamella elasticize for levels."
+    "epochs": " Epochs have an option of their own: lamella plan --epochs for a plan's steps, lamella elasticize --epochs for levels."
 }
 
 
