@@ -23,6 +23,7 @@ from lamella.records import save_record
 from lamella.reporting.stages import read_stages
 from lamella.schema import Budget, Family, Level
 from lamella.surgery import narrow
+from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task, distance, fit, mixed, modes_kept, recalibrate_bn, seeded, smoothed
 
 every_net = pytest.mark.parametrize("name", zoo.NAMES)
@@ -317,6 +318,26 @@ def test_the_dense_network_teaches_every_level_and_is_left_as_it_was():
     hard = [nn.functional.cross_entropy(o, y) for o in outputs]
     expected = sum(0.75 * 4 * a + 0.25 * b for a, b in zip(soft, hard, strict=True))
     torch.testing.assert_close(stage.loss((answers, outputs), y), expected)
+
+
+def test_growing_leaves_the_statistics_of_inner_levels_instance_norms():
+    torch.manual_seed(0)
+    layers = [
+        [nn.Conv2d(i, 8, 3, padding=1), nn.InstanceNorm2d(8, affine=True, track_running_stats=True), nn.ReLU()]
+        for i in (3, 8)
+    ]
+    model = nn.Sequential(*layers[0], *layers[1], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+    batches = Batches(torch.randn(64, 3, 8, 8), torch.randint(0, 5, (64,)), 16)
+    task = Task((torch.randn(2, 3, 8, 8),), train=batches, validation=batches, test=batches)
+    graph = trace(model, task.example_inputs, round_to=1)
+    net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
+    core, full = RECIPES["grow"](net, task, Teaching())
+    train_stage(net, core, task, Recipe(epochs=2, lr=0.05), 0, None, lambda *_: None)
+    before = logits(net, task)
+    train_stage(net, full, task, Recipe(epochs=2, lr=0.05), 1, None, lambda *_: None)
+    now = logits(net, task)
+    assert torch.equal(now["core"], before["core"])
+    assert not torch.equal(now["full"], before["full"])
 
 
 def test_growing_taught_by_the_dense_network_leaves_inner_levels_bit_for_bit():

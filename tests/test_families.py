@@ -378,6 +378,26 @@ def little():
     return lambda levels, folder: publish(nest(model, graph, make_levels(graph, levels), inputs), task, folder, slots=2)
 
 
+def test_a_layer_that_no_file_computes_in_integers_stops_no_family(tmp_path):
+    torch.manual_seed(0)
+    layers = (
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(16, 16, 2, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 3, 1),
+    )
+    model, x = nn.Sequential(*layers).eval(), torch.randn(48, 3, 8, 8)
+    batches = Batches(x, nn.functional.interpolate(x, scale_factor=2.0), 16)
+    score = lambda outputs, targets: -(outputs - targets).square().mean((1, 2, 3))
+    task = Task((x[:2],), train=batches, validation=batches, test=batches, loss=nn.functional.mse_loss, score=score)
+    graph = trace(model, task.example_inputs, round_to=1)
+    net = elasticize(model, {"core": 0.5}, task, recipe="none", graph=graph)
+    publish(net, task, tmp_path / "elastic", slots=2)
+    for level in net.levels:
+        assert len(layers_in_float(tmp_path / "elastic" / f"{level.name}.int8.onnx")) == 1
+
+
 def test_files_written_for_other_levels_are_refused_and_those_of_levels_gone_are_removed(tmp_path, little):
     folder = tmp_path / "elastic"
     save_elastic(tmp_path, little({"core": 0.5}, folder))
@@ -486,6 +506,7 @@ def test_the_verbs(tmp_path, monkeypatch):
     assert run("trace", "r", "--model", "elastic_nets:net", *options).exit_code == 0
     assert "It is made by `lamella elasticize r`" in str(run("serve-levels", "r").exception)
     assert "0.5.5" in str(run("elasticize", "r", "--level", "core=0.5.5").exception)
+    assert "a=nan: a pruning ratio" in str(run("elasticize", "r", "--level", "a=nan").exception)
     assert "two levels" in str(run("elasticize", "r", "--level", "a=0.5", "--level", "a=0.4").exception)
     assert "latncy_ms" in str(run("elasticize", "r", "--level", "a=latncy_ms=50%").exception)
     assert "aligned or measured" in str(run("elasticize", "r", "--round-to", "eight").exception)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from ..errors import LamellaError
 from ..matching import rescale, rescaled
@@ -100,16 +100,21 @@ def fold_affine(module: nn.Module, layer: str) -> None:
 
 
 def own_names(net: nn.Module, modules: Iterable[str]) -> tuple[str, ...]:
-    """The tensors of which each level has its own: those of batch norms, and of these modules with all that is in them."""
+    """The tensors of which each level has its own: those of norms with statistics, and of these modules with all that is in them."""
     first, asked = aliases_of(net), tuple(modules)
     names: dict[str, None] = {}
     for path, module in net.named_modules():
-        if isinstance(module, _BatchNorm) or any(f"{path}.".startswith(f"{each}.") for each in asked):
+        if _has_statistics(module) or any(f"{path}.".startswith(f"{each}.") for each in asked):
             tensors = (*module.named_parameters(path, recurse=False), *module.named_buffers(path, recurse=False))
             names |= {first.get(n, n): None for n, _ in tensors if not n.endswith(COUNTER)}
     for each in asked:
         _check_weights(net, each)
     return tuple(names)
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    """Batch norms, and instance norms that keep statistics: training a larger level would change those of smaller ones."""
+    return isinstance(module, _BatchNorm) or (isinstance(module, _NormBase) and module.track_running_stats)
 
 
 def _check_weights(net: nn.Module, path: str) -> None:

@@ -181,8 +181,12 @@ def _save(level: LevelFile, path: Path, precision: str) -> None:
             raise LamellaError(
                 f"{path.name}: is not what a file of the level's own gives: {problem}. Nothing was written."
             )
-    if precision == "int8" and layers_in_float(path) != layers_in_float(level.path):
-        raise LamellaError(f"{path.name}: ONNX Runtime would compute {layers_in_float(path)[0]!r} in float.")
+    if precision == "int8" and len(layers_in_float(path)) > len(own := layers_in_float(level.path)):  # names differ
+        more = len(layers_in_float(path)) - len(own)
+        raise LamellaError(
+            f"{path.name}: ONNX Runtime would compute {more} layers in float that it computes in integers in a file of the level's own. "
+            "Nothing was written. Export this level by itself: extract(name), export_onnx and quantize_onnx."
+        )
 
 
 __all__ = ["Part", "Place", "Written", "export_family", "family_bytes"]

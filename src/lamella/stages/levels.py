@@ -7,7 +7,9 @@ A target in milliseconds is met by prediction first (decision 0007) and then by 
 one is refused while nothing is lost (`slower`; docs/decisions/0015).
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,12 +47,12 @@ def _setting(name: str, text: str) -> float | Plan | Budget:
         return load_record(text, Plan)
     if "=" in text:
         return Budget(**parsed_values(text.split(","), f"--level {name}", COSTS))
-    try:
-        return float(text)
-    except ValueError:
-        raise LamellaError(
-            f"level {name}={text}: a pruning ratio, the path of a plan (.json) or a cost such as latency_ms=50% was expected."
-        ) from None
+    with suppress(ValueError):
+        if math.isfinite(ratio := float(text)):
+            return ratio
+    raise LamellaError(
+        f"level {name}={text}: a pruning ratio, the path of a plan (.json) or a cost such as latency_ms=50% was expected."
+    )
 
 
 def drafted(
