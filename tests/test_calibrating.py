@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lamella.calibrating import check_calibration, unusual
-from lamella.coarsening import observe
+from lamella.coarsening import observe, observe_places
 from lamella.compression import compress
 from lamella.costs import cost
 from lamella.errors import DataError
@@ -114,9 +114,9 @@ def test_what_stays_zero_is_told_with_its_layer(small, task):
 
 def test_zeros_that_are_joined_to_channels_are_no_word_worth():
     joins = nn.Sequential(nn.Conv2d(3, 4, 1), PaddedShortcut(4, 8, 2))
-    seen = observe(joins, ["0"], [(torch.randn(8, 3, 6, 6), None)], joins=True)
-    assert [place for place, s in seen.items() if s.low == s.high == 0]
-    assert unusual(seen) == []
+    seen = observe_places(joins, ["0"], [(torch.randn(8, 3, 6, 6), None)])
+    assert [place for place, s in seen.spreads.items() if s.low == s.high == 0]
+    assert unusual(seen.by_reader()) == []
 
 
 def test_the_bulk_is_where_nearly_all_values_lie():

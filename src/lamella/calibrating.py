@@ -83,17 +83,13 @@ def _check_spread(place: str, calibration: Tensor, values: Tensor) -> None:
 
 
 def unusual(seen: Mapping[str, Spread]) -> list[str]:
-    """What is to be said of values that stay zero, and of ranges that outliers stretch, too many of them to be cut off.
-
-    Zeros that are joined to channels are meant: a shortcut of option A.
-    """
+    """What is to be said of values that stay zero, and of ranges that outliers stretch, too many of them to be cut off."""
     zero = [place for place, s in seen.items() if s.low == s.high == 0]
-    still = [place for place in zero if not place.startswith("cat.")]
     crowded = {place: s for place, s in seen.items() if place not in zero and s.crowd() * 256 < CROWDED}
     notes = []
-    if still:
+    if zero:
         notes.append(
-            f"inputs of {_named(still)} are zero throughout the calibration data, and so they are in the file. What comes before is "
+            f"inputs of {_named(zero)} are zero throughout the calibration data, and so they are in the file. What comes before is "
             "dead, or the data do not reach it."
         )
     if crowded:

@@ -20,17 +20,14 @@ from torch import nn
 
 from .calibrating import check_calibration, unusual
 from .coarsening import (
-    BEHIND_LINEAR,
     CALIBRATION_BATCHES,
     LINEAR_BITS,
-    OUTPUT,
+    Seen,
     coarsen,
     coarsen_linear,
     folded,
-    observe,
+    observe_places,
     quantizable,
-    ranges_of,
-    reached_in_integers,
 )
 from .errors import LamellaError, unknown_name
 from .exporting import quantize_linear, quantize_onnx
@@ -58,25 +55,19 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
         )
     with drawn_alike(small):
         notes = check_calibration(task, CALIBRATION_BATCHES) if how.calibrated else []
+    plain = folded(small, task.example_inputs)
     with drawn_alike(small):
-        batches = task.calibration if how.calibrated else [(task.example_inputs, None)]
-        seen = observe(small, bits, batches, CALIBRATION_BATCHES, joins=True)
-    ranges = ranges_of(seen)
-    called = {n: b for n, b in bits.items() if n in ranges}  # a layer that forward leaves out is in no file
+        seen = _seen(plain, how, bits, task)
+    called = {n: b for n, b in bits.items() if n in seen.inputs}  # a layer that forward leaves out is in no file
     alone = [name for name in alone if name in called]
-    if how.linear:
-        called |= dict.fromkeys(alone, LINEAR_BITS[how.linear])
-        float_places = {*alone, OUTPUT} - reached_in_integers(small, alone, task.example_inputs)
-        ranges = {
-            place: ends
-            for place, ends in ranges.items()
-            if place not in float_places and not place.endswith(f".{BEHIND_LINEAR}")
-        }
-    if not how.calibrated:
-        called, ranges = {name: called[name] for name in alone}, {}
-    notes += unusual({place: seen[place] for place in ranges})
-    coarse = folded(small, task.example_inputs)
-    coarse = coarsen(coarse, {n: b for n, b in called.items() if n not in alone}, ranges)
+    called |= dict.fromkeys(alone, LINEAR_BITS.get(how.linear, 8))
+    if how.calibrated:
+        notes += unusual(seen.by_reader())
+        coarse = coarsen(
+            plain, {n: b for n, b in (dict.fromkeys(seen.inputs, 8) | called).items() if n not in alone}, seen.ranges()
+        )
+    else:
+        called, coarse = {name: called[name] for name in alone}, plain
     coarse = coarsen_linear(coarse, alone, how.linear).eval()
     last = result.history[-1]
     measure = Measure(
@@ -90,7 +81,15 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     called = {
         n: b for n, b in called.items() if n == groups[n][0]
     }  # as files and graphs name a weight that layers share
+    ranges = seen.ranges() if how.calibrated else {}
     return coarse, replace(result, bits=called, ranges=ranges, scheme=scheme, history=history, notes=tuple(notes))
+
+
+def _seen(plain: nn.Module, how: Scheme, bits: Mapping[str, int], task: Task) -> Seen:
+    """What the scheme's file rounds, on data that the choices may see. Batch norms that became convolutions are layers, too."""
+    layers = dict.fromkeys([*multiplying_layers(plain), *bits])
+    batches = task.calibration if how.calibrated else [(task.example_inputs, None)]
+    return observe_places(plain, layers, batches, CALIBRATION_BATCHES, linear=not how.linear)
 
 
 def scheme_named(name: str) -> Scheme:

@@ -3,8 +3,9 @@
     ranges = observe_ranges(model, layers, loader)                   # {layer: (low, high)} of each layer's input
     coarse = coarsen(model, {"conv1": 8, "linear": 4}, ranges)          # inputs at 8 bits; input_bits={...} for others
 
-    ranges = observe_ranges(model, layers, loader, joins=True)       # also where streams meet, and the output
-    twin   = coarsen(folded(model, example_inputs), bits, ranges)       # computes what a file in integers computes
+    plain = folded(model, example_inputs)
+    seen = observe_places(plain, layers, loader)                        # of all that a file in integers rounds
+    twin = coarsen(plain, bits, seen.ranges())                          # computes what that file computes
 
     coarse = coarsen_linear(twin, linear_layers, "blocks")           # and those in 4-bit blocks
 
@@ -16,29 +17,21 @@ between two steps decides otherwise, which after twenty layers is another class 
 
 from .folding import folded
 from .linear import LINEAR_BITS, coarsen_linear
-from .observing import (
-    BEHIND_LINEAR,
-    CALIBRATION_BATCHES,
-    OUTPUT,
-    observe,
-    observe_ranges,
-    ranges_of,
-    reached_in_integers,
-)
+from .observing import CALIBRATION_BATCHES, Seen, observe, observe_places, observe_ranges
+from .places import OUTPUT
 from .rounding import InputGrid, coarsen, quantizable
 
 __all__ = [
-    "BEHIND_LINEAR",
     "CALIBRATION_BATCHES",
     "LINEAR_BITS",
     "OUTPUT",
     "InputGrid",
+    "Seen",
     "coarsen",
     "coarsen_linear",
     "folded",
     "observe",
+    "observe_places",
     "observe_ranges",
     "quantizable",
-    "ranges_of",
-    "reached_in_integers",
 ]

@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions and linear layers before them, in a copy of an eager model."""
+"""Batch norms as part of the convolutions and linear layers before them, or as convolutions, in a copy of an eager model."""
 
 from typing import Any, TypeVar
 
@@ -16,17 +16,18 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def folded(model: M, example_inputs: tuple[Tensor, ...]) -> M:
-    """A copy in evaluation mode in which every batch norm that directly follows a layer is part of that layer.
+    """A copy in evaluation mode in which every batch norm that directly follows a layer is part of that layer, and any other one of
+    pictures a convolution of one pixel per channel: as in a file of integers.
 
     What follows what is seen in a forward pass on `example_inputs`; a layer that is called twice keeps its batch norms. Where
-    folding would change the outputs (something else reads a layer before its batch norm), nothing is folded.
+    folding would change the outputs (something else reads a layer before its batch norm), all become convolutions.
     """
     plain = copied(model, {}).eval()
     merged: Any = copied(plain, {})
     for layer, norm in _pairs(merged, example_inputs).items():
         merged.set_submodule(layer, _fused(merged.get_submodule(layer), merged.get_submodule(norm)))
         merged.set_submodule(norm, nn.Identity())
-    return merged if _agree(merged, plain, on_device(example_inputs, device_of(plain))) else plain
+    return _convolved(merged if _agree(merged, plain, on_device(example_inputs, device_of(plain))) else plain)
 
 
 def _fused(module: Any, norm: Any) -> Any:
@@ -43,6 +44,24 @@ def _fused(module: Any, norm: Any) -> Any:
     weight = torch.cat([block * scale.view(1, -1, *[1] * (block.dim() - 2)) for block, scale in blocks])
     fused.weight, fused.bias = nn.Parameter(weight.detach()), nn.Parameter(bias_O.detach())
     return fused
+
+
+def _convolved(model: M) -> M:
+    """The model itself, its batch norms of pictures as convolutions."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+            model.set_submodule(name, _convolution(module))
+    return model
+
+
+def _convolution(norm: Any) -> nn.Conv2d:
+    """What a batch norm does in evaluation mode."""
+    channels = norm.num_features
+    made = nn.Conv2d(channels, channels, 1, groups=channels, device=norm.running_mean.device)
+    scale_C = torch.rsqrt(norm.running_var + norm.eps) * (1.0 if norm.weight is None else norm.weight)
+    bias_C = (0.0 if norm.bias is None else norm.bias) - norm.running_mean * scale_C
+    made.weight, made.bias = nn.Parameter(scale_C.detach().view(-1, 1, 1, 1)), nn.Parameter(bias_C.detach())
+    return made.eval()
 
 
 def _agree(one: nn.Module, other: nn.Module, inputs: tuple[Tensor, ...]) -> bool:

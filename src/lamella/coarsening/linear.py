@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..grids import in_blocks, rounded_in_blocks, rounded_weight
 from ..surgery import copied
-from .observing import unseen
+from .places import unseen
 from .rounding import InputGrid
 
 LINEAR_BITS = {"blocks": 4, "dynamic": 8}

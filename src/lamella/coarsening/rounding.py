@@ -1,4 +1,4 @@
-"""coarsen() itself: weights, inputs, joins and biases onto their grids."""
+"""coarsen() itself: weights, activations and biases onto their grids."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +10,8 @@ from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 from ..errors import LamellaError
 from ..grids import grid_scale, output_axis, rounded_weight, shared_bits
 from ..surgery import copied
-from .observing import Ranges, at_joins
+from .observing import Ranges
+from .places import Read, at_places
 
 
 def coarsen(
@@ -18,8 +19,8 @@ def coarsen(
 ) -> nn.Module:
     """A copy with the weights of these layers (by module path) rounded to `bits`, and their inputs too where a range is given.
 
-    Inputs have 8 bits where `input_bits` does not say otherwise. With ranges of more than these layers (joins, the output, inputs of
-    other layers) those are rounded as well, and so are the biases.
+    Inputs have 8 bits where `input_bits` does not say otherwise. With ranges of all places (`observe_places`) what is made there is
+    rounded wherever it is read, and so are the biases.
     """
     coarse = copied(model, {})
     for name in bits:
@@ -34,16 +35,19 @@ def coarsen(
             made = rounded_weight(weight.detach(), width, axis)
             rounded[id(weight), axis] = nn.Parameter(made, weight.requires_grad)
         module.weight = rounded[id(weight), axis]
-    for name in set(layers) & set(ranges):
-        layers[name].register_forward_pre_hook(InputGrid(*ranges[name], (input_bits or {}).get(name, 8)))
-    beyond = {place: InputGrid(*ends).rounded for place, ends in ranges.items() if place not in bits}
-    if beyond:
-        for name, width in bits.items():
-            if name in ranges:
-                _round_bias(
-                    _layer(coarse, name), _layer(model, name).weight.detach(), width, InputGrid(*ranges[name]).scale
-                )
-        at_joins(coarse, lambda place, x: beyond[place](x) if place in beyond else x)
+    grids = {place: InputGrid(*ends, (input_bits or {}).get(place, 8)) for place, ends in ranges.items()}
+    if set(grids) <= set(layers):
+        for name, grid in grids.items():
+            layers[name].register_forward_pre_hook(grid)
+        return coarse
+    for name, width in bits.items():
+        if name in grids:
+            _round_bias(_layer(coarse, name), _layer(model, name).weight.detach(), width, grids[name].scale)
+
+    def visit(read: Read) -> Tensor:
+        return grids[read.place].rounded(read.x) if read.place in grids else read.x
+
+    at_places(coarse, visit, [name for name in layers if name in grids])
     return coarse
 
 

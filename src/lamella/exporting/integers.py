@@ -104,7 +104,9 @@ def _quantized(
     onnx.save(model, str(ready))
     first = next(feeds)
     ranges = activation_ranges(model, chain([first], feeds))
-    in_float = [*linear_nodes(model.graph), *bias_nodes(model.graph)] if linear_in_float else []
+    in_float = _norms_of_several_axes(model.graph)
+    if linear_in_float:
+        in_float += [*linear_nodes(model.graph), *bias_nodes(model.graph)]
     quantize_static(
         str(ready),
         str(written),
@@ -122,6 +124,12 @@ def _quantized(
         },
     )
     return model, onnx.load(str(written))
+
+
+def _norms_of_several_axes(graph: Any) -> list[Any]:
+    """Layer norms over more axes than one: onnxruntime's quantizer fails on these (1.31)."""
+    several = {i.name for i in graph.initializer if len(i.dims) > 1}
+    return [node for node in graph.node if node.op_type == "LayerNormalization" and node.input[1] in several]
 
 
 def _made_ready(source: Path, scratch: Path) -> Any:

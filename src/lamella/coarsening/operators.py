@@ -1,0 +1,159 @@
+"""What a file of integers holds eager PyTorch's operators as: integers, floats, or nothing of their own.
+
+Names are aten's, without the underscore of those that compute in place. What is in no table computes in float.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import hardsigmoid, layer_norm
+from torch.utils._pytree import tree_leaves
+
+ALL = 99
+
+# Operators of integers, and how many of their operands they read in integers. Layers are asked what they read; convolutions and
+# products of matrices read no more.
+INTEGER = {
+    "convolution": 0,
+    "add": ALL,
+    "mul": ALL,
+    "cat": ALL,
+    "stack": ALL,
+    "bmm": ALL,
+    "baddbmm": ALL,
+    "where": ALL,
+    "mean": 1,
+    "avg_pool1d": 1,
+    "avg_pool2d": 1,
+    "avg_pool3d": 1,
+    "_adaptive_avg_pool2d": 1,
+    "_adaptive_avg_pool3d": 1,
+    "sigmoid": 1,
+    "leaky_relu": 1,
+    "softplus": 1,
+    "threshold": 1,
+    "_softmax": 1,
+    "cumsum": 1,
+    "constant_pad_nd": 1,
+    "native_batch_norm": 1,
+    "_native_batch_norm_legit": 1,
+    "_native_batch_norm_legit_no_training": 1,
+    "native_layer_norm": 1,
+    "upsample_nearest1d": 1,
+    "upsample_nearest2d": 1,
+    "upsample_nearest3d": 1,
+    "upsample_linear1d": 1,
+    "upsample_bilinear2d": 1,
+    "upsample_trilinear3d": 1,
+    "upsample_bicubic2d": 1,
+}
+FIXED = {"_softmax": (0.0, 1.0)}  # the one grid on which the runtime's integer operator gives the right numbers
+LINEAR = {"addmm": 0, "mm": 0}
+UPSAMPLING = {name for name in INTEGER if name.startswith("upsample_")}  # what they make has the grid of what they read
+
+CLIPPING = {"relu", "clamp", "clamp_min", "clamp_max", "hardtanh"}  # part of what makes their input
+POOLING = {"max_pool2d_with_indices", "max_pool3d_with_indices"}  # integers, on their input's grid where it has one
+MOVING = {  # what they make is what they read
+    "clone",
+    "_to_copy",
+    "_unsafe_view",
+    "copy",
+    "flip",
+    "roll",
+    "channel_shuffle",
+    "index_select",
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "reflection_pad3d",
+    "replication_pad1d",
+    "replication_pad2d",
+    "replication_pad3d",
+}
+HANDING = CLIPPING | POOLING | MOVING
+OVERWRITING = {"copy", "fill", "zero"}  # they do not read what they write into
+
+
+def _mish(x: Tensor) -> Tensor:
+    return x * torch.logaddexp(x, torch.zeros((), dtype=x.dtype)).tanh()
+
+
+def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.sigmoid(x).log(), x.new_empty(0)
+
+
+def _glu(x: Tensor, dim: int = -1) -> Tensor:
+    value, gate = x.chunk(2, dim)
+    return value * torch.sigmoid(gate)
+
+
+def _group_norm(x: Tensor, weight: Any, bias: Any, n: int, c: int, size: int, groups: int, eps: float) -> Any:
+    rows = x.reshape(n, groups, c // groups * size)
+    made = layer_norm(rows, rows.shape[-1:], eps=eps).reshape(x.shape)
+    along = (1, c, *[1] * (x.dim() - 2))
+    made = made if weight is None else made * weight.view(along)
+    return made if bias is None else made + bias.view(along), x.new_empty(0), x.new_empty(0)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout: float = 0.0,
+    causal: bool = False,
+    *,
+    attn_mask: Any = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    root = (query.shape[-1] ** -0.5 if scale is None else scale) ** 0.5
+    score = (query * root) @ (key * root).transpose(-2, -1)
+    if causal:
+        attn_mask = torch.full(score.shape[-2:], -torch.inf, dtype=score.dtype).triu(1)
+    score = score if attn_mask is None else score + attn_mask
+    return score.softmax(-1) @ value, query.new_empty(0)
+
+
+def linear_in_parts(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """How a file holds a linear layer whose inputs have more than two axes."""
+    return bias + torch.mm(x, weight)
+
+
+# What a file holds as several operators.
+COMPOSED: dict[str, Callable[..., Any]] = {
+    "silu": lambda x: x * torch.sigmoid(x),
+    "hardswish": lambda x: x * hardsigmoid(x),
+    "mish": _mish,
+    "log_sigmoid_forward": _log_sigmoid,
+    "glu": _glu,
+    "native_group_norm": _group_norm,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+}
+
+
+def name_of(func: Any, args: tuple[Any, ...]) -> str:
+    """The operator's name in these tables. A mean over anything but all pixels is no pool, and a layer norm over several axes no
+    operator of integers (`exporting.integers`): they are told apart.
+    """
+    name: str = func.overloadpacket.__name__.removesuffix("_")
+    apart = (name == "mean" and not _averages_pixels(args)) or (name == "native_layer_norm" and len(args[1]) > 1)
+    return f"{name}_in_float" if apart else name
+
+
+def _averages_pixels(args: tuple[Any, ...]) -> bool:
+    axes = args[1] if len(args) > 1 and args[1] is not None else ()
+    return args[0].dim() > 2 and {axis % args[0].dim() for axis in axes} == set(range(2, args[0].dim()))
+
+
+def operands_of(name: str, args: tuple[Any, ...], target: Tensor | None, count: int | None) -> list[Tensor]:
+    """The real operands that an operator reads, single numbers aside, the first `count` of them where it is given."""
+    read = [x for x in tree_leaves(args) if isinstance(x, Tensor) and x.dim() and x.is_floating_point()]
+    return [x for x in read if not (x is target and name in OVERWRITING)][:count]
+
+
+@cache
+def writes_first(func: Any) -> bool:
+    """Whether an operator writes into its first argument."""
+    first = next(iter(func._schema.arguments), None)
+    return first is not None and first.alias_info is not None and first.alias_info.is_write

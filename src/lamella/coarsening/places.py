@@ -1,0 +1,321 @@
+"""Where a file of integers rounds: the values that its operators of integers make or read, found while an eager model runs.
+
+    hooks = at_places(model, visit, layers)       # visit(read) gives what is read instead, in every forward pass
+
+A file is a graph, and one rule says which of its tensors are rounded (onnxruntime's quantizer, read off its files): those that an
+operator of integers makes or reads, whoever else reads them. An activation that only clips what integers make is part of what makes
+it, and so is nothing that only moves values. A value is therefore named by what made it ("add.2": the third addition), whatever views
+show of it, and what is written into a part of it makes another value: as where a graph is made of such code.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+from torch.utils.hooks import RemovableHandle
+
+from ..errors import LamellaError
+from .operators import (
+    CLIPPING,
+    COMPOSED,
+    FIXED,
+    HANDING,
+    INTEGER,
+    LINEAR,
+    MOVING,
+    POOLING,
+    UPSAMPLING,
+    linear_in_parts,
+    name_of,
+    operands_of,
+    writes_first,
+)
+
+SIMULATION = (
+    "it simulates integers in eager PyTorch. Export the float network, and write its integers from that file: lamella.quantization."
+    "integers_file, or `lamella quantize`"
+)
+OUTPUT = "(output)"  # how the places of the model's outputs begin, which no operator's do
+GIVEN = ("given.", "part.", "zeros.", "new_zeros.")  # and of what the model is given, or has at hand
+OPAQUE = (nn.RNNBase,)  # what a file holds as one operator of floats
+
+
+class Read(NamedTuple):
+    """What an operator, a layer or the caller is about to read."""
+
+    x: Tensor
+    place: str
+    wanted: bool  # whether it is rounded for this reader's or its maker's sake, and was not asked for before
+    whole: Tensor  # all that is rounded on the same grid: x, or what x is a part of
+    layer: str | None = None  # that reads it
+
+
+Visit = Callable[[Read], Tensor]
+
+
+@dataclass
+class Value:
+    """What some memory holds between one write and the next."""
+
+    place: str
+    integer: bool  # whether an operator of integers made it
+    counted: bool = False  # whether it was asked for
+    parts: dict[Any, "Value"] = field(default_factory=dict)  # of what integers did not make: each has a grid of its own
+
+    @property
+    def operator(self) -> str:
+        return self.place.partition(".")[0]
+
+
+def at_places(
+    model: nn.Module, visit: Visit, layers: Iterable[str] = (), *, linear: bool = True
+) -> list[RemovableHandle]:
+    """Hooks that send what is read through `visit`, in each forward pass of the model: by `layers` (module paths), by operators that
+    may have to read it rounded, and by the caller, floating point alone. With `linear` false linear layers compute in float.
+
+    LamellaError under torch.export, which runs no hook where a forward pass fails: a walk would stay open.
+    """
+    walks: list[Walk] = []
+
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if torch.compiler.is_exporting():
+            raise LamellaError(SIMULATION)
+        walks.append(Walk(visit, linear).start())
+        return tree_map_only(Tensor, lambda x: x.clone() if x.is_inference() else x, (args, kwargs))
+
+    def leave(module: nn.Module, inputs: Any, outputs: Any) -> Any:
+        walk = walks.pop()
+        walk.stop()
+        return None if outputs is None else walk.read_outputs(outputs)
+
+    def read(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        if not walks or not inputs:  # a part of the model called by itself is no forward pass of it
+            return None
+        return (walks[-1].read_layer(inputs[0], name, module), *inputs[1:])
+
+    def sleep(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        if not walks:
+            return None
+        read = tree_map_only(Tensor, walks[-1].read_float, inputs)
+        walks[-1].asleep = True
+        return read
+
+    def wake(module: nn.Module, inputs: Any, outputs: Any) -> None:
+        if walks:
+            walks[-1].asleep = False
+
+    hooks = [
+        model.register_forward_pre_hook(enter, with_kwargs=True),
+        model.register_forward_hook(leave, always_call=True),
+    ]
+    hooks += [model.get_submodule(name).register_forward_pre_hook(partial(read, name)) for name in layers]
+    for module in model.modules():
+        if isinstance(module, OPAQUE):
+            hooks += [module.register_forward_pre_hook(sleep), module.register_forward_hook(wake, always_call=True)]
+    return hooks
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """Inside, walks see no operator: what rounds is no part of the network, and would be counted as one."""
+    before, Walk.blind = Walk.blind, True
+    try:
+        yield
+    finally:
+        Walk.blind = before
+
+
+class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While it is open, what operators read goes through `visit`. The values that operators of one name make are numbered from 0."""
+
+    blind = False
+
+    def __init__(self, visit: Visit, linear: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.visit, self.linear = visit, linear
+        self.operands = INTEGER | (LINEAR if linear else {})
+        self.numbers: Counter[str] = Counter()
+        self.held: dict[
+            int, tuple[StorageWeakRef, Value]
+        ] = {}  # a weak reference keeps the number from being used again
+        self.context = ExitStack()
+        self.apart = False  # whether a linear layer's bias is added by an operator of its own, as to inputs of more than two axes
+        self.asleep = False
+
+    def start(self) -> "Walk":
+        """Open it, out of inference_mode, in which operators come whole that elsewhere come in parts: they must be the same ones."""
+        if torch.is_inference_mode_enabled():
+            self.context.enter_context(torch.inference_mode(False))
+            self.context.enter_context(torch.no_grad())
+        self.context.enter_context(self)
+        return self
+
+    def stop(self) -> None:
+        self.context.close()
+
+    # What reads
+
+    def read_layer(self, x: Tensor, name: str, module: nn.Module) -> Tensor:
+        """The first input of a layer; how its bias is added."""
+        if not x.is_floating_point():
+            return x
+        is_linear = isinstance(module, nn.Linear)
+        self.apart = self.linear and is_linear and x.dim() > 2
+        with unseen():
+            value = self._value(x)
+            read = self._read(x, value, (self.linear or not is_linear) or value.integer, name)
+            self._hold(read, value)
+        return read
+
+    def read_float(self, x: Tensor) -> Tensor:
+        """What is computed with in float."""
+        with unseen():
+            return self._read(x, self._value(x), self._value(x).integer) if x.is_floating_point() else x
+
+    def read_outputs(self, outputs: Any) -> Any:
+        """What the caller reads."""
+        leaves, form = tree_flatten(outputs)
+        for index, leaf in enumerate(leaves):
+            if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel():
+                value = self._value(leaf)
+                if value.integer and (_is_part(leaf) or value.operator in FIXED):
+                    leaves[index] = self._read(leaf, value, wanted=True)
+                else:
+                    place = OUTPUT if len(leaves) == 1 else f"{OUTPUT}.{index}"
+                    leaves[index] = self.visit(Read(leaf, place, value.integer, leaf))
+        return tree_unflatten(leaves, form)
+
+    def _read(self, x: Tensor, value: Value, wanted: bool, layer: str | None = None) -> Tensor:
+        if not x.numel():  # a shortcut padded by no channels
+            return x
+        fresh, value.counted = wanted and not value.counted, value.counted or wanted
+        whole = _whole(x) if value.integer and _is_part(x) else x
+        return self.visit(Read(x, value.place, fresh, whole, layer))
+
+    # What is read
+
+    def _value(self, x: Tensor) -> Value:
+        """What x shows; its memory may be given from outside."""
+        key = x.untyped_storage()._cdata
+        if key not in self.held:
+            self._hold(x, self._new("given", integer=False))
+        value = self.held[key][1]
+        if value.integer or not _is_part(x):
+            return value
+        shown = (x.storage_offset(), x.shape, x.stride())
+        if shown not in value.parts:
+            value.parts[shown] = self._new("part", integer=False)
+        return value.parts[shown]
+
+    def _hold(self, x: Tensor, value: Value) -> None:
+        storage = StorageWeakRef(x.untyped_storage())  # type: ignore[no-untyped-call]
+        self.held[storage.cdata] = (storage, value)
+
+    def _new(self, name: str, integer: bool) -> Value:
+        self.numbers[name] += 1
+        return Value(f"{name}.{self.numbers[name] - 1}", integer)
+
+    # Operators
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.blind or self.asleep or func.is_view:
+            return func(*args, **kwargs)
+        name = name_of(func, args)
+        parts = linear_in_parts if name == "addmm" and self.apart else COMPOSED.get(name)
+        if parts is None:
+            return self._done(func, name, args, kwargs)
+        self.apart = False
+        with self:
+            made = parts(*args, **kwargs)
+            return args[0].copy_(made) if writes_first(func) else made
+
+    def _done(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """The operator's result, its operands read as a file reads them."""
+        target = args[0] if writes_first(func) else None
+        partly = target is not None and _is_part(target)
+        if target is not None and partly:
+            self._settle(target)
+        operands = operands_of(name, args, target, self.operands.get(name))
+        values = [self._value(x) for x in operands]
+        wants = [self._wants(name, x, value, partly) for x, value in zip(operands, values, strict=True)]
+        read = [self._read(*one) for one in zip(operands, values, wants, strict=True)]
+        args = _swapped(args, operands, read, target)
+        if target is not None and partly:
+            result = func(*args, **kwargs)
+            self._written(name, target)
+            return result
+        rounded = any(new is not old for new, old in zip(read, operands, strict=True))
+        made = self._made(name, values, rounded)
+        result = self._run(func, name, made, args, kwargs)
+        self._hold_made(result if target is None else target, made)
+        return result
+
+    def _run(self, func: Any, name: str, made: Value, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """The operator itself; one that only clips is left to the grid of what it makes, which ends where it would."""
+        if name in CLIPPING and made.integer:
+            read = self.visit(Read(args[0], made.place, wanted=False, whole=args[0]))
+            if read is not args[0]:
+                return args[0].copy_(read) if writes_first(func) else read
+        return func(*args, **kwargs)
+
+    def _wants(self, name: str, x: Tensor, value: Value, partly: bool) -> bool:
+        """Whether an operator of this name has its operand rounded."""
+        hands_on = name in HANDING and not partly
+        return name in self.operands or (value.integer and (_is_part(x) or not hands_on))
+
+    def _made(self, name: str, values: list[Value], rounded: bool) -> Value:
+        """What an operator has made of these."""
+        if name in MOVING | UPSAMPLING and values:
+            return values[0]
+        clipped = name in CLIPPING and any(value.integer for value in values)
+        made = self._new(name, name in self.operands or name in POOLING or clipped)
+        return values[0] if name in POOLING and rounded else made
+
+    def _hold_made(self, result: Any, value: Value) -> None:
+        first = next((x for x in tree_leaves(result) if isinstance(x, Tensor)), None)
+        if first is not None and first.is_floating_point():
+            self._hold(first, value)
+
+    # What is written into a part of something makes something else, in float, of what was there and of what is written
+
+    def _settle(self, target: Tensor) -> None:
+        """Have what the target is a part of rounded where integers made it."""
+        value, whole = self._value(target), _whole(target)
+        if value.integer and (read := self._read(whole, value, wanted=True)) is not whole:
+            whole.copy_(read)
+
+    def _written(self, name: str, target: Tensor) -> None:
+        if name in self.operands:
+            read = self._read(target, self._new(name, integer=False), wanted=True)
+            if read is not target:
+                target.copy_(read)
+        self._hold(target, self._new("written", integer=False))
+
+
+def _is_part(x: Tensor) -> bool:
+    return x.numel() < x.untyped_storage().nbytes() // x.element_size()
+
+
+def _whole(x: Tensor) -> Tensor:
+    """All that x is a part of, as one row."""
+    storage = x.untyped_storage()
+    row: Tensor = x.new_empty(0).set_(storage, 0, (storage.nbytes() // x.element_size(),))  # type: ignore[call-overload]
+    return row
+
+
+def _swapped(args: tuple[Any, ...], old: list[Tensor], new: list[Tensor], target: Tensor | None) -> tuple[Any, ...]:
+    """The arguments with what is read instead; what an operator writes into stays where it is, and is given what is read."""
+    instead = {id(a): b for a, b in zip(old, new, strict=True) if a is not b}
+    if target is not None and id(target) in instead:
+        target.copy_(instead.pop(id(target)))
+    swapped: tuple[Any, ...] = tree_map_only(Tensor, lambda x: instead.get(id(x), x), args)
+    return swapped

@@ -1,0 +1,161 @@
+"""Laws of places: an eager simulation rounds what the file rounds, however the network is written."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from lamella.coarsening import OUTPUT, coarsen, observe_places
+from lamella.exporting import export_onnx, run_onnx
+from lamella.quantization import integers_file, multiplying_layers, quantize
+from lamella.schema import Cost, Measure, Plan, Result, Score
+from lamella.training import Batches, Task
+
+
+class Net(nn.Module):
+    """Three convolutions and a linear layer around what is tried."""
+
+    def __init__(self, between, after=lambda y: y, **options):
+        super().__init__()
+        self.between, self.after = between, after
+        self.a, self.b = (nn.Conv2d(i, 16, 3, padding=1, **options) for i in (3, 16))
+        self.norm, self.groups = nn.BatchNorm2d(16), nn.GroupNorm(4, 16)
+        self.head, self.scale = nn.Linear(16 * 16, 10), nn.Parameter(torch.rand(16, 8, 8))
+        nn.init.uniform_(self.norm.running_mean, -0.3, 0.3), nn.init.uniform_(self.norm.running_var, 0.5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.avg_pool2d(F.relu(self.b(self.between(self, self.a(x)))), 2)
+        return self.after(self.head(y.flatten(1)))
+
+
+def written(net: Net, y: Tensor) -> Tensor:
+    """Parts are written into what integers made, and into what nothing made."""
+    y = F.relu(y)
+    y[:, :4] = y[:, :4] * 2
+    y[:, :8] += y[:, 8:]
+    z = torch.zeros(y.shape[0], 20, 8, 8)
+    z[:, 2:18] = y
+    y = F.gelu(z[:, 2:18])
+    y[:, 1] = 0.5
+    return y
+
+
+def parts(net: Net, y: Tensor) -> Tensor:
+    """Parts are read, on the grid of the whole."""
+    u, v = F.relu(y).chunk(2, 1)
+    y = torch.cat([v * u[:, 1:2], u.flip(1) - v], 1)
+    return y + F.channel_shuffle(y, 4)[:, 3].unsqueeze(1)
+
+
+def bent(net: Net, y: Tensor) -> Tensor:
+    """Activations of integers, of floats and of both."""
+    shapes = (F.celu, F.mish, F.softsign, F.tanhshrink, F.hardtanh, F.logsigmoid, F.silu, F.glu)
+    made = [act(3 * y) if act is not F.glu else F.glu(y, 1).repeat(1, 2, 1, 1) for act in shapes]
+    return F.threshold(sum(made), -0.1, -0.2)
+
+
+def both(net: Net, y: Tensor) -> Tensor:
+    """Clipped and pooled for one reader, and read by another as it is."""
+    y = F.relu(y) + y
+    return F.interpolate(F.max_pool2d(y, 2), scale_factor=2) * y
+
+
+def normed(net: Net, y: Tensor) -> Tensor:
+    """Norms that are not part of a convolution, behind a pool and a pad."""
+    y = F.layer_norm(net.groups(F.hardswish(y)), (16, 8, 8), net.scale)
+    return F.pad(net.norm(F.relu(y)), (1, 1, 1, 1))[:, :, 1:-1, 1:-1]
+
+
+def plain(net: Net, y: Tensor) -> Tensor:
+    return F.relu(y)
+
+
+NETS = {
+    "written": lambda: Net(written),
+    "parts": lambda: Net(parts),
+    "bent": lambda: Net(bent),
+    "both": lambda: Net(both),
+    "normed": lambda: Net(normed),
+    "circular": lambda: Net(plain, padding_mode="circular"),
+    "several outputs": lambda: Net(plain, lambda y: (y, {"few": y[:, :3] * 2, "none": None})),
+    "float outputs": lambda: Net(plain, lambda y: F.log_softmax(y, 1)),
+}
+PRICE = Cost(params=1, macs=1, bytes=1, memory=1)
+
+
+def batches(shape=(3, 8, 8), count=64) -> Task:
+    x = torch.randn(count, *shape, generator=torch.Generator().manual_seed(0))
+    data = Batches(x, torch.arange(count) % 10, 32)
+    return Task((x[:1],), train=data, validation=data, test=data, score=lambda outputs, y: torch.zeros(len(y)))
+
+
+def no_plan() -> Result:
+    plan = Plan(structure="", planner="none", steps=(), predicted=PRICE, dense=PRICE)
+    dense = Measure(name="dense", step=0, validation=Score(value=1.0, low=0.0, high=1.0, n=1), params=1, macs=1)
+    return Result(plan=plan, kept={}, history=(dense,), integers=(), seed=0)
+
+
+def leaves(outputs) -> np.ndarray:
+    real = [x for x in torch.utils._pytree.tree_leaves(outputs) if x is not None]
+    return np.concatenate([np.asarray(x).reshape(len(x), -1) for x in real], 1)
+
+
+def error(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.sqrt(((one - other) ** 2).mean() / (other**2).mean()))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_file_computes_what_is_simulated(name, tmp_path):
+    torch.manual_seed(1)
+    task, model = batches(), NETS[name]().eval()
+    coarse, found = quantize(model, no_plan(), task)
+    source = export_onnx(model, task.example_inputs, tmp_path / "model.onnx")
+    file = integers_file(source, tmp_path / "integers.onnx", found.bits, task)
+    x = task.validation.inputs
+    computed = leaves(run_onnx(file, x))
+    with torch.no_grad():
+        simulated, exact = leaves(coarse(x)), leaves(model(x))
+    rounding = error(computed, exact)
+    # A sum between two steps may be rounded either way; nothing else may be apart.
+    assert error(computed, simulated) < 0.3 * rounding
+    assert rounding < 0.08
+
+
+def test_a_value_is_asked_for_once_and_by_what_made_it():
+    model, made = Net(both).eval(), {"convolution.0", "relu.0", "add.0", "max_pool2d_with_indices.0", "relu.1", OUTPUT}
+    seen = observe_places(model, ["a", "b", "head"], [(torch.randn(4, 3, 8, 8),)])
+    assert set(seen.spreads) == {*made, "given.0", "mul.0", "avg_pool2d.0"}
+    assert seen.inputs == {"a": ["given.0"], "b": ["mul.0"], "head": ["avg_pool2d.0"]}
+    assert set(seen.by_reader()) == {*made, "a", "b", "head"}
+    assert seen.ranges()["b"] == seen.ranges()["mul.0"]
+
+
+def test_a_network_keeps_what_it_writes_into():
+    """What is simulated is a copy: inputs, parameters and what they share stay as they are."""
+    torch.manual_seed(1)
+    model, x = Net(written, padding_mode="circular").eval(), torch.randn(4, 3, 8, 8)
+    kept, before = x.clone(), {name: p.clone() for name, p in model.named_parameters()}
+    layers = multiplying_layers(model)
+    ranges = observe_places(model, layers, [(x,)]).ranges()
+    with torch.no_grad():
+        coarsen(model, dict.fromkeys(layers, 8), ranges)(x)
+    assert torch.equal(x, kept)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_recurrent_layers_compute_in_float_on_rounded_inputs():
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.rows, self.head = nn.Linear(8, 12), nn.LSTM(12, 9, batch_first=True), nn.Linear(9, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.rows(self.wide(x[:, 0]).tanh())[0][:, -1])
+
+    torch.manual_seed(1)
+    model, x = Rows().eval(), torch.randn(4, 3, 8, 8)
+    seen = observe_places(model, multiplying_layers(model), [(x,)])
+    assert not any(place.startswith(("sigmoid", "mul")) for place in seen.spreads)
+    assert {"mm.0", "add.0", OUTPUT} < set(seen.spreads)
+    assert torch.equal(model.rows(model.wide(x[:, 0]))[0], model.rows(model.wide(x[:, 0]))[0])
