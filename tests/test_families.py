@@ -398,6 +398,38 @@ def test_a_layer_that_no_file_computes_in_integers_stops_no_family(tmp_path):
         assert len(layers_in_float(tmp_path / "elastic" / f"{level.name}.int8.onnx")) == 1
 
 
+class Words(nn.Module):
+    """Scores of the next word, by the very vectors that words are looked up in."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.one, self.two = nn.Embedding(40, 16), nn.Linear(16, 32), nn.Linear(32, 16)
+        self.out = nn.Linear(16, 40, bias=False)
+        self.out.weight = self.words.weight
+
+    def forward(self, words):
+        x = self.words(words)
+        return self.out((x + self.two(self.one(x).relu())).mean(1))
+
+
+def test_a_layer_tied_to_an_embedding_is_written_in_integers(tmp_path):
+    torch.manual_seed(0)
+    model, words = Words().eval(), torch.randint(40, (48, 6))
+    batches = Batches(words, torch.randint(40, (48,)), 16)
+    task = Task((words[:2],), train=batches, validation=batches, test=batches)
+    graph = trace(model, task.example_inputs, round_to=1)
+    net = elasticize(model, {"core": 0.5}, task, recipe="none", graph=graph)
+    publish(net, task, tmp_path / "elastic", slots=2)
+    for level in net.levels:
+        file = tmp_path / "elastic" / f"{level.name}.int8.onnx"
+        assert layers_in_float(file) == ()
+        with torch.no_grad():
+            exact = net.view(level.name)(words)
+        assert (OnnxModel(file)(words) - exact).abs().max() < 0.05 * exact.abs().max()
+    shared = [i.name for i in onnx.load(file, load_external_data=False).graph.initializer if i.external_data]
+    assert "words.weight" in shared
+
+
 def test_files_written_for_other_levels_are_refused_and_those_of_levels_gone_are_removed(tmp_path, little):
     folder = tmp_path / "elastic"
     save_elastic(tmp_path, little({"core": 0.5}, folder))
