@@ -746,6 +746,16 @@ def test_a_level_with_bits(tmp_path):
             RecordError,
             r"fewer than the \d+ of the level before, '.*': levels nest",
         ),
+        (
+            (Level(name="a", widths={}, bits={"nope": 4}),),
+            RecordError,
+            r"\['nope'\]: no convolution or linear layer .* 'stem.0',",
+        ),
+        (
+            (Level(name="a", widths={}, bits={"stem.1": 4}),),
+            RecordError,
+            r"\['stem.1'\]: no convolution or linear layer",
+        ),
         ({"full": 0.5}, RecordError, "'full' is the name of two levels"),
         ({}, RecordError, "none but the dense network; name one"),
         (0.5, LamellaError, "0.5 was given; a list of settings"),
