@@ -31,6 +31,7 @@ from lamella.runs import write_atomically
 from lamella.schema import Family, Level, Score
 from lamella.serving import Clock, Governor, Policy, choose, day_of, open_family, serve
 from lamella.stages.serving import a_day, samples, switched, timed_here
+from lamella.timing import Latency
 from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task, evaluate
 from lamella.views import family_view
@@ -152,6 +153,22 @@ def test_integers_are_judged_by_the_bytes_and_times_of_their_own_files(published
     policy = Policy(memory=coarse[-1].bytes + coarse[-1].memory)
     assert choose(coarse, policy).level.name == "full"
     assert choose(net.levels, policy).level.name != "full"
+
+
+def test_a_level_that_is_slower_than_a_larger_one_in_integers_is_noted_once(tmp_path, little, monkeypatch):
+    def scripted(files, inputs, slots):
+        ratios = {"core": 1.3, "full": 1.0} if ".int8" in str(files["core"]) else {"core": 0.5, "full": 1.0}
+        return {
+            n: Latency(latency_ms=r, median_ms=r, ratio=r, ratio_low=r, ratio_high=r, n=9) for n, r in ratios.items()
+        }
+
+    monkeypatch.setattr("lamella.elasticity.publishing.latency", scripted)
+    net = little({"core": 0.5}, tmp_path)
+    says = r"in integers, level 'core' is slower than 'full', which is larger: 1.30x \[1.30, 1.30\] .* 1.00x\. Serve 'full'"
+    batches = Batches(torch.randn(16, 3, 8, 8), torch.randint(0, 5, (16,)), 16)
+    publish(net, Task((torch.randn(1, 3, 8, 8),), train=batches, validation=batches, test=batches), tmp_path)
+    (note,) = net.family.notes
+    assert re.match(says, note)
 
 
 def test_integers_that_an_older_record_does_not_measure_are_told(published, tmp_path):

@@ -24,6 +24,7 @@ from ..errors import LamellaError
 from ..records import check
 from .calls import prepared
 
+TOLERATED = 1.05  # a file is slower than another when the whole interval of its ratio lies this far above the other's
 BUNCH_SECONDS = 5e-4  # calls are timed in bunches of this length: reading the clock takes up to 3 microseconds
 
 
@@ -93,6 +94,19 @@ def _summary(name: str, reference: str, rounds: "Sequence[Mapping[str, Slot]]") 
         ratio_high=high,
         n=sum(each[name].n for each in rounds),
     )
+
+
+def beaten(times: Mapping[str, Latency]) -> dict[str, str]:
+    """Of files from the smallest network to the largest, those that a larger one is faster than beyond noise, each with the
+    fastest of these.
+    """
+    found, names = {}, list(times)
+    for index, name in enumerate(names[:-1]):
+        fastest = min(names[index + 1 :], key=lambda other: times[other].ratio)
+        bound = max(TOLERATED * times[fastest].ratio, times[fastest].ratio_high)
+        if times[name].ratio_low > bound:
+            found[name] = fastest
+    return found
 
 
 def median_interval(ordered: Sequence[float]) -> tuple[float, float]:
