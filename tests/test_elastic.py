@@ -436,6 +436,27 @@ def test_views_are_in_the_networks_mode_before_anyone_asks():
         assert {module.training for module in view.modules()} == {mode}
 
 
+def test_an_average_of_weights_is_seen_by_gathered_and_by_rounded_levels():
+    model, inputs, graph = zoo.traced("dense_concat")
+    half = make_levels(graph, (0.5,))[0]
+    levels = make_levels(graph, [half, replace(half, name="few", bits={"stem.0": 4})])
+    net = nest(model, graph, levels, inputs)
+    assert all(net.gathered_bytes(level.name) > 0 for level in levels[:-1])
+    average = torch.optim.swa_utils.AveragedModel(net, avg_fn=lambda mean, seen, count: seen)
+    for name in net.family.names:
+        average.module.view(name)(*inputs)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(1.5)
+    average.update_parameters(net)
+    average.update_parameters(net)
+    fresh = copy.deepcopy(net)
+    for name in net.family.names:
+        expected = zoo.outputs(fresh.view(name), inputs)
+        equal(zoo.outputs(net.view(name), inputs), expected)
+        equal(zoo.outputs(average.module.view(name), inputs), expected)
+
+
 def test_training_by_hand_is_seen_by_gathered_levels():
     torch.manual_seed(0)
     net, _, inputs, _ = nested.__wrapped__("dense_concat")
