@@ -181,6 +181,47 @@ def test_growing_trains_channels_last_and_norms_keep_training(teaching):
 STATISTICS = {"core": "own.0.statistics", "full": "net.stem.1.running_mean"}
 
 
+class Centred(nn.Module):
+    """Takes a running mean off its inputs: updated in place, or put anew."""
+
+    def __init__(self, channels, *, anew):
+        super().__init__()
+        self.register_buffer("mean_C", torch.zeros(channels))
+        self.anew = anew
+
+    def forward(self, x):
+        if self.training and self.anew:
+            self.mean_C = 0.5 * self.mean_C + 0.5 * x.detach().mean((0, 2, 3))
+        elif self.training:
+            self.mean_C.lerp_(x.detach().mean((0, 2, 3)), 0.5)
+        return x - self.mean_C[:, None, None]
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_what_a_module_updates_as_it_trains_belongs_to_a_level(anew, tmp_path):
+    make = lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), Centred(8, anew=anew), nn.ReLU(), nn.Flatten(), nn.Linear(512, 5)
+    )
+    torch.manual_seed(0)
+    x, y = torch.randn(16, 3, 8, 8), torch.randint(0, 5, (16,))
+    batches = Batches(x, y, 8)
+    task = Task((x[:1],), train=batches, validation=batches, test=batches)
+    model = make().eval()
+    graph = trace(model, task.example_inputs, round_to=1)
+    net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
+    assert net.family.own == ("1.mean_C",)
+    core, full = RECIPES["grow"](net, task, Teaching())
+    train_stage(net, core, task, Recipe(epochs=1, lr=0.02), 0, None, lambda *heard: None)
+    before, mean_C = logits(net, task)["core"], net.extract("core")[1].mean_C
+    assert mean_C.abs().min() > 0
+    assert net.net[1].mean_C.abs().max() == 0
+    train_stage(net, full, task, Recipe(epochs=1, lr=0.02), 0, None, lambda *heard: None)
+    assert torch.equal(logits(net, task)["core"], before)
+    assert net.net[1].mean_C.abs().min() > 0
+    save_elastic(tmp_path, net)
+    assert torch.equal(logits(load_elastic(tmp_path, make), task)["core"], before)
+
+
 def test_growing_with_gathered_channels_leaves_inner_levels_bit_for_bit():
     torch.manual_seed(1)
     model, inputs, graph = zoo.traced("dense_concat")

@@ -261,7 +261,10 @@ class ElasticModel(nn.Module):
             path, _, leaf = name.rpartition(".")
             counts = leaf == COUNTER
             taken = torch.zeros_like(buffer) if counts else self._taken(level, self._first_name(name), buffer, own)
-            module.get_submodule(path)._buffers[leaf] = taken.detach()
+            holder = module.get_submodule(path)
+            if self._bound and self.is_own(self._first_name(name)):
+                taken.copy_(getattr(holder, leaf))  # where the module put a new tensor instead of new numbers
+            holder._buffers[leaf] = taken.detach()
 
     def _setting(self, name: str) -> Level:
         return self.family.levels[self.family.names.index(name)]

@@ -87,8 +87,8 @@ class Family:
 
     `order[group]`: the dense model's channel in every slot of the elastic one, sorted so that a level keeps the first slots (of
     every part, where the group is balanced). `ranks`: for groups that cannot be sorted, the rank of each slot among its part.
-    `own`: modules of which every level has its own copy, beside batch norms; `affine`: layers whose outputs every level scales and
-    shifts by numbers of its own, in a network without batch norm. `file_bytes`: the elastic network on disk
+    `own`: modules and buffers of which every level has its own copy, beside batch norms; `affine`: layers whose outputs every level
+    scales and shifts by numbers of its own, in a network without batch norm. `file_bytes`: the elastic network on disk
     (safetensors); `largest_bytes`: the largest level alone, in the same form. `onnx_bytes`, `int8_bytes`: all levels as ONNX
     files over one file of weights. `epochs`: passes over the training data.
     """
