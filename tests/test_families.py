@@ -447,6 +447,38 @@ def test_a_layer_tied_to_an_embedding_is_written_in_integers(tmp_path):
     assert "words.weight" in shared
 
 
+class Tokens(nn.Module):
+    """Linear layers on tokens, whose files hold their weights transposed, and a recurrent layer, whose weights have no names there."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.rows = nn.Linear(8, 32), nn.Linear(32, 24), nn.LSTM(24, 16, batch_first=True)
+        self.out = nn.Linear(16, 5)
+
+    def forward(self, x):
+        rows, _ = self.rows(self.two(self.one(x).relu()))
+        return self.out(rows[:, -1])
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes self.rows")  # torch.export's, of its own LSTM
+def test_weights_on_tokens_and_of_recurrent_layers_are_stored_once(tmp_path):
+    torch.manual_seed(0)
+    model, x = Tokens().eval(), torch.randn(48, 6, 8)
+    batches = Batches(x, torch.randint(0, 5, (48,)), 16)
+    task = Task((x[:2],), train=batches, validation=batches, test=batches)
+    net = elasticize(model, (0.5, 0.25), task, recipe="none", graph=trace(model, task.example_inputs, round_to=1))
+    publish(net, task, tmp_path, slots=2)
+    for level in net.levels:
+        for suffix, within in ((".onnx", 1e-5), (".int8.onnx", 0.05)):
+            path = tmp_path / f"{level.name}{suffix}"
+            constants = onnx.load(path, load_external_data=False).graph.initializer
+            assert sum(len(each.raw_data) for each in constants) < 2000
+            assert {"one.weight", "two.weight"} <= {each.name for each in constants if each.external_data}
+            with torch.no_grad():
+                exact = net.view(level.name)(x)
+            assert (OnnxModel(path)(x) - exact).abs().max() < within * exact.abs().max(), path.name
+
+
 def test_files_written_for_other_levels_are_refused_and_those_of_levels_gone_are_removed(tmp_path, little):
     folder = tmp_path / "elastic"
     save_elastic(tmp_path, little({"core": 0.5}, folder))

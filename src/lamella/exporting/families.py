@@ -33,7 +33,7 @@ from .integers import layers_in_float, quantize_onnx
 from .likeness import NarrowedExports
 from .onnx_file import onnx_bytes, onnx_library
 from .rewriting import rewrite
-from .sharing import LevelFile, Place, in_integers, shares_of
+from .sharing import LevelFile, Place, in_integers, shares_of, turned, with_common
 
 WITHIN = {"float32": TOLERANCE, "int8": 0.25}  # of the largest output: what a file may differ from the level's own
 
@@ -84,12 +84,14 @@ def export_family(
     onnx_library("exporting an elastic network")
     directory = Path(directory)
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in shared.items()}
+    places = {name: dict(part.places) for name, part in parts.items()}
     batches = list(calibration) if calibration is not None else []
     with folder() as scratch:
         alone = _alone({name: part.module for name, part in parts.items()}, inputs, scratch)
         levels = {name: LevelFile(name, path, inputs) for name, path in alone.items()}
+        _turn(levels, arrays, places)
         for name, level in levels.items():
-            level.shares = shares_of(level.arrays, arrays, parts[name].places)
+            level.shares = shares_of(level.arrays, arrays, places[name])
         whole = {
             name: quantize_onnx(path, path.with_suffix(SUFFIXES["int8"]), batches, bits=parts[name].few)
             for name, path in (alone.items() if batches else ())
@@ -101,9 +103,9 @@ def export_family(
         integers = in_integers(coarse, arrays)
         made = scratch / "made"
         made.mkdir()
-        _write(levels, arrays, made, "float32", stamp)
+        _write(levels, with_common(levels.values(), arrays), made, "float32", stamp)
         if coarse:
-            _write(coarse, integers, made, "int8", stamp)
+            _write(coarse, with_common(coarse.values(), integers), made, "int8", stamp)
         for path in sorted(made.iterdir(), key=lambda path: path.suffix):  # weights first: their files name them
             write_through(directory / path.name, partial(shutil.copyfile, path))
         written = {name: _written(directory, name, alone[name], whole.get(name)) for name in parts}
@@ -115,6 +117,15 @@ def _alone(modules: Mapping[str, nn.Module], inputs: Sequence[Any], directory: P
     """Every level as a file of its own."""
     export = NarrowedExports()
     return {name: export(module, inputs, directory / f"{name}.onnx") for name, module in modules.items()}
+
+
+def _turn(levels: Mapping[str, LevelFile], arrays: dict[str, Array], places: Mapping[str, dict[str, Any]]) -> None:
+    """Transpose, in place, the shared matrices that the files hold transposed: those of linear layers on tokens."""
+    for tensor in {t for name, level in levels.items() for t in turned(level.arrays, arrays, places[name])}:
+        arrays[tensor] = np.ascontiguousarray(arrays[tensor].T)
+        for each in places.values():
+            if tensor in each:
+                each[tensor] = each[tensor][::-1]
 
 
 def _written(directory: Path, name: str, alone: Path, whole: Path | None) -> Written:
