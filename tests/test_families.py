@@ -376,6 +376,10 @@ def test_a_missing_or_foreign_level_is_refused(published, tmp_path):
         open_family(folder, precision="int4")
     with pytest.raises(LamellaError, match="unknown level 'cor'"):
         open_family(folder, resident=("cor",))
+    with pytest.raises(
+        LamellaError, match=r"resident: 'core' was given; a list of levels was expected, such as \['core'\]"
+    ):
+        open_family(folder, resident="core")
     (folder / "weights.bin").unlink()
     with pytest.raises(LamellaError, match=r"ONNX Runtime .* cannot load it"):
         open_family(folder, resident=("full",))

@@ -351,6 +351,7 @@ def test_a_day_is_governed_by_the_governors_own_clock():
         (lambda: Policy(load=7), "load: 7 is no share of the time that workers are busy"),
         (lambda: Policy(load=1, margin=1), r"margin: 1 is not in \[0, 1\)"),
         (lambda: Policy(load=1, workers=0), "0 workers serve nothing"),
+        (lambda: Policy(load=1, workers=1.5), "workers: 1.5 is not a whole number of workers"),
         (lambda: day_of(peak=1, quiet=2), "quiet: 2 requests per second, of a peak of 1"),
     ],
 )

@@ -62,6 +62,8 @@ class Policy:
         check(0 <= self.margin < 1, "margin", f"{self.margin} is not in [0, 1)")
         check(self.patience >= 0, "patience", f"{self.patience} is negative")
         check(self.window > 0, "window", f"{self.window} is not a positive time")
+        whole = isinstance(self.workers, int) and not isinstance(self.workers, bool)
+        check(whole, "workers", f"{self.workers!r} is not a whole number of workers")
         check(self.workers >= 1, "workers", f"{self.workers} workers serve nothing")
 
 
