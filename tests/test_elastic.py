@@ -799,6 +799,13 @@ def test_a_level_with_bits(tmp_path):
     ("settings", "error", "words"),
     [
         ((0.5, 0.5), RecordError, r"levels\[1\] .*equal to those of level 'core', and no bits differ"),
+        ((0.01,), RecordError, r"level 0: 0.01 removes no channel: .* Name a larger ratio"),
+        (
+            {"a": Level(name="b", widths={"stem.0": 4})},
+            RecordError,
+            "'a' is given a Level of another name, 'b': name both",
+        ),
+        ({"a" * 101: 0.5}, RecordError, r"'aaaaaaaaaaaaaaaaaaaa'\.\.\.: 101 characters, where 100 at most name files"),
         ((0.0,), RecordError, r"level 0: 0.0 is not in \(0, 1\)"),
         ((1.5,), RecordError, "the fraction that leaves"),
         ((Level(name="a", widths={"nope": 3}),), RecordError, r"\['nope'\]: no such group in this model"),

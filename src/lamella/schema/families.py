@@ -12,6 +12,7 @@ from .plans import WEIGHT_BITS
 INTEGERS = ".int8"  # what the names of files in integers end in
 MEASURES = ("validation", "test", "bytes", "latency_ms", "latency_ratio")  # of a level's file, in either precision
 EPOCHS, ENDED = "epochs.jsonl", "end"  # a training's journal of epochs, and the key of the line that closes it
+LONGEST = 100  # characters of a level's name: with what is added, a file name holds no more than 255 bytes
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
@@ -47,6 +48,10 @@ class Level:
     def __post_init__(self) -> None:
         named = bool(NAME.fullmatch(self.name))
         check(named, "name", f"{self.name!r}: a level's name is made of letters, digits and ._+-, and names its files")
+        length = len(self.name)
+        check(
+            length <= LONGEST, "name", f"{self.name[:20]!r}...: {length} characters, where {LONGEST} at most name files"
+        )
         integers = self.name.endswith(INTEGERS)
         check(
             not integers,
