@@ -256,14 +256,27 @@ def test_nothing_is_written_where_a_level_says_something_else_than_its_own_file(
     compared = families.difference
     calls = []
 
-    def third_differs(*arguments):
+    def second_differs(*arguments):
         calls.append(arguments)
-        return "it is another" if len(calls) == 3 else compared(*arguments)
+        return "it is another" if len(calls) == 2 else compared(*arguments)
 
-    monkeypatch.setattr(families, "difference", third_differs)
+    monkeypatch.setattr(families, "difference", second_differs)
     with pytest.raises(LamellaError, match=r"it is another\. Nothing was written"):
         little({"core": 0.75}, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_float_files_stay_where_those_in_integers_fail(little, tmp_path, monkeypatch):
+    from lamella.exporting import families
+
+    little({"core": 0.5}, tmp_path)
+    in_float = iter([("fc",), ()])
+    monkeypatch.setattr(families, "layers_in_float", lambda path: next(in_float))
+    with pytest.raises(
+        LamellaError, match=r"1 layers in float .* The float files are written, those in integers are not\."
+    ):
+        little({"small": 0.75}, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"small.onnx", "full.onnx", "weights.bin"}
 
 
 def test_inputs_that_do_not_fit_and_a_closed_family_are_told(published):
