@@ -26,7 +26,7 @@ from lamella.cli import app
 from lamella.elasticity import elasticize, make_levels, nest, publish, save_elastic
 from lamella.errors import LamellaError, MismatchError, RecordError, RunError
 from lamella.exporting import OnnxModel, family_bytes, in_form, layers_in_float
-from lamella.records import save_record
+from lamella.records import load_record, save_record
 from lamella.runs import write_atomically
 from lamella.schema import Family, Level, Score
 from lamella.serving import Clock, Governor, Policy, choose, day_of, open_family, serve
@@ -649,5 +649,9 @@ def test_the_verbs(tmp_path, monkeypatch):
 
     monkeypatch.setattr("lamella.stages.elastic.publish", killed)
     assert run("elasticize", "r", "--level", "core=0.75", "--recipe", "none", "--allow-slower").exit_code == 130
-    assert "It is made by `lamella elasticize r`" in str(run("serve-levels", "r").exception)  # not with the old record
+    told = str(run("serve-levels", "r").exception)  # not with the files of the family before
+    assert "of the family is not there" in told
+    saved = load_record(tmp_path / "r" / "elastic.json", Family)
+    assert saved.levels[0].widths != family["levels"][0]["widths"]
+    assert (tmp_path / "r" / "elastic.safetensors").exists()
     assert "requests per second" in (tmp_path / "day.svg").read_text()

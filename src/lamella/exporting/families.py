@@ -94,7 +94,7 @@ def export_family(
         for name, level in levels.items():
             level.shares = shares_of(level.arrays, arrays, places[name])
         _write(levels, with_common(levels.values(), arrays), directory, "float32", stamp)
-        _remove_others(directory, levels)
+        remove_family(directory, but=levels)
         whole = {
             name: quantize_onnx(path, path.with_suffix(SUFFIXES["int8"]), batches, bits=parts[name].few)
             for name, path in (alone.items() if batches else ())
@@ -129,12 +129,15 @@ def _written(directory: Path, name: str, alone: Path, whole: Path | None) -> Wri
     return Written(level_file(directory, name), coarse, onnx_bytes(alone), onnx_bytes(whole) if whole else None)
 
 
-def _remove_others(directory: Path, names: Iterable[str]) -> None:
-    """Files that an earlier family left beside the float ones of these levels: of other levels, and in integers."""
-    for path in set(directory.glob("*.onnx")) - {level_file(directory, name) for name in names}:
+def remove_family(directory: str | Path, but: Iterable[str] = ()) -> None:
+    """Remove the files of a family's levels, and their weights; `but`: levels whose float files stay, and the weights of these."""
+    directory, kept = Path(directory), {level_file(directory, name) for name in but}
+    for path in set(directory.glob("*.onnx")) - kept:
         if _is_level(path):
             path.unlink()
-    (directory / WEIGHTS["int8"]).unlink(missing_ok=True)
+    for precision, weights in WEIGHTS.items():
+        if not kept or precision != "float32":
+            (directory / weights).unlink(missing_ok=True)
 
 
 def _is_level(path: Path) -> bool:
@@ -214,4 +217,4 @@ def _check_in_float(level: LevelFile, path: Path) -> None:
         )
 
 
-__all__ = ["Part", "Place", "Written", "export_family", "family_bytes"]
+__all__ = ["Part", "Place", "Written", "export_family", "family_bytes", "remove_family"]
