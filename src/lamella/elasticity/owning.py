@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from ..errors import LamellaError
 from ..matching import rescale, rescaled
+from ..training import device_of, seeded
 
 COUNTER = "num_batches_tracked"
 GAIN, SHIFT = "level_gain", "level_shift"  # parameters of a level's layer
@@ -109,7 +110,7 @@ def moving_buffers(model: nn.Module, inputs: Sequence[Any]) -> tuple[str, ...]:
             module.eval()  # it may refuse to train on a single sample
     before = {n: b.clone() for n, b in twin.named_buffers() if b.is_floating_point()}
     try:
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), seeded(0, 0, device_of(model)):
             twin(*inputs)
     except Exception:  # in training mode it wants more than inputs, such as targets: then levels share what it updates
         return ()
