@@ -181,6 +181,47 @@ def test_growing_trains_channels_last_and_norms_keep_training(teaching):
 STATISTICS = {"core": "own.0.statistics", "full": "net.stem.1.running_mean"}
 
 
+class Centred(nn.Module):
+    """Takes a running mean off its inputs: updated in place, or put anew."""
+
+    def __init__(self, channels, *, anew):
+        super().__init__()
+        self.register_buffer("mean_C", torch.zeros(channels))
+        self.anew = anew
+
+    def forward(self, x):
+        if self.training and self.anew:
+            self.mean_C = 0.5 * self.mean_C + 0.5 * x.detach().mean((0, 2, 3))
+        elif self.training:
+            self.mean_C.lerp_(x.detach().mean((0, 2, 3)), 0.5)
+        return x - self.mean_C[:, None, None]
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_what_a_module_updates_as_it_trains_belongs_to_a_level(anew, tmp_path):
+    make = lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), Centred(8, anew=anew), nn.ReLU(), nn.Flatten(), nn.Linear(512, 5)
+    )
+    torch.manual_seed(0)
+    x, y = torch.randn(16, 3, 8, 8), torch.randint(0, 5, (16,))
+    batches = Batches(x, y, 8)
+    task = Task((x[:1],), train=batches, validation=batches, test=batches)
+    model = make().eval()
+    graph = trace(model, task.example_inputs, round_to=1)
+    net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
+    assert net.family.own == ("1.mean_C",)
+    core, full = RECIPES["grow"](net, task, Teaching())
+    train_stage(net, core, task, Recipe(epochs=1, lr=0.02), 0, None, lambda *heard: None)
+    before, mean_C = logits(net, task)["core"], net.extract("core")[1].mean_C
+    assert mean_C.abs().min() > 0
+    assert net.net[1].mean_C.abs().max() == 0
+    train_stage(net, full, task, Recipe(epochs=1, lr=0.02), 0, None, lambda *heard: None)
+    assert torch.equal(logits(net, task)["core"], before)
+    assert net.net[1].mean_C.abs().min() > 0
+    save_elastic(tmp_path, net)
+    assert torch.equal(logits(load_elastic(tmp_path, make), task)["core"], before)
+
+
 def test_growing_with_gathered_channels_leaves_inner_levels_bit_for_bit():
     torch.manual_seed(1)
     model, inputs, graph = zoo.traced("dense_concat")
@@ -434,6 +475,27 @@ def test_views_are_in_the_networks_mode_before_anyone_asks():
     for mode in (True, False):
         net.train(mode)
         assert {module.training for module in view.modules()} == {mode}
+
+
+def test_an_average_of_weights_is_seen_by_gathered_and_by_rounded_levels():
+    model, inputs, graph = zoo.traced("dense_concat")
+    half = make_levels(graph, (0.5,))[0]
+    levels = make_levels(graph, [half, replace(half, name="few", bits={"stem.0": 4})])
+    net = nest(model, graph, levels, inputs)
+    assert all(net.gathered_bytes(level.name) > 0 for level in levels[:-1])
+    average = torch.optim.swa_utils.AveragedModel(net, avg_fn=lambda mean, seen, count: seen)
+    for name in net.family.names:
+        average.module.view(name)(*inputs)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(1.5)
+    average.update_parameters(net)
+    average.update_parameters(net)
+    fresh = copy.deepcopy(net)
+    for name in net.family.names:
+        expected = zoo.outputs(fresh.view(name), inputs)
+        equal(zoo.outputs(net.view(name), inputs), expected)
+        equal(zoo.outputs(average.module.view(name), inputs), expected)
 
 
 def test_training_by_hand_is_seen_by_gathered_levels():
@@ -737,6 +799,13 @@ def test_a_level_with_bits(tmp_path):
     ("settings", "error", "words"),
     [
         ((0.5, 0.5), RecordError, r"levels\[1\] .*equal to those of level 'core', and no bits differ"),
+        ((0.01,), RecordError, r"level 0: 0.01 removes no channel: .* Name a larger ratio"),
+        (
+            {"a": Level(name="b", widths={"stem.0": 4})},
+            RecordError,
+            "'a' is given a Level of another name, 'b': name both",
+        ),
+        ({"a" * 101: 0.5}, RecordError, r"'aaaaaaaaaaaaaaaaaaaa'\.\.\.: 101 characters, where 100 at most name files"),
         ((0.0,), RecordError, r"level 0: 0.0 is not in \(0, 1\)"),
         ((1.5,), RecordError, "the fraction that leaves"),
         ((Level(name="a", widths={"nope": 3}),), RecordError, r"\['nope'\]: no such group in this model"),
@@ -745,6 +814,16 @@ def test_a_level_with_bits(tmp_path):
             (Level(name="a", widths={"stem.0": 4}), Level(name="b", widths={"down.0": 4})),
             RecordError,
             r"fewer than the \d+ of the level before, '.*': levels nest",
+        ),
+        (
+            (Level(name="a", widths={}, bits={"nope": 4}),),
+            RecordError,
+            r"\['nope'\]: no convolution or linear layer .* 'stem.0',",
+        ),
+        (
+            (Level(name="a", widths={}, bits={"stem.1": 4}),),
+            RecordError,
+            r"\['stem.1'\]: no convolution or linear layer",
         ),
         ({"full": 0.5}, RecordError, "'full' is the name of two levels"),
         ({}, RecordError, "none but the dense network; name one"),

@@ -26,11 +26,12 @@ from lamella.cli import app
 from lamella.elasticity import elasticize, make_levels, nest, publish, save_elastic
 from lamella.errors import LamellaError, MismatchError, RecordError, RunError
 from lamella.exporting import OnnxModel, family_bytes, in_form, layers_in_float
-from lamella.records import save_record
+from lamella.records import load_record, save_record
 from lamella.runs import write_atomically
 from lamella.schema import Family, Level, Score
 from lamella.serving import Clock, Governor, Policy, choose, day_of, open_family, serve
 from lamella.stages.serving import a_day, samples, switched, timed_here
+from lamella.timing import Latency
 from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task, evaluate
 from lamella.views import family_view
@@ -154,6 +155,22 @@ def test_integers_are_judged_by_the_bytes_and_times_of_their_own_files(published
     assert choose(net.levels, policy).level.name != "full"
 
 
+def test_a_level_that_is_slower_than_a_larger_one_in_integers_is_noted_once(tmp_path, little, monkeypatch):
+    def scripted(files, inputs, slots):
+        ratios = {"core": 1.3, "full": 1.0} if ".int8" in str(files["core"]) else {"core": 0.5, "full": 1.0}
+        return {
+            n: Latency(latency_ms=r, median_ms=r, ratio=r, ratio_low=r, ratio_high=r, n=9) for n, r in ratios.items()
+        }
+
+    monkeypatch.setattr("lamella.elasticity.publishing.latency", scripted)
+    net = little({"core": 0.5}, tmp_path)
+    says = r"in integers, level 'core' is slower than 'full', which is larger: 1.30x \[1.30, 1.30\] .* 1.00x\. Serve 'full'"
+    batches = Batches(torch.randn(16, 3, 8, 8), torch.randint(0, 5, (16,)), 16)
+    publish(net, Task((torch.randn(1, 3, 8, 8),), train=batches, validation=batches, test=batches), tmp_path)
+    (note,) = net.family.notes
+    assert re.match(says, note)
+
+
 def test_integers_that_an_older_record_does_not_measure_are_told(published, tmp_path):
     net, _, directory = published
     unknown = {"int8_bytes": None, "int8_latency_ms": None, "int8_latency_ratio": None}
@@ -239,14 +256,27 @@ def test_nothing_is_written_where_a_level_says_something_else_than_its_own_file(
     compared = families.difference
     calls = []
 
-    def third_differs(*arguments):
+    def second_differs(*arguments):
         calls.append(arguments)
-        return "it is another" if len(calls) == 3 else compared(*arguments)
+        return "it is another" if len(calls) == 2 else compared(*arguments)
 
-    monkeypatch.setattr(families, "difference", third_differs)
+    monkeypatch.setattr(families, "difference", second_differs)
     with pytest.raises(LamellaError, match=r"it is another\. Nothing was written"):
         little({"core": 0.75}, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_float_files_stay_where_those_in_integers_fail(little, tmp_path, monkeypatch):
+    from lamella.exporting import families
+
+    little({"core": 0.5}, tmp_path)
+    in_float = iter([("fc",), ()])
+    monkeypatch.setattr(families, "layers_in_float", lambda path: next(in_float))
+    with pytest.raises(
+        LamellaError, match=r"1 layers in float .* The float files are written, those in integers are not\."
+    ):
+        little({"small": 0.75}, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"small.onnx", "full.onnx", "weights.bin"}
 
 
 def test_inputs_that_do_not_fit_and_a_closed_family_are_told(published):
@@ -359,6 +389,10 @@ def test_a_missing_or_foreign_level_is_refused(published, tmp_path):
         open_family(folder, precision="int4")
     with pytest.raises(LamellaError, match="unknown level 'cor'"):
         open_family(folder, resident=("cor",))
+    with pytest.raises(
+        LamellaError, match=r"resident: 'core' was given; a list of levels was expected, such as \['core'\]"
+    ):
+        open_family(folder, resident="core")
     (folder / "weights.bin").unlink()
     with pytest.raises(LamellaError, match=r"ONNX Runtime .* cannot load it"):
         open_family(folder, resident=("full",))
@@ -396,6 +430,70 @@ def test_a_layer_that_no_file_computes_in_integers_stops_no_family(tmp_path):
     publish(net, task, tmp_path / "elastic", slots=2)
     for level in net.levels:
         assert len(layers_in_float(tmp_path / "elastic" / f"{level.name}.int8.onnx")) == 1
+
+
+class Words(nn.Module):
+    """Scores of the next word, by the very vectors that words are looked up in."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.one, self.two = nn.Embedding(40, 16), nn.Linear(16, 32), nn.Linear(32, 16)
+        self.out = nn.Linear(16, 40, bias=False)
+        self.out.weight = self.words.weight
+
+    def forward(self, words):
+        x = self.words(words)
+        return self.out((x + self.two(self.one(x).relu())).mean(1))
+
+
+def test_a_layer_tied_to_an_embedding_is_written_in_integers(tmp_path):
+    torch.manual_seed(0)
+    model, words = Words().eval(), torch.randint(40, (48, 6))
+    batches = Batches(words, torch.randint(40, (48,)), 16)
+    task = Task((words[:2],), train=batches, validation=batches, test=batches)
+    graph = trace(model, task.example_inputs, round_to=1)
+    net = elasticize(model, {"core": 0.5}, task, recipe="none", graph=graph)
+    publish(net, task, tmp_path / "elastic", slots=2)
+    for level in net.levels:
+        file = tmp_path / "elastic" / f"{level.name}.int8.onnx"
+        assert layers_in_float(file) == ()
+        with torch.no_grad():
+            exact = net.view(level.name)(words)
+        assert (OnnxModel(file)(words) - exact).abs().max() < 0.05 * exact.abs().max()
+    shared = [i.name for i in onnx.load(file, load_external_data=False).graph.initializer if i.external_data]
+    assert "words.weight" in shared
+
+
+class Tokens(nn.Module):
+    """Linear layers on tokens, whose files hold their weights transposed, and a recurrent layer, whose weights have no names there."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.rows = nn.Linear(8, 32), nn.Linear(32, 24), nn.LSTM(24, 16, batch_first=True)
+        self.out = nn.Linear(16, 5)
+
+    def forward(self, x):
+        rows, _ = self.rows(self.two(self.one(x).relu()))
+        return self.out(rows[:, -1])
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes self.rows")  # torch.export's, of its own LSTM
+def test_weights_on_tokens_and_of_recurrent_layers_are_stored_once(tmp_path):
+    torch.manual_seed(0)
+    model, x = Tokens().eval(), torch.randn(48, 6, 8)
+    batches = Batches(x, torch.randint(0, 5, (48,)), 16)
+    task = Task((x[:2],), train=batches, validation=batches, test=batches)
+    net = elasticize(model, (0.5, 0.25), task, recipe="none", graph=trace(model, task.example_inputs, round_to=1))
+    publish(net, task, tmp_path, slots=2)
+    for level in net.levels:
+        for suffix, within in ((".onnx", 1e-5), (".int8.onnx", 0.05)):
+            path = tmp_path / f"{level.name}{suffix}"
+            constants = onnx.load(path, load_external_data=False).graph.initializer
+            assert sum(len(each.raw_data) for each in constants) < 2000
+            assert {"one.weight", "two.weight"} <= {each.name for each in constants if each.external_data}
+            with torch.no_grad():
+                exact = net.view(level.name)(x)
+            assert (OnnxModel(path)(x) - exact).abs().max() < within * exact.abs().max(), path.name
 
 
 def test_files_written_for_other_levels_are_refused_and_those_of_levels_gone_are_removed(tmp_path, little):
@@ -551,5 +649,9 @@ def test_the_verbs(tmp_path, monkeypatch):
 
     monkeypatch.setattr("lamella.stages.elastic.publish", killed)
     assert run("elasticize", "r", "--level", "core=0.75", "--recipe", "none", "--allow-slower").exit_code == 130
-    assert "It is made by `lamella elasticize r`" in str(run("serve-levels", "r").exception)  # not with the old record
+    told = str(run("serve-levels", "r").exception)  # not with the files of the family before
+    assert "of the family is not there" in told
+    saved = load_record(tmp_path / "r" / "elastic.json", Family)
+    assert saved.levels[0].widths != family["levels"][0]["widths"]
+    assert (tmp_path / "r" / "elastic.safetensors").exists()
     assert "requests per second" in (tmp_path / "day.svg").read_text()

@@ -127,6 +127,7 @@ def test_nonsense_is_rejected_with_its_path():
         (lambda: Budget(params="a few"), "neither a number nor a share"),
         (lambda: Budget(max_drop=-1), "negative"),
         (lambda: Step(bits={"conv1": 1}), "1 bits: 2 to 8, or 32 for none"),
+        (lambda: Level(name="few", widths={}, bits={"conv1": 12}), "12 bits: 2 to 8, or 32 for none"),
         (lambda: Group(name="g", width=0), "at least one channel"),
         (lambda: Level(name="a/b", widths={}), "'a/b': a level's name is made of letters"),
         (lambda: family({}, {"conv1": 3}), r"levels\[1\] \('1'\)\.widths\['conv1'\]: 3 channels, fewer than all those"),

@@ -4,7 +4,6 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +13,7 @@ import lamella.serving
 from lamella.errors import LamellaError, RecordError
 from lamella.schema import Level
 from lamella.serving import Governor, Policy, choose, day_of, serve
+from lamella.serving.governing import RETRIED
 
 LEVELS = tuple(
     Level(name=name, widths={}, params=100 * (i + 1), memory=1000, bits={"a": 8 - i}, latency_ms=float(i + 1))
@@ -38,6 +38,12 @@ def at_rate(governor, clock, rate, seconds):
         clock.now += 1 / rate
         level = governor.arrived()
         governor.served(level, level.latency_ms)
+
+
+def at_pace(governor, slowness):
+    level = governor.arrived()
+    governor.served(level, slowness * level.latency_ms)
+    return level
 
 
 @pytest.mark.parametrize(
@@ -259,39 +265,46 @@ def test_while_one_thread_loads_a_level_the_others_are_served_by_the_one_before(
     assert (governor.active.name, governor.switches) == ("core", 2)
 
 
-def test_a_level_that_cannot_be_loaded_is_tried_again_by_the_next_request():
+def test_a_level_that_cannot_be_loaded_is_left_out_for_a_while_and_the_one_before_serves():
     tries = []
 
     def switch(name):
         tries.append(name)
-        if len(tries) == 2:
-            raise LamellaError("no such file")
+        if name == "middle" and len(tries) < 4:
+            raise LamellaError("no such file.")
 
     clock = Clock()
     governor = Governor(LEVELS, switch, Policy(latency_ms=3.5, window=0.1), clock=clock)
-    with pytest.raises(LamellaError, match="no such file"):  # noqa: PT012
+    served = []
+
+    def requests():
         for _ in range(200):
             clock.now += 0.01
-            governor.served(governor.arrived(), 3.6)
-    assert governor.active.name == "full"
-    clock.now += 0.01
-    assert governor.arrived().name == "middle"
-    assert tries == ["full", "middle", "middle"]
-    assert governor.switches == 1
+            served.append(at_pace(governor, 1.2).name)
+
+    words = r"'middle' cannot be switched to, and 'full' serves on: no such file\. It is tried again after 10 seconds"
+    with pytest.warns(UserWarning, match=words):
+        requests()
+    assert tries == ["full", "middle", "core"]
+    assert set(served) == {"full", "core"}
+    clock.now += RETRIED
+    requests()
+    assert tries == ["full", "middle", "core", "middle"]
+    assert (governor.active.name, governor.switches) == ("middle", 2)
 
 
-def test_requests_that_failed_do_not_wait():
+def test_requests_do_not_wait_for_levels_that_cannot_be_loaded():
     files = set()
 
     def switch(name):
         if name != "full" and name not in files:
-            raise LamellaError("no such file")
+            raise LamellaError("no such file.")
 
     clock = Clock()
     governor = Governor(LEVELS, switch, Policy(load=0.6, window=0.1), clock=clock)
-    for _ in range(100):
-        clock.now += 1 / 400
-        with suppress(LamellaError):
+    with warnings.catch_warnings(action="ignore"):
+        for _ in range(100):
+            clock.now += 1 / 400
             governor.served(governor.arrived(), 3.0)
     files |= {"core", "middle"}
     for _ in range(3):
@@ -338,6 +351,7 @@ def test_a_day_is_governed_by_the_governors_own_clock():
         (lambda: Policy(load=7), "load: 7 is no share of the time that workers are busy"),
         (lambda: Policy(load=1, margin=1), r"margin: 1 is not in \[0, 1\)"),
         (lambda: Policy(load=1, workers=0), "0 workers serve nothing"),
+        (lambda: Policy(load=1, workers=1.5), "workers: 1.5 is not a whole number of workers"),
         (lambda: day_of(peak=1, quiet=2), "quiet: 2 requests per second, of a peak of 1"),
     ],
 )

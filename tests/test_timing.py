@@ -8,6 +8,7 @@ import torch
 
 from lamella.errors import LamellaError, MissingExtra, RecordError
 from lamella.timing import Latency, latency
+from lamella.timing.files import Slot
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -42,6 +43,25 @@ def test_ratios_follow_the_work(files):
     assert 0.1 < times["4 products"].ratio < 0.35
     assert 0.8 < times["the first again"].ratio < 1.25
     assert all(0 < t.latency_ms <= t.median_ms and t.n >= 6 for t in times.values())
+
+
+class Scripted:
+    """A file whose fastest call of each round is given."""
+
+    def __init__(self, path, inputs, threads):
+        self.slots = iter(path)
+
+    def run(self, seconds):
+        return Slot([next(self.slots), 20e-3, 30e-3], 3)
+
+
+def test_milliseconds_and_ratios_tell_the_same_order_where_one_call_was_lucky(monkeypatch):
+    monkeypatch.setattr("lamella.timing.files.Call", Scripted)
+    rounds = {"large": (10e-3, 8e-3, 10e-3), "small": (9e-3, 9e-3, 9e-3)}
+    times = latency(rounds, torch.ones(1), slots=3)
+    assert times["small"].ratio == pytest.approx(0.9)
+    assert times["large"].latency_ms == pytest.approx(8.0)
+    assert times["small"].latency_ms == pytest.approx(7.2)
 
 
 def test_threads_are_timed_by_the_wall(files):

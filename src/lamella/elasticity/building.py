@@ -34,6 +34,7 @@ from ..walking import measured, training_data
 from .cutting import part_labels, places_in_parts
 from .levels import Settings, make_levels
 from .networks import ElasticModel
+from .owning import moving_buffers
 from .recipes import RECIPES, Stage, levels_in, recalibrate, recalibrate_rounded, train_stage
 from .requests import TUNING, How, check_devices, check_request
 from .sorting import sort
@@ -58,8 +59,8 @@ def elasticize(
 
     `levels`: pruning ratios, plans or budgets, see `make_levels`; None for three rounds of 20 %; the dense network is always the
     last. `recipe`: grow, sandwich or none; `tuning` says how to train, its epochs being those of each stage (grow has one per
-    level), and `teaching` who teaches. `own`: modules of which every level has its own copy, beside batch norms. RecordError for
-    levels that do not nest, or are equal.
+    level), and `teaching` who teaches. `own`: modules (or buffers) of which every level has its own copy, beside batch norms and the
+    buffers that training changes. RecordError for levels that do not nest, or are equal.
     """
     how = How(recipe, tuning, teaching)
     check_request(model, task, how, own)
@@ -123,7 +124,7 @@ def nest(
         levels=tuple(levels),
         order={name: tuple(channels.tolist()) for name, channels in order.items()},
         ranks=unsorted,
-        own=tuple(own),
+        own=(*own, *moving_buffers(model, inputs)),
         affine=() if has_batch_norm(graph) else tuple(matchable(model, graph)),
     )
     return ElasticModel(net, graph, family).eval()

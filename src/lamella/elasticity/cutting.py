@@ -33,6 +33,11 @@ class Cut:
     places: tuple[Place, ...]
     blocks: tuple[int, tuple[Place, ...]] | None = None
 
+    @property
+    def copies(self) -> bool:
+        """Whether what it takes is no view."""
+        return self.blocks is not None or not all(isinstance(place, slice) for place in self.places)
+
     def take(self, tensor: Tensor) -> Tensor:
         """These positions of the tensor: a view if all places are slices."""
         for dim, place in enumerate(self.places):

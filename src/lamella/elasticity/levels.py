@@ -45,6 +45,8 @@ def make_levels(graph: Graph, settings: Settings | None = None, latency: Latency
         raise LamellaError(f"levels: {settings!r} was given; a list of settings, or names with settings, was expected.")
     named = dict(settings) if isinstance(settings, Mapping) else dict(enumerate(settings))
     check(bool(named), "levels", "none but the dense network; name one, or pass None for three rounds of 20 %")
+    if isinstance(settings, Mapping):
+        _check_names(settings)
     levels = []
     for key, setting in named.items():
         with with_context(f"level {key!r}"):
@@ -56,6 +58,16 @@ def make_levels(graph: Graph, settings: Settings | None = None, latency: Latency
     made = tuple(_costed(graph, level) for level in levels)
     check_levels(made, graph)
     return made
+
+
+def _check_names(settings: Mapping[str, Setting]) -> None:
+    for key, setting in settings.items():
+        known = not isinstance(setting, Level) or setting.name == key
+        check(
+            known,
+            "levels",
+            f"{key!r} is given a Level of another name, {getattr(setting, 'name', '')!r}: name both alike",
+        )
 
 
 def _different(graph: Graph, ratios: Sequence[float]) -> list[float]:
@@ -97,7 +109,13 @@ def _level(graph: Graph, name: str, setting: Setting, latency: LatencyOf | None)
     number = isinstance(setting, int | float)
     check(number, "", f"{setting!r}: a pruning ratio, a Plan, a Budget or a Level was expected")
     check(0 < setting < 1, "", f"{setting} is not in (0, 1): a pruning ratio is the fraction that leaves")
-    return Level(name=name, widths=widths_at(graph, setting))
+    widths = widths_at(graph, setting)
+    check(
+        bool(widths),
+        "",
+        f"{setting} removes no channel: every group keeps its width. Name a larger ratio, or trace in finer steps (round_to)",
+    )
+    return Level(name=name, widths=widths)
 
 
 def widths_at(graph: Graph, ratio: float) -> dict[str, int]:

@@ -11,7 +11,8 @@ network's: Yu et al. 2019); without batch norms, of scales and shifts of layers'
 which view `forward` runs, so a call in progress in another thread finishes as the level it began as.
 
 In training mode, gradients flow through the active level into the shared weights. In evaluation mode the views run; what they had
-to copy (`gathered_bytes`) is copied again once the weights have changed, which `refresh` says where training by `forward` does not.
+to copy (`gathered_bytes`) is copied again once the weights have changed in place, by an optimizer or an average of weights. torch
+counts these changes; those through `.data` it does not, and `refresh` says them.
 """
 
 import threading
@@ -82,11 +83,13 @@ class ElasticModel(nn.Module):
     def view(self, name: str) -> nn.Module:
         """The level as a module whose weights are views of the shared ones. It lives, and changes, with this network."""
         self._check(name)
+        if self._counted() != self._count:
+            self.refresh()
         self._prepare(anew=self._changed)
         return self._views.get(name, self.net)
 
     def refresh(self) -> None:
-        """The shared weights have changed in place: what the views copied of them is copied again at the next call."""
+        """The shared weights have changed through `.data`: what the views copied of them is copied again at the next call."""
         self._changed = True
 
     def run(self, name: str, *inputs: Any, **named: Any) -> Any:
@@ -220,11 +223,25 @@ class ElasticModel(nn.Module):
     def _bind(self) -> None:
         """Let the views hold slices of the weights as they are now."""
         self._aliases = aliases_of(self.net)
+        self._sources = self._copied()
+        self._count = self._counted()  # before anything is copied: what changes meanwhile is copied again
         with torch.inference_mode(False), torch.no_grad():  # tensors of inference mode could never be trained again
             for name, module in self._views.items():
                 self._bind_parameters(module, self.tensors(name), self._setting(name).bits)
                 self._bind_buffers(module, name)
         self._bound, self._changed = True, False
+
+    def _copied(self) -> list[Tensor]:
+        """The tensors of which some view holds a copy: it takes uneven places of them, or rounds them."""
+        tensors = dict(self.net.named_parameters(remove_duplicate=False)) | dict(self.net.named_buffers())
+        names = {n for cuts in self._cuts.values() for n, each in cuts.items() if each.copies and not self.is_own(n)}
+        names |= {f"{layer}.weight" for level in self.levels for layer in level.bits}
+        own = [t for level, own in zip(self.levels, self.own, strict=False) if level.bits for t in own.parameters()]
+        return [t for t in (*(tensors[n] for n in names), *own) if not t.is_inference()]
+
+    def _counted(self) -> int:
+        """How often these have been changed in place, as torch counts it."""
+        return sum(t._version for t in self._sources)
 
     def _bind_parameters(self, module: nn.Module, tensors: Mapping[str, Tensor], bits: Mapping[str, int]) -> None:
         made: dict[str, nn.Parameter] = {}
@@ -244,7 +261,10 @@ class ElasticModel(nn.Module):
             path, _, leaf = name.rpartition(".")
             counts = leaf == COUNTER
             taken = torch.zeros_like(buffer) if counts else self._taken(level, self._first_name(name), buffer, own)
-            module.get_submodule(path)._buffers[leaf] = taken.detach()
+            holder = module.get_submodule(path)
+            if self._bound and self.is_own(self._first_name(name)):
+                taken.copy_(getattr(holder, leaf))  # where the module put a new tensor instead of new numbers
+            holder._buffers[leaf] = taken.detach()
 
     def _setting(self, name: str) -> Level:
         return self.family.levels[self.family.names.index(name)]

@@ -3,10 +3,12 @@
     own.tensor("bn1.weight")
     own.tensor("conv1.level_gain")      # in a network without batch norms: by what the layer's outputs are scaled, and shifted
 
+Beside the statistics of norms these are the buffers that a network's own modules update as it trains (`moving_buffers`).
 A level of ResNet-20 owns 84 small tensors. As tensors of their own their names would take more of a file than their numbers.
 """
 
-from collections.abc import Iterable, Mapping
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from ..errors import LamellaError
 from ..matching import rescale, rescaled
+from ..training import device_of, seeded
 
 COUNTER = "num_batches_tracked"
 GAIN, SHIFT = "level_gain", "level_shift"  # parameters of a level's layer
@@ -99,16 +102,35 @@ def fold_affine(module: nn.Module, layer: str) -> None:
         rescale(module, layer, gain, shift)
 
 
-def own_names(net: nn.Module, modules: Iterable[str]) -> tuple[str, ...]:
-    """The tensors of which each level has its own: those of norms with statistics, and of these modules with all that is in them."""
-    first, asked = aliases_of(net), tuple(modules)
-    names: dict[str, None] = {}
+def moving_buffers(model: nn.Module, inputs: Sequence[Any]) -> tuple[str, ...]:
+    """The buffers in floats that a pass in training mode changes, those of norms aside: a running mean in a user's own module."""
+    twin = copy.deepcopy(model).train()
+    for module in twin.modules():
+        if _has_statistics(module):
+            module.eval()  # it may refuse to train on a single sample
+    before = {n: b.clone() for n, b in twin.named_buffers() if b.is_floating_point()}
+    try:
+        with torch.no_grad(), seeded(0, 0, device_of(model)):
+            twin(*inputs)
+    except Exception:  # in training mode it wants more than inputs, such as targets: then levels share what it updates
+        return ()
+    return tuple(n for n, b in twin.named_buffers() if n in before and not torch.equal(b, before[n]))
+
+
+def own_names(net: nn.Module, asked: Sequence[str]) -> tuple[str, ...]:
+    """The tensors of which each level has its own: those of norms with statistics, and those asked for: buffers, and modules with all
+    that is in them.
+    """
+    first = aliases_of(net)
+    buffers = {name for name, _ in net.named_buffers()}
+    names: dict[str, None] = {first.get(n, n): None for n in asked if n in buffers}
     for path, module in net.named_modules():
         if _has_statistics(module) or any(f"{path}.".startswith(f"{each}.") for each in asked):
             tensors = (*module.named_parameters(path, recurse=False), *module.named_buffers(path, recurse=False))
             names |= {first.get(n, n): None for n, _ in tensors if not n.endswith(COUNTER)}
     for each in asked:
-        _check_weights(net, each)
+        if each not in buffers:
+            _check_weights(net, each)
     return tuple(names)
 
 

@@ -4,7 +4,7 @@ net = publish(net, task, "runs/r20/elastic")      # core.onnx, core.int8.onnx, .
 net.family.levels[0].latency_ms                   # in ONNX Runtime, one thread, batch 1; int8_latency_ms in integers
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -17,9 +17,11 @@ from ..exporting import Part, Place, Written, export_family, family_bytes
 from ..progress import Progress, silent
 from ..schema import Level
 from ..serving.families import SUFFIXES, level_file, stamp_of
-from ..timing import Latency, latency
+from ..timing import Latency, beaten, latency
 from ..training import Task, seeded
 from .networks import ElasticModel
+
+IN_INTEGERS = "in integers"  # how notes on the files in integers begin
 
 
 def publish(
@@ -27,7 +29,8 @@ def publish(
 ) -> ElasticModel:
     """Write the files of every level, time them on one sample, and put what was found into `net.family`. Returns `net`.
 
-    Raises what `export_family` raises; `slots` rounds of timing, see `latency`.
+    A level whose file in integers is slower than a larger one's is noted. Raises what `export_family` raises; `slots` rounds of
+    timing, see `latency`.
     """
     progress("write and time files", 0, 1 + len(SUFFIXES), f"{2 * len(net.levels)} files")
     with seeded(0, 0, torch.device("cpu")):
@@ -47,6 +50,10 @@ def publish(
         levels=tuple(_measured(x, written[x.name], *(t[x.name] for t in times.values())) for x in net.levels),
         onnx_bytes=family_bytes(directory, net.family.names),
         int8_bytes=family_bytes(directory, net.family.names, "int8"),
+        notes=(
+            *(note for note in net.family.notes if not note.startswith(IN_INTEGERS)),
+            *_slower_notes({level.name: times["int8"][level.name] for level in net.levels}),
+        ),
     )
     return net
 
@@ -69,6 +76,16 @@ def _times(
     """Every level's time in one precision, the largest being what the others are a ratio of."""
     files = {level.name: level_file(directory, level.name, precision) for level in reversed(net.levels)}
     return latency(files, one, slots=slots)
+
+
+def _slower_notes(times: Mapping[str, Latency]) -> list[str]:
+    """A sentence for every level, of these from the smallest to the largest, whose file in integers a larger one beats."""
+    return [
+        f"{IN_INTEGERS}, level {name!r} is slower than {larger!r}, which is larger: {times[name].ratio:.2f}x "
+        f"[{times[name].ratio_low:.2f}, {times[name].ratio_high:.2f}] of the largest level's time, and {times[larger].ratio:.2f}x. "
+        f"Serve {larger!r} instead, or name widths in other steps (--round-to)."
+        for name, larger in beaten(times).items()
+    ]
 
 
 def _measured(level: Level, written: Written, whole: Latency, coarse: Latency) -> Level:

@@ -11,7 +11,7 @@
 These know modules, tensors and files, and nothing of graphs and plans. `timing` opens files in their runtimes and measures them.
 """
 
-from .families import Part, Place, Written, export_family, family_bytes
+from .families import Part, Place, Written, export_family, family_bytes, remove_family
 from .formats import FORMATS, Format, export, file_bytes, format_named
 from .integers import layers_in_float, quantize_onnx
 from .likeness import Export, NarrowedExports
@@ -41,5 +41,6 @@ __all__ = [
     "onnx_bytes",
     "quantize_linear",
     "quantize_onnx",
+    "remove_family",
     "run_onnx",
 ]

@@ -12,7 +12,7 @@ scale changes sign, weights rounded to fewer bits) is kept in the level's own fi
 """
 
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,9 +33,10 @@ from .integers import layers_in_float, quantize_onnx
 from .likeness import NarrowedExports
 from .onnx_file import onnx_bytes, onnx_library
 from .rewriting import rewrite
-from .sharing import LevelFile, Place, in_integers, shares_of
+from .sharing import LevelFile, Place, in_integers, shares_of, turned, with_common
 
 WITHIN = {"float32": TOLERANCE, "int8": 0.25}  # of the largest output: what a file may differ from the level's own
+LEFT = {"float32": "Nothing was written.", "int8": "The float files are written, those in integers are not."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +75,26 @@ def export_family(
     calibration: Iterable[Any] | None = None,
     stamp: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Written]:
-    """Write the float files of all levels, and with `calibration` (batches of inputs) also those in integers.
+    """Write the float files of all levels, and then with `calibration` (batches of inputs) those in integers.
 
-    Every file is checked against one of the level's own before any appears, and bears the `stamp` (see `stamp_of`); level
-    files of other stamps or names that lay in the directory are removed. Returns what was written, by level. Raises what
-    `export_onnx` and `quantize_onnx` raise, and LamellaError where a file does not say what the level's own says, before anything
-    is written.
+    Every file is checked against one of the level's own before any of its precision appears, and bears the `stamp` (see
+    `stamp_of`); level files that an earlier family left in the directory are removed. Returns what was written, by level. Raises
+    what `export_onnx` and `quantize_onnx` raise, and LamellaError where a file does not say what the level's own says: before
+    anything is written, or, in integers, once the float files are.
     """
     onnx_library("exporting an elastic network")
     directory = Path(directory)
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in shared.items()}
+    places = {name: dict(part.places) for name, part in parts.items()}
     batches = list(calibration) if calibration is not None else []
     with folder() as scratch:
         alone = _alone({name: part.module for name, part in parts.items()}, inputs, scratch)
         levels = {name: LevelFile(name, path, inputs) for name, path in alone.items()}
+        _turn(levels, arrays, places)
         for name, level in levels.items():
-            level.shares = shares_of(level.arrays, arrays, parts[name].places)
+            level.shares = shares_of(level.arrays, arrays, places[name])
+        _write(levels, with_common(levels.values(), arrays), directory, "float32", stamp)
+        remove_family(directory, but=levels)
         whole = {
             name: quantize_onnx(path, path.with_suffix(SUFFIXES["int8"]), batches, bits=parts[name].few)
             for name, path in (alone.items() if batches else ())
@@ -98,17 +103,10 @@ def export_family(
         for name, level in coarse.items():
             few = {f"{layer}.weight" for layer in parts[name].few}
             level.candidates = {t: share for t, share in levels[name].shares.items() if t not in few}
-        integers = in_integers(coarse, arrays)
-        made = scratch / "made"
-        made.mkdir()
-        _write(levels, arrays, made, "float32", stamp)
         if coarse:
-            _write(coarse, integers, made, "int8", stamp)
-        for path in sorted(made.iterdir(), key=lambda path: path.suffix):  # weights first: their files name them
-            write_through(directory / path.name, partial(shutil.copyfile, path))
-        written = {name: _written(directory, name, alone[name], whole.get(name)) for name in parts}
-    _remove_others(directory, written.values())
-    return written
+            integers = in_integers(coarse, arrays)
+            _write(coarse, with_common(coarse.values(), integers), directory, "int8", stamp)
+        return {name: _written(directory, name, alone[name], whole.get(name)) for name in parts}
 
 
 def _alone(modules: Mapping[str, nn.Module], inputs: Sequence[Any], directory: Path) -> dict[str, Path]:
@@ -117,19 +115,29 @@ def _alone(modules: Mapping[str, nn.Module], inputs: Sequence[Any], directory: P
     return {name: export(module, inputs, directory / f"{name}.onnx") for name, module in modules.items()}
 
 
+def _turn(levels: Mapping[str, LevelFile], arrays: dict[str, Array], places: Mapping[str, dict[str, Any]]) -> None:
+    """Transpose, in place, the shared matrices that the files hold transposed: those of linear layers on tokens."""
+    for tensor in {t for name, level in levels.items() for t in turned(level.arrays, arrays, places[name])}:
+        arrays[tensor] = np.ascontiguousarray(arrays[tensor].T)
+        for each in places.values():
+            if tensor in each:
+                each[tensor] = each[tensor][::-1]
+
+
 def _written(directory: Path, name: str, alone: Path, whole: Path | None) -> Written:
     coarse = level_file(directory, name, "int8") if whole else None
     return Written(level_file(directory, name), coarse, onnx_bytes(alone), onnx_bytes(whole) if whole else None)
 
 
-def _remove_others(directory: Path, written: Collection[Written]) -> None:
-    """Level files that an earlier family left here, and weights that no level reads."""
-    kept = {path for each in written for path in (each.path, each.int8_path)}
+def remove_family(directory: str | Path, but: Iterable[str] = ()) -> None:
+    """Remove the files of a family's levels, and their weights; `but`: levels whose float files stay, and the weights of these."""
+    directory, kept = Path(directory), {level_file(directory, name) for name in but}
     for path in set(directory.glob("*.onnx")) - kept:
         if _is_level(path):
             path.unlink()
-    if all(each.int8_path is None for each in written):
-        (directory / WEIGHTS["int8"]).unlink(missing_ok=True)
+    for precision, weights in WEIGHTS.items():
+        if not kept or precision != "float32":
+            (directory / weights).unlink(missing_ok=True)
 
 
 def _is_level(path: Path) -> bool:
@@ -155,38 +163,58 @@ def _write(
     precision: str,
     stamp: Mapping[str, str],
 ) -> None:
+    """The files of one precision, all of them once each has been checked."""
+    with folder() as made:
+        _make(levels, shared, made, precision, stamp)
+        for path in sorted(made.iterdir(), key=lambda path: path.suffix):  # weights first: their files name them
+            write_through(directory / path.name, partial(shutil.copyfile, path))
+
+
+def _make(
+    levels: Mapping[str, LevelFile],
+    shared: Mapping[str, Array],
+    made: Path,
+    precision: str,
+    stamp: Mapping[str, str],
+) -> None:
     used = {tensor for level in levels.values() for tensor in level.shares}
     stored = {name: array for name, array in shared.items() if name in used}
     weights = WEIGHTS[precision]
-    (directory / weights).write_bytes(b"".join(a.tobytes() for a in stored.values()))
-    known = {FAMILY_KEY: ""} | dict(stamp) | {WEIGHTS_KEY: file_digest(directory / weights)}
+    (made / weights).write_bytes(b"".join(a.tobytes() for a in stored.values()))
+    known = {FAMILY_KEY: ""} | dict(stamp) | {WEIGHTS_KEY: file_digest(made / weights)}
     starts = np.cumsum([0, *(a.nbytes for a in stored.values())]).tolist()
     places = {name: (start, array) for (name, array), start in zip(stored.items(), starts, strict=False)}
     for level in levels.values():
         rewrite(level, places, weights, integers=precision == "int8")
         for key, value in (known | {LEVEL_KEY: level.name}).items():
             level.proto.metadata_props.add(key=key, value=value)
-        _save(level, level_file(directory, level.name, precision), precision)
+        path = level_file(made, level.name, precision)
+        path.write_bytes(level.proto.SerializeToString(deterministic=True))
+        _check_outputs(level, path, precision)
+        if precision == "int8":
+            _check_in_float(level, path)
 
 
-def _save(level: LevelFile, path: Path, precision: str) -> None:
-    path.write_bytes(level.proto.SerializeToString(deterministic=True))
+def _check_outputs(level: LevelFile, path: Path, precision: str) -> None:
     feeds = feeds_of(open_session(level.path), list(level.inputs))
     expected = open_session(level.path).run(None, feeds)
     seen = open_session(path).run(None, feeds)
-    tolerance = WITHIN[precision]
     for a, b in zip(seen, expected, strict=True):
-        problem = difference(a, b, tolerance)
+        problem = difference(a, b, WITHIN[precision])
         if problem:
             raise LamellaError(
-                f"{path.name}: is not what a file of the level's own gives: {problem}. Nothing was written."
+                f"{path.name}: is not what a file of the level's own gives: {problem}. {LEFT[precision]}"
             )
-    if precision == "int8" and len(layers_in_float(path)) > len(own := layers_in_float(level.path)):  # names differ
-        more = len(layers_in_float(path)) - len(own)
+
+
+def _check_in_float(level: LevelFile, path: Path) -> None:
+    """That as many layers are computed in integers as in a file of the level's own; their names differ."""
+    more = len(layers_in_float(path)) - len(layers_in_float(level.path))
+    if more > 0:
         raise LamellaError(
             f"{path.name}: ONNX Runtime would compute {more} layers in float that it computes in integers in a file of the level's own. "
-            "Nothing was written. Export this level by itself: extract(name), export_onnx and quantize_onnx."
+            f"{LEFT['int8']} Export this level by itself: extract(name), export_onnx and quantize_onnx."
         )
 
 
-__all__ = ["Part", "Place", "Written", "export_family", "family_bytes"]
+__all__ = ["Part", "Place", "Written", "export_family", "family_bytes", "remove_family"]

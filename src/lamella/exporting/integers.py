@@ -30,6 +30,7 @@ from ..timing import Array, feeds_of, onnxruntime, open_session
 from .blocks import bias_nodes, hold_in_blocks, linear_nodes
 from .compaction import compact
 from .convolving import as_convolutions
+from .nodes import own_constants
 from .onnx_file import check_float32, onnx_library, read_onnx
 from .packing import layer_of, pack
 from .ranging import activation_ranges
@@ -101,6 +102,7 @@ def _quantized(
     ready, written = scratch / "ready.onnx", scratch / "written.onnx"
     model = _made_ready(source, scratch)
     as_convolutions(model)
+    own_constants(model.graph, WEIGHTED)  # a weight has a scale per channel, and what a Gather takes of it one for all
     onnx.save(model, str(ready))
     first = next(feeds)
     ranges = activation_ranges(model, chain([first], feeds))

@@ -1,7 +1,14 @@
-"""What the nodes of an ONNX graph say, and what they read: `attributes_of(node)`, `forget_unread(graph)`."""
+"""What the nodes of an ONNX graph say, and what they read.
 
-from collections.abc import Iterator
+attributes_of(node)                        # {"transB": 1, "alpha": 1.0}
+forget_unread(graph)                       # in place
+own_constants(graph, ("Conv", "Gemm"))     # in place: an embedding tied to a Gemm's weight becomes a copy of it
+"""
+
+from collections.abc import Collection, Iterator
 from typing import Any
+
+COPY = "_copy"  # ends the name of a constant's copy
 
 
 def attributes_of(node: Any) -> dict[str, Any]:
@@ -23,6 +30,21 @@ def forget_unread(graph: Any) -> None:
     del graph.node[:], graph.initializer[:]
     graph.node.extend(kept[::-1])
     graph.initializer.extend(constants)
+
+
+def own_constants(graph: Any, kinds: Collection[str]) -> None:
+    """Give, in place, nodes of other kinds a copy of every weight that one of these kinds reads as its second input."""
+    weights = {node.input[1] for node in graph.node if node.op_type in kinds}
+    constants = {i.name: i for i in graph.initializer if i.name in weights}
+    copies: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type not in kinds:
+            shared = constants.keys() & set(node.input)
+            copies |= {name: f"{name}{COPY}" for name in shared}
+            node.input[:] = [f"{name}{COPY}" if name in shared else name for name in node.input]
+    for name, copy in sorted(copies.items()):
+        graph.initializer.add().CopyFrom(constants[name])
+        graph.initializer[-1].name = copy
 
 
 def _reads(node: Any) -> set[str]:

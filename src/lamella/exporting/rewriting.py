@@ -16,8 +16,8 @@ def rewrite(level: LevelFile, places: Mapping[str, tuple[int, Array]], weights: 
     for tensor, share in level.shares.items():
         start, array = places[tensor]
         cut = writer.sliced(tensor, array, share.places)
-        if integers:
-            node = dequantizer(graph, tensor)
+        node = dequantizer(graph, tensor) if integers else None
+        if node is not None:
             node.input[1] = writer.constant(share.ratio.astype(np.float32))
             node.input[0] = cut
         else:

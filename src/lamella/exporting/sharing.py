@@ -2,12 +2,14 @@
 
     level = LevelFile("core", path, inputs)
     level.shares = shares_of(level.arrays, shared, places)      # of the float file
+    turned(level.arrays, shared, places)                        # {"fc.weight"}: a layer on tokens reads its weight transposed
+    with_common(levels.values(), shared)                        # and what all files hold alike: a recurrent layer's weights
     integers = in_integers(coarse, shared)                      # one int8 tensor for all levels; only their scales differ
 
 Legend: O output channels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,33 @@ def shares_of(own: Mapping[str, Array], shared: Mapping[str, Array], places: Map
     return found
 
 
+def turned(own: Mapping[str, Array], shared: Mapping[str, Array], places: Mapping[str, tuple[Place, ...]]) -> set[str]:
+    """The matrices that follow from the shared ones only once these are transposed."""
+    found = set()
+    for name in own.keys() & shared.keys() & places.keys():
+        taken, turn = _taken(shared[name], places[name]), places[name][::-1]
+        if taken.ndim == 2 and not _share(own[name], taken, places[name]) and _share(own[name], taken.T, turn):
+            found.add(name)
+    return found
+
+
+def with_common(levels: Collection[LevelFile], shared: Mapping[str, Array]) -> dict[str, Array]:
+    """The shared tensors and, before them, the floats that all files hold alike and that no level shares so far: now all do."""
+    first, *others = levels
+    known = {name for level in levels for name in level.shares}
+    common = {
+        name: array
+        for name, array in first.arrays.items()
+        if array.dtype.kind == "f" and array.nbytes >= WORTH_SHARING and name not in known
+        if all(name in each.arrays and np.array_equal(each.arrays[name], array) for each in others)
+    }
+    for level in levels:
+        for name, array in common.items():
+            whole = tuple(slice(0, extent, 1) for extent in array.shape)
+            level.shares[name] = Share(whole, 0, np.ones(array.shape[0]))
+    return common | {name: array for name, array in shared.items() if name not in common}
+
+
 def _taken(array: Array, places: tuple[Place, ...]) -> Array:
     for axis, place in enumerate(places):
         array = array[(slice(None),) * axis + (place,)]
@@ -80,9 +109,10 @@ def in_integers(coarse: Mapping[str, LevelFile], arrays: Mapping[str, Array]) ->
     """
     scales: dict[str, Array] = {}
     for level in coarse.values():
-        for tensor, share in level.candidates.items():
-            scale_O = _scale_of(level, tensor, share)
-            if scale_O is not None:
+        for tensor, candidate in level.candidates.items():
+            found = _scaled(level, tensor, candidate)
+            if found is not None:
+                share, scale_O = found
                 wanted = scales.setdefault(tensor, np.zeros(arrays[tensor].shape[share.axis]))
                 rows = np.arange(len(wanted))[share.places[share.axis]]
                 wanted[rows] = np.maximum(wanted[rows], scale_O / share.ratio)
@@ -101,15 +131,17 @@ def in_integers(coarse: Mapping[str, LevelFile], arrays: Mapping[str, Array]) ->
     return made
 
 
-def _scale_of(level: LevelFile, tensor: str, share: Share) -> Array | None:
-    """The scale of every channel in the level's own integer file, where it has one per channel of the share's axis."""
+def _scaled(level: LevelFile, tensor: str, share: Share) -> tuple[Share, Array] | None:
+    """The share along the axis on which the level's own integer file has a scale per channel, and these scales; None without one."""
     node = dequantizer(level.proto.graph, tensor)
     if node is None or (share.ratio <= 0).any():
         return None
     scale: Array = level.arrays[node.input[1]]
     axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+    if scale.ndim == 1 and axis != share.axis and (share.ratio == 1).all():
+        share = Share(share.places, axis, np.ones(len(scale)))
     fits = scale.ndim == 1 and axis == share.axis and scale.shape == share.ratio.shape
-    return scale.astype(np.float64) if fits else None
+    return (share, scale.astype(np.float64)) if fits else None
 
 
 def dequantizer(graph: Any, tensor: str) -> Any:

@@ -7,10 +7,12 @@ from ..errors import with_context
 from ..records import check
 from .curves import Score
 from .graphs import Graph
+from .plans import WEIGHT_BITS
 
 INTEGERS = ".int8"  # what the names of files in integers end in
 MEASURES = ("validation", "test", "bytes", "latency_ms", "latency_ratio")  # of a level's file, in either precision
 EPOCHS, ENDED = "epochs.jsonl", "end"  # a training's journal of epochs, and the key of the line that closes it
+LONGEST = 100  # characters of a level's name: with what is added, a file name holds no more than 255 bytes
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
@@ -46,6 +48,10 @@ class Level:
     def __post_init__(self) -> None:
         named = bool(NAME.fullmatch(self.name))
         check(named, "name", f"{self.name!r}: a level's name is made of letters, digits and ._+-, and names its files")
+        length = len(self.name)
+        check(
+            length <= LONGEST, "name", f"{self.name[:20]!r}...: {length} characters, where {LONGEST} at most name files"
+        )
         integers = self.name.endswith(INTEGERS)
         check(
             not integers,
@@ -53,7 +59,7 @@ class Level:
             f"{self.name!r}: names its files, and {INTEGERS} marks those in integers: choose another",
         )
         for layer, bits in self.bits.items():
-            check(2 <= bits <= 32, f"bits[{layer!r}]", f"{bits} bits: from 2 to 8, or 32 for none")
+            check(bits in WEIGHT_BITS, f"bits[{layer!r}]", f"{bits!r} bits: 2 to 8, or 32 for none, were expected")
         for name in ("params", "macs", "memory", "gathered"):
             check(getattr(self, name) >= 0, name, f"{getattr(self, name)} is negative")
         measures = ("bytes", "latency_ms", "latency_ratio")
@@ -86,8 +92,8 @@ class Family:
 
     `order[group]`: the dense model's channel in every slot of the elastic one, sorted so that a level keeps the first slots (of
     every part, where the group is balanced). `ranks`: for groups that cannot be sorted, the rank of each slot among its part.
-    `own`: modules of which every level has its own copy, beside batch norms; `affine`: layers whose outputs every level scales and
-    shifts by numbers of its own, in a network without batch norm. `file_bytes`: the elastic network on disk
+    `own`: modules and buffers of which every level has its own copy, beside batch norms; `affine`: layers whose outputs every level
+    scales and shifts by numbers of its own, in a network without batch norm. `file_bytes`: the elastic network on disk
     (safetensors); `largest_bytes`: the largest level alone, in the same form. `onnx_bytes`, `int8_bytes`: all levels as ONNX
     files over one file of weights. `epochs`: passes over the training data.
     """
@@ -128,7 +134,7 @@ class Family:
 def check_levels(levels: tuple[Level, ...], graph: Graph | None = None) -> None:
     """RecordError unless the levels have names of their own, differ, and each lies inside the next one.
 
-    With a graph also that its groups can have these widths, at least at their floor, and that the last level is dense.
+    With a graph also that its groups can have these widths, at least at their floor, and its layers bits.
     """
     names = [level.name for level in levels]
     check(bool(levels), "levels", "an elastic network has at least one level")
@@ -136,20 +142,28 @@ def check_levels(levels: tuple[Level, ...], graph: Graph | None = None) -> None:
         check(name not in names[:index], f"levels[{index}].name", f"{name!r} is the name of two levels")
     for index, level in enumerate(levels):
         with with_context(f"levels[{index}] ({level.name!r})"):
-            _check_widths(level, graph)
+            if graph:
+                _check_widths(level, graph)
+                _check_bits(level, graph)
             if index:
                 _check_pair(levels[index - 1], level, graph)
 
 
-def _check_widths(level: Level, graph: Graph | None) -> None:
-    if graph is None:
-        return
+def _check_widths(level: Level, graph: Graph) -> None:
     with with_context("widths"):
         graph.check_widths(level.widths)
         for name, width in level.widths.items():
             floor = min(graph.group_of[name].floor, graph.group_of[name].width)
             known = f"{width} channels, below the group's floor of {floor}: ask for more, or trace with a lower floor"
             check(width >= floor, f"[{name!r}]", known)
+
+
+def _check_bits(level: Level, graph: Graph) -> None:
+    known = [layer.name for layer in graph.layers if layer.positions and layer.weight == f"{layer.name}.weight"]
+    for name in level.bits:
+        told = f"{', '.join(map(repr, known[:5]))}{' ...' if len(known) > 5 else ''}"
+        problem = f"no convolution or linear layer of this model; those that can have bits are {told}"
+        check(name in known, f"bits[{name!r}]", problem)
 
 
 def _check_pair(inner: Level, outer: Level, graph: Graph | None) -> None:

@@ -46,6 +46,10 @@ class OnnxFamily:
     ) -> None:
         if precision not in SUFFIXES:
             raise LamellaError(unknown_name("precision", precision, SUFFIXES))
+        if isinstance(resident, str):
+            raise LamellaError(
+                f"resident: {resident!r} was given; a list of levels was expected, such as [{resident!r}]."
+            )
         self.family = family.in_integers() if precision == "int8" else family
         self._directory, self._precision, self._threads = directory, precision, threads
         self._weights = directory / WEIGHTS[precision]

@@ -26,6 +26,7 @@ from ..schema import Level
 Clock = Callable[[], float]
 
 AT_LEAST = 20  # requests over which slowness is averaged, however seldom they come
+RETRIED = 10.0  # seconds after which a level that could not be loaded is tried again
 QUICKEST = 1e-3  # of the table's time: what a request that took no time at all counts as
 
 
@@ -61,6 +62,8 @@ class Policy:
         check(0 <= self.margin < 1, "margin", f"{self.margin} is not in [0, 1)")
         check(self.patience >= 0, "patience", f"{self.patience} is negative")
         check(self.window > 0, "window", f"{self.window} is not a positive time")
+        whole = isinstance(self.workers, int) and not isinstance(self.workers, bool)
+        check(whole, "workers", f"{self.workers!r} is not a whole number of workers")
         check(self.workers >= 1, "workers", f"{self.workers} workers serve nothing")
 
 
@@ -130,7 +133,7 @@ class Governor:
     """Switches between levels as requests come. Safe to use from several threads; `clock` in seconds.
 
     A level is decided on under a lock and switched to outside of it: while one thread loads it, the requests of the others run on
-    the level before.
+    the level before. So does every request where `switch` raises: a warning says so, and the level is left out for a while.
     """
 
     def __init__(
@@ -153,6 +156,7 @@ class Governor:
         self._log_slowness, self._learned = 0.0, self._last  # when a request was last served
         self._waiting = 0  # requests that have come and are not yet served
         self._since: float | None = None  # when a larger level first would have done
+        self._failed: dict[str, float] = {}  # levels that could not be loaded, and until when they are left out
         self._warned = False
         self._well_since: float | None = None  # when the policy was first kept again, with the margin
         found = choose(self.levels, policy)
@@ -231,12 +235,17 @@ class Governor:
         """So many seconds have gone by."""
         self._rate = self._shots = self._shots * math.exp(-seconds / self.policy.window)
 
+    def _usable(self) -> list[Level]:
+        """The levels but those that could not be loaded a moment ago."""
+        now = self.clock()
+        return [level for level in self.levels if level is self._active or self._failed.get(level.name, now) <= now]
+
     def _larger(self) -> bool:
         """Whether a larger level than that decided on would do."""
         return self.levels.index(self._with_margin().level) > self._index
 
     def _govern(self, now: float) -> None:
-        found = choose(self.levels, self.policy, self._demand, self.slowness)
+        found = choose(self._usable(), self.policy, self._demand, self.slowness)
         spared = self._with_margin()
         wanted, larger = self.levels.index(found.level), self.levels.index(spared.level)
         if wanted < self._index:
@@ -259,7 +268,7 @@ class Governor:
         if self.slowness <= 1:
             slowness = min(slowness, 1.0)
         demand = self._demand * self.slowness * spare / slowness  # the load keeps the whole margin
-        return choose(self.levels, self.policy, demand, slowness)
+        return choose(self._usable(), self.policy, demand, slowness)
 
     def _go(self, index: int) -> None:
         self._index, self._since = index, None
@@ -270,11 +279,30 @@ class Governor:
             try:
                 wanted = self.levels[self._index]
                 if wanted is not self._active:
-                    self._switch(wanted.name)
-                    self._active = wanted
-                    self.switches += 1
+                    self._switch_to(wanted)
             finally:
                 self._switching.release()
+
+    def _switch_to(self, wanted: Level) -> None:
+        try:
+            self._switch(wanted.name)
+        except Exception as error:  # whatever it was, the level before still serves
+            self._stay(wanted, error)
+        else:
+            self._active = wanted
+            self.switches += 1
+
+    def _stay(self, wanted: Level, error: Exception) -> None:
+        """Serve with the level that is loaded, and leave the other out for a while."""
+        with self._lock:
+            self._failed[wanted.name] = self.clock() + RETRIED
+            if self.levels[self._index] is wanted:
+                self._go(self.levels.index(self._active))
+        warnings.warn(
+            f"level {wanted.name!r} cannot be switched to, and {self._active.name!r} serves on: {error} It is tried again "
+            f"after {RETRIED:g} seconds.",
+            stacklevel=6,
+        )
 
     def _warn(self, found: Choice, spared: Choice, now: float) -> None:
         """Say that no level keeps the policy; again only once one has kept it for a while, with the margin."""

@@ -22,13 +22,12 @@ from ..lineage import made_from
 from ..schema import Graph, Result
 from ..sessions import Session
 from ..storage import load
-from ..timing import Latency, latency
+from ..timing import TOLERATED, Latency, latency
 from ..timing.calls import RUNTIME_OF
 from ..tracing import aligned
 from ..training import Task, first_inputs
 from .verbs import exported_files
 
-TOLERATED = 1.05  # a file is slower than dense when the whole interval of its ratio lies above this
 SAMPLES = 8  # real inputs on which a file is compared with its model
 SHOWN = 6  # groups named in a refusal
 

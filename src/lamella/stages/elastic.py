@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..elasticity import How, elasticize, publish, save_elastic
-from ..exporting import OnnxModel
+from ..exporting import OnnxModel, remove_family
 from ..progress import Progress, silent
 from ..records import digest
 from ..schema import Family, Level, Score
@@ -53,14 +53,17 @@ def elasticized(
         directory=directory / "training" / asked,
         progress=progress,
     )
-    session.path("elastic").unlink(missing_ok=True)  # it would vouch for files that it was not written for
+    session.path("elastic").unlink(missing_ok=True)
+    remove_family(directory)  # the record would vouch for them, and was not written for them
+    net.family = replace(net.family, notes=(*net.family.notes, *draft.notes))
+    save_elastic(session.directory, net)  # what was trained is there, whatever becomes of its files
     publish(net, session.task, directory, progress=progress)
     tested = []
     for done, level in enumerate(net.levels):
         progress("score levels", done, len(net.levels), f"{level.name!r} and its file in integers")
         tested.append(_tested(net.view(level.name), level, session.task, directory))
     progress("score levels", len(net.levels), len(net.levels))
-    net.family = replace(net.family, levels=tuple(tested), notes=(*net.family.notes, *draft.notes))
+    net.family = replace(net.family, levels=tuple(tested))
     return save_elastic(session.directory, net)
 
 

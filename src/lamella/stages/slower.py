@@ -20,9 +20,8 @@ from ..progress import Progress, silent
 from ..schema import Graph, Level
 from ..sessions import Session
 from ..surgery import narrow
-from ..timing import Latency, latency
+from ..timing import Latency, beaten, latency
 from ..tracing import aligned
-from .deployment import TOLERATED
 
 SHOWN = 6  # groups named in a refusal
 STEPS = ("aligned", "16")  # what is tried for a level that is too slow; 16 is the vector of AVX-512
@@ -89,12 +88,9 @@ def slower_levels(session: Session, levels: Sequence[Level], progress: Progress 
     """The levels that a larger one beats, by all of the interval; each beside its widths in whole steps, measured too."""
     progress("time the levels", 0, len(levels))
     times = timed_files(session, {level.name: level.widths for level in reversed(levels)})
-    found = []
-    for index, level in enumerate(levels[:-1]):
-        fastest = min((x.name for x in levels[index + 1 :]), key=lambda name: times[name].ratio)
-        bound = max(TOLERATED * times[fastest].ratio, times[fastest].ratio_high)
-        if times[level.name].ratio_low > bound:
-            found.append(Slower(level, times[level.name], fastest, times[fastest]))
+    named = {level.name: level for level in levels}
+    larger = beaten({name: times[name] for name in named})
+    found = [Slower(named[name], times[name], other, times[other]) for name, other in larger.items()]
     found = _beside_others(session, found) if found else []
     progress("time the levels", len(levels), len(levels))
     return found

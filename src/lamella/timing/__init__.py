@@ -11,12 +11,13 @@ by hand and never imports this.
 
 from ..runtimes import onnxruntime, open_session
 from .calls import Array, feeds_of, prepared, require
-from .files import Latency, latency
+from .files import TOLERATED, Latency, beaten, latency
 from .predicting import Accuracy, LatencyPredictor, accuracy, fit
 from .shapes import LayerShape, Precision, layer_shape
 from .tables import LatencyTable, free_step
 
 __all__ = [
+    "TOLERATED",
     "Accuracy",
     "Array",
     "Latency",
@@ -25,6 +26,7 @@ __all__ = [
     "LayerShape",
     "Precision",
     "accuracy",
+    "beaten",
     "feeds_of",
     "fit",
     "free_step",

@@ -3,7 +3,7 @@
     times = latency({"dense": "dense.onnx", "small": "model.onnx", "int8": "model.int8.onnx"}, inputs)
     times["int8"].ratio         # 0.31: of the first file's time, from slots measured side by side
     times["int8"].ratio_low, times["int8"].ratio_high           # its 95 % interval over the rounds
-    times["int8"].latency_ms    # the fastest call seen; milliseconds belong to the machine, ratios travel
+    times["int8"].latency_ms    # the first file's fastest call x the ratio; milliseconds belong to the machine, ratios travel
 
 Every file runs in the runtime of its kind (`calls`), on the CPU, at the batch size of `inputs`. A slot runs one file for
 `seconds`; a round gives every file a slot, each round starting with another file, so that a falling clock meets all alike. With
@@ -24,6 +24,7 @@ from ..errors import LamellaError
 from ..records import check
 from .calls import prepared
 
+TOLERATED = 1.05  # a file is slower than another when the whole interval of its ratio lies this far above the other's
 BUNCH_SECONDS = 5e-4  # calls are timed in bunches of this length: reading the clock takes up to 3 microseconds
 
 
@@ -31,9 +32,10 @@ BUNCH_SECONDS = 5e-4  # calls are timed in bunches of this length: reading the c
 class Latency:
     """One file's time per call, in milliseconds at the batch measured, and its ratio to the first file of the same run.
 
-    `latency_ms` is the fastest of `n` calls (very short ones averaged over half a millisecond), `median_ms` their
-    median. `ratio` is the median over rounds of this file's fastest call over the first file's in the same round; 1
-    for the first. `ratio_low` and `ratio_high` bound that median: a 95 % interval by order statistics.
+    `ratio` is the median over rounds of this file's fastest call over the first file's in the same round; 1 for the first.
+    `ratio_low` and `ratio_high` bound that median: a 95 % interval by order statistics. `latency_ms` is the first file's
+    fastest call (very short ones averaged over half a millisecond) times the ratio, so that milliseconds put files in the order
+    in which ratios do: a file's own fastest of `n` calls may be a lucky one on a busy machine. `median_ms` is the median of its calls.
     """
 
     latency_ms: float
@@ -83,14 +85,28 @@ def _summary(name: str, reference: str, rounds: "Sequence[Mapping[str, Slot]]") 
     times = [t for each in rounds for t in each[name].times]
     ratios = sorted(min(each[name].times) / min(each[reference].times) for each in rounds)
     low, high = median_interval(ratios)
+    ratio = float(np.median(ratios))
     return Latency(
-        latency_ms=min(times) * 1e3,
+        latency_ms=min(t for each in rounds for t in each[reference].times) * 1e3 * ratio,
         median_ms=float(np.median(times)) * 1e3,
-        ratio=float(np.median(ratios)),
+        ratio=ratio,
         ratio_low=low,
         ratio_high=high,
         n=sum(each[name].n for each in rounds),
     )
+
+
+def beaten(times: Mapping[str, Latency]) -> dict[str, str]:
+    """Of files from the smallest network to the largest, those that a larger one is faster than beyond noise, each with the
+    fastest of these.
+    """
+    found, names = {}, list(times)
+    for index, name in enumerate(names[:-1]):
+        fastest = min(names[index + 1 :], key=lambda other: times[other].ratio)
+        bound = max(TOLERATED * times[fastest].ratio, times[fastest].ratio_high)
+        if times[name].ratio_low > bound:
+            found[name] = fastest
+    return found
 
 
 def median_interval(ordered: Sequence[float]) -> tuple[float, float]:

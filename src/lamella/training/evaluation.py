@@ -47,7 +47,8 @@ def _scored(model: nn.Module, batch: Any, score: PerSample, index: int) -> Tenso
     if bad:
         raise DataError(
             f"{len(bad)} of {samples} scores of batch {index} are not finite (the first, {scores_N[bad[0]].item()}, "
-            f"at sample {bad[0]}); finite numbers were expected. Look for NaN in the inputs, weights or score function."
+            f"at sample {bad[0]}); finite numbers were expected. Look for NaN in the inputs, weights or score function; after a training, "
+            "take a lower lr."
         )
     return scores_N.double().cpu()
 
