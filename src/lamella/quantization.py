@@ -90,7 +90,10 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     called = {
         n: b for n, b in called.items() if n == groups[n][0]
     }  # as files and graphs name a weight that layers share
-    return coarse, replace(result, bits=called, ranges=ranges, scheme=scheme, history=history, notes=tuple(notes))
+    done = replace(
+        result, bits=called, ranges=ranges, scheme=scheme, history=history, notes=tuple(notes), agreement=None
+    )
+    return coarse, done
 
 
 def scheme_named(name: str) -> Scheme:
@@ -143,8 +146,15 @@ def drawn_alike(model: nn.Module | None = None) -> AbstractContextManager[None]:
 
 def agreement(one: nn.Module, other: nn.Module, task: Task) -> float:
     """The share of validation samples to which two networks give the same class (the same score where outputs are no logits)."""
+    return float(same_answers(one, other, task).mean())
+
+
+def same_answers(one: nn.Module, other: nn.Module, task: Task) -> torch.Tensor:
+    """1 for every validation sample to which two networks give the same class (the same score where outputs are no logits), else 0:
+    shape (N,), float64.
+    """
     answers = [evaluate(model, task.validation, _answer(task)) for model in (one, other)]
-    return float((answers[0] == answers[1]).double().mean())
+    return (answers[0] == answers[1]).double()
 
 
 def apart(one: nn.Module, other: nn.Module, task: Task) -> float:
