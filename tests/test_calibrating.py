@@ -53,6 +53,7 @@ def with_nan(x):
     ("spoil", "says"),
     [
         (lambda x: x[..., :5], r"batch 0: .* shapes \[\(3, 6, 5\)\]; those of the example inputs, \[\(3, 6, 6\)\]"),
+        (lambda x: x.double(), r"cannot compute with inputs of float64: its weights are float32"),
         (with_nan, r"batch 0: 288 of 1728 values are not finite"),
         (
             lambda x: x * 74 + 128,

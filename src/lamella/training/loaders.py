@@ -27,6 +27,11 @@ Loss = Callable[..., Tensor]
 PerSample = Callable[[Any, Any], Tensor]
 Transform = Callable[[Any, torch.Generator], Any]
 
+OTHER_NUMBERS = (
+    "type",
+    "not implemented for",
+)  # of torch's messages: "Input type (double) and bias type (float) should be the same"
+
 
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:
     """1 where the largest of the logits (N, C) is the target class (N,), else 0; NaN where a logit is. Shape (N,)."""
@@ -166,8 +171,29 @@ def mixed(*numbers: int) -> int:
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
-    """The model's outputs; a tuple of inputs becomes its arguments."""
-    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+    """The model's outputs; a tuple of inputs becomes its arguments. DataError for inputs of numbers that it cannot compute with."""
+    try:
+        return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+    except RuntimeError as error:
+        if not any(words in str(error) for words in OTHER_NUMBERS):
+            raise
+        seen = _kinds(leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
+        expected = _kinds(weight for weight in model.parameters() if weight.is_floating_point())
+        if not expected or not seen - expected:
+            raise
+        raise DataError(
+            f"the network cannot compute with inputs of {_listed(seen)}: its weights are {_listed(expected)} (torch: "
+            f"{str(error).splitlines()[0]}). Give batches of the numbers that it takes, those of the example inputs: for float32, "
+            "inputs.float() in the dataset or in the DataLoader's collate_fn."
+        ) from error
+
+
+def _kinds(tensors: Iterable[Tensor]) -> set[torch.dtype]:
+    return {tensor.dtype for tensor in tensors}
+
+
+def _listed(kinds: Iterable[torch.dtype]) -> str:
+    return ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
 
 
 def first_inputs(loader: Loader, samples: int) -> Any:
