@@ -30,6 +30,7 @@ FLOORS = (
     ("leaving", "matching", "harm"),
     ("surgery",),
     ("keptstatistics", "balance", "grids"),
+    ("simulations",),
     ("channels", "importance", "zoo"),
     ("training",),
     ("digests",),

@@ -17,6 +17,7 @@ from lamella.exporting import OnnxModel, export_onnx, layers_in_float, run_onnx
 from lamella.grids import levels, put_on_grids, rounded_weight
 from lamella.quantization import agreement, integers_file, multiplying_layers, quantize
 from lamella.schema import Plan, Step
+from lamella.storage import load, save
 from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task, fit
 from lamella.zoo import resnet
@@ -441,6 +442,22 @@ def test_a_simulation_is_not_exported_and_leaves_nothing_behind(tmp_path):
     ):
         export_onnx(twin, data.example_inputs, tmp_path / "twin.onnx")
     export_onnx(model, data.example_inputs, tmp_path / "dense.onnx")
+
+
+@pytest.mark.parametrize("scheme", ["static", "dynamic-fc", "nbits-fc"])
+def test_a_simulation_is_neither_saved_nor_exported(scheme, walked, tmp_path):
+    coarse, found = quantize(walked.small, walked.result, walked.data, scheme=scheme)
+    for name, leave in {
+        "save": lambda: save(tmp_path / "run", coarse, found),
+        "export": lambda: export_onnx(coarse, walked.data.example_inputs, tmp_path / "coarse.onnx"),
+    }.items():
+        with pytest.raises(
+            LamellaError, match=rf"^{name}: this network simulates integers.* integers_file\('model.onnx'"
+        ):
+            leave()
+    assert list(tmp_path.iterdir()) == []
+    save(tmp_path, walked.small, found)
+    assert load(tmp_path, lambda: walked.model)[1] == found
 
 
 class Masked(nn.Module):

@@ -36,6 +36,7 @@ from .errors import LamellaError, unknown_name
 from .exporting import quantize_linear, quantize_onnx
 from .grids import shared_bits, sharing
 from .schema import SCHEMES, Measure, Result, Scheme
+from .simulations import as_simulation
 from .training import PerSample, Task, correct, device_of, evaluate, seeded
 from .walking import measured
 
@@ -93,7 +94,7 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     done = replace(
         result, bits=called, ranges=ranges, scheme=scheme, history=history, notes=tuple(notes), agreement=None
     )
-    return coarse, done
+    return as_simulation(coarse), done
 
 
 def scheme_named(name: str) -> Scheme:

@@ -18,11 +18,16 @@ from .errors import RecordError
 from .records import load_record, save_record
 from .runs import write_through
 from .schema import FILES, Result
+from .simulations import check_real
 from .surgery import refitted
 
 
 def save(directory: str | Path, model: nn.Module, result: Result) -> None:
-    """Write model and result into the directory, each file atomically; a kill between leaves none, never two that disagree."""
+    """Write model and result into the directory, each file atomically; a kill between leaves none, never two that disagree.
+
+    LamellaError, and nothing written, for the simulation that `quantize` returns: `load` could not give it back.
+    """
+    check_real(model, "save")
     directory = Path(directory)
     (directory / FILES["result"][0]).unlink(missing_ok=True)
     save_tensors(directory / FILES["model"][0], model)

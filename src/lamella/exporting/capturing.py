@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..errors import LamellaError, TraceError
+from ..simulations import check_real
 from ..timing import prepared
 from ..timing.calls import as_array
 
@@ -40,8 +41,9 @@ def capture(model: nn.Module, example_inputs: Tensor | Sequence[Any], *, free_ba
     """The model in evaluation mode on the CPU; it is left as it was. The cases are the inputs and, with a free
     batch, one sample of them.
 
-    Raises TraceError for a model that fails on the inputs or cannot be exported.
+    Raises TraceError for a model that fails on the inputs or cannot be exported, LamellaError for one that simulates integers.
     """
+    check_real(model, "export")
     subject, inputs = on_cpu(model, example_inputs)
     cases = (inputs, one_sample(inputs)) if free_batch else (inputs,)
     expected = tuple(outputs_of(subject, case) for case in cases)
