@@ -2,6 +2,7 @@
 
     coarse, result = quantize(small, result, task)                             # an eager model that computes as the file does
     coarse, result = quantize(small, result, task, scheme="static-nbits-fc")   # linear layers in 4-bit blocks; see schema.SCHEMES
+    export(small, task.example_inputs, "model.onnx")
     integers = integers_file("model.onnx", "model.int8.onnx", result.bits, task)     # the file that holds them
     agreement(OnnxModel(integers), coarse, task)                               # share of validation samples of the same class
 
@@ -129,8 +130,14 @@ def multiplying_layers(model: nn.Module) -> list[str]:
 def integers_file(
     source: str | Path, target: str | Path, bits: Mapping[str, int], task: Task, *, scheme: str = "static"
 ) -> Path:
-    """Write an exported ONNX file by a row of `SCHEMES`, each calibrated layer's weights at its bits, with ranges from the task's
-    calibration data.
+    """Write `source`, the exported ONNX file of a float32 network, in integers to `target` by a row of `SCHEMES`; returns `target`.
+
+    `bits` of each layer's weights by the layer's name, 2 to 8, and 8 where it is silent: those of `quantize`'s Result. Ranges come
+    from the first batches of the task's calibration data. The file is what is deployed and measured: `evaluate(OnnxModel(target), ...)`.
+
+    Raises `LamellaError` for an unknown scheme, a file of other numbers than float32, a name that is no layer there, or where no layer
+    ends in integers; `DataError` for calibration data that are empty, of the wrong shape or not finite; `RecordError` for a file that
+    cannot be read, `RunError` for one that cannot be written; `MissingExtra` without onnx and onnxruntime.
     """
     how = scheme_named(scheme)
     if not how.calibrated:
