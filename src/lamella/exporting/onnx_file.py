@@ -61,7 +61,7 @@ def export_onnx(
 
     def write(temporary: Path) -> None:
         save_onnx(proto, temporary)
-        with _numbers_told(model):
+        with _numbers_told(model, temporary):
             compare(seen, temporary, str(path), "onnxruntime")
 
     write_together(path, write)
@@ -69,16 +69,18 @@ def export_onnx(
 
 
 @contextmanager
-def _numbers_told(model: nn.Module) -> Iterator[None]:
-    """What a runtime says of a network that does not compute in float32, with what to do."""
+def _numbers_told(model: nn.Module, path: Path) -> Iterator[None]:
+    """What ONNX Runtime says of a network that does not compute in float32, and what to do instead of what it advises."""
     kinds = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
     try:
         yield
     except LamellaError as error:
         if kinds:
             told = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+            fact = str(error).rpartition(f"{path.name}: ")[2].partition(". ")[0]
             raise LamellaError(
-                f"{error} The network holds {told} numbers: export a float32 copy, copy.deepcopy(model).float()."
+                f"{path}: the network holds {told} numbers, with which ONNX Runtime, where files are checked, fails ({fact}). "
+                "Export a float32 copy: copy.deepcopy(model).float()."
             ) from error
         raise
 
