@@ -149,6 +149,11 @@ def test_a_batch_of_one_sample_is_passed_by_where_statistics_are_taken_and_told_
             partial(cross_entropy, reduction="none"),
             r"the loss of batch 0 is a tensor of shape \(8,\); one number.* \.mean\(\)",
         ),
+        (
+            torch.zeros(16, 1, dtype=torch.int64),
+            cross_entropy,
+            r"batch 0 are torch\.int64 of shape \(8, 1\), .*flatten\(\)",
+        ),
         (torch.zeros(16), lambda outputs, targets: 0.5, "the loss of batch 0 is a float; one number"),
     ],
 )
@@ -157,6 +162,15 @@ def test_targets_and_losses_that_do_not_fit_are_told(targets, loss, words):
     task = Task(x[:1], train=Batches(x, targets, 8), validation=[], test=[], loss=loss)
     with pytest.raises(DataError, match=words):
         fit(normed(), task, Recipe(epochs=1))
+
+
+def test_the_default_score_blames_targets_that_are_no_class_numbers():
+    logits = torch.randn(8, 3)
+    for targets in (torch.zeros(8, 1, dtype=torch.int64), torch.full((8, 3), 1 / 3)):
+        with pytest.raises(
+            DataError, match=rf"shape \(8,\), and the targets are .* numbers of shape \(8, {targets.shape[1]}\)\. Give"
+        ):
+            correct(logits, targets)
 
 
 class Stream(IterableDataset):

@@ -41,9 +41,20 @@ def correct(outputs: Tensor, targets: Tensor) -> Tensor:
             f"the default score takes logits of shape (N, C), and the network gave {seen}. Pass "
             "Task(score=...), a function of (outputs, targets) that gives one number per sample."
         )
+    if not isinstance(targets, Tensor) or targets.shape != outputs.shape[:1]:
+        raise DataError(
+            f"the default score takes a class number for each of {len(outputs)} samples, shape ({len(outputs)},), and the targets are "
+            f"{_form(targets)}. Give a column as targets.flatten(), shares of every class as targets.argmax(1), or pass Task(score=...)."
+        )
     right_N = (outputs.argmax(1) == targets).double()
     # argmax of NaN is a class like any other: a broken network would pass for a guessing one.
     return right_N.masked_fill(outputs.isnan().any(1), math.nan)
+
+
+def _form(targets: Any) -> str:
+    if isinstance(targets, Tensor):
+        return f"{_listed({targets.dtype})} numbers of shape {tuple(targets.shape)}"
+    return f"a {type(targets).__name__}"
 
 
 @dataclass(frozen=True, slots=True)
