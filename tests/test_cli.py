@@ -367,6 +367,25 @@ def test_scores_of_a_tasks_own_are_no_percentages(classes, words):
     assert all(word in shown.get() for word in words)
 
 
+def test_export_tells_what_it_leaves_out_and_of_a_newer_plan(nets):
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
+    run("profile", "r", "--pruning-ratios", "0.25,0.5", "--quiet")
+    run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--quiet")
+    run("compress", "r", "--quiet")
+    run("quantize", "r", "--allow-slower", "--quiet")
+    whole = json.loads(run("export", "r", "--allow-slower", "--json").stdout)
+    assert (len(whole["files"]), whole["notes"]) == (3, [])
+    with (nets / "r" / "model.int8.onnx").open("ab") as file:
+        file.write(b"x")
+    run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.25", "--quiet")
+    found = json.loads(run("export", "r", "--allow-slower", "--json").stdout)
+    assert len(found["files"]) == 2
+    left_out, earlier = found["notes"]
+    assert "model.int8.onnx is left out" in left_out
+    assert "`lamella quantize r` writes it anew" in left_out
+    assert "these files follow an earlier plan. `lamella compress r` walks the new one" in earlier
+
+
 @pytest.mark.parametrize(("differing", "told"), [(1, False), (4, True)])
 def test_a_file_that_is_not_its_simulation_is_told(nets, monkeypatch, differing, told):
     run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")

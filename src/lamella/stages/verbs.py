@@ -158,7 +158,7 @@ def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Resu
     """
     session.read("result", Result)  # RunError, naming the verb, before there is one
     small, result = load(session.directory, session.fresh)
-    if session.has("plan") and (asked := session.read("plan", Plan)) != result.plan and digest(asked) != result.asked:
+    if overtaken(session, result):
         raise MismatchError(
             f"{session.path('plan')}: was made after the compressed model. Run `lamella compress {session.directory}` first."
         )
@@ -172,6 +172,14 @@ def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Resu
         result = _compared(result, same_answers(_opened(session, target, coarse), coarse, session.task))
     save_record(session.path("result"), result)
     return coarse, result
+
+
+def overtaken(session: Session, result: Result) -> bool:
+    """Whether the run's plan was made after the compressed model, which follows another."""
+    if not session.has("plan"):
+        return False
+    asked = session.read("plan", Plan)
+    return asked != result.plan and digest(asked) != result.asked
 
 
 def _compared(result: Result, same_N: torch.Tensor) -> Result:
@@ -241,6 +249,24 @@ def exported_files(session: Session) -> dict[str, Path]:
         if is_made_from(found["model"], path):
             found["int8" if scheme == "static" else scheme] = path
     return found
+
+
+def standing_notes(session: Session) -> list[str]:
+    """What `exported_files` leaves out of what lies there, and that the plan is newer than the model, where that is so."""
+    run, model, notes = session.directory, session.path("onnx"), []
+    for scheme in SCHEMES:
+        path = session.path(file_of(scheme))
+        if path.exists() and not is_made_from(model, path):
+            again = f"lamella quantize {run}" + ("" if scheme == "static" else f" --scheme {scheme}")
+            notes.append(
+                f"{path} is left out: it was made from another model, or has changed since. `{again}` writes it anew."
+            )
+    if overtaken(session, session.read("result", Result)):
+        notes.append(
+            f"{session.path('plan')} was made after the compressed model, so these files follow an earlier plan. `lamella compress "
+            f"{run}` walks the new one."
+        )
+    return notes
 
 
 def _float_notes(path: Path, result: Result) -> list[str]:
