@@ -460,6 +460,24 @@ def test_a_simulation_is_neither_saved_nor_exported(scheme, walked, tmp_path):
     assert load(tmp_path, lambda: walked.model)[1] == found
 
 
+def test_integers_are_made_once_and_from_a_float_file_that_stays(tmp_path):
+    torch.manual_seed(0)
+    data, model = task((3, 16, 16)), NETS["plain"]().eval()
+    source = export_onnx(model, data.example_inputs, tmp_path / "model.onnx")
+    before = source.read_bytes()
+    with pytest.raises(LamellaError, match="source and target are one file, and the float file would be lost"):
+        integers_file(source, tmp_path / "." / "model.onnx", {}, data)
+    with pytest.raises(LamellaError, match=r"bits\['0'\]: 3\.5 bits were asked; a whole number from 2 to 8"):
+        integers_file(source, tmp_path / "never.onnx", {"0": 3.5}, data)
+    for scheme in ("static", "dynamic-fc", "nbits-fc"):
+        made = integers_file(source, tmp_path / f"{scheme}.onnx", {}, data, scheme=scheme)
+        for again in ("static", "nbits-fc"):
+            with pytest.raises(LamellaError, match=r"holds integers already \(\w+.* Give the float file"):
+                integers_file(made, tmp_path / "never.onnx", {}, data, scheme=again)
+    assert source.read_bytes() == before
+    assert not (tmp_path / "never.onnx").exists()
+
+
 class Masked(nn.Module):
     """Its answers, which of them are sure, and nothing."""
 

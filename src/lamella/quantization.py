@@ -135,11 +135,16 @@ def integers_file(
     `bits` of each layer's weights by the layer's name, 2 to 8, and 8 where it is silent: those of `quantize`'s Result. Ranges come
     from the first batches of the task's calibration data. The file is what is deployed and measured: `evaluate(OnnxModel(target), ...)`.
 
-    Raises `LamellaError` for an unknown scheme, a file of other numbers than float32, a name that is no layer there, or where no layer
-    ends in integers; `DataError` for calibration data that are empty, of the wrong shape or not finite; `RecordError` for a file that
-    cannot be read, `RunError` for one that cannot be written; `MissingExtra` without onnx and onnxruntime.
+    Raises `LamellaError` for an unknown scheme, a file of other numbers than float32 or `target` itself, a name that is no layer there,
+    or where no layer ends in integers; `DataError` for calibration data that are empty, of the wrong shape or not finite;
+    `RecordError` for a file that cannot be read, `RunError` for one that cannot be written; `MissingExtra` without onnx and
+    onnxruntime.
     """
     how = scheme_named(scheme)
+    if Path(source).resolve() == Path(target).resolve():
+        raise LamellaError(
+            f"{target}: source and target are one file, and the float file would be lost. Name another target."
+        )
     if not how.calibrated:
         return quantize_linear(source, target, next(iter(task.validation))[0], scheme=scheme)
     with drawn_alike():

@@ -29,6 +29,12 @@ from .together import write_together
 OPSET = 20
 INLINE_LIMIT = 2_000_000_000  # bytes of weights; a protobuf file ends at 2 GiB
 
+QUANTIZED = {
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulNBits",
+}  # operators of files in integers
 BATCH = "batch"  # the name of the free dimension in the file
 
 
@@ -232,13 +238,18 @@ def read_onnx(path: str | Path) -> Any:
 
 
 def check_float32(path: str | Path) -> None:
-    """LamellaError for a file whose weights are of another floating type: integers are made from float32."""
+    """LamellaError for a file whose weights are of another floating type, or integers: these are made from float32."""
     from onnx import TensorProto
 
+    proto = read_onnx(path)
+    made = sorted({node.op_type for node in proto.graph.node} & QUANTIZED)
+    if made:
+        raise LamellaError(
+            f"{path}: holds integers already ({', '.join(made)}), and these are made from float32. Give the float file that they were "
+            "made from, or export the float network again."
+        )
     others = {TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
-    kinds = sorted(
-        {TensorProto.DataType.Name(i.data_type) for i in read_onnx(path).graph.initializer if i.data_type in others}
-    )
+    kinds = sorted({TensorProto.DataType.Name(i.data_type) for i in proto.graph.initializer if i.data_type in others})
     if kinds:
         raise LamellaError(
             f"{path}: holds {', '.join(kinds)} numbers, and integers are made from float32. Export copy.deepcopy(model).float() and "
