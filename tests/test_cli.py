@@ -346,7 +346,13 @@ def test_nothing_asked_is_ignored(nets, arguments, words):
 @pytest.mark.parametrize(
     ("classes", "words"),
     [
-        (True, ("91.30 %", "80.00 % [71.11 %, 86.66 %] of 100 validation samples in the same class")),
+        (
+            True,
+            (
+                "91.30 %",
+                "m.int8.onnx and its simulation: 80.00 % [71.11 %, 86.66 %] of 100 validation samples in the same class",
+            ),
+        ),
         (False, ("0.913", "sample 0.0041 apart")),
     ],
 )
@@ -363,7 +369,7 @@ def test_scores_of_a_tasks_own_are_no_percentages(classes, words):
     alike = agreement if classes else {"apart": 0.00412}
     console = Console(width=200)
     with console.capture() as shown:
-        console.print(files_view({"files": [file], "classes": classes, "notes": []} | alike))
+        console.print(files_view({"files": [file], "written": "m.int8.onnx", "classes": classes, "notes": []} | alike))
     assert all(word in shown.get() for word in words)
 
 

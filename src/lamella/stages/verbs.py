@@ -219,7 +219,7 @@ def export_once(
 def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str, Any]:
     """What the exported files of a run weigh and score on validation: {"files": [{"path", "bytes", "validation_accuracy"}]}.
 
-    Of the file in integers and its eager simulation, "agreement": the share of validation samples to which they give the same
+    Of the file in integers, "written", and its eager simulation, "agreement": the share of validation samples to which they give the same
     class, its 95 % interval and the number of samples; where the task has a score of its own ("classes" is false), "apart": how far
     their scores of a sample differ in the mean.
     """
@@ -229,6 +229,7 @@ def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str,
         facts.append({"path": str(path), "bytes": onnx_bytes(path), "validation_accuracy": float(right.mean())})
     return {
         "files": facts,
+        "written": str(target),
         "simulated_validation_accuracy": result.history[-1].validation.value,
         **(_flat(alike) if alike else {"apart": apart(_opened(session, target, coarse), coarse, task)}),
         "classes": alike is not None,

@@ -53,7 +53,7 @@ def files_view(facts: Mapping[str, Any]) -> Stack:
         alike = f"{between} of {facts['samples']:,} validation samples in the same class"
     else:
         alike = f"scores of a validation sample {facts['apart']:.2g} apart in the mean"
-    same = Text(f"- the file in integers and its simulation: {alike}")
+    same = Text(f"- {facts['written']} and its simulation: {alike}")
     return Stack(table, same, *(Text(f"- {note}") for note in facts["notes"]))
 
 
