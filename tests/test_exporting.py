@@ -493,6 +493,14 @@ def test_networks_that_do_not_compute_in_float32_are_told_what_to_do(kind, tmp_p
     assert export(model, x.to(kind), tmp_path / "model.pt2").exists()
 
 
+@pytest.mark.parametrize("inputs", [None, np.zeros((1, 4), np.float32), (), [np.zeros((1, 4))]])
+def test_example_inputs_without_a_tensor_are_told(inputs, tmp_path):
+    with pytest.raises(
+        TraceError, match=rf"example inputs are a {type(inputs).__name__} without a tensor; .*from_numpy"
+    ):
+        export(nn.Linear(4, 2), inputs, tmp_path / "never.onnx")
+
+
 def test_fractions_are_no_whole_numbers(tmp_path):
     class Pixels(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -57,7 +57,15 @@ def on_cpu(model: nn.Module, example_inputs: Tensor | Sequence[Any]) -> tuple[nn
 
 
 def as_tuple(inputs: Tensor | Sequence[Any]) -> tuple[Any, ...]:
-    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    """The arguments of a network's forward. TraceError where there is no tensor among them."""
+    if isinstance(inputs, Tensor):
+        return (inputs,)
+    if not isinstance(inputs, Sequence) or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(inputs)):
+        raise TraceError(
+            f"the example inputs are a {type(inputs).__name__} without a tensor; a tensor, or a tuple of what forward takes, was "
+            "expected. Pass task.example_inputs, or torch.from_numpy(array)."
+        )
+    return tuple(inputs)
 
 
 def outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
