@@ -72,6 +72,11 @@ def test_data_that_cannot_do_are_refused(spoil, says, small, task):
         quantized(small, task, spoil(task.validation.inputs))
 
 
+def test_validation_data_that_are_not_finite_are_blamed_themselves(small, task):
+    with pytest.raises(DataError, match=r"^validation batch 0: \d+ of \d+ values are not finite"):
+        quantize(*small, replace(task, validation=batches(with_nan(task.validation.inputs))))
+
+
 def test_every_input_is_looked_at(task):
     x = task.validation.inputs
     pair, strange = (

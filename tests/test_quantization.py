@@ -445,9 +445,10 @@ def test_a_simulation_is_not_exported_and_leaves_nothing_behind(tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["static", "dynamic-fc", "nbits-fc"])
-def test_a_simulation_is_neither_saved_nor_exported(scheme, walked, tmp_path):
+def test_a_simulation_is_neither_rounded_again_nor_saved_nor_exported(scheme, walked, tmp_path):
     coarse, found = quantize(walked.small, walked.result, walked.data, scheme=scheme)
     for name, leave in {
+        "quantize": lambda: quantize(coarse, found, walked.data, scheme=scheme),
         "save": lambda: save(tmp_path / "run", coarse, found),
         "export": lambda: export_onnx(coarse, walked.data.example_inputs, tmp_path / "coarse.onnx"),
     }.items():
