@@ -38,6 +38,7 @@ from .exporting import quantize_linear, quantize_onnx
 from .grids import shared_bits, sharing
 from .schema import SCHEMES, Measure, Result, Scheme
 from .simulations import as_simulation, check_real
+from .storage import check_belongs
 from .training import PerSample, Task, correct, device_of, evaluate, seeded
 from .walking import measured
 
@@ -45,11 +46,14 @@ from .walking import measured
 def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "static") -> tuple[nn.Module, Result]:
     """The model rounded as its plan says, 8 bits where it is silent or asks for 32, and the Result with bits and ranges.
 
-    The rounded model has its batch norms folded, and rounds what a file of this `SCHEMES` row rounds, activations included. LamellaError
-    for an unknown scheme, for one that finds no linear layer, and for a model that is rounded so already; DataError for calibration
-    data that ranges cannot come from. What is odd about them stands in the Result's notes.
+    The rounded model has its batch norms folded, and rounds what a file of this `SCHEMES` row rounds, activations included. What is odd
+    about the data that ranges come from stands in the Result's notes.
+
+    Raises LamellaError for an unknown scheme, for one that finds no linear layer, and for a model that is rounded so already; DataError
+    for calibration data that ranges cannot come from; MismatchError for the dense network with a smaller one's Result.
     """
     check_real(small, "quantize")
+    check_belongs(small, result)
     how = scheme_named(scheme)
     alone = _linear_alone(small, how, scheme)
     bits = dict.fromkeys(multiplying_layers(small), 8) | {n: b for n, b in result.plan.bits.items() if b < 32}
