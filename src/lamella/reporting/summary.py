@@ -1,7 +1,7 @@
 """The run in words: a few figures, and a few sentences, each read off the records.
 
 figures(stages)        -> Figure("Bytes", "22.4× fewer", "1.09 MB → 48.7 kB"), ...
-caveats(stages)        -> "Not here yet: a plan (`lamella plan`), ...", "Of the file in integers: ranges come from 16 samples ...", ...
+caveats(stages)        -> "Not here yet: a plan (`lamella plan`), ...", "Quantized: ranges come from 16 samples ...", ...
 sentences(stages)      -> "Most bytes were given by layer3.2.conv2 (18 % of all that was saved), ..."
 """
 
@@ -38,7 +38,7 @@ def caveats(stages: Stages) -> tuple[str, ...]:
     if stages.graph and absent:
         found.append(f"Not here yet: {', '.join(absent)}.")
     odd = stages.result.notes if stages.result else ()
-    return (*found, *(f"Of the file in integers: {note}" for note in odd))
+    return (*found, *(f"Quantized: {note}" for note in odd))
 
 
 LISTED = 4  # names that a sentence holds
