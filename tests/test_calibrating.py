@@ -53,6 +53,7 @@ def with_nan(x):
     ("spoil", "says"),
     [
         (lambda x: x[..., :5], r"batch 0: .* shapes \[\(3, 6, 5\)\]; those of the example inputs, \[\(3, 6, 6\)\]"),
+        (lambda x: x.double(), r"cannot compute with inputs of float64: its weights are float32"),
         (with_nan, r"batch 0: 288 of 1728 values are not finite"),
         (
             lambda x: x * 74 + 128,
@@ -69,6 +70,11 @@ def with_nan(x):
 def test_data_that_cannot_do_are_refused(spoil, says, small, task):
     with pytest.raises(DataError, match=says):
         quantized(small, task, spoil(task.validation.inputs))
+
+
+def test_validation_data_that_are_not_finite_are_blamed_themselves(small, task):
+    with pytest.raises(DataError, match=r"^validation batch 0: \d+ of \d+ values are not finite"):
+        quantize(*small, replace(task, validation=batches(with_nan(task.validation.inputs))))
 
 
 def test_every_input_is_looked_at(task):

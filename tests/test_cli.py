@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -344,7 +345,16 @@ def test_nothing_asked_is_ignored(nets, arguments, words):
 
 @pytest.mark.parametrize(
     ("classes", "words"),
-    [(True, ("91.30 %", "80.00 % of validation in the same class")), (False, ("0.913", "sample 0.0041 apart"))],
+    [
+        (
+            True,
+            (
+                "91.30 %",
+                "m.int8.onnx and its simulation: 80.00 % [71.11 %, 86.66 %] of 100 validation samples in the same class",
+            ),
+        ),
+        (False, ("0.913", "sample 0.0041 apart")),
+    ],
 )
 def test_scores_of_a_tasks_own_are_no_percentages(classes, words):
     file = {
@@ -355,11 +365,49 @@ def test_scores_of_a_tasks_own_are_no_percentages(classes, words):
         "ratio_low": 1.0,
         "ratio_high": 1.0,
     }
-    alike = {"agreement": 0.8} if classes else {"apart": 0.00412}
+    agreement = {"agreement": 0.8, "agreement_low": 0.7111, "agreement_high": 0.8666, "samples": 100}
+    alike = agreement if classes else {"apart": 0.00412}
     console = Console(width=200)
     with console.capture() as shown:
-        console.print(files_view({"files": [file], "classes": classes, "notes": []} | alike))
+        console.print(files_view({"files": [file], "written": "m.int8.onnx", "classes": classes, "notes": []} | alike))
     assert all(word in shown.get() for word in words)
+
+
+def test_export_tells_what_it_leaves_out_and_of_a_newer_plan(nets):
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
+    run("profile", "r", "--pruning-ratios", "0.25,0.5", "--quiet")
+    run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--quiet")
+    run("compress", "r", "--quiet")
+    run("quantize", "r", "--allow-slower", "--quiet")
+    whole = json.loads(run("export", "r", "--allow-slower", "--json").stdout)
+    assert (len(whole["files"]), whole["notes"]) == (3, [])
+    with (nets / "r" / "model.int8.onnx").open("ab") as file:
+        file.write(b"x")
+    run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.25", "--quiet")
+    found = json.loads(run("export", "r", "--allow-slower", "--json").stdout)
+    assert len(found["files"]) == 2
+    left_out, earlier = found["notes"]
+    assert "model.int8.onnx is left out" in left_out
+    assert "`lamella quantize r` writes it anew" in left_out
+    assert "these files follow an earlier plan. `lamella compress r` walks the new one" in earlier
+
+
+@pytest.mark.parametrize(("differing", "told"), [(1, False), (4, True)])
+def test_a_file_that_is_not_its_simulation_is_told(nets, monkeypatch, differing, told):
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
+    run("profile", "r", "--pruning-ratios", "0.5", "--quiet")
+    run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--quiet")
+    run("compress", "r", "--quiet")
+    monkeypatch.setattr("lamella.stages.verbs.same_answers", lambda *_: torch.arange(64).ge(differing).double())
+    found = json.loads(run("quantize", "r", "--allow-slower", "--json").stdout)
+    assert found["agreement"] == 1 - differing / 64
+    note = f"gives {64 - differing} of 64 validation samples the class that its simulation gives them"
+    assert any(note in each for each in found["notes"]) is told
+    kept = load_record(nets / "r" / "result.json", Result)
+    assert kept.agreement.n == 64
+    assert any(note in each for each in kept.notes) is told
+    assert run("report", "r").exit_code == 0
+    assert (note in (nets / "r" / "report.html").read_text().split('<section id="plan"')[0]) is told
 
 
 def test_a_regression_is_told_in_plain_numbers_by_every_verb(nets):

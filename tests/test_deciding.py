@@ -219,6 +219,9 @@ def test_an_exported_file_over_its_bytes_is_planned_again(session):
     assert "planned again with the" in note
     assert session.read("plan", Plan).predicted.bytes < first.predicted.bytes
     assert session.read("request", Request).budget == budget
+    again = session.read("plan", Plan)
+    assert heavier(session, "onnx") == [], "the file is that of the plan before this one"
+    assert session.read("plan", Plan) == again
 
 
 # -- plans made anew on the way -------------------------------------------------------------------------------------------------

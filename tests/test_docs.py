@@ -11,6 +11,7 @@ import typer
 
 import lamella
 from lamella.cli import app
+from lamella.exporting import layers_in_float
 from lamella.leaving import REMOVALS
 from lamella.planning import ORDERS, PLANNERS
 from lamella.quantization import SCHEMES
@@ -27,7 +28,7 @@ def test_the_readme_program_runs(tmp_path, monkeypatch, capsys):
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
     assert "Cost(params=" in capsys.readouterr().out
-    assert (tmp_path / "small.onnx").exists()
+    assert (tmp_path / "small.int8.onnx").stat().st_size < (tmp_path / "small.onnx").stat().st_size
 
 
 def test_the_guide_runs_and_names_every_choice(tmp_path, monkeypatch):
@@ -37,6 +38,7 @@ def test_the_guide_runs_and_names_every_choice(tmp_path, monkeypatch):
     names = {}
     exec(compile(program, "compressing.md", "exec"), names)
     assert names["result"].bits
+    assert layers_in_float(tmp_path / "model.int8.onnx") == ()
     for table in (PLANNERS, ORDERS, REMOVALS, SCHEMES, CONTROLS):
         assert [name for name in table if f"`{name}`" not in guide] == []
 

@@ -3,6 +3,7 @@
 import copy
 import sys
 import tempfile
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
@@ -338,7 +339,7 @@ def test_a_file_of_few_bits_computes_what_the_grids_say(dense, mixed, calibratio
     ("bits", "says"),
     [
         ({"nonsense": 4}, "bits were given to 'nonsense', .* it has 'a', 'b', 'head', 'skip', 'stem'"),
-        ({"a": 1}, r"bits\['a'\]: 1 bits were asked; 2 to 8 were expected"),
+        ({"a": 1}, r"bits\['a'\]: 1 bits were asked; a whole number from 2 to 8"),
         ({"a": 16}, r"bits\['a'\]: 16 bits"),
     ],
 )
@@ -481,11 +482,23 @@ def test_networks_that_do_not_compute_in_float32_are_told_what_to_do(kind, tmp_p
             ):
                 make()
     else:
-        with pytest.raises(LamellaError, match=r"holds (bfloat16|float64) numbers: export a float32 copy") as told:
-            export_onnx(model, x.to(kind), tmp_path / "never.onnx")
-        assert str(told.value).startswith(f"{tmp_path / 'never.onnx'}: ")
+        for never in (tmp_path / "never.onnx", tmp_path / "never.xml")[: 1 + bool(find_spec("openvino"))]:
+            with pytest.raises(
+                LamellaError, match=r"holds (bfloat16|float64) numbers, .*Export a float32 copy"
+            ) as told:
+                export(model, x.to(kind), never)
+            assert str(told.value).startswith(f"{never}: the network holds")
+            assert "model.onnx" not in str(told.value)
         assert list(tmp_path.iterdir()) == []
     assert export(model, x.to(kind), tmp_path / "model.pt2").exists()
+
+
+@pytest.mark.parametrize("inputs", [None, np.zeros((1, 4), np.float32), (), [np.zeros((1, 4))]])
+def test_example_inputs_without_a_tensor_are_told(inputs, tmp_path):
+    with pytest.raises(
+        TraceError, match=rf"example inputs are a {type(inputs).__name__} without a tensor; .*from_numpy"
+    ):
+        export(nn.Linear(4, 2), inputs, tmp_path / "never.onnx")
 
 
 def test_fractions_are_no_whole_numbers(tmp_path):

@@ -32,6 +32,7 @@ FLOORS = (
     ("keptstatistics", "balance", "grids"),
     ("channels", "importance", "zoo"),
     ("training",),
+    ("simulations",),
     ("digests",),
     ("planning",),
     ("reach", "published", "resultfiles", "trials"),

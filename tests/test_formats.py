@@ -214,7 +214,7 @@ def test_a_refusal_names_the_widths_and_what_to_do(graph):
     assert misaligned(graph, {group: 11}) == [(group, 11, 4)]
     assert misaligned(graph, {group: 12}) == []
     says = refusal([facts("model", 1.24)], [facts("model", 1.24)], graph, {group: 11})
-    assert "r/model.onnx: slower than dense float32 in onnxruntime: 1.24x [1.23, 1.25] of its time" in says
+    assert "r/model.onnx: slower than dense float32 in ONNX Runtime: 1.24x [1.23, 1.25] of its time" in says
     assert f"'{group}' keeps 11 of 16 (step 4)" in says
     assert re.search(rf"--option round_to=4; or these widths .*'{group}' 12.*--allow-slower", says, re.DOTALL)
 

@@ -17,6 +17,7 @@ from lamella.exporting import OnnxModel, export_onnx, layers_in_float, run_onnx
 from lamella.grids import levels, put_on_grids, rounded_weight
 from lamella.quantization import agreement, integers_file, multiplying_layers, quantize
 from lamella.schema import Plan, Step
+from lamella.storage import load, save
 from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task, fit
 from lamella.zoo import resnet
@@ -443,6 +444,42 @@ def test_a_simulation_is_not_exported_and_leaves_nothing_behind(tmp_path):
     ):
         export_onnx(twin, data.example_inputs, tmp_path / "twin.onnx")
     export_onnx(model, data.example_inputs, tmp_path / "dense.onnx")
+
+
+@pytest.mark.parametrize("scheme", ["static", "dynamic-fc", "nbits-fc"])
+def test_a_simulation_is_neither_rounded_again_nor_tuned_nor_saved_nor_exported(scheme, walked, tmp_path):
+    coarse, found = quantize(walked.small, walked.result, walked.data, scheme=scheme)
+    for name, leave in {
+        "quantize": lambda: quantize(coarse, found, walked.data, scheme=scheme),
+        "fit": lambda: fit(coarse, walked.data, Recipe(epochs=1)),
+        "save": lambda: save(tmp_path / "run", coarse, found),
+        "export": lambda: export_onnx(coarse, walked.data.example_inputs, tmp_path / "coarse.onnx"),
+    }.items():
+        with pytest.raises(
+            LamellaError, match=rf"^{name}: this network simulates integers.* integers_file\('model.onnx'"
+        ):
+            leave()
+    assert list(tmp_path.iterdir()) == []
+    save(tmp_path, walked.small, found)
+    assert load(tmp_path, lambda: walked.model)[1] == found
+
+
+def test_integers_are_made_once_and_from_a_float_file_that_stays(tmp_path):
+    torch.manual_seed(0)
+    data, model = task((3, 16, 16)), NETS["plain"]().eval()
+    source = export_onnx(model, data.example_inputs, tmp_path / "model.onnx")
+    before = source.read_bytes()
+    with pytest.raises(LamellaError, match="source and target are one file, and the float file would be lost"):
+        integers_file(source, tmp_path / "." / "model.onnx", {}, data)
+    with pytest.raises(LamellaError, match=r"bits\['0'\]: 3\.5 bits were asked; a whole number from 2 to 8"):
+        integers_file(source, tmp_path / "never.onnx", {"0": 3.5}, data)
+    for scheme in ("static", "dynamic-fc", "nbits-fc"):
+        made = integers_file(source, tmp_path / f"{scheme}.onnx", {}, data, scheme=scheme)
+        for again in ("static", "nbits-fc"):
+            with pytest.raises(LamellaError, match=r"holds integers already \(\w+.* Give the float file"):
+                integers_file(made, tmp_path / "never.onnx", {}, data, scheme=again)
+    assert source.read_bytes() == before
+    assert not (tmp_path / "never.onnx").exists()
 
 
 class Masked(nn.Module):

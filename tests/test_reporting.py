@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from accordion_records import accordion
 from reporting_records import HOSTILE, chain, family, fill, front, plan, profile, resnet, result, run_info, score
+from rich.console import Console
 from typer.testing import CliRunner
 
 from lamella.cli import app
@@ -43,6 +44,7 @@ from lamella.reporting.summary import figures, sentences
 from lamella.reporting.tables import heat_map, step_rows
 from lamella.schema import FILES, Epoch, Score, Size, Step, Trial, Trials
 from lamella.statistics import paired_difference
+from lamella.views import trials_view
 
 # Text
 
@@ -312,6 +314,20 @@ def test_a_plan_stands_beside_its_controls(tmp_path):
     mean, low, high = (x / 100 for x in paired_difference(*([100 * x for x in tests] for tests in scores.values())))
     assert found[1][4:6] == [words.points(mean), f"{words.points(low)} to {words.points(high)}"]
     assert words.points(mean) == "+4.00"
+    assert "the same scores" not in text
+    alike = tuple(replace(trial, test=scores[trial.name][0]) for trial in trials)
+    save_record(tmp_path / FILES["trials"][0], Trials(structure=graph.structure, seeds=2, trials=alike))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    section = re.search(r'<section id="trials".*?</section>', text, re.DOTALL)[0]
+    assert "±" not in section.partition("<tbody>")[2]
+    assert "<td>+2.00</td><td>\u2013</td>" in section
+    console = Console(width=200)
+    with console.capture() as printed:
+        console.print(trials_view(read_stages(tmp_path).trials))
+    assert "+2.00 " in printed.get()
+    assert "±" not in printed.get()
+    for told in (section, printed.get()):
+        assert "plan, in_order: the same scores from all 2 seeds, so there is no spread to give." in told
     walked = read_stages(tmp_path).plan
     for walked_one, stands in ((walked, True), (replace(walked, steps=walked.steps[:1]), False)):
         made = Trials(structure=graph.structure, seeds=2, trials=trials, plan=digest(walked_one))

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from lamella import records, runs
 from lamella.coarsening import observe
 from lamella.errors import DataError, LamellaError, MismatchError, RecordError, RunError
+from lamella.profiling import profile
 from lamella.training import Batches, Recipe, Task, correct, evaluate, first_inputs, fit, rate_at, recalibrate_bn
 from lamella.training.layouts import layout_for
 
@@ -148,6 +149,11 @@ def test_a_batch_of_one_sample_is_passed_by_where_statistics_are_taken_and_told_
             partial(cross_entropy, reduction="none"),
             r"the loss of batch 0 is a tensor of shape \(8,\); one number.* \.mean\(\)",
         ),
+        (
+            torch.zeros(16, 1, dtype=torch.int64),
+            cross_entropy,
+            r"batch 0 are torch\.int64 of shape \(8, 1\), .*flatten\(\)",
+        ),
         (torch.zeros(16), lambda outputs, targets: 0.5, "the loss of batch 0 is a float; one number"),
     ],
 )
@@ -156,6 +162,15 @@ def test_targets_and_losses_that_do_not_fit_are_told(targets, loss, words):
     task = Task(x[:1], train=Batches(x, targets, 8), validation=[], test=[], loss=loss)
     with pytest.raises(DataError, match=words):
         fit(normed(), task, Recipe(epochs=1))
+
+
+def test_the_default_score_blames_targets_that_are_no_class_numbers():
+    logits = torch.randn(8, 3)
+    for targets in (torch.zeros(8, 1, dtype=torch.int64), torch.full((8, 3), 1 / 3)):
+        with pytest.raises(
+            DataError, match=rf"shape \(8,\), and the targets are .* numbers of shape \(8, {targets.shape[1]}\)\. Give"
+        ):
+            correct(logits, targets)
 
 
 class Stream(IterableDataset):
@@ -327,6 +342,28 @@ def test_batches_of_another_form_are_told(task, other):
         fit(make_net(), strange, Recipe(epochs=1))
     with pytest.raises(DataError, match="evaluate: batch 0 is a"):
         evaluate(make_net(), strange.validation)
+
+
+@pytest.mark.parametrize("other", [torch.float64, torch.int64, torch.uint8, torch.float16])
+def test_inputs_of_other_numbers_are_told(task, other):
+    batches = [(x.to(other), y) for x, y in task.train]
+    strange = replace(task, train=batches, validation=batches)
+    words = f"the network cannot compute with inputs of {str(other)[6:]}: its weights are float32 .*inputs.float()"
+    for look in (
+        lambda net: fit(net, strange, Recipe(epochs=1)),
+        lambda net: evaluate(net, strange.validation),
+        lambda net: recalibrate_bn(net, strange.train),
+        lambda net: profile(net, replace(task, validation=batches), pruning_ratios=(0.5,)),
+    ):
+        with pytest.raises(DataError, match=words) as caught:
+            look(make_net())
+        assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_makes_its_own_numbers_takes_any(task):
+    net = nn.Sequential(make_net())
+    net.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+    assert len(evaluate(net, [(x.double(), y) for x, y in task.validation]))
 
 
 INPUTS_ALONE = {

@@ -224,6 +224,17 @@ def test_save_and_load_are_exact(task, graph, plan, tmp_path):
     assert again[7].in_features == 6
 
 
+def test_the_dense_network_does_not_pass_for_the_small_one(task, graph, plan, tmp_path):
+    small, result = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph)
+    for take in (lambda net: save(tmp_path, net, result), lambda net: lm.quantize(net, result, task)):
+        with pytest.raises(
+            MismatchError, match=r"as the dense one had, and the Result is of one with \d+\. Pass the network that"
+        ):
+            take(make_net())
+    assert list(tmp_path.iterdir()) == []
+    lm.quantize(small, result, task)
+
+
 def test_loading_into_another_network_names_the_first_differences(task, graph, plan, tmp_path):
     small, result = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph)
     save(tmp_path, small, result)

@@ -40,6 +40,7 @@ _HOMES = {
     "evaluate": "training",
     "export": "exporting",
     "fit": "training",
+    "integers_file": "quantization",
     "load": "storage",
     "make_model": "zoo",
     "make_task": "tasks",
@@ -78,6 +79,7 @@ __all__ = [
     "evaluate",
     "export",
     "fit",
+    "integers_file",
     "load",
     "make_model",
     "make_task",
@@ -100,7 +102,7 @@ if TYPE_CHECKING:
     from .exporting import export
     from .planning import plan, reorder
     from .profiling import profile
-    from .quantization import quantize
+    from .quantization import integers_file, quantize
     from .reporting import draw
     from .reporting import write_report as report
     from .schema import Budget, Graph, Plan, Profile, Result

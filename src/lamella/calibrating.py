@@ -37,6 +37,7 @@ def check_calibration(task: Task, batches: int) -> list[str]:
     if not samples:
         raise DataError(f"calibration: {empty_loader()}")
     for number, judged in enumerate(next(_inputs(task.validation, 1), ())):
+        _check_finite("validation batch 0", judged)
         if judged.is_floating_point():
             place = f"input {number}" if len(shapes) > 1 else "input"
             _check_spread(
@@ -59,11 +60,15 @@ def _check_batch(place: str, leaves: Sequence[Tensor], shapes: Sequence[tuple[in
             "Task(calibration=...) batches that are prepared as in training."
         )
     for leaf in leaves:
-        bad = leaf.numel() - int(torch.isfinite(leaf).sum())
-        if bad:
-            raise DataError(
-                f"{place}: {bad} of {leaf.numel()} values are not finite, and ranges would be lost. Clean the data."
-            )
+        _check_finite(place, leaf)
+
+
+def _check_finite(place: str, leaf: Tensor) -> None:
+    bad = leaf.numel() - int(torch.isfinite(leaf).sum())
+    if bad:
+        raise DataError(
+            f"{place}: {bad} of {leaf.numel()} values are not finite, and no range can come of them. Clean the data."
+        )
 
 
 def _check_spread(place: str, calibration: Tensor, values: Tensor) -> None:

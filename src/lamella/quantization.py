@@ -2,10 +2,11 @@
 
     coarse, result = quantize(small, result, task)                             # an eager model that computes as the file does
     coarse, result = quantize(small, result, task, scheme="static-nbits-fc")   # linear layers in 4-bit blocks; see schema.SCHEMES
+    export(small, task.example_inputs, "model.onnx")
     integers = integers_file("model.onnx", "model.int8.onnx", result.bits, task)     # the file that holds them
     agreement(OnnxModel(integers), coarse, task)                               # share of validation samples of the same class
 
-The eager model is for looking and tuning; what is deployed, and what tables quote, is the file.
+The eager model is for looking; what is deployed, and what tables quote, is the file. Few bits are tuned before, by the steps of a plan.
 """
 
 from collections.abc import Mapping
@@ -33,6 +34,8 @@ from .errors import LamellaError, unknown_name
 from .exporting import quantize_linear, quantize_onnx
 from .grids import shared_bits, sharing
 from .schema import SCHEMES, Measure, Result, Scheme
+from .simulations import as_simulation, check_real
+from .storage import check_belongs
 from .training import PerSample, Task, correct, device_of, evaluate, seeded
 from .walking import measured
 
@@ -40,35 +43,30 @@ from .walking import measured
 def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "static") -> tuple[nn.Module, Result]:
     """The model rounded as its plan says, 8 bits where it is silent or asks for 32, and the Result with bits and ranges.
 
-    The rounded model has its batch norms folded, and rounds what a file of this `SCHEMES` row rounds, activations included. LamellaError
-    for an unknown scheme, and for one that finds no linear layer; DataError for calibration data that ranges cannot come from. What
-    is odd about them stands in the Result's notes.
+    The rounded model has its batch norms folded, and rounds what a file of this `SCHEMES` row rounds, activations included. What is odd
+    about the data that ranges come from stands in the Result's notes.
+
+    Raises LamellaError for an unknown scheme, for one that finds no linear layer, and for a model that is rounded so already; DataError
+    for calibration data that ranges cannot come from; MismatchError for the dense network with a smaller one's Result.
     """
+    check_real(small, "quantize")
+    check_belongs(small, result)
     how = scheme_named(scheme)
-    alone = _linear_alone(small, how, scheme)
-    bits = dict.fromkeys(multiplying_layers(small), 8) | {n: b for n, b in result.plan.bits.items() if b < 32}
-    bits |= shared_bits(small, {n: b for n, b in result.plan.bits.items() if b < 32})
-    unknown = set(bits) - set(quantizable(small, bits))
-    if unknown:
-        raise LamellaError(
-            f"the plan gives bits to {sorted(unknown)[:3]}, which are not layers with a weight of this model."
-        )
+    bits = _bits_asked(small, result.plan.bits)
     with drawn_alike(small):
         notes = check_calibration(task, CALIBRATION_BATCHES) if how.calibrated else []
-    plain = folded(small, task.example_inputs)
+    plain, alone = folded(small, task.example_inputs), _linear_alone(small, how, scheme)
     with drawn_alike(small):
         seen = _seen(plain, how, bits, task)
     called = {n: b for n, b in bits.items() if n in seen.inputs}  # a layer that forward leaves out is in no file
-    alone = [name for name in alone if name in called]
-    called |= dict.fromkeys(alone, LINEAR_BITS.get(how.linear, 8))
+    called |= {n: LINEAR_BITS[how.linear] for n in alone if n in called}
     if how.calibrated:
         notes += unusual(seen.by_reader())
-        coarse = coarsen(
-            plain, {n: b for n, b in (dict.fromkeys(seen.inputs, 8) | called).items() if n not in alone}, seen.ranges()
-        )
+        others = {n: called.get(n, 8) for n in seen.inputs if n not in alone}
+        coarse, ranges = coarsen(plain, others, seen.ranges()), seen.ranges()
     else:
-        called, coarse = {name: called[name] for name in alone}, plain
-    coarse = coarsen_linear(coarse, alone, how.linear).eval()
+        called, coarse, ranges = {n: b for n, b in called.items() if n in alone}, plain, {}
+    coarse = coarsen_linear(coarse, [n for n in alone if n in called], how.linear).eval()
     last = result.history[-1]
     measure = Measure(
         name=_named(scheme, called),
@@ -81,8 +79,22 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     called = {
         n: b for n, b in called.items() if n == groups[n][0]
     }  # as files and graphs name a weight that layers share
-    ranges = seen.ranges() if how.calibrated else {}
-    return coarse, replace(result, bits=called, ranges=ranges, scheme=scheme, history=history, notes=tuple(notes))
+    done = replace(
+        result, bits=called, ranges=ranges, scheme=scheme, history=history, notes=tuple(notes), agreement=None
+    )
+    return as_simulation(coarse), done
+
+
+def _bits_asked(small: nn.Module, planned: Mapping[str, int]) -> dict[str, int]:
+    """Of every layer, as the plan says and 8 otherwise; LamellaError where the plan names what is no layer."""
+    few = {n: b for n, b in planned.items() if b < 32}
+    bits = dict.fromkeys(multiplying_layers(small), 8) | few | shared_bits(small, few)
+    unknown = set(bits) - set(quantizable(small, bits))
+    if unknown:
+        raise LamellaError(
+            f"the plan gives bits to {sorted(unknown)[:3]}, which are not layers with a weight of this model."
+        )
+    return bits
 
 
 def _seen(plain: nn.Module, how: Scheme, bits: Mapping[str, int], task: Task) -> Seen:
@@ -124,10 +136,21 @@ def multiplying_layers(model: nn.Module) -> list[str]:
 def integers_file(
     source: str | Path, target: str | Path, bits: Mapping[str, int], task: Task, *, scheme: str = "static"
 ) -> Path:
-    """Write an exported ONNX file by a row of `SCHEMES`, each calibrated layer's weights at its bits, with ranges from the task's
-    calibration data.
+    """Write `source`, the exported ONNX file of a float32 network, in integers to `target` by a row of `SCHEMES`; returns `target`.
+
+    `bits` of each layer's weights by the layer's name, 2 to 8, and 8 where it is silent: those of `quantize`'s Result. Ranges come
+    from the first batches of the task's calibration data. The file is what is deployed and measured: `evaluate(OnnxModel(target), ...)`.
+
+    Raises `LamellaError` for an unknown scheme, a file of other numbers than float32 or `target` itself, a name that is no layer there,
+    or where no layer ends in integers; `DataError` for calibration data that are empty, of the wrong shape or not finite;
+    `RecordError` for a file that cannot be read, `RunError` for one that cannot be written; `MissingExtra` without onnx and
+    onnxruntime.
     """
     how = scheme_named(scheme)
+    if Path(source).resolve() == Path(target).resolve():
+        raise LamellaError(
+            f"{target}: source and target are one file, and the float file would be lost. Name another target."
+        )
     if not how.calibrated:
         return quantize_linear(source, target, next(iter(task.validation))[0], scheme=scheme)
     with drawn_alike():
@@ -142,8 +165,15 @@ def drawn_alike(model: nn.Module | None = None) -> AbstractContextManager[None]:
 
 def agreement(one: nn.Module, other: nn.Module, task: Task) -> float:
     """The share of validation samples to which two networks give the same class (the same score where outputs are no logits)."""
+    return float(same_answers(one, other, task).mean())
+
+
+def same_answers(one: nn.Module, other: nn.Module, task: Task) -> torch.Tensor:
+    """1 for every validation sample to which two networks give the same class (the same score where outputs are no logits), else 0:
+    shape (N,), float64.
+    """
     answers = [evaluate(model, task.validation, _answer(task)) for model in (one, other)]
-    return float((answers[0] == answers[1]).double().mean())
+    return (answers[0] == answers[1]).double()
 
 
 def apart(one: nn.Module, other: nn.Module, task: Task) -> float:

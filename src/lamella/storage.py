@@ -14,19 +14,38 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .errors import RecordError
+from .errors import MismatchError, RecordError
 from .records import load_record, save_record
 from .runs import write_through
 from .schema import FILES, Result
+from .simulations import check_real
 from .surgery import refitted
 
 
 def save(directory: str | Path, model: nn.Module, result: Result) -> None:
-    """Write model and result into the directory, each file atomically; a kill between leaves none, never two that disagree."""
+    """Write model and result into the directory, each file atomically; a kill between leaves none, never two that disagree.
+
+    Nothing is written for what `load` could not give back: LamellaError for the simulation that `quantize` returns, MismatchError for
+    the dense network with the Result of a smaller one.
+    """
+    check_real(model, "save")
+    check_belongs(model, result)
     directory = Path(directory)
     (directory / FILES["result"][0]).unlink(missing_ok=True)
     save_tensors(directory / FILES["model"][0], model)
     save_record(directory / FILES["result"][0], result)
+
+
+def check_belongs(model: nn.Module, result: Result) -> None:
+    """MismatchError for the dense network beside the Result of a smaller one, told by their parameters."""
+    if not result.history:
+        return
+    dense, last = result.history[0].params, result.history[-1].params
+    if sum(p.numel() for p in model.parameters()) == dense != last:
+        raise MismatchError(
+            f"this network has {dense:,} parameters, as the dense one had, and the Result is of one with {last:,}. Pass the network that "
+            "compress returned with it, or what load(directory, make_model) gives."
+        )
 
 
 def load(directory: str | Path, make_model: Callable[[], nn.Module]) -> tuple[nn.Module, Result]:

@@ -238,9 +238,12 @@ def _tunings(
                 after_batch=leave,
                 teacher=tuning.teacher,
             )
-        except DivergedError:
+        except DivergedError as error:
             if cuts == RATE_CUTS:
-                raise
+                raise DivergedError(
+                    f"{error} That was the last of {cuts + 1} tries: the step began at lr={tuning.recipe.lr:g}, and each try after it at a "
+                    f"rate {RATE_CUT} times lower, down to {recipe.lr:g}."
+                ) from error
             continue
         yield cuts
 

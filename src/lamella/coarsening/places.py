@@ -40,8 +40,8 @@ from .operators import (
 )
 
 SIMULATION = (
-    "it simulates integers in eager PyTorch. Export the float network, and write its integers from that file: lamella.quantization."
-    "integers_file, or `lamella quantize`"
+    "it simulates integers in eager PyTorch. Export the float network, and write its integers from that file: "
+    "lamella.integers_file, or `lamella quantize`"
 )
 OUTPUT = "(output)"  # how the places of the model's outputs begin, which no operator's do
 GIVEN = ("given.", "part.", "zeros.", "new_zeros.")  # and of what the model is given, or has at hand

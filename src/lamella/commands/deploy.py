@@ -69,11 +69,12 @@ def export(
     from ..sessions import resume
     from ..stages.deciding import heavier
     from ..stages.deployment import check_faster, delivered, weighed
+    from ..stages.verbs import standing_notes
 
     with working(run, quiet):
         session = resume(run)
         files = weighed(session, delivered(session, format or ["onnx"]))
-        notes = heavier(session, "onnx")
+        notes = [*standing_notes(session), *heavier(session, "onnx")]
     flat = [file.flat for file in files]
     plain = {"files": flat, "notes": notes}
     show(formats_view(flat, notes), plain, quiet=quiet, as_json=as_json, then=following(run, "report"))

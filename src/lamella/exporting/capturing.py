@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..errors import LamellaError, TraceError
+from ..simulations import check_real
 from ..timing import prepared
 from ..timing.calls import as_array
 
@@ -40,8 +41,9 @@ def capture(model: nn.Module, example_inputs: Tensor | Sequence[Any], *, free_ba
     """The model in evaluation mode on the CPU; it is left as it was. The cases are the inputs and, with a free
     batch, one sample of them.
 
-    Raises TraceError for a model that fails on the inputs or cannot be exported.
+    Raises TraceError for a model that fails on the inputs or cannot be exported, LamellaError for one that simulates integers.
     """
+    check_real(model, "export")
     subject, inputs = on_cpu(model, example_inputs)
     cases = (inputs, one_sample(inputs)) if free_batch else (inputs,)
     expected = tuple(outputs_of(subject, case) for case in cases)
@@ -55,7 +57,15 @@ def on_cpu(model: nn.Module, example_inputs: Tensor | Sequence[Any]) -> tuple[nn
 
 
 def as_tuple(inputs: Tensor | Sequence[Any]) -> tuple[Any, ...]:
-    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    """The arguments of a network's forward. TraceError where there is no tensor among them."""
+    if isinstance(inputs, Tensor):
+        return (inputs,)
+    if not isinstance(inputs, Sequence) or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(inputs)):
+        raise TraceError(
+            f"the example inputs are a {type(inputs).__name__} without a tensor; a tensor, or a tuple of what forward takes, was "
+            "expected. Pass task.example_inputs, or torch.from_numpy(array)."
+        )
+    return tuple(inputs)
 
 
 def outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:

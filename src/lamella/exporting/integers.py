@@ -219,8 +219,10 @@ def _check_bits(bits: Mapping[str, int], graph: Any) -> None:
             f"name; it has {', '.join(map(repr, sorted(known)[:5]))}{' ...' if len(known) > 5 else ''}."
         )
     for name, width in bits.items():
-        if not 2 <= width <= 8:
-            raise LamellaError(f"bits[{name!r}]: {width} bits were asked; 2 to 8 were expected in a file of integers.")
+        if width not in range(2, 9):
+            raise LamellaError(
+                f"bits[{name!r}]: {width} bits were asked; a whole number from 2 to 8 was expected in a file of integers."
+            )
 
 
 def _regrid(

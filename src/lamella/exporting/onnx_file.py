@@ -29,6 +29,12 @@ from .together import write_together
 OPSET = 20
 INLINE_LIMIT = 2_000_000_000  # bytes of weights; a protobuf file ends at 2 GiB
 
+QUANTIZED = {
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulNBits",
+}  # operators of files in integers
 BATCH = "batch"  # the name of the free dimension in the file
 
 
@@ -61,7 +67,7 @@ def export_onnx(
 
     def write(temporary: Path) -> None:
         save_onnx(proto, temporary)
-        with _numbers_told(model):
+        with _numbers_told(model, temporary):
             compare(seen, temporary, str(path), "onnxruntime")
 
     write_together(path, write)
@@ -69,16 +75,18 @@ def export_onnx(
 
 
 @contextmanager
-def _numbers_told(model: nn.Module) -> Iterator[None]:
-    """What a runtime says of a network that does not compute in float32, with what to do."""
+def _numbers_told(model: nn.Module, path: Path) -> Iterator[None]:
+    """What ONNX Runtime says of a network that does not compute in float32, and what to do instead of what it advises."""
     kinds = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
     try:
         yield
     except LamellaError as error:
         if kinds:
             told = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+            fact = str(error).rpartition(f"{path.name}: ")[2].partition(". ")[0]
             raise LamellaError(
-                f"{error} The network holds {told} numbers: export a float32 copy, copy.deepcopy(model).float()."
+                f"{path}: the network holds {told} numbers, with which ONNX Runtime, where files are checked, fails ({fact}). "
+                "Export a float32 copy: copy.deepcopy(model).float()."
             ) from error
         raise
 
@@ -230,13 +238,18 @@ def read_onnx(path: str | Path) -> Any:
 
 
 def check_float32(path: str | Path) -> None:
-    """LamellaError for a file whose weights are of another floating type: integers are made from float32."""
+    """LamellaError for a file whose weights are of another floating type, or integers: these are made from float32."""
     from onnx import TensorProto
 
+    proto = read_onnx(path)
+    made = sorted({node.op_type for node in proto.graph.node} & QUANTIZED)
+    if made:
+        raise LamellaError(
+            f"{path}: holds integers already ({', '.join(made)}), and these are made from float32. Give the float file that they were "
+            "made from, or export the float network again."
+        )
     others = {TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
-    kinds = sorted(
-        {TensorProto.DataType.Name(i.data_type) for i in read_onnx(path).graph.initializer if i.data_type in others}
-    )
+    kinds = sorted({TensorProto.DataType.Name(i.data_type) for i in proto.graph.initializer if i.data_type in others})
     if kinds:
         raise LamellaError(
             f"{path}: holds {', '.join(kinds)} numbers, and integers are made from float32. Export copy.deepcopy(model).float() and "

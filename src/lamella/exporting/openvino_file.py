@@ -22,7 +22,7 @@ from ..timing import Array, prepared, require
 from ..timing.calls import openvino_refusal
 from .capturing import as_tuple, check_outputs
 from .onnx_file import export_onnx
-from .together import write_together
+from .together import told_as, write_together
 
 # Root mean square, of that of the outputs. OpenVINO rewrites quantize/dequantize pairs and so rounds elsewhere: up to 1.3 % on a ResNet-14
 # (docs/deploying.md), up to 1.1 % on eight small networks of 8 and 4 bits; a file that is read wrongly gives 100 %.
@@ -37,7 +37,7 @@ def export_openvino(
     Raises what `export_onnx` raises, `LamellaError` for operators that OpenVINO lacks, `MissingExtra` without openvino.
     """
     require("openvino", "exporting to OpenVINO")
-    with folder() as scratch:
+    with folder() as scratch, told_as(scratch / "model.onnx", path):
         source = export_onnx(model, example_inputs, scratch / "model.onnx", dynamic_batch=dynamic_batch)
         return convert_to_openvino(source, path, example_inputs)
 

@@ -1,9 +1,11 @@
 """A file with those that hold its weights, made beside and moved into place together: all of them, or none.
 
 write_together("model.onnx", write)     # write(scratch / "model.onnx") may leave model.onnx.data beside it there
+with told_as(scratch / "model.onnx", "model.xml"): ...      # errors raised there name the file that was asked for
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import LamellaError
@@ -21,11 +23,8 @@ def write_together(path: str | Path, write: Callable[[Path], object]) -> None:
     def fill(temporary: Path) -> None:
         with folder(beside=path) as scratch:
             made = scratch / path.name
-            try:
+            with told_as(made, path):
                 write(made)
-            except LamellaError as error:
-                error.args = tuple(str(each).replace(str(made), str(path)) for each in error.args)
-                raise
             sides = [each for each in scratch.iterdir() if each != made]
             if sides:
                 path.unlink(missing_ok=True)  # killed from here on, no file is left beside the weights of another
@@ -34,3 +33,13 @@ def write_together(path: str | Path, write: Callable[[Path], object]) -> None:
             made.replace(temporary)
 
     write_through(path, fill)
+
+
+@contextmanager
+def told_as(made: Path, path: str | Path) -> Iterator[None]:
+    """Errors raised inside name `path` where they would name a file in the making, of which nobody knows."""
+    try:
+        yield
+    except LamellaError as error:
+        error.args = tuple(str(each).replace(str(made), str(path)) for each in error.args)
+        raise

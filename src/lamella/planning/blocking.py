@@ -3,7 +3,7 @@
 BudgetError: no plan by 'knapsack' reaches bytes <= 20,000 for 'resnet20'.
   nearest: bytes 41,873, a drop of 81.2 points, with 13 of 14 groups at their floor.
   frozen:  'linear' (model output).
-  try:     Budget(bytes=41873), lower widths or bits in the profile, or a smaller round_to.
+  try:     a budget of bytes=41873, lower widths or bits in the profile, or a smaller round_to.
 """
 
 from collections.abc import Mapping
@@ -66,8 +66,8 @@ def unreached(
     ]
     if unmeasured:
         lines.append(f"  no curve, so left dense: {_few([repr(n) for n in unmeasured])}.")
-    loosest = ", ".join(f"{name}={_rounded_up(name, reached[name])}" for name in broken)
-    return BudgetError("\n".join([*lines, f"  try:     Budget({loosest}), {_advice(planner, broken)}."]))
+    loosest = " and ".join(f"{name}={_rounded_up(name, reached[name])}" for name in broken)
+    return BudgetError("\n".join([*lines, f"  try:     a budget of {loosest}, {_advice(planner, broken)}."]))
 
 
 def _advice(planner: str, broken: Mapping[str, float]) -> str:

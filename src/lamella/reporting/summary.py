@@ -1,7 +1,7 @@
 """The run in words: a few figures, and a few sentences, each read off the records.
 
 figures(stages)        -> Figure("Bytes", "22.4× fewer", "1.09 MB → 48.7 kB"), ...
-caveats(stages)        -> "Not here yet: a plan (`lamella plan`), ...", ...
+caveats(stages)        -> "Not here yet: a plan (`lamella plan`), ...", "Quantized: ranges come from 16 samples ...", ...
 sentences(stages)      -> "Most bytes were given by layer3.2.conv2 (18 % of all that was saved), ..."
 """
 
@@ -32,12 +32,13 @@ def figures(stages: Stages) -> tuple[Figure, ...]:
 
 
 def caveats(stages: Stages) -> tuple[str, ...]:
-    """What a reader of the figures must know of them all: of stages that have not run."""
+    """What a reader of the figures must know of them all: of stages that have not run, and what was odd of the bits."""
     found = []
     absent = [f"{what} (`{FILES[key][1]}`)" for key, what in STAGES.items() if not _made(stages, key)]
     if stages.graph and absent:
         found.append(f"Not here yet: {', '.join(absent)}.")
-    return tuple(found)
+    odd = stages.result.notes if stages.result else ()
+    return (*found, *(f"Quantized: {note}" for note in odd))
 
 
 LISTED = 4  # names that a sentence holds

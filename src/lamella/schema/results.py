@@ -33,7 +33,8 @@ class Result:
 
     `asked`: the digest of the plan that the walk began with, where steps were planned anew on the way and `plan` is what came of it.
     `integers` of modules that narrowing set. After `quantize` also the bits of every layer, the range (low, high) of its input, and the
-    `scheme` by which files hold them, and `notes` on the data that the ranges come from.
+    `scheme` by which files hold them, and `notes` on the data that the ranges come from. After a file was written by them also
+    `agreement`: the share of validation samples of the same class in the file and in its simulation (None: scores of a task's own).
     """
 
     plan: Plan
@@ -46,6 +47,7 @@ class Result:
     asked: str = ""
     scheme: str = "static"
     notes: tuple[str, ...] = ()
+    agreement: Score | None = None
 
     def __post_init__(self) -> None:
         check(self.scheme in SCHEMES, "scheme", f"{self.scheme!r} is not one of {', '.join(SCHEMES)}")

@@ -37,11 +37,12 @@ from ..planning import plan as make_plan
 from ..progress import Progress, silent
 from ..records import digest
 from ..runs import read_text, write_atomically
-from ..schema import Budget, Front, Graph, LatencyFit, Measuring, Plan, Profile, Request, Step
+from ..schema import Budget, Front, Graph, LatencyFit, Measuring, Plan, Profile, Request, Result, Step
 from ..sessions import Session
 from ..surgery import narrow
 from ..timing import Precision
 from ..timing.tables import machine
+from .verbs import overtaken
 
 WEIGHINGS = 4  # of one request's plans; the residue hardly changes from one to the next
 
@@ -254,7 +255,7 @@ def _weighed(session: Session, made: Plan, budget: Budget, again: Callable[[Budg
             made = replace(made, notes=(*made.notes, over))
     raise BudgetError(
         f"no plan's file keeps bytes <= {limit:,.0f}: after {WEIGHINGS} plans the file still weighs {file_bytes:,}.\n"
-        f"  try:     Budget(bytes={file_bytes}), or a smaller round_to."
+        f"  try:     a budget of bytes={file_bytes}, or a smaller round_to."
     )
 
 
@@ -270,8 +271,11 @@ def _file_bytes(session: Session, made: Plan) -> int:
 
 
 def heavier(session: Session, name: Literal["onnx", "int8_onnx"]) -> list[str]:
-    """Where the exported file of the run's plan is over its budget: a new plan is made with the residue, and a note says so."""
-    if not (session.has("request") and session.has("plan")):
+    """Where the exported file of the run's plan is over its budget: a new plan is made with the residue, and a note says so.
+
+    Nothing of a file that follows an earlier plan.
+    """
+    if not (session.has("request") and session.has("plan")) or overtaken(session, session.read("result", Result)):
         return []
     request, made = session.read("request", Request), session.read("plan", Plan)
     kind = "int8_onnx" if any(width < 32 for width in made.bits.values()) else "onnx"

@@ -23,7 +23,7 @@ from ..schema import Graph, Result
 from ..sessions import Session
 from ..storage import load
 from ..timing import TOLERATED, Latency, latency
-from ..timing.calls import RUNTIME_OF
+from ..timing.calls import RUNTIME_OF, TITLES
 from ..tracing import aligned
 from ..training import Task, first_inputs
 from .verbs import exported_files
@@ -147,7 +147,7 @@ def refusal(slower: Sequence[FileFacts], facts: Sequence[FileFacts], graph: Grap
 
 def _takes(each: FileFacts) -> str:
     times = each.latency
-    runtime = RUNTIME_OF[Path(each.path).suffix]
+    runtime = TITLES[RUNTIME_OF[Path(each.path).suffix]]
     return (
         f"{each.path}: slower than dense float32 in {runtime}: {times.ratio:.2f}x [{times.ratio_low:.2f}, {times.ratio_high:.2f}] "
         f"of its time, where at most {TOLERATED}x was expected"

@@ -21,14 +21,17 @@ from ..exporting import Export, NarrowedExports, OnnxModel, export_onnx, layers_
 from ..lineage import is_made_from, made_from
 from ..profiling import RATIOS, Sweep, identity_of, merge, profile
 from ..progress import Progress, silent
-from ..quantization import agreement, apart, integers_file, quantize
+from ..quantization import apart, integers_file, quantize, same_answers
 from ..records import digest, save_record
-from ..schema import SCHEMES, Graph, Plan, Profile, Result
+from ..schema import SCHEMES, Graph, Plan, Profile, Result, Score
 from ..sessions import Session, untrained, weighted
+from ..statistics import score_interval
 from ..storage import load, save
-from ..training import Batches, Portion, Recipe, Task, correct, evaluate, fit
+from ..texts import told_between
+from ..training import Batches, Portion, Recipe, Task, evaluate, fit
 
 SHOWN = 5  # layers named in a note
+ALIKE = 0.995  # of samples: a file in integers that certainly gives fewer the class of its simulation is told
 
 
 def train(session: Session, recipe: Recipe, progress: Progress = silent) -> nn.Module:
@@ -150,21 +153,53 @@ def file_of(scheme: str) -> str:
 
 
 def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Result]:
-    """The plan's bits: `model.onnx`, its twin in integers by a row of `schema.SCHEMES`, and `result.json` with bits and ranges."""
+    """The plan's bits: `model.onnx`, its twin in integers by a row of `schema.SCHEMES`, and `result.json` with bits, ranges and how
+    far the file agrees with the eager simulation, which is returned.
+    """
     session.read("result", Result)  # RunError, naming the verb, before there is one
     small, result = load(session.directory, session.fresh)
-    if session.has("plan") and (asked := session.read("plan", Plan)) != result.plan and digest(asked) != result.asked:
+    if overtaken(session, result):
         raise MismatchError(
             f"{session.path('plan')}: was made after the compressed model. Run `lamella compress {session.directory}` first."
         )
     if result.bits:
-        result = replace(result, history=result.history[:-1], bits={}, ranges={}, notes=())
+        result = replace(result, history=result.history[:-1], bits={}, ranges={}, notes=(), agreement=None)
     coarse, result = quantize(small, result, session.task, scheme=scheme)
     _, source = exported(session)
     target = session.path(file_of(scheme))
     made_from(source, target, lambda: integers_file(source, target, result.bits, session.task, scheme=scheme))
+    if session.metric == "accuracy":
+        result = _compared(result, same_answers(_opened(session, target, coarse), coarse, session.task))
     save_record(session.path("result"), result)
     return coarse, result
+
+
+def overtaken(session: Session, result: Result) -> bool:
+    """Whether the run's plan was made after the compressed model, which follows another."""
+    if not session.has("plan"):
+        return False
+    asked = session.read("plan", Plan)
+    return asked != result.plan and digest(asked) != result.asked
+
+
+def _compared(result: Result, same_N: torch.Tensor) -> Result:
+    """With the agreement of file and simulation, and a note where it certainly falls short."""
+    found = score_interval(same_N.numpy())
+    if found.high >= ALIKE:
+        return replace(result, agreement=found)
+    told = (
+        f"the file in integers gives {int(same_N.sum()):,} of {found.n:,} validation samples the class that its simulation gives them, "
+        f"{told_between(found.value, found.low, found.high)}, and {100 * ALIKE:g} % were expected: what was measured on the simulation, "
+        "the score of its bits among it, does not hold for this file. Go by the file's own score, which is measured on the file. Where "
+        "that is too low, calibrate on more samples, give layers more bits, or deploy the float file."
+    )
+    return replace(result, agreement=found, notes=(*result.notes, told))
+
+
+def _opened(session: Session, path: Path, coarse: nn.Module) -> OnnxModel:
+    """A file of the run, which answers in the form of the eager network."""
+    with torch.no_grad():
+        return OnnxModel(path, like=coarse(*session.task.example_inputs))
 
 
 def exported(session: Session) -> tuple[Path, Path]:
@@ -184,23 +219,27 @@ def export_once(
 def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str, Any]:
     """What the exported files of a run weigh and score on validation: {"files": [{"path", "bytes", "validation_accuracy"}]}.
 
-    Of the file in integers and its eager simulation, "agreement": the share of validation samples to which they give the same
-    class; where the task has a score of its own ("classes" is false), "apart": how far their scores of a sample differ in the mean.
+    Of the file in integers, "written", and its eager simulation, "agreement": the share of validation samples to which they give the same
+    class, its 95 % interval and the number of samples; where the task has a score of its own ("classes" is false), "apart": how far
+    their scores of a sample differ in the mean.
     """
-    task, facts = session.task, []
-    with torch.no_grad():
-        like = coarse(*task.example_inputs)
+    task, facts, alike, target = session.task, [], result.agreement, session.path(file_of(result.scheme))
     for path in exported_files(session).values():
-        right = evaluate(OnnxModel(path, like=like), task.validation, task.score)
+        right = evaluate(_opened(session, path, coarse), task.validation, task.score)
         facts.append({"path": str(path), "bytes": onnx_bytes(path), "validation_accuracy": float(right.mean())})
-    file, classes = OnnxModel(session.path(file_of(result.scheme)), like=like), task.score is correct
     return {
         "files": facts,
+        "written": str(target),
         "simulated_validation_accuracy": result.history[-1].validation.value,
-        **({"agreement": agreement(file, coarse, task)} if classes else {"apart": apart(file, coarse, task)}),
-        "classes": classes,
-        "notes": _bits_notes(result) + _float_notes(session.path(file_of(result.scheme)), result),
+        **(_flat(alike) if alike else {"apart": apart(_opened(session, target, coarse), coarse, task)}),
+        "classes": alike is not None,
+        "notes": _bits_notes(result) + _float_notes(target, result),
     }
+
+
+def _flat(alike: Score) -> dict[str, Any]:
+    ends = {"agreement_low": alike.low, "agreement_high": alike.high}
+    return {"agreement": alike.value, **ends, "samples": alike.n}
 
 
 def exported_files(session: Session) -> dict[str, Path]:
@@ -211,6 +250,24 @@ def exported_files(session: Session) -> dict[str, Path]:
         if is_made_from(found["model"], path):
             found["int8" if scheme == "static" else scheme] = path
     return found
+
+
+def standing_notes(session: Session) -> list[str]:
+    """What `exported_files` leaves out of what lies there, and that the plan is newer than the model, where that is so."""
+    run, model, notes = session.directory, session.path("onnx"), []
+    for scheme in SCHEMES:
+        path = session.path(file_of(scheme))
+        if path.exists() and not is_made_from(model, path):
+            again = f"lamella quantize {run}" + ("" if scheme == "static" else f" --scheme {scheme}")
+            notes.append(
+                f"{path} is left out: it was made from another model, or has changed since. `{again}` writes it anew."
+            )
+    if overtaken(session, session.read("result", Result)):
+        notes.append(
+            f"{session.path('plan')} was made after the compressed model, so these files follow an earlier plan. `lamella compress "
+            f"{run}` walks the new one."
+        )
+    return notes
 
 
 def _float_notes(path: Path, result: Result) -> list[str]:

@@ -263,6 +263,12 @@ RUNTIMES: dict[str, Callable[[Path, Sequence[Tensor], int], Run]] = {
     "executorch": _executorch_call,
 }
 RUNTIME_OF = {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "torch", ".pte": "executorch"}
+TITLES = {
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "torch": "torch",
+    "executorch": "ExecuTorch",
+}  # as people write them
 _IMPORTS: dict[str, Callable[[str], Any]] = {
     "onnxruntime": onnxruntime,
     "openvino": openvino,

@@ -15,12 +15,12 @@ from ..errors import DataError
 from .loaders import Loss
 
 ALONE = "more than 1 value per channel"  # of a batch norm's message
-CLASSES = "Long"  # of a loss's: the type of class numbers
+CLASSES = ("Long", "multi-target")  # of a loss's: the type of class numbers, and their shape
 
 
 @contextmanager
 def explained(index: int, loss: Loss | None = None, targets: Any = None) -> Iterator[None]:
-    """Around the work on batch `index`. DataError where a batch norm sees one value per channel, or classes are not whole numbers."""
+    """Around the work on batch `index`. DataError where a batch norm sees one value per channel, or targets are no class numbers."""
     try:
         yield
     except ValueError as error:
@@ -31,12 +31,13 @@ def explained(index: int, loss: Loss | None = None, targets: Any = None) -> Iter
             "last batch, or take another batch_size."
         ) from error
     except RuntimeError as error:
-        floats = isinstance(targets, Tensor) and targets.is_floating_point()
-        if not (floats and loss is cross_entropy and CLASSES in str(error)):
+        told = any(words in str(error) for words in CLASSES)
+        if not (told and loss is cross_entropy and isinstance(targets, Tensor)):
             raise
         raise DataError(
             f"the targets of batch {index} are {targets.dtype} of shape {tuple(targets.shape)}, and the default loss expects class "
-            "numbers, int64, or a share of every class. Give targets.long(), or for a regression Task(loss=..., score=...)."
+            "numbers, int64, one per sample, or a share of every class. Give targets.long(), of a column targets.flatten(), or for a "
+            "regression Task(loss=..., score=...)."
         ) from error
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import DivergedError, LamellaError, with_context
+from ..simulations import check_real
 from .batches import explained, one_number
 from .checkpoints import Best, identify, resume, save
 from .evaluation import evaluate, modes_kept
@@ -50,12 +51,14 @@ def fit(
     kernels are deterministic). After every epoch comes `on_epoch(epochs_done, mean_loss)`; after every batch
     `after_batch(index, before, after)`, the shares of the training done, which may change the weights; patience begins once it
     has done so (`after_batch.until`). `teacher` answers where the recipe distils. DataError: an empty loader, a batch too small for a
-    batch norm, targets that are no classes, a loss that is not one number. DivergedError: a loss or weights that are not finite.
-    MismatchError: a checkpoint of another training.
+    batch norm, targets that are no classes, a loss that is not one number. LamellaError: a simulation of integers. DivergedError: a loss
+    or weights that are not finite. MismatchError: a checkpoint of another training.
 
     Where the recipe names devices or a precision, that is where it trains (`placing`); the model is back on its own device afterwards.
     With several devices `on_epoch` hears of the epochs at the end, and a batch norm sees a device's share of the batch.
     """
+
+    check_real(model, "fit")
 
     def epochs(place: Place) -> Iterator[tuple[int, float]]:
         loss, optimizer = objective(task.loss, recipe, teacher), make_optimizer(model, recipe)

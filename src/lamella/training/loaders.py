@@ -27,6 +27,11 @@ Loss = Callable[..., Tensor]
 PerSample = Callable[[Any, Any], Tensor]
 Transform = Callable[[Any, torch.Generator], Any]
 
+OTHER_NUMBERS = (
+    "type",
+    "not implemented for",
+)  # of torch's messages: "Input type (double) and bias type (float) should be the same"
+
 
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:
     """1 where the largest of the logits (N, C) is the target class (N,), else 0; NaN where a logit is. Shape (N,)."""
@@ -36,9 +41,20 @@ def correct(outputs: Tensor, targets: Tensor) -> Tensor:
             f"the default score takes logits of shape (N, C), and the network gave {seen}. Pass "
             "Task(score=...), a function of (outputs, targets) that gives one number per sample."
         )
+    if not isinstance(targets, Tensor) or targets.shape != outputs.shape[:1]:
+        raise DataError(
+            f"the default score takes a class number for each of {len(outputs)} samples, shape ({len(outputs)},), and the targets are "
+            f"{_form(targets)}. Give a column as targets.flatten(), shares of every class as targets.argmax(1), or pass Task(score=...)."
+        )
     right_N = (outputs.argmax(1) == targets).double()
     # argmax of NaN is a class like any other: a broken network would pass for a guessing one.
     return right_N.masked_fill(outputs.isnan().any(1), math.nan)
+
+
+def _form(targets: Any) -> str:
+    if isinstance(targets, Tensor):
+        return f"{_listed({targets.dtype})} numbers of shape {tuple(targets.shape)}"
+    return f"a {type(targets).__name__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +182,29 @@ def mixed(*numbers: int) -> int:
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
-    """The model's outputs; a tuple of inputs becomes its arguments."""
-    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+    """The model's outputs; a tuple of inputs becomes its arguments. DataError for inputs of numbers that it cannot compute with."""
+    try:
+        return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+    except RuntimeError as error:
+        if not any(words in str(error) for words in OTHER_NUMBERS):
+            raise
+        seen = _kinds(leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
+        expected = _kinds(weight for weight in model.parameters() if weight.is_floating_point())
+        if not expected or not seen - expected:
+            raise
+        raise DataError(
+            f"the network cannot compute with inputs of {_listed(seen)}: its weights are {_listed(expected)} (torch: "
+            f"{str(error).splitlines()[0]}). Give batches of the numbers that it takes, those of the example inputs: for float32, "
+            "inputs.float() in the dataset or in the DataLoader's collate_fn."
+        ) from error
+
+
+def _kinds(tensors: Iterable[Tensor]) -> set[torch.dtype]:
+    return {tensor.dtype for tensor in tensors}
+
+
+def _listed(kinds: Iterable[torch.dtype]) -> str:
+    return ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
 
 
 def first_inputs(loader: Loader, samples: int) -> Any:

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from ..published import Accounting
 from ..schema import Row, Table
-from ..texts import short, told
-from .grids import grid, percent
+from ..texts import short, told, told_between
+from .grids import grid
 
 
 def table_view(table: Table, files: Mapping[str, str]) -> Stack:
@@ -49,10 +49,11 @@ def files_view(facts: Mapping[str, Any]) -> Stack:
         cells = (f"{fact['bytes']:,}", told(score, "accuracy" if classes else "score"), _ratio(fact))
         table.add_row(escape(fact["path"]), *cells)
     if classes:
-        alike = f"{percent(facts['agreement'])} of validation in the same class"
+        between = told_between(*(facts[name] for name in ("agreement", "agreement_low", "agreement_high")))
+        alike = f"{between} of {facts['samples']:,} validation samples in the same class"
     else:
         alike = f"scores of a validation sample {facts['apart']:.2g} apart in the mean"
-    same = Text(f"- the file in integers and its simulation: {alike}")
+    same = Text(f"- {facts['written']} and its simulation: {alike}")
     return Stack(table, same, *(Text(f"- {note}") for note in facts["notes"]))
 
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from ...errors import MissingExtra
 from ...schema import Accordion, Epoch, Family, Front, Graph, Knob, Level, Plan, Profile
+from ...trials import unvaried
 from ..charts import (
     Spec,
     bits_spec,
@@ -31,7 +32,7 @@ from ..pictures import KNOBS
 from ..prints import LayerPrint, glyph_marks, legend_marks, likeness, scale_of
 from ..ribbon import marks_at
 from ..stages import Stages, Training, chosen_level
-from ..tables import Heat, StepRow, frozen_rows, heat_map, step_rows, trial_rows
+from ..tables import Heat, StepRow, TrialRow, frozen_rows, heat_map, step_rows, trial_rows
 from ..words import more, size, whole
 from .levels import Slider, slider
 
@@ -127,6 +128,11 @@ class Search(NamedTuple):
     controls: Markup | None
 
 
+class Controls(NamedTuple):
+    rows: tuple[TrialRow, ...]
+    note: str | None
+
+
 def sections(stages: Stages, facts: Facts, prints: Sequence[LayerPrint], charts: Charts) -> dict[str, Any]:
     """The views by the name of their section; the order of the page is the template's."""
     found: dict[str, Any] = {}
@@ -139,7 +145,7 @@ def sections(stages: Stages, facts: Facts, prints: Sequence[LayerPrint], charts:
     if stages.graph and stages.plan:
         found["plan"] = _walk(stages.graph, stages.plan, stages, charts)
     if stages.trials:
-        found["trials"] = trial_rows(stages.trials)
+        found["trials"] = Controls(trial_rows(stages.trials), unvaried(stages.trials))
     if stages.front:
         found["front"] = FrontView(stages.front, charts(front_spec(stages.front, stages.plan), "Front of the budget"))
     if stages.graph and stages.family:
