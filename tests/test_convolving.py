@@ -63,6 +63,7 @@ REWRITTEN = {
     "mean": (lambda: nn.AvgPool2d(2), 6),
     "mean of nine, with a border": (lambda: nn.AvgPool2d(3, stride=2, padding=1), 6),
     "oblong mean": (lambda: nn.AvgPool2d((1, 4), stride=(2, 1)), 6),
+    "mean along one axis": (lambda: nn.Sequential(nn.Flatten(2), nn.AvgPool1d(4), nn.Unflatten(2, (4, 4))), 6),
     "adaptive mean": (lambda: nn.AdaptiveAvgPool2d(4), 6),
     "option A": (lambda: PaddedShortcut(6, 11, 2), 11),
     "option A in a function": (lambda: Fn(lambda x: functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 3))), 11),

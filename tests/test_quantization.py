@@ -144,7 +144,7 @@ def test_an_addition_in_place_is_rounded_where_others_read_it():
 
     model, x = Block(), torch.randn(8, 3, 4, 4)
     ranges = observe_places(model, ["conv"], [(x, None)]).ranges()
-    assert set(ranges) == {"conv", "given.0", "convolution.0", "add.0", OUTPUT}
+    assert set(ranges) == {"conv", "input.0", "convolution.0", "add.0", "mul.0", OUTPUT}
     coarse = coarsen(model, {"conv": 8}, ranges)
     grid = InputGrid(*ranges[OUTPUT])
     with torch.no_grad():

@@ -23,6 +23,7 @@ from .calibrating import check_calibration, unusual
 from .coarsening import (
     CALIBRATION_BATCHES,
     LINEAR_BITS,
+    OUTPUT,
     Seen,
     coarsen,
     coarsen_linear,
@@ -62,7 +63,7 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     called |= {n: LINEAR_BITS[how.linear] for n in alone if n in called}
     if how.calibrated:
         notes += unusual(seen.by_reader())
-        others = {n: called.get(n, 8) for n in seen.inputs if n not in alone}
+        others = {n: called.get(n, 8) for n in seen.inputs if n not in (*alone, OUTPUT)}
         coarse, ranges = coarsen(plain, others, seen.ranges()), seen.ranges()
     else:
         called, coarse, ranges = {n: b for n, b in called.items() if n in alone}, plain, {}
@@ -76,9 +77,8 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
         macs=last.macs,
     )
     history, groups = (*result.history, measure), sharing(small)
-    called = {
-        n: b for n, b in called.items() if n == groups[n][0]
-    }  # as files and graphs name a weight that layers share
+    # As files and graphs name a weight that layers share. One that is computed is nobody else's.
+    called = {n: b for n, b in called.items() if n == groups.get(n, [n])[0]}
     done = replace(
         result, bits=called, ranges=ranges, scheme=scheme, history=history, notes=tuple(notes), agreement=None
     )

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from .axes import Kept, best_channels, groups_of, kept_mask
 from .errors import LamellaError, MismatchError, RecordError, TraceError
@@ -160,6 +161,14 @@ def copied(model: M, changed: Mapping[str, Tensor], *, share: bool = False) -> M
         raise LamellaError(
             f"the model cannot be copied ({error}). Remove what cannot be deep-copied from its attributes."
         ) from error
+
+
+def hold_weight(module: nn.Module) -> None:
+    """Make a weight that a parametrization computes one that the module holds, in place. The module may be a copy of another."""
+    if is_parametrized(module, "weight"):
+        kind = type(module)  # shared with what this is a copy of; torch takes the property from the class itself
+        module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
+        remove_parametrizations(module, "weight", leave_parametrized=True)
 
 
 def _cut(parameter: Parameter, tensor: Tensor, kept: Kept) -> Tensor:

@@ -20,7 +20,9 @@ CALIBRATION_BATCHES = 8  # from which ranges are taken, unless another number is
 
 @dataclass
 class Seen:
-    """How values are spread, by the place where they were made; and where the inputs of each layer that was called are made."""
+    """How values are spread, by the place where they are made; and where that is made which each layer that is called reads, and
+    `OUTPUT`.
+    """
 
     spreads: dict[str, Spread] = field(default_factory=dict)
     inputs: dict[str, list[str]] = field(default_factory=dict)
@@ -29,23 +31,23 @@ class Seen:
         """Of every place, and of the inputs of every layer: the ends that leave the least error; of the model's outputs from their lowest
         to their highest value, since the largest are what they are read for.
         """
-        ends = {place: _ends(place, spread) for place, spread in self.spreads.items()}
+        ends = {place: self._ends(place) for place in self.spreads}
         found = {layer: [ends[place] for place in places if place in ends] for layer, places in self.inputs.items()}
         return ends | {
             layer: (min(low), max(high)) for layer, e in found.items() if e for low, high in [zip(*e, strict=True)]
         }
 
     def by_reader(self) -> dict[str, Spread]:
-        """The spreads by the layer that reads them, where one does; of the rest nothing that no operator computes."""
+        """The spreads by the layer that reads them, where one does; of the rest nothing that is made of no input."""
         layers = {place: layer for layer, places in reversed(self.inputs.items()) for place in places}
         told = [place for place in self.spreads if place in layers or not place.startswith(GIVEN)]
         return {layers.get(place, place): self.spreads[place] for place in told}
 
-
-def _ends(place: str, spread: Spread) -> tuple[float, float]:
-    if place.startswith(OUTPUT):
-        return spread.low, spread.high
-    return FIXED.get(place.partition(".")[0]) or spread.ends()
+    def _ends(self, place: str) -> tuple[float, float]:
+        spread, operator = self.spreads[place], place.partition(".")[0]
+        if operator in FIXED:
+            return FIXED[operator]
+        return (spread.low, spread.high) if place in self.inputs.get(OUTPUT, ()) else spread.ends()
 
 
 def observe(
@@ -80,7 +82,7 @@ def observe_places(
     def look(read: Read) -> Tensor:
         if read.wanted:
             _widen(seen.spreads, read.place, read.whole)
-        places = seen.inputs.setdefault(read.layer, []) if read.layer else [read.place]
+        places = seen.inputs.setdefault(read.reader, []) if read.reader else [read.place]
         if read.place not in places:
             places.append(read.place)
         return read.x

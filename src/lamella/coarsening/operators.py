@@ -73,6 +73,16 @@ MOVING = {  # what they make is what they read
     "replication_pad3d",
 }
 HANDING = CLIPPING | POOLING | MOVING
+FORMS = {  # they read a shape alone
+    "new_empty",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "empty_like",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+}
 OVERWRITING = {"copy", "fill", "zero"}  # they do not read what they write into
 
 
@@ -150,6 +160,11 @@ def operands_of(name: str, args: tuple[Any, ...], target: Tensor | None, count: 
     """The real operands that an operator reads, single numbers aside, the first `count` of them where it is given."""
     read = [x for x in tree_leaves(args) if isinstance(x, Tensor) and x.dim() and x.is_floating_point()]
     return [x for x in read if not (x is target and name in OVERWRITING)][:count]
+
+
+def computed_of(name: str, args: tuple[Any, ...]) -> list[Tensor]:
+    """All tensors whose values an operator computes with, whole numbers among them."""
+    return [] if name in FORMS else [x for x in tree_leaves(args) if isinstance(x, Tensor)]
 
 
 @cache

@@ -26,13 +26,13 @@ from ..errors import LamellaError
 from .operators import (
     CLIPPING,
     COMPOSED,
-    FIXED,
     HANDING,
     INTEGER,
     LINEAR,
     MOVING,
     POOLING,
     UPSAMPLING,
+    computed_of,
     linear_in_parts,
     name_of,
     operands_of,
@@ -43,8 +43,9 @@ SIMULATION = (
     "it simulates integers in eager PyTorch. Export the float network, and write its integers from that file: "
     "lamella.integers_file, or `lamella quantize`"
 )
-OUTPUT = "(output)"  # how the places of the model's outputs begin, which no operator's do
-GIVEN = ("given.", "part.", "zeros.", "new_zeros.")  # and of what the model is given, or has at hand
+OUTPUT = "(output)"  # the caller among the readers, a name that no layer has
+CONSTANT = "constant"  # parameters, buffers, and what is computed of them alone
+GIVEN = (f"{CONSTANT}.", "given.")  # how the places begin of what is made of no input
 OPAQUE = (nn.RNNBase,)  # what a file holds as one operator of floats
 
 
@@ -55,7 +56,7 @@ class Read(NamedTuple):
     place: str
     wanted: bool  # whether it is rounded for this reader's or its maker's sake, and was not asked for before
     whole: Tensor  # all that is rounded on the same grid: x, or what x is a part of
-    layer: str | None = None  # that reads it
+    reader: str | None = None  # the layer that reads it, or `OUTPUT`
 
 
 Visit = Callable[[Read], Tensor]
@@ -66,12 +67,13 @@ class Value:
     """What some memory holds between one write and the next."""
 
     place: str
-    integer: bool  # whether an operator of integers made it
+    integer: bool = False  # whether an operator of integers made it
     counted: bool = False  # whether it was asked for
     parts: dict[Any, "Value"] = field(default_factory=dict)  # of what integers did not make: each has a grid of its own
 
     @property
     def operator(self) -> str:
+        """What made it."""
         return self.place.partition(".")[0]
 
 
@@ -88,8 +90,9 @@ def at_places(
     def enter(module: nn.Module, args: Any, kwargs: Any) -> Any:
         if torch.compiler.is_exporting():
             raise LamellaError(SIMULATION)
-        walks.append(Walk(visit, linear).start())
-        return tree_map_only(Tensor, lambda x: x.clone() if x.is_inference() else x, (args, kwargs))
+        inputs = tree_map_only(Tensor, lambda x: x.clone() if x.is_inference() else x, (args, kwargs))
+        walks.append(Walk(visit, linear).start(module, inputs))
+        return inputs
 
     def leave(module: nn.Module, inputs: Any, outputs: Any) -> Any:
         walk = walks.pop()
@@ -111,6 +114,7 @@ def at_places(
     def wake(module: nn.Module, inputs: Any, outputs: Any) -> None:
         if walks:
             walks[-1].asleep = False
+            walks[-1].hold_all(outputs, "recurrent")
 
     hooks = [
         model.register_forward_pre_hook(enter, with_kwargs=True),
@@ -150,8 +154,11 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.apart = False  # whether a linear layer's bias is added by an operator of its own, as to inputs of more than two axes
         self.asleep = False
 
-    def start(self) -> "Walk":
+    def start(self, model: nn.Module, inputs: Any) -> "Walk":
         """Open it, out of inference_mode, in which operators come whole that elsewhere come in parts: they must be the same ones."""
+        for x in (*model.parameters(), *model.buffers()):
+            self._hold(x, self._new(CONSTANT))
+        self.hold_all(inputs, "input")
         if torch.is_inference_mode_enabled():
             self.context.enter_context(torch.inference_mode(False))
             self.context.enter_context(torch.no_grad())
@@ -184,42 +191,44 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """What the caller reads."""
         leaves, form = tree_flatten(outputs)
         for index, leaf in enumerate(leaves):
-            if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel():
+            if isinstance(leaf, Tensor) and leaf.is_floating_point():
                 value = self._value(leaf)
-                if value.integer and (_is_part(leaf) or value.operator in FIXED):
-                    leaves[index] = self._read(leaf, value, wanted=True)
-                else:
-                    place = OUTPUT if len(leaves) == 1 else f"{OUTPUT}.{index}"
-                    leaves[index] = self.visit(Read(leaf, place, value.integer, leaf))
+                leaves[index] = self._read(leaf, value, value.integer, OUTPUT)
         return tree_unflatten(leaves, form)
 
-    def _read(self, x: Tensor, value: Value, wanted: bool, layer: str | None = None) -> Tensor:
+    def _read(self, x: Tensor, value: Value, wanted: bool, reader: str | None = None) -> Tensor:
         if not x.numel():  # a shortcut padded by no channels
             return x
         fresh, value.counted = wanted and not value.counted, value.counted or wanted
         whole = _whole(x) if value.integer and _is_part(x) else x
-        return self.visit(Read(x, value.place, fresh, whole, layer))
+        return self.visit(Read(x, value.place, fresh, whole, reader))
 
     # What is read
 
     def _value(self, x: Tensor) -> Value:
-        """What x shows; its memory may be given from outside."""
+        """What x shows. What no operator is seen to make is at hand, or made where nobody looks."""
         key = x.untyped_storage()._cdata
         if key not in self.held:
-            self._hold(x, self._new("given", integer=False))
+            self._hold(x, self._new("given"))
         value = self.held[key][1]
         if value.integer or not _is_part(x):
             return value
         shown = (x.storage_offset(), x.shape, x.stride())
         if shown not in value.parts:
-            value.parts[shown] = self._new("part", integer=False)
+            value.parts[shown] = self._new(CONSTANT if value.operator == CONSTANT else "part")
         return value.parts[shown]
 
     def _hold(self, x: Tensor, value: Value) -> None:
         storage = StorageWeakRef(x.untyped_storage())  # type: ignore[no-untyped-call]
         self.held[storage.cdata] = (storage, value)
 
-    def _new(self, name: str, integer: bool) -> Value:
+    def hold_all(self, made: Any, name: str) -> None:
+        """What is made elsewhere."""
+        for x in tree_leaves(made):
+            if isinstance(x, Tensor):
+                self._hold(x, self._new(name))
+
+    def _new(self, name: str, integer: bool = False) -> Value:
         self.numbers[name] += 1
         return Value(f"{name}.{self.numbers[name] - 1}", integer)
 
@@ -244,6 +253,8 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
         partly = target is not None and _is_part(target)
         if target is not None and partly:
             self._settle(target)
+        elif all(self._value(x).operator == CONSTANT for x in computed_of(name, args)):
+            return self._fold(func, args, kwargs, target)
         operands = operands_of(name, args, target, self.operands.get(name))
         values = [self._value(x) for x in operands]
         wants = [self._wants(name, x, value, partly) for x, value in zip(operands, values, strict=True)]
@@ -266,6 +277,12 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if read is not args[0]:
                 return args[0].copy_(read) if writes_first(func) else read
         return func(*args, **kwargs)
+
+    def _fold(self, func: Any, args: tuple[Any, ...], kwargs: Any, target: Tensor | None) -> Any:
+        """What is computed of constants, which a file holds as one constant."""
+        result = func(*args, **kwargs)
+        self._hold_made(result if target is None else target, self._new(CONSTANT))
+        return result
 
     def _wants(self, name: str, x: Tensor, value: Value, partly: bool) -> bool:
         """Whether an operator of this name has its operand rounded."""
@@ -295,10 +312,10 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _written(self, name: str, target: Tensor) -> None:
         if name in self.operands:
-            read = self._read(target, self._new(name, integer=False), wanted=True)
+            read = self._read(target, self._new(name), wanted=True)
             if read is not target:
                 target.copy_(read)
-        self._hold(target, self._new("written", integer=False))
+        self._hold(target, self._new("written"))
 
 
 def _is_part(x: Tensor) -> bool:

@@ -5,11 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from ..errors import LamellaError
 from ..grids import grid_scale, output_axis, rounded_weight, shared_bits
-from ..surgery import copied
+from ..surgery import copied, hold_weight
 from .observing import Ranges
 from .places import Read, at_places
 
@@ -53,10 +52,7 @@ def coarsen(
 
 def _settled(module: Any, name: str) -> None:
     """A weight that a parametrization computes becomes one that is held, in place."""
-    if is_parametrized(module, "weight"):
-        kind = type(module)  # shared with the module this is a copy of; torch takes the property from the class itself
-        module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
-        remove_parametrizations(module, "weight", leave_parametrized=True)
+    hold_weight(module)
     if module._parameters.get("weight") is None:
         raise LamellaError(
             f"a hook of {name!r} computes its weight anew at every call, so it cannot be rounded. Take the hook off first "

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..errors import LamellaError, TraceError
 from ..simulations import check_real
+from ..surgery import hold_weight
 from ..timing import prepared
 from ..timing.calls import as_array
 
@@ -51,9 +52,14 @@ def capture(model: nn.Module, example_inputs: Tensor | Sequence[Any], *, free_ba
 
 
 def on_cpu(model: nn.Module, example_inputs: Tensor | Sequence[Any]) -> tuple[nn.Module, tuple[Any, ...]]:
-    """A copy of the model in evaluation mode, and its inputs, both on the CPU."""
+    """A copy of the model in evaluation mode, and its inputs, both on the CPU. Weights that parametrizations compute are held, so that
+    files name them after their layers.
+    """
     inputs = tree_map_only(Tensor, lambda t: t.detach().cpu(), as_tuple(example_inputs))
-    return copy.deepcopy(model).cpu().eval(), inputs
+    subject = copy.deepcopy(model).cpu().eval()
+    for module in subject.modules():
+        hold_weight(module)
+    return subject, inputs
 
 
 def as_tuple(inputs: Tensor | Sequence[Any]) -> tuple[Any, ...]:

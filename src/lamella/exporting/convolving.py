@@ -47,10 +47,10 @@ class _Seen:
             for value in (*graph.value_info, *graph.input, *graph.output)
         }
 
-    def channels(self, tensor: str) -> int:
-        """Of pictures, 0 where that is not known or the tensor holds none."""
+    def channels(self, tensor: str, axes: tuple[int, ...] = (4,)) -> int:
+        """Of pictures, or of tensors of so many axes; 0 where that is not known or the tensor is no such one."""
         dims = self.dims.get(tensor, [])
-        return dims[1] if len(dims) == 4 else 0
+        return dims[1] if len(dims) in axes else 0
 
     def zero(self, tensor: str) -> bool:
         """Whether it holds zeros alone, whatever is fed."""
@@ -92,8 +92,8 @@ def _of_norm(node: Any, seen: _Seen) -> _Convolution | None:
 
 def _of_mean(node: Any, seen: _Seen) -> _Convolution | None:
     """A mean over windows in which every pixel weighs the same, those of a border included."""
-    how, channels = attributes_of(node), seen.channels(node.input[0])
-    pads = how.get("pads", [0] * 4)
+    how, channels = attributes_of(node), seen.channels(node.input[0], (3, 4))
+    pads = how.get("pads", [0] * 2 * len(how["kernel_shape"]))
     by_hand = how.get("auto_pad", b"NOTSET") == b"NOTSET" and not how.get("ceil_mode")
     if not channels or not by_hand or (any(pads) and not how.get("count_include_pad")):
         return None
