@@ -127,7 +127,6 @@ MISSING = {
     "resnet56_origin": "the dense ResNet-56 trained on for ten epochs beside resnet56_macs-0: 80 CPU minutes",
     "seeds": "every row but alexnet32_bytes, alexnet32_fast, vgg16_bytes (three) and resnet20_macs (two) has one seed",
     "vgg_origin": "the dense VGG-16 and VGG-16-BN trained on for as long: 18 to 30 CPU minutes an epoch",
-    "vgg16_bn_longer": "the row of VGG-16-BN from the dense network of 13 epochs: 35 CPU minutes",
     "224 px": "AlexNet and VGG-16 at 224 px: need a GPU",
 }
 

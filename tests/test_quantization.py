@@ -1,5 +1,6 @@
 """Laws of bits: what is simulated is what the file computes, and what tuning leaves can be written."""
 
+import copy
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lamella.coarsening import OUTPUT, InputGrid, coarsen, folded, observe_places
 from lamella.compression import compress
 from lamella.costs import cost
-from lamella.errors import LamellaError, RecordError, TraceError
+from lamella.errors import LamellaError, MismatchError, RecordError, RunError, TraceError
 from lamella.exporting import OnnxModel, export_onnx, layers_in_float, run_onnx
 from lamella.grids import levels, put_on_grids, rounded_weight
 from lamella.quantization import agreement, integers_file, multiplying_layers, quantize
@@ -565,3 +566,16 @@ def test_simulation_and_file_see_the_same_batches_of_a_loader_that_shuffles(tmp_
     first = next(node for node in held.node if node.op_type == "QuantizeLinear" and node.input[0] == held.input[0].name)
     scale = next(onnx.numpy_helper.to_array(i) for i in held.initializer if i.name == first.input[1])
     assert scale == pytest.approx(InputGrid(*found.ranges["0"]).scale)
+
+
+def test_what_cannot_be_rounded_or_saved_is_told(walked, tmp_path):
+    small = copy.deepcopy(walked.small)
+    with torch.no_grad():
+        small.conv1.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(LamellaError, match=r"'conv1\.weight' holds values that are not finite, and no grid would hold"):
+        quantize(small, walked.result, walked.data)
+    with pytest.raises(MismatchError, match="a Plan was given with the network; the Result that compress returned"):
+        quantize(walked.small, walked.made, walked.data)
+    (tmp_path / "run").write_text("")
+    with pytest.raises(RunError, match=r"run is a file; a directory was expected, for model\.safetensors and"):
+        save(tmp_path / "run", walked.small, walked.result)

@@ -47,11 +47,13 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     The rounded model has its batch norms folded, and rounds what a file of this `SCHEMES` row rounds, activations included. What is odd
     about the data that ranges come from stands in the Result's notes.
 
-    Raises LamellaError for an unknown scheme, for one that finds no linear layer, and for a model that is rounded so already; DataError
-    for calibration data that ranges cannot come from; MismatchError for the dense network with a smaller one's Result.
+    Raises LamellaError for an unknown scheme, for one that finds no linear layer, for weights that are not finite, and for a model that is
+    rounded so already; DataError for calibration data that ranges cannot come from; MismatchError for the dense network with a smaller
+    one's Result.
     """
     check_real(small, "quantize")
     check_belongs(small, result)
+    _check_weights(small)
     how = scheme_named(scheme)
     bits = _bits_asked(small, result.plan.bits)
     with drawn_alike(small):
@@ -83,6 +85,15 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
         result, bits=called, ranges=ranges, scheme=scheme, history=history, notes=tuple(notes), agreement=None
     )
     return as_simulation(coarse), done
+
+
+def _check_weights(small: nn.Module) -> None:
+    for name, parameter in small.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise LamellaError(
+                f"{name!r} holds values that are not finite, and no grid would hold them; finite weights were expected. Take those of an "
+                "earlier checkpoint, or train with a lower lr."
+            )
 
 
 def _bits_asked(small: nn.Module, planned: Mapping[str, int]) -> dict[str, int]:

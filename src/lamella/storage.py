@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .errors import MismatchError, RecordError
+from .errors import MismatchError, RecordError, RunError
 from .records import load_record, save_record
 from .runs import write_through
 from .schema import FILES, Result
@@ -26,18 +26,26 @@ def save(directory: str | Path, model: nn.Module, result: Result) -> None:
     """Write model and result into the directory, each file atomically; a kill between leaves none, never two that disagree.
 
     Nothing is written for what `load` could not give back: LamellaError for the simulation that `quantize` returns, MismatchError for
-    the dense network with the Result of a smaller one.
+    the dense network with the Result of a smaller one. RunError where the directory is a file.
     """
     check_real(model, "save")
     check_belongs(model, result)
     directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise RunError(
+            f"{directory} is a file; a directory was expected, for {FILES['model'][0]} and {FILES['result'][0]}."
+        )
     (directory / FILES["result"][0]).unlink(missing_ok=True)
     save_tensors(directory / FILES["model"][0], model)
     save_record(directory / FILES["result"][0], result)
 
 
 def check_belongs(model: nn.Module, result: Result) -> None:
-    """MismatchError for the dense network beside the Result of a smaller one, told by their parameters."""
+    """MismatchError for the dense network beside the Result of a smaller one, told by their parameters, and for what is no Result."""
+    if not isinstance(result, Result):
+        raise MismatchError(
+            f"a {type(result).__name__} was given with the network; the Result that compress returned with it was expected."
+        )
     if not result.history:
         return
     dense, last = result.history[0].params, result.history[-1].params
