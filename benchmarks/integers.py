@@ -2,6 +2,7 @@
 
     python benchmarks/integers.py latency                                        # or: latency resnet20 densenet121
     python benchmarks/integers.py ranges --data data --weights weights
+    python benchmarks/integers.py simulation --data data --weights weights
 
 Each part is written into `results/integers-<date>.json` under its own name.
 
@@ -14,6 +15,9 @@ computes otherwise than ONNX Runtime (`refused`). Weights were never trained: th
 (`widest`) and with those of least error (`least`; decision 0022). What the files score on the test images at odd index, on how many of
 these they give the float file's class, the root mean square error of the outputs relative to that of the float ones, and by how many
 points `least` scores above `widest`, paired.
+
+`simulation`: the same networks, 8 bits: on how many test images the eager simulation gives the class that the file gives, and the root
+mean square error of file against simulation (`apart`) and against float32, relative to the float outputs (decision 0023).
 """
 
 import argparse
@@ -22,6 +26,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -37,11 +42,17 @@ from torch import Tensor, nn
 
 from benchmarks.provenance import earlier, keep, provenance, result_file
 from benchmarks.trace import densenet, densenet121, resnet50
+from lamella.compression import compress
+from lamella.costs import cost
 from lamella.errors import LamellaError
 from lamella.exporting import OnnxModel, convert_to_openvino, export_onnx, quantize_onnx
+from lamella.quantization import integers_file, quantize
+from lamella.schema import Plan, Result
 from lamella.statistics import paired_difference
 from lamella.tasks import make_task
 from lamella.timing import Latency, latency
+from lamella.tracing import trace
+from lamella.training import Batches, Task
 from lamella.zoo import load_weights, make_model
 
 
@@ -63,7 +74,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["latency", "ranges"])
+    parser.add_argument("part", choices=["latency", *ON_DATA])
     parser.add_argument("network", nargs="*", help="of the part [default: all that it has]")
     parser.add_argument("--slots", type=int, default=12)
     parser.add_argument("--data")
@@ -73,7 +84,7 @@ def main() -> None:
     if asked.part == "latency":
         found = {name: measured(name, asked.slots) for name in asked.network or NETWORKS}
     else:
-        found = {name: by_ranges(name, asked.data, asked.weights) for name in asked.network or TRAINED}
+        found = {name: ON_DATA[asked.part](name, asked.data, asked.weights) for name in asked.network or TRAINED}
     path = result_file("integers")
     before = earlier(path)
     keep(path, {**before, asked.part: {**before.get(asked.part, {}), **provenance(), "seed": 0, **found}})
@@ -220,6 +231,42 @@ def by_ranges(name: str, data: str, weights: Path) -> dict[str, Any]:
             found[f"least_above_widest_{count}"] = [round(100 * value, 2) for value in above]
     print(name, found, flush=True)
     return {"n": len(targets), **found}
+
+
+def by_simulation(name: str, data: str, weights: Path) -> dict[str, Any]:
+    """How far the eager simulation that `quantize` returns is from the file that it simulates."""
+    task = make_task("cifar10", data, validation="test_even")
+    model = TRAINED[name](weights).eval()
+    prepared = raw if isinstance(model, DenseNetFast) else torch.Tensor.contiguous
+    calibration = prepared(torch.cat([images for images, _ in islice(task.calibration, 8)]))
+    test = [(prepared(images), targets) for images, targets in task.test]
+    given = Batches(calibration, torch.zeros(len(calibration), dtype=torch.int64), 64)
+    seen = Task((calibration[:1],), train=given, validation=given, test=given)
+    coarse, result = quantize(model, untouched(model, seen), seen)
+    with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
+        dense = export_onnx(model, (calibration[:2],), Path(scratch) / "dense.onnx")
+        file, _ = answers(integers_file(dense, Path(scratch) / "int8.onnx", result.bits, seen), test)
+        exact, _ = answers(dense, test)
+        simulated = torch.cat([coarse(images) for images, _ in test])
+    same = (file.argmax(1) == simulated.argmax(1)).double()
+    found = {
+        "same_class": float(same.mean()),
+        "apart": float(((file - simulated).square().mean() / exact.square().mean()).sqrt()),
+        "file_from_float": float(((file - exact).square().mean() / exact.square().mean()).sqrt()),
+    }
+    print(name, found, flush=True)
+    return {"n": len(same), "calibration": len(calibration), **found}
+
+
+def untouched(model: nn.Module, task: Task) -> Result:
+    """The Result of no plan: every layer keeps its channels."""
+    graph = trace(model, task.example_inputs)
+    price = cost(graph)
+    plan = Plan(structure=graph.structure, planner="none", steps=(), predicted=price, dense=price)
+    return compress(model, plan, task, graph=graph)[1]
+
+
+ON_DATA = {"ranges": by_ranges, "simulation": by_simulation}
 
 
 def widest(counts: Any, low: float, high: float) -> tuple[float, float]:
