@@ -1,5 +1,8 @@
 """Laws of places: an eager simulation rounds what the file rounds, however the network is written."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +70,18 @@ def normed(net: Net, y: Tensor) -> Tensor:
     return F.pad(net.norm(F.relu(y)), (1, 1, 1, 1))[:, :, 1:-1, 1:-1]
 
 
+def pooled_first(net: Net, y: Tensor) -> Tensor:
+    """Clipped behind a pool, which files round before; and one channel that is shown as all."""
+    y = F.interpolate(F.relu(F.max_pool2d(y, 2)), scale_factor=2, mode="nearest")
+    y = F.interpolate(F.gelu(y), scale_factor=1.5, mode="bilinear")
+    return (y[:, :1].expand(-1, 16, -1, -1) + y)[:, :, 2:10, 2:10]
+
+
+def preactivated(net: Net, y: Tensor) -> Tensor:
+    """A batch norm behind a layer whose outputs others read, too: that one is not folded, and the others are."""
+    return F.relu(net.norm(y)) + y
+
+
 def plain(net: Net, y: Tensor) -> Tensor:
     return F.relu(y)
 
@@ -77,6 +92,9 @@ NETS = {
     "bent": lambda: Net(bent),
     "both": lambda: Net(both),
     "normed": lambda: Net(normed),
+    "pooled first": lambda: Net(pooled_first),
+    "preactivated": lambda: Net(preactivated),
+    "sliced outputs": lambda: Net(plain, lambda y: (y[:, :4], y[:, 4:])),
     "circular": lambda: Net(plain, padding_mode="circular"),
     "several outputs": lambda: Net(plain, lambda y: (y, {"few": y[:, :3] * 2, "none": None})),
     "float outputs": lambda: Net(plain, lambda y: F.log_softmax(y, 1)),
@@ -159,3 +177,56 @@ def test_recurrent_layers_compute_in_float_on_rounded_inputs():
     assert not any(place.startswith(("sigmoid", "mul")) for place in seen.spreads)
     assert seen.inputs == {"wide": ["part.0"], "head": ["part.2"], OUTPUT: ["addmm.0"]}
     assert {"mm.0", "add.0"} < set(seen.spreads)
+
+
+@pytest.fixture
+def simulated():
+    torch.manual_seed(1)
+    return quantize(Net(both).eval(), no_plan(), batches())[0]
+
+
+def test_parts_of_a_batch_are_rounded_as_the_whole_is(simulated):
+    x = batches().validation.inputs
+    with torch.no_grad():
+        whole = simulated(x.clone())
+        assert torch.allclose(simulated(x[:16]), whole[:16], atol=1e-5)
+        assert torch.equal(copy.deepcopy(simulated)(x), whole)
+
+
+def test_a_simulation_may_run_in_several_threads_at_once(simulated):
+    x = batches().validation.inputs
+    expected = simulated(x)
+    with ThreadPoolExecutor(3) as pool:
+        assert all(torch.equal(y, expected) for y in pool.map(simulated, [x] * 12))
+
+
+def test_an_interrupted_pass_leaves_nothing_open(simulated):
+    x = batches().validation.inputs
+    expected = simulated(x)
+    between = simulated.between
+
+    def interrupted(net: Net, y: Tensor) -> Tensor:
+        raise KeyboardInterrupt
+
+    simulated.between = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        simulated(x)
+    simulated.between = between
+    assert torch.utils._python_dispatch._get_current_dispatch_mode() is None
+    assert torch.equal(simulated(x), expected)
+
+
+def test_a_model_that_calls_itself_is_walked_once(tmp_path):
+    class Again(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[-1] > 8:
+                return self(F.avg_pool2d(x, 2)) + 1
+            return super().forward(x)
+
+    torch.manual_seed(1)
+    task, model = batches((3, 16, 16)), Again(plain).eval()
+    coarse, found = quantize(model, no_plan(), task)
+    source = export_onnx(model, task.example_inputs, tmp_path / "model.onnx")
+    file = integers_file(source, tmp_path / "integers.onnx", found.bits, task)
+    x = task.validation.inputs
+    assert error(leaves(run_onnx(file, x)), leaves(coarse(x))) < 0.002

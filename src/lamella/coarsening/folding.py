@@ -1,5 +1,6 @@
 """Batch norms as part of the convolutions and linear layers before them, or as convolutions, in a copy of an eager model."""
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -20,14 +21,24 @@ def folded(model: M, example_inputs: tuple[Tensor, ...]) -> M:
     pictures a convolution of one pixel per channel: as in a file of integers.
 
     What follows what is seen in a forward pass on `example_inputs`; a layer that is called twice keeps its batch norms. Where
-    folding would change the outputs (something else reads a layer before its batch norm), all become convolutions.
+    folding would change the outputs (something else reads a layer before its batch norm), the norm becomes a convolution too.
     """
     plain = copied(model, {}).eval()
+    inputs, pairs = on_device(example_inputs, device_of(plain)), _pairs(plain, example_inputs)
+    merged = _merged(plain, pairs)
+    if not _agree(merged, plain, inputs):
+        merged = _merged(plain, {a: b for a, b in pairs.items() if _agree(_merged(plain, {a: b}), plain, inputs)})
+    return _convolved(merged)
+
+
+def _merged(plain: M, pairs: Mapping[str, str]) -> M:
+    """A copy in which these batch norms are part of these layers."""
     merged: Any = copied(plain, {})
-    for layer, norm in _pairs(merged, example_inputs).items():
+    for layer, norm in pairs.items():
         merged.set_submodule(layer, _fused(merged.get_submodule(layer), merged.get_submodule(norm)))
         merged.set_submodule(norm, nn.Identity())
-    return _convolved(merged if _agree(merged, plain, on_device(example_inputs, device_of(plain))) else plain)
+    result: M = merged
+    return result
 
 
 def _fused(module: Any, norm: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import hardsigmoid, layer_norm
+from torch.nn.functional import hardsigmoid
 from torch.utils._pytree import tree_leaves
 
 ALL = 99
@@ -42,17 +42,21 @@ INTEGER = {
     "_native_batch_norm_legit": 1,
     "_native_batch_norm_legit_no_training": 1,
     "native_layer_norm": 1,
-    "upsample_nearest1d": 1,
-    "upsample_nearest2d": 1,
-    "upsample_nearest3d": 1,
-    "upsample_linear1d": 1,
-    "upsample_bilinear2d": 1,
-    "upsample_trilinear3d": 1,
-    "upsample_bicubic2d": 1,
+    "_safe_softmax": 1,
+    "cudnn_batch_norm": 1,
 }
-FIXED = {"_softmax": (0.0, 1.0)}  # the one grid on which the runtime's integer operator gives the right numbers
+# The one grid on which the runtime's integer operator gives the right numbers.
+FIXED = dict.fromkeys(("_softmax", "_safe_softmax"), (0.0, 1.0))
 LINEAR = {"addmm": 0, "mm": 0}
-UPSAMPLING = {name for name in INTEGER if name.startswith("upsample_")}  # what they make has the grid of what they read
+UPSAMPLING = {  # integers where their input is, on its grid
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "upsample_nearest3d",
+    "upsample_linear1d",
+    "upsample_bilinear2d",
+    "upsample_trilinear3d",
+    "upsample_bicubic2d",
+}
 
 CLIPPING = {"relu", "clamp", "clamp_min", "clamp_max", "hardtanh"}  # part of what makes their input
 POOLING = {"max_pool2d_with_indices", "max_pool3d_with_indices"}  # integers, on their input's grid where it has one
@@ -73,6 +77,7 @@ MOVING = {  # what they make is what they read
     "replication_pad3d",
 }
 HANDING = CLIPPING | POOLING | MOVING
+COPYING = {"expand"}  # views, which files copy
 FORMS = {  # they read a shape alone
     "new_empty",
     "new_zeros",
@@ -86,8 +91,11 @@ FORMS = {  # they read a shape alone
 OVERWRITING = {"copy", "fill", "zero"}  # they do not read what they write into
 
 
+# Made of operators that no other is inside of: these are walked as they stand.
+
+
 def _mish(x: Tensor) -> Tensor:
-    return x * torch.logaddexp(x, torch.zeros((), dtype=x.dtype)).tanh()
+    return x * torch.logaddexp(x, torch.zeros((), dtype=x.dtype, device=x.device)).tanh()
 
 
 def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,13 +103,17 @@ def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _glu(x: Tensor, dim: int = -1) -> Tensor:
-    value, gate = x.chunk(2, dim)
+    value, gate = torch.split(x, x.shape[dim] // 2, dim)
     return value * torch.sigmoid(gate)
 
 
+def _shaped(x: Tensor, *shape: int) -> Tensor:
+    return x.clone(memory_format=torch.contiguous_format).view(shape)
+
+
 def _group_norm(x: Tensor, weight: Any, bias: Any, n: int, c: int, size: int, groups: int, eps: float) -> Any:
-    rows = x.reshape(n, groups, c // groups * size)
-    made = layer_norm(rows, rows.shape[-1:], eps=eps).reshape(x.shape)
+    rows = _shaped(x, n, groups, c // groups * size)
+    made = torch.native_layer_norm(rows, rows.shape[-1:], None, None, eps)[0].view(x.shape)
     along = (1, c, *[1] * (x.dim() - 2))
     made = made if weight is None else made * weight.view(along)
     return made if bias is None else made + bias.view(along), x.new_empty(0), x.new_empty(0)
@@ -118,11 +130,13 @@ def _attention(
     scale: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     root = (query.shape[-1] ** -0.5 if scale is None else scale) ** 0.5
-    score = (query * root) @ (key * root).transpose(-2, -1)
+    q, k, v = (_shaped(x, -1, *x.shape[-2:]) for x in (query * root, key * root, value))
+    score = torch.bmm(q, k.transpose(-2, -1)).view(*query.shape[:-1], key.shape[-2])
     if causal:
-        attn_mask = torch.full(score.shape[-2:], -torch.inf, dtype=score.dtype).triu(1)
+        attn_mask = torch.full(score.shape[-2:], -torch.inf, dtype=score.dtype, device=score.device).triu(1)
     score = score if attn_mask is None else score + attn_mask
-    return score.softmax(-1) @ value, query.new_empty(0)
+    weights = torch._softmax(score, -1, False).view(-1, *score.shape[-2:])
+    return torch.bmm(weights, v).view(*query.shape[:-1], value.shape[-1]), query.new_empty(0)
 
 
 def linear_in_parts(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
@@ -153,18 +167,22 @@ def name_of(func: Any, args: tuple[Any, ...]) -> str:
 
 def _averages_pixels(args: tuple[Any, ...]) -> bool:
     axes = args[1] if len(args) > 1 and args[1] is not None else ()
-    return args[0].dim() > 2 and {axis % args[0].dim() for axis in axes} == set(range(2, args[0].dim()))
+    return args[0].dim() > 3 and {axis % args[0].dim() for axis in axes} == set(range(2, args[0].dim()))
 
 
 def operands_of(name: str, args: tuple[Any, ...], target: Tensor | None, count: int | None) -> list[Tensor]:
     """The real operands that an operator reads, single numbers aside, the first `count` of them where it is given."""
-    read = [x for x in tree_leaves(args) if isinstance(x, Tensor) and x.dim() and x.is_floating_point()]
+    read = [x for x in _tensors(args) if x.dim() and x.is_floating_point()]
     return [x for x in read if not (x is target and name in OVERWRITING)][:count]
 
 
 def computed_of(name: str, args: tuple[Any, ...]) -> list[Tensor]:
     """All tensors whose values an operator computes with, whole numbers among them."""
-    return [] if name in FORMS else [x for x in tree_leaves(args) if isinstance(x, Tensor)]
+    return [] if name in FORMS else _tensors(args)
+
+
+def _tensors(args: tuple[Any, ...]) -> list[Tensor]:
+    return [x for x in tree_leaves(args) if isinstance(x, Tensor) and x.layout is torch.strided]
 
 
 @cache

@@ -4,7 +4,7 @@
 
 A file is a graph, and one rule says which of its tensors are rounded (onnxruntime's quantizer, read off its files): those that an
 operator of integers makes or reads, whoever else reads them. An activation that only clips what integers make is part of what makes
-it, and so is nothing that only moves values. A value is therefore named by what made it ("add.2": the third addition), whatever views
+it, and what only moves values makes none. A value is therefore named by what made it ("add.2": the third addition), whatever views
 show of it, and what is written into a part of it makes another value: as where a graph is made of such code.
 """
 
@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
+from threading import local
+from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -20,12 +23,12 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
-from torch.utils.hooks import RemovableHandle
 
 from ..errors import LamellaError
 from .operators import (
     CLIPPING,
     COMPOSED,
+    COPYING,
     HANDING,
     INTEGER,
     LINEAR,
@@ -69,7 +72,8 @@ class Value:
     place: str
     integer: bool = False  # whether an operator of integers made it
     counted: bool = False  # whether it was asked for
-    parts: dict[Any, "Value"] = field(default_factory=dict)  # of what integers did not make: each has a grid of its own
+    parts: dict[Any, "Value"] = field(default_factory=dict)  # views of it that have grids of their own
+    whole: "Value | None" = None  # what it is such a view of
 
     @property
     def operator(self) -> str:
@@ -77,49 +81,46 @@ class Value:
         return self.place.partition(".")[0]
 
 
-def at_places(
-    model: nn.Module, visit: Visit, layers: Iterable[str] = (), *, linear: bool = True
-) -> list[RemovableHandle]:
+def at_places(model: nn.Module, visit: Visit, layers: Iterable[str] = (), *, linear: bool = True) -> list[Any]:
     """Hooks that send what is read through `visit`, in each forward pass of the model: by `layers` (module paths), by operators that
     may have to read it rounded, and by the caller, floating point alone. With `linear` false linear layers compute in float.
 
-    LamellaError under torch.export, which runs no hook where a forward pass fails: a walk would stay open.
+    What is returned has `remove`, as hooks have. LamellaError under torch.export.
     """
-    walks: list[Walk] = []
+    here, layers, forward = _Here(), list(layers), _forward_of(model)
 
-    def enter(module: nn.Module, args: Any, kwargs: Any) -> Any:
+    def walked(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_exporting():
             raise LamellaError(SIMULATION)
-        inputs = tree_map_only(Tensor, lambda x: x.clone() if x.is_inference() else x, (args, kwargs))
-        walks.append(Walk(visit, linear).start(module, inputs))
-        return inputs
-
-    def leave(module: nn.Module, inputs: Any, outputs: Any) -> Any:
-        walk = walks.pop()
-        walk.stop()
-        return None if outputs is None else walk.read_outputs(outputs)
+        if here.walk is not None:  # a model that calls itself
+            return forward(module, *args, **kwargs)
+        here.walk = walk = Walk(visit, linear)
+        try:
+            args, kwargs = walk.start(module, (args, kwargs))
+            outputs = forward(module, *args, **kwargs)
+        finally:  # an interrupt, too, must leave no walk open
+            walk.stop()
+            here.walk = None
+        return walk.read_outputs(outputs)
 
     def read(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-        if not walks or not inputs:  # a part of the model called by itself is no forward pass of it
+        if here.walk is None or not inputs:  # a part of the model called by itself is no forward pass of it
             return None
-        return (walks[-1].read_layer(inputs[0], name, module), *inputs[1:])
+        return (here.walk.read_layer(inputs[0], name, module), *inputs[1:])
 
     def sleep(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-        if not walks:
+        if here.walk is None:
             return None
-        read = tree_map_only(Tensor, walks[-1].read_float, inputs)
-        walks[-1].asleep = True
+        read = tree_map_only(Tensor, here.walk.read_float, inputs)
+        here.walk.asleep = True
         return read
 
     def wake(module: nn.Module, inputs: Any, outputs: Any) -> None:
-        if walks:
-            walks[-1].asleep = False
-            walks[-1].hold_all(outputs, "recurrent")
+        if here.walk is not None:
+            here.walk.asleep = False
+            here.walk.hold_all(outputs, "recurrent")
 
-    hooks = [
-        model.register_forward_pre_hook(enter, with_kwargs=True),
-        model.register_forward_hook(leave, always_call=True),
-    ]
+    hooks: list[Any] = [_Forward(model, walked)]
     hooks += [model.get_submodule(name).register_forward_pre_hook(partial(read, name)) for name in layers]
     for module in model.modules():
         if isinstance(module, OPAQUE):
@@ -127,20 +128,51 @@ def at_places(
     return hooks
 
 
+class _Forward:
+    """What a model's forward is, until `remove`. Copies of the model have it, too, as their own."""
+
+    def __init__(self, model: nn.Module, forward: Callable[..., Any]) -> None:
+        self.model, self.before = model, vars(model).get("forward")
+        model.forward = MethodType(forward, model)
+
+    def remove(self) -> None:
+        """Let the model's own forward be called again."""
+        vars(self.model).pop("forward")
+        if self.before is not None:
+            self.model.forward = self.before
+
+
+def _forward_of(model: nn.Module) -> Callable[..., Any]:
+    """The model's forward as a function of the model, or of a copy; a model may have one that is not its class's."""
+    own = vars(model).get("forward", model.forward)
+    return own.__func__ if isinstance(own, MethodType) else lambda module, *args, **kwargs: own(*args, **kwargs)
+
+
+class _Here(local):
+    """The walk that is open in this thread."""
+
+    walk: "Walk | None" = None
+
+
+class _Sight(local):
+    blind = False
+
+
+SIGHT = _Sight()
+
+
 @contextmanager
 def unseen() -> Iterator[None]:
-    """Inside, walks see no operator: what rounds is no part of the network, and would be counted as one."""
-    before, Walk.blind = Walk.blind, True
+    """Inside, walks of this thread see no operator: what rounds is no part of the network, and would be counted as one."""
+    before, SIGHT.blind = SIGHT.blind, True
     try:
         yield
     finally:
-        Walk.blind = before
+        SIGHT.blind = before
 
 
 class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is open, what operators read goes through `visit`. The values that operators of one name make are numbered from 0."""
-
-    blind = False
 
     def __init__(self, visit: Visit, linear: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -154,16 +186,17 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.apart = False  # whether a linear layer's bias is added by an operator of its own, as to inputs of more than two axes
         self.asleep = False
 
-    def start(self, model: nn.Module, inputs: Any) -> "Walk":
-        """Open it, out of inference_mode, in which operators come whole that elsewhere come in parts: they must be the same ones."""
-        for x in (*model.parameters(), *model.buffers()):
-            self._hold(x, self._new(CONSTANT))
+    def start(self, model: nn.Module, inputs: Any) -> Any:
+        """Open it; the inputs to go on with. Out of inference_mode and of gradients, with which operators come in other parts: they must
+        be the same ones wherever the model is called.
+        """
+        self.hold_all([*model.parameters(), *model.buffers()], CONSTANT)
+        self.context.enter_context(torch.inference_mode(False))
+        self.context.enter_context(torch.no_grad())
+        inputs = tree_map_only(Tensor, lambda x: x.clone() if x.is_inference() or _is_part(x) else x, inputs)
         self.hold_all(inputs, "input")
-        if torch.is_inference_mode_enabled():
-            self.context.enter_context(torch.inference_mode(False))
-            self.context.enter_context(torch.no_grad())
         self.context.enter_context(self)
-        return self
+        return inputs
 
     def stop(self) -> None:
         self.context.close()
@@ -193,12 +226,14 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for index, leaf in enumerate(leaves):
             if isinstance(leaf, Tensor) and leaf.is_floating_point():
                 value = self._value(leaf)
-                leaves[index] = self._read(leaf, value, value.integer, OUTPUT)
+                leaves[index] = self._read(leaf, value, value.integer, None if _is_part(leaf) else OUTPUT)
         return tree_unflatten(leaves, form)
 
     def _read(self, x: Tensor, value: Value, wanted: bool, reader: str | None = None) -> Tensor:
         if not x.numel():  # a shortcut padded by no channels
             return x
+        if value.whole is not None:  # which others may have rounded
+            x = self.visit(Read(x, value.whole.place, wanted=False, whole=x))
         fresh, value.counted = wanted and not value.counted, value.counted or wanted
         whole = _whole(x) if value.integer and _is_part(x) else x
         return self.visit(Read(x, value.place, fresh, whole, reader))
@@ -210,13 +245,14 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = x.untyped_storage()._cdata
         if key not in self.held:
             self._hold(x, self._new("given"))
-        value = self.held[key][1]
+        value, shown = self.held[key][1], _shown(x)
+        if shown in value.parts:
+            return value.parts[shown]
         if value.integer or not _is_part(x):
             return value
-        shown = (x.storage_offset(), x.shape, x.stride())
-        if shown not in value.parts:
-            value.parts[shown] = self._new(CONSTANT if value.operator == CONSTANT else "part")
-        return value.parts[shown]
+        part = self._new(CONSTANT if value.operator == CONSTANT else "part")
+        value.parts[shown], part.whole = part, value
+        return part
 
     def _hold(self, x: Tensor, value: Value) -> None:
         storage = StorageWeakRef(x.untyped_storage())  # type: ignore[no-untyped-call]
@@ -225,7 +261,7 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def hold_all(self, made: Any, name: str) -> None:
         """What is made elsewhere."""
         for x in tree_leaves(made):
-            if isinstance(x, Tensor):
+            if isinstance(x, Tensor) and x.layout is torch.strided:
                 self._hold(x, self._new(name))
 
     def _new(self, name: str, integer: bool = False) -> Value:
@@ -236,9 +272,9 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self.blind or self.asleep or func.is_view:
-            return func(*args, **kwargs)
         name = name_of(func, args)
+        if SIGHT.blind or self.asleep or (func.is_view and name not in COPYING):
+            return func(*args, **kwargs)
         parts = linear_in_parts if name == "addmm" and self.apart else COMPOSED.get(name)
         if parts is None:
             return self._done(func, name, args, kwargs)
@@ -249,7 +285,7 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _done(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
         """The operator's result, its operands read as a file reads them."""
-        target = args[0] if writes_first(func) else None
+        target = args[0] if writes_first(func) and isinstance(args[0], Tensor) else None
         partly = target is not None and _is_part(target)
         if target is not None and partly:
             self._settle(target)
@@ -286,12 +322,12 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _wants(self, name: str, x: Tensor, value: Value, partly: bool) -> bool:
         """Whether an operator of this name has its operand rounded."""
-        hands_on = name in HANDING and not partly
+        hands_on = name in HANDING and not partly and not (name in CLIPPING and value.operator in POOLING)
         return name in self.operands or (value.integer and (_is_part(x) or not hands_on))
 
     def _made(self, name: str, values: list[Value], rounded: bool) -> Value:
         """What an operator has made of these."""
-        if name in MOVING | UPSAMPLING and values:
+        if (name in MOVING and values) or (name in UPSAMPLING and values[0].integer):
             return values[0]
         clipped = name in CLIPPING and any(value.integer for value in values)
         made = self._new(name, name in self.operands or name in POOLING or clipped)
@@ -299,7 +335,12 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _hold_made(self, result: Any, value: Value) -> None:
         first = next((x for x in tree_leaves(result) if isinstance(x, Tensor)), None)
-        if first is not None and first.is_floating_point():
+        if first is None or not first.is_floating_point():
+            return
+        held = self.held.get(first.untyped_storage()._cdata)
+        if held is not None and value.operator in COPYING:  # a view, which a file copies
+            held[1].parts[_shown(first)] = value
+        else:
             self._hold(first, value)
 
     # What is written into a part of something makes something else, in float, of what was there and of what is written
@@ -319,7 +360,16 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _is_part(x: Tensor) -> bool:
-    return x.numel() < x.untyped_storage().nbytes() // x.element_size()
+    """Whether its memory holds more than it shows."""
+    if x.layout is not torch.strided:
+        return False
+    shown = prod(size for size, stride in zip(x.shape, x.stride(), strict=True) if stride)
+    return shown < x.untyped_storage().nbytes() // x.element_size()
+
+
+def _shown(x: Tensor) -> tuple[Any, ...]:
+    """What of its memory a tensor shows."""
+    return x.storage_offset(), x.shape, x.stride()
 
 
 def _whole(x: Tensor) -> Tensor:
