@@ -23,6 +23,7 @@ class Net(nn.Module):
         super().__init__()
         self.between, self.after = between, after
         self.a, self.b = (nn.Conv2d(i, 16, 3, padding=1, **options) for i in (3, 16))
+        self.thin = nn.Conv2d(8, 16, 1)
         self.norm, self.groups = nn.BatchNorm2d(16), nn.GroupNorm(4, 16)
         self.head, self.scale = nn.Linear(16 * 16, 10), nn.Parameter(torch.rand(16, 8, 8))
         nn.init.uniform_(self.norm.running_mean, -0.3, 0.3), nn.init.uniform_(self.norm.running_var, 0.5, 2)
@@ -49,6 +50,12 @@ def parts(net: Net, y: Tensor) -> Tensor:
     u, v = F.relu(y).chunk(2, 1)
     y = torch.cat([v * u[:, 1:2], u.flip(1) - v], 1)
     return y + F.channel_shuffle(y, 4)[:, 3].unsqueeze(1)
+
+
+def halves(net: Net, y: Tensor) -> Tensor:
+    """A layer reads a part of what floats make, and an addition all of it."""
+    y = F.gelu(y)
+    return net.thin(y[:, :8]) + y
 
 
 def bent(net: Net, y: Tensor) -> Tensor:
@@ -89,6 +96,7 @@ def plain(net: Net, y: Tensor) -> Tensor:
 NETS = {
     "written": lambda: Net(written),
     "parts": lambda: Net(parts),
+    "halves": lambda: Net(halves),
     "bent": lambda: Net(bent),
     "both": lambda: Net(both),
     "normed": lambda: Net(normed),
@@ -175,7 +183,7 @@ def test_recurrent_layers_compute_in_float_on_rounded_inputs():
     model, x = Rows().eval(), torch.randn(4, 3, 8, 8)
     seen = observe_places(model, multiplying_layers(model), [(x,)])
     assert not any(place.startswith(("sigmoid", "mul")) for place in seen.spreads)
-    assert seen.inputs == {"wide": ["part.0"], "head": ["part.2"], OUTPUT: ["addmm.0"]}
+    assert seen.inputs == {"wide": ["part.0"], "head": ["part.1"], OUTPUT: ["addmm.0"]}
     assert {"mm.0", "add.0"} < set(seen.spreads)
 
 

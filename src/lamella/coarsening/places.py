@@ -179,9 +179,8 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.visit, self.linear = visit, linear
         self.operands = INTEGER | (LINEAR if linear else {})
         self.numbers: Counter[str] = Counter()
-        self.held: dict[
-            int, tuple[StorageWeakRef, Value]
-        ] = {}  # a weak reference keeps the number from being used again
+        # By memory; a weak reference keeps its number from being used again.
+        self.held: dict[int, tuple[StorageWeakRef, Value]] = {}
         self.context = ExitStack()
         self.apart = False  # whether a linear layer's bias is added by an operator of its own, as to inputs of more than two axes
         self.asleep = False
@@ -212,7 +211,8 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with unseen():
             value = self._value(x)
             read = self._read(x, value, (self.linear or not is_linear) or value.integer, name)
-            self._hold(read, value)
+            if read is not x:
+                self._hold(read, value)
         return read
 
     def read_float(self, x: Tensor) -> Tensor:
