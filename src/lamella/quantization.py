@@ -66,7 +66,8 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     if how.calibrated:
         notes += unusual(seen.by_reader())
         others = {n: called.get(n, 8) for n in seen.inputs if n not in (*alone, OUTPUT)}
-        coarse, ranges = coarsen(plain, others, seen.ranges()), seen.ranges()
+        ranges = seen.ranges()
+        coarse = coarsen(plain, others, ranges)
     else:
         called, coarse, ranges = {n: b for n, b in called.items() if n in alone}, plain, {}
     coarse = coarsen_linear(coarse, [n for n in alone if n in called], how.linear).eval()

@@ -74,14 +74,21 @@ def write_through(path: str | Path, write: Callable[[Path], object]) -> None:
     with _naming_the_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with file_beside(path) as temporary:
-            try:
+            with told_as(temporary, path):
                 write(temporary)
-            except LamellaError as error:  # it names a file that nobody has asked for
-                error.args = tuple(str(each).replace(str(temporary), str(path)) for each in error.args)
-                raise
             temporary.chmod(0o644)
             _flush(temporary)
             temporary.replace(path)
+
+
+@contextmanager
+def told_as(made: Path, path: str | Path) -> Iterator[None]:
+    """Errors raised inside name `path` where they would name a file in the making, of which nobody knows."""
+    try:
+        yield
+    except LamellaError as error:
+        error.args = tuple(str(each).replace(str(made), str(path)) for each in error.args)
+        raise
 
 
 def _write_bytes(path: Path, data: bytes) -> None:

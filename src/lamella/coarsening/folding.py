@@ -48,8 +48,7 @@ def _fused(module: Any, norm: Any) -> Any:
     if not module.transposed or module.groups == 1:
         return fuse_conv_bn_eval(module, norm, transpose=module.transposed)
     fused = copied(module, {})  # torch's function takes the output channels of all groups to lie along one axis
-    scale_O = torch.rsqrt(norm.running_var + norm.eps) * (1.0 if norm.weight is None else norm.weight)
-    shift_O = (0.0 if norm.bias is None else norm.bias) - norm.running_mean * scale_O
+    scale_O, shift_O = _scale_and_shift(norm)
     bias_O = shift_O if module.bias is None else shift_O + module.bias * scale_O
     blocks = zip(module.weight.chunk(module.groups), scale_O.chunk(module.groups), strict=True)
     weight = torch.cat([block * scale.view(1, -1, *[1] * (block.dim() - 2)) for block, scale in blocks])
@@ -67,12 +66,16 @@ def _convolved(model: M) -> M:
 
 def _convolution(norm: Any) -> nn.Conv2d:
     """What a batch norm does in evaluation mode."""
-    channels = norm.num_features
+    channels, (scale_C, shift_C) = norm.num_features, _scale_and_shift(norm)
     made = nn.Conv2d(channels, channels, 1, groups=channels, device=norm.running_mean.device)
-    scale_C = torch.rsqrt(norm.running_var + norm.eps) * (1.0 if norm.weight is None else norm.weight)
-    bias_C = (0.0 if norm.bias is None else norm.bias) - norm.running_mean * scale_C
-    made.weight, made.bias = nn.Parameter(scale_C.detach().view(-1, 1, 1, 1)), nn.Parameter(bias_C.detach())
+    made.weight, made.bias = nn.Parameter(scale_C.detach().view(-1, 1, 1, 1)), nn.Parameter(shift_C.detach())
     return made.eval()
+
+
+def _scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
+    """What a batch norm multiplies each channel by, and adds then, in evaluation mode."""
+    scale_C = torch.rsqrt(norm.running_var + norm.eps) * (1.0 if norm.weight is None else norm.weight)
+    return scale_C, (0.0 if norm.bias is None else norm.bias) - norm.running_mean * scale_C
 
 
 def _agree(one: nn.Module, other: nn.Module, inputs: tuple[Tensor, ...]) -> bool:

@@ -18,11 +18,12 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import LamellaError
 from ..making import folder
+from ..runs import told_as
 from ..timing import Array, prepared, require
 from ..timing.calls import openvino_refusal
 from .capturing import as_tuple, check_outputs
 from .onnx_file import export_onnx
-from .together import told_as, write_together
+from .together import write_together
 
 # Root mean square, of that of the outputs. OpenVINO rewrites quantize/dequantize pairs and so rounds elsewhere: up to 1.3 % on a ResNet-14
 # (docs/deploying.md), up to 1.1 % on eight small networks of 8 and 4 bits; a file that is read wrongly gives 100 %.

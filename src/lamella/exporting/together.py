@@ -1,16 +1,13 @@
 """A file with those that hold its weights, made beside and moved into place together: all of them, or none.
 
 write_together("model.onnx", write)     # write(scratch / "model.onnx") may leave model.onnx.data beside it there
-with told_as(scratch / "model.onnx", "model.xml"): ...      # errors raised there name the file that was asked for
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import LamellaError
 from ..making import folder
-from ..runs import write_through
+from ..runs import told_as, write_through
 
 
 def write_together(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -33,13 +30,3 @@ def write_together(path: str | Path, write: Callable[[Path], object]) -> None:
             made.replace(temporary)
 
     write_through(path, fill)
-
-
-@contextmanager
-def told_as(made: Path, path: str | Path) -> Iterator[None]:
-    """Errors raised inside name `path` where they would name a file in the making, of which nobody knows."""
-    try:
-        yield
-    except LamellaError as error:
-        error.args = tuple(str(each).replace(str(made), str(path)) for each in error.args)
-        raise
