@@ -1,12 +1,14 @@
 """elasticize(): from a trained network to nested levels: choose, sort, nest, train, measure.
 
     net = elasticize(model, (0.49, 0.36, 0.2), task, recipe="grow", tuning=Recipe(epochs=5, lr=0.02))
+    net = elasticize(net, None, task, tuning=Recipe(epochs=5))     # a network that is elastic is trained further
     net = nest(model, graph, levels, task.example_inputs)          # nested and untrained
 
 With a directory, every epoch and every finished stage is kept there, and a killed run goes on from the last. How the levels score
 after each epoch is written down there too, for whoever watches.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,9 +38,11 @@ from .levels import Settings, make_levels
 from .networks import ElasticModel
 from .owning import moving_buffers
 from .recipes import RECIPES, Stage, levels_in, recalibrate, recalibrate_rounded, train_stage
-from .requests import TUNING, How, check_devices, check_request
+from .requests import TUNING, How, check_devices, check_further, check_request
 from .sorting import sort
 from .teaching import IN_PLACE, Teaching
+
+HARM = "the training did harm: "  # what a note begins with
 
 
 def elasticize(
@@ -61,15 +65,22 @@ def elasticize(
     last. `recipe`: grow, sandwich or none; `tuning` says how to train, its epochs being those of each stage (grow has one per
     level), and `teaching` who teaches. `own`: modules (or buffers) of which every level has its own copy, beside batch norms and the
     buffers that training changes. RecordError for levels that do not nest, or are equal.
+
+    A model that is elastic is trained further: it goes on with the levels, the order of channels and all the numbers that it has,
+    and `levels`, `graph` and `own` are left out.
     """
     how = How(recipe, tuning, teaching)
     check_request(model, task, how, own)
-    graph = graph or trace(model, task.example_inputs)
     with with_context("elasticize"):
-        made = make_levels(graph, levels)
-        check_devices(len(made) - 2, how)
-        net = nest(model, graph, made, task.example_inputs, own=own)
-        recalibrate(net, task, seed, rounded=recipe == "none")
+        if isinstance(model, ElasticModel):
+            check_further(how, levels, graph, own)
+            net, origin = _again(model), model.net
+        else:
+            graph = graph or trace(model, task.example_inputs)
+            net, origin = nest(model, graph, make_levels(graph, levels), task.example_inputs, own=own), model
+        check_devices(len(net.levels) - 2, how)
+        if origin is model:
+            recalibrate(net, task, seed, rounded=recipe == "none")
         stages = RECIPES[recipe](net, replace(task, loss=smoothed(task.loss, tuning.label_smoothing)), teaching)
         epochs = tuning.epochs * len(stages)
         trail = _Trail(Path(directory), net, how, task, seed, epochs) if directory else None
@@ -84,9 +95,23 @@ def elasticize(
     )
     if trail:
         trail.end()
-    notes = (*task.notes, *(_harm_notes(model, scores, task, tuning) if epochs else ()))
+    harm = _harm_notes(origin, scores, task, tuning) if epochs else ()
+    notes = tuple(dict.fromkeys((*net.family.notes, *task.notes, *harm)))
+    epochs += net.family.epochs
     net.family = replace(net.family, levels=measured_levels, recipe=recipe, epochs=epochs, seed=seed, notes=notes)
     return net
+
+
+def _again(net: ElasticModel) -> ElasticModel:
+    """A copy of the elastic network whose levels have all their numbers, and nothing that was measured of them."""
+    levels = tuple(
+        Level(name=x.name, widths=x.widths, bits=x.bits, params=x.params, macs=x.macs, memory=x.memory)
+        for x in net.levels
+    )
+    notes = tuple(note for note in net.family.notes if not note.startswith(HARM))
+    again = ElasticModel(copy.deepcopy(net.net), net.graph, replace(net.family, levels=levels, notes=notes))
+    again.load_state_dict(net.state_dict())
+    return again.eval()
 
 
 def _harm_notes(model: nn.Module, scores: Mapping[str, Scores], task: Task, tuning: Recipe) -> list[str]:
@@ -96,7 +121,7 @@ def _harm_notes(model: nn.Module, scores: Mapping[str, Scores], task: Task, tuni
         return []
     after, before = (told(float(each_N.mean()), metric_of(task)) for each_N in (after_N, before_N))
     return [
-        f"the training did harm: {largest!r} scores {after} on validation, and the network it came from {before}. Train at "
+        f"{HARM}{largest!r} scores {after} on validation, and the network it came from {before}. Train at "
         f"a lower rate than {tuning.lr:g} or for more epochs, or let the dense network teach (teacher=dense)."
     ]
 

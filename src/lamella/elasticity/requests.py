@@ -47,6 +47,21 @@ def check_request(model: nn.Module, task: Task, how: How, own: Sequence[str]) ->
         raise LamellaError(f"recipe {how.recipe!r}: {problem}.")
 
 
+def check_further(how: How, levels: object, graph: object, own: Sequence[str]) -> None:
+    """LamellaError for what a network that is elastic already, and is to be trained further, cannot be asked for."""
+    named = [name for name, given in (("levels", levels), ("graph", graph), ("own", own)) if given]
+    if named:
+        raise LamellaError(
+            f"{' and '.join(named)}: the model is elastic and is trained further with the levels that it has. Leave "
+            f"{'it' if len(named) == 1 else 'them'} out, or pass the dense network."
+        )
+    if how.recipe == "none":
+        raise LamellaError(
+            "recipe 'none': trains nothing, and the levels of an elastic model have statistics of their own already. Take "
+            "sandwich or grow, or pass the dense network."
+        )
+
+
 def check_devices(middle: int, how: How) -> None:
     """LamellaError where processes would draw levels of their own: gradients are averaged over the same weights at each step."""
     devices, drawn = how.tuning.devices or 1, how.teaching.at_random
