@@ -439,6 +439,52 @@ def test_sandwich_learns_and_gradients_reach_shared_and_own_numbers():
     assert net.own[1].vectors.grad is None
 
 
+def test_an_elastic_network_is_trained_further():
+    model, graph, task = problem(samples=64)
+    tuning = Recipe(epochs=4, lr=0.05)
+    first = elasticize(model, (0.5, 0.25), task, tuning=tuning, graph=graph)
+    kept = zoo.fingerprint(first)
+    first.family = replace(first.family, notes=("widths are in steps of 4", "the training did harm: 'full' scores nothing"))
+    again = elasticize(first, None, task, tuning=tuning)
+    assert zoo.fingerprint(first) == kept
+    assert again.family.order == first.family.order
+    assert again.family.epochs == 8
+    assert again.family.notes == ("widths are in steps of 4",)
+    afresh = elasticize(first.net, (0.5, 0.25), task, tuning=replace(tuning, epochs=1, lr=1e-6), graph=graph)
+    still = elasticize(first, None, task, tuning=replace(tuning, epochs=1, lr=1e-6))
+    for name, before in logits(first, task).items():  # a rate that moves nothing: only what began elsewhere is elsewhere
+        near, far = (float((logits(net, task)[name] - before).abs().max()) for net in (still, afresh))
+        assert near < 0.1 * float(before.abs().max())
+        assert name == "full" or near < far
+    assert sum(x.validation.value for x in again.levels) > sum(x.validation.value for x in still.levels)
+
+
+def test_a_level_with_bits_is_trained_further_in_float_and_rounded_anew():
+    model, graph, task = problem()
+    bits = {x.name: 4 for x in graph.layers if x.kind in ("conv", "linear")}
+    coarse = Level(name="coarse", widths=make_levels(graph, (0.5,))[0].widths, bits=bits)
+    first = elasticize(model, [coarse], task, tuning=Recipe(epochs=1, lr=0.02), graph=graph)
+    again = elasticize(first, None, task, tuning=Recipe(epochs=1, lr=0.02))
+    assert again.levels[0].bits == bits
+    assert again.levels[0].ranges.keys() == bits.keys()
+    assert again.levels[0].ranges != first.levels[0].ranges
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"levels": (0.5,)}, "levels: the model is elastic and is trained further.*Leave it out"),
+        ({"own": ("out.2",)}, "own: the model"),
+        ({"levels": None, "recipe": "none"}, "recipe 'none': trains nothing"),
+    ],
+)
+def test_what_an_elastic_network_cannot_be_asked_for(asked, words):
+    model, graph, task = problem()
+    net = nest(model, graph, make_levels(graph, (0.5, 0.25)), task.example_inputs)
+    with pytest.raises(LamellaError, match=words):
+        elasticize(net, asked.pop("levels", None), task, **asked)
+
+
 def test_an_ordinary_module(tmp_path):
     model, graph, task = problem()
     net = elasticize(model, (0.5, 0.25), task, recipe="none", graph=graph)

@@ -644,8 +644,23 @@ def test_the_verbs(tmp_path, monkeypatch):
         assert [x[name] for x in found["levels"]] == [x[f"int8_{name}"] for x in family["levels"]]
     assert [shift["name"] for shift in found["day"]["shifts"]] == ["governor", "core", "full"]
 
+    assert "asked for others" in str(run("elasticize", "r", "--further", "--level", "core=0.5").exception)
+    further = ["elasticize", "r", "--further", "--epochs", "1", "--lr", "0.01", "--json"]
+
     def killed(*arguments, **options):
         raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lamella.stages.elastic.publish", killed)
+        assert run(*further).exit_code == 130
+    before = load_record(tmp_path / "r" / "elastic.json", Family)  # the family as it was, until another is whole
+    made = run(*further)
+    assert made.exit_code == 0, made.exception
+    trained = json.loads(made.stdout)
+    assert (before.epochs, trained["epochs"]) == (1, 2)
+    assert trained["levels"][0]["widths"] == before.levels[0].widths
+    assert trained["levels"][0]["test"] != family["levels"][0]["test"]
+    assert run("serve-levels", "r", "--seconds", "1", "--quiet").exit_code == 0
 
     monkeypatch.setattr("lamella.stages.elastic.publish", killed)
     assert run("elasticize", "r", "--level", "core=0.75", "--recipe", "none", "--allow-slower").exit_code == 130

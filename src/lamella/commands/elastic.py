@@ -1,6 +1,7 @@
 """lamella elasticize and lamella serve-levels: nested levels in one set of weights, and how they serve.
 
 lamella elasticize RUN --recipe sandwich --epochs 8 --tune warmup=0.5 --teach teacher=dense
+lamella elasticize RUN --further --epochs 4
 lamella elasticize RUN --level core=0.5 --level planned=plan.json --level fast=latency_ms=40% --round-to aligned
 lamella serve-levels RUN --load 0.7 --precision int8 --picture day.svg
 """
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import LamellaError
 from ..pairs import named_values, options_of, recipe_of
 from ..progress import Progress
 from ..records import to_plain
@@ -53,6 +55,24 @@ class Nesting:
     own: Annotated[
         list[str] | None, typer.Option(help="A module of which every level has its own copy. Repeatable.")
     ] = None
+    further: Annotated[
+        bool, typer.Option("--further", help="Go on training the levels that the run has, from what they have learned.")
+    ] = False
+
+    def check(self) -> None:
+        """LamellaError where levels are asked for, and those of the run are to be trained further."""
+        asked = {
+            "--level": self.level,
+            "--round-to": self.round_to,
+            "--allow-slower": self.allow_slower,
+            "--own": self.own,
+        }
+        named = [option for option, given in asked.items() if given]
+        if self.further and named:
+            raise LamellaError(
+                f"--further goes on with the levels that the run has, and {' and '.join(named)} asked for others. Leave out one or "
+                "the other."
+            )
 
     def drafted(self, session: "Session", progress: Progress) -> Family:
         """The levels, none slower than a larger one unless that is allowed."""
@@ -105,20 +125,18 @@ def elasticize(run: Run, nesting: Nesting, training: Training, quiet: Quiet = Fa
     """Make nested levels in one set of weights, train them, and write them as ONNX files. Resumes where it was."""
     from ..elasticity import check_request
     from ..sessions import resume
-    from ..stages.elastic import elasticized
+    from ..stages.elastic import elasticized, trained_further
     from ..stages.verbs import tuning_task
 
     with working(run, quiet) as progress:
-        session, own = resume(run), tuple(nesting.own or ())
-        how = training.how()
-        check_request(session.dense(), tuning_task(session.task, training.tuning_samples), how, own)
-        family: Family = elasticized(
-            session,
-            nesting.drafted(session, progress),
-            how,
-            own=own,
-            tuning_samples=training.tuning_samples,
-            progress=progress,
+        nesting.check()
+        session, own, how = resume(run), tuple(nesting.own or ()), training.how()
+        task = tuning_task(session.task, training.tuning_samples)
+        check_request(session.dense(), task, how, own)
+        family: Family = (
+            trained_further(session, task, how, progress)
+            if nesting.further
+            else elasticized(session, nesting.drafted(session, progress), task, how, own=own, progress=progress)
         )
     show(
         family_view(family, session.metric),

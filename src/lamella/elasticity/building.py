@@ -70,10 +70,11 @@ def elasticize(
     and `levels`, `graph` and `own` are left out.
     """
     how = How(recipe, tuning, teaching)
+    if isinstance(model, ElasticModel):
+        check_further(how, levels, graph, own)
     check_request(model, task, how, own)
     with with_context("elasticize"):
         if isinstance(model, ElasticModel):
-            check_further(how, levels, graph, own)
             net, origin = _again(model), model.net
         else:
             graph = graph or trace(model, task.example_inputs)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import MismatchError, with_context
 from ..records import load_record, save_record
+from ..runs import write_through
 from ..schema import FILES, Family, Graph
 from ..storage import load_tensors, save_tensors
 from .networks import ElasticModel
@@ -23,11 +24,16 @@ from .networks import ElasticModel
 def save_elastic(directory: str | Path, net: ElasticModel) -> Family:
     """Write the network into the directory, each file atomically. Returns its record, with the bytes of both files in it."""
     record, weights, graph = (Path(directory) / FILES[name][0] for name in ("elastic", "elastic_model", "graph"))
-    record.unlink(missing_ok=True)
-    save_tensors(weights, net.net)
-    largest = weights.stat().st_size
-    save_tensors(weights, net)
-    net.family = replace(net.family, file_bytes=weights.stat().st_size, largest_bytes=largest)
+    sizes = []
+
+    def fill(made: Path) -> None:
+        for module in (net.net, net):
+            save_tensors(made, module)
+            sizes.append(made.stat().st_size)
+        record.unlink(missing_ok=True)  # it belongs to the weights that are replaced now
+
+    write_through(weights, fill)
+    net.family = replace(net.family, file_bytes=sizes[1], largest_bytes=sizes[0])
     save_record(graph, net.graph)
     save_record(record, net.family)
     return net.family

@@ -1,6 +1,7 @@
 """The stage of an elastic network over a run directory: make its levels, train them, write their files, measure them.
 
-family = elasticized(session, drafted(session, None), How("sandwich", Recipe(epochs=3, lr=0.02)))
+family = elasticized(session, drafted(session, None), session.task, How("sandwich", Recipe(epochs=3, lr=0.02)))
+family = trained_further(session, session.task, How("sandwich", Recipe(epochs=3, lr=0.02)))     # from where it stands
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..elasticity import How, elasticize, publish, save_elastic
+from ..digests import weights_digest
+from ..elasticity import ElasticModel, How, elasticize, load_elastic, publish, save_elastic
 from ..exporting import OnnxModel, remove_family
 from ..progress import Progress, silent
 from ..records import digest
@@ -19,46 +21,75 @@ from ..serving.families import level_file
 from ..sessions import Session
 from ..statistics import score_interval
 from ..training import Loader, Task, evaluate
+from ..walking import training_data
 from .levels import FOLDER
-from .verbs import tuning_task
 
 
 def elasticized(
     session: Session,
     draft: Family,
+    task: Task,
     how: How,
     *,
     own: Sequence[str] = (),
-    tuning_samples: int | None = None,
     progress: Progress = silent,
 ) -> Family:
     """The draft's levels trained, written, timed and scored on validation and test: `elastic.json`, `elastic.safetensors`, `elastic/`.
 
-    In integers it is the file that is scored.
+    In integers it is the file that is scored. `task` is the session's, its epochs as long as they shall be.
     """
-    directory = session.directory / FOLDER
     levels = list(draft.levels[:-1])
     settings = [(level.name, level.widths, level.bits) for level in levels]
-    asked = digest((settings, how.recipe, how.tuning, how.teaching, tuple(own), tuning_samples))
     net = elasticize(
         session.dense(),
         levels,
-        tuning_task(session.task, tuning_samples),
+        task,
         recipe=how.recipe,
         tuning=how.tuning,
         teaching=how.teaching,
         graph=session.graph(),
         own=own,
         seed=session.info.seed,
-        directory=directory / "training" / asked,
+        directory=_training(session, settings, how, tuple(own), training_data(task.train)),
         progress=progress,
     )
     session.path("elastic").unlink(missing_ok=True)
-    remove_family(directory)  # the record would vouch for them, and was not written for them
+    remove_family(session.directory / FOLDER)  # the record would vouch for them, and was not written for them
     net.family = replace(net.family, notes=(*net.family.notes, *draft.notes))
     save_elastic(session.directory, net)  # what was trained is there, whatever becomes of its files
+    return _shipped(session, net, progress)
+
+
+def trained_further(session: Session, task: Task, how: How, progress: Progress = silent) -> Family:
+    """The run's own family, trained from where it stands, and written, timed and scored like a new one.
+
+    The record and the weights are replaced last: after a kill the same request goes on, and is not answered twice.
+    """
+    net = load_elastic(session.directory, session.dense)
+    net = elasticize(
+        net,
+        None,
+        task,
+        recipe=how.recipe,
+        tuning=how.tuning,
+        teaching=how.teaching,
+        seed=session.info.seed,
+        directory=_training(session, weights_digest(net), how, training_data(task.train)),
+        progress=progress,
+    )
+    remove_family(session.directory / FOLDER)
+    return _shipped(session, net, progress)
+
+
+def _training(session: Session, *asked: object) -> Path:
+    """Where a training in progress lies."""
+    return session.directory / FOLDER / "training" / digest(asked)
+
+
+def _shipped(session: Session, net: ElasticModel, progress: Progress) -> Family:
+    """The family with its files, timed and scored, in the run directory."""
+    directory, tested = session.directory / FOLDER, []
     publish(net, session.task, directory, progress=progress)
-    tested = []
     for done, level in enumerate(net.levels):
         progress("score levels", done, len(net.levels), f"{level.name!r} and its file in integers")
         tested.append(_tested(net.view(level.name), level, session.task, directory))
