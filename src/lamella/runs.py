@@ -183,11 +183,18 @@ def _check_identity(path: Path, seen: Mapping[str, Any], expected: Mapping[str, 
     was, now = _named(seen), _named(expected)
     differing = [k for k in {**was, **now} if was.get(k) != now.get(k)]
     if differing:
-        parts = [f"{k} was {was.get(k)!r} and is {now.get(k)!r}" for k in sorted(differing)[:4]]
+        parts = [_difference(name, was, now) for name in sorted(differing)[:4]]
         raise MismatchError(
             f"{path}: belongs to another run: {'; '.join(parts)}. Name another run directory, or delete this "
             "file to start that stage afresh."
         )
+
+
+def _difference(name: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How two identities differ in a fact; one of them may lack it, as where an option has its usual value."""
+    if name in was and name in now:
+        return f"{name} was {was[name]!r} and is {now[name]!r}"
+    return f"{name} was {was[name]!r} and is not given" if name in was else f"{name} is {now[name]!r} and was not given"
 
 
 def _named(facts: Mapping[str, Any]) -> dict[str, Any]:
