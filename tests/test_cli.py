@@ -539,6 +539,16 @@ def test_controls_are_walked_from_every_seed_and_compared(nets):
     assert "plan ahead by" in shown.stdout
 
 
+def test_a_warm_up_may_take_as_many_epochs_as_the_plans_longest_step(nets):
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
+    run("profile", "r", "--pruning-ratios", "0.5", "--quiet")
+    run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--epochs", "2", "--quiet")
+    ask = ["compress", "r", "--tuning-samples", "64", "--quiet", "--recipe"]
+    assert "warmup: 3.0 epochs of 2" in refused(*ask, "warmup=3")
+    found = run(*ask, "warmup=2")
+    assert found.exit_code == 0, found.output
+
+
 def test_the_recipe_and_the_removal_are_asked_for_by_name(nets):
     run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
     run("profile", "r", "--pruning-ratios", "0.5", "--quiet")

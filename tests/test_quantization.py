@@ -16,8 +16,10 @@ from lamella.costs import cost
 from lamella.errors import LamellaError, MismatchError, RecordError, RunError, TraceError
 from lamella.exporting import OnnxModel, export_onnx, layers_in_float, run_onnx
 from lamella.grids import levels, put_on_grids, rounded_weight
+from lamella.planning import plan
+from lamella.profiling import profile
 from lamella.quantization import agreement, integers_file, multiplying_layers, quantize
-from lamella.schema import Plan, Step
+from lamella.schema import Budget, Plan, Step
 from lamella.storage import load, save
 from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task, fit
@@ -579,3 +581,45 @@ def test_what_cannot_be_rounded_or_saved_is_told(walked, tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(RunError, match=r"run is a file; a directory was expected, for model\.safetensors and"):
         save(tmp_path / "run", walked.small, walked.result)
+
+
+class Reading(nn.Module):
+    """A recurrent layer and an attention: weights that no convolution or linear layer holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.embed, self.rows = nn.Linear(6, 16), nn.Linear(16, 8), nn.GRU(8, 8, batch_first=True)
+        self.attend, self.out = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.rows(self.embed(self.wide(x).relu()))[0]
+        return self.out(torch.relu(x + self.attend(x, x, x, need_weights=False)[0]).mean(1))
+
+
+@pytest.fixture(scope="module")
+def reading():
+    torch.manual_seed(0)
+    model, data = Reading().eval(), task((5, 6))
+    graph = trace(model, data.example_inputs)
+    return model, data, graph, profile(model, data, graph=graph, pruning_ratios=(0.5,), bits=(8, 4))
+
+
+@pytest.mark.parametrize("asked", [{"planner": "uniform", "pruning_ratio": 0.0, "bits": 4}, {"planner": "knapsack"}])
+def test_plans_give_bits_to_what_takes_them(reading, asked):
+    model, data, graph, curves = reading
+    made = plan(curves, Budget(bytes="95%"), **asked)
+    assert set(made.bits) == {"wide", "embed", "attend.out_proj", "out"}
+    assert quantize(*compress(model, made, data, graph=graph), data)[1].bits.keys() == {"wide", "embed", "out"}
+
+
+def test_bits_of_a_recurrent_layer_are_refused_before_anything_is_tuned(reading):
+    model, data, graph, _ = reading
+    made = Plan(
+        structure=graph.structure,
+        planner="hand",
+        steps=(Step(bits={"rows.weight_ih_l0": 4}),),
+        dense=cost(graph),
+        predicted=cost(graph),
+    )
+    with pytest.raises(RecordError, match=r"steps\[0\].bits\['rows.weight_ih_l0'\]: no convolution or linear layer"):
+        compress(model, made, data, graph=graph)

@@ -44,6 +44,7 @@ from lamella.reporting.summary import figures, sentences
 from lamella.reporting.tables import heat_map, step_rows
 from lamella.schema import FILES, Epoch, Score, Size, Step, Trial, Trials
 from lamella.statistics import paired_difference
+from lamella.trials import remarks
 from lamella.views import trials_view
 
 # Text
@@ -328,6 +329,12 @@ def test_a_plan_stands_beside_its_controls(tmp_path):
     assert "±" not in printed.get()
     for told in (section, printed.get()):
         assert "plan, in_order: the same scores from all 2 seeds, so there is no spread to give." in told
+    even = tuple(replace(each, name="uniform", macs=60_000) for each in trials if each.name == "plan")
+    same = tuple(replace(each, name="in_order") for each in trials if each.name == "plan")
+    plan = tuple(each for each in trials if each.name == "plan")
+    told = remarks(Trials(structure=graph.structure, seeds=2, trials=(*plan, *same, *even)))
+    assert [line.partition(":")[0] for line in told] == ["in_order", "uniform has 73 % of the plan's MACs"]
+    assert remarks(Trials(structure=graph.structure, seeds=2, trials=trials)) == ()
     walked = read_stages(tmp_path).plan
     for walked_one, stands in ((walked, True), (replace(walked, steps=walked.steps[:1]), False)):
         made = Trials(structure=graph.structure, seeds=2, trials=trials, plan=digest(walked_one))

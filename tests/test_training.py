@@ -344,6 +344,24 @@ def test_batches_of_another_form_are_told(task, other):
         evaluate(make_net(), strange.validation)
 
 
+def test_batches_of_arrays_and_lists_are_told_before_torch_fails_on_them():
+    inputs, targets = make_data(8)
+    arrays, listed = [(inputs.numpy(), targets)], [(inputs, targets.tolist())]
+    told = r"the inputs of batch 0 are ndarrays, and no tensor is among them; .*torch.from_numpy\(array\)"
+    ready = Task((inputs[:1],), train=listed, validation=arrays, test=arrays, calibration=arrays)
+    with pytest.raises(DataError, match="evaluate: " + told):
+        evaluate(make_net(), arrays)
+    with pytest.raises(DataError, match=told):
+        profile(make_net(), ready, pruning_ratios=(0.5,))
+    with pytest.raises(DataError, match="fit, epoch 1: " + told):
+        fit(make_net(), replace(ready, train=arrays), Recipe(epochs=1))
+    with pytest.raises(DataError, match=r"fit, epoch 1: the targets of batch 0 are a list, .*torch.tensor\(targets\)"):
+        fit(make_net(), ready, Recipe(epochs=1))
+    for given in (targets.tolist(), targets.numpy(), None):
+        with pytest.raises(DataError, match=r"Batches: .* (int|ndarray|NoneType) where tensors"):
+            Batches(inputs, given, 4)
+
+
 @pytest.mark.parametrize("other", [torch.float64, torch.int64, torch.uint8, torch.float16])
 def test_inputs_of_other_numbers_are_told(task, other):
     batches = [(x.to(other), y) for x, y in task.train]

@@ -37,7 +37,7 @@ from .grids import shared_bits, sharing
 from .schema import SCHEMES, Measure, Result, Scheme
 from .simulations import as_simulation, check_real
 from .storage import check_belongs
-from .training import PerSample, Task, correct, device_of, evaluate, seeded
+from .training import PerSample, Task, correct, device_of, evaluate, inputs_of, seeded
 from .walking import measured
 
 
@@ -166,7 +166,7 @@ def integers_file(
     if not how.calibrated:
         return quantize_linear(source, target, next(iter(task.validation))[0], scheme=scheme)
     with drawn_alike():
-        batches = (batch[0] for batch in islice(task.calibration, CALIBRATION_BATCHES))
+        batches = (inputs_of(batch, index) for index, batch in enumerate(islice(task.calibration, CALIBRATION_BATCHES)))
         return quantize_onnx(source, target, batches, bits=bits, linear_in_blocks=how.linear == "blocks")
 
 

@@ -3,7 +3,7 @@
 for each in summaries(trials):          # the plan first
     each.name, each.test.mean           # ("uniform", 0.9132)
     each.ahead                          # Score(value=0.004, low=0.001, high=0.007, n=3); None for the plan itself
-unvaried(trials)                        # "plan, origin: the same scores from all 3 seeds, ..."; None where seeds differ
+remarks(trials)                         # ("plan, origin: the same scores from all 3 seeds, ...", "uniform keeps 78 % of ...")
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from .schema import Score, Trial, Trials
 from .statistics import over_seeds
+
+APART = 0.05  # share of the plan's MACs by which a control of equal cost may miss them unremarked
 
 
 class Spread(NamedTuple):
@@ -55,8 +57,38 @@ def _summary(found: Trials, name: str) -> TrialSummary:
     )
 
 
-def unvaried(found: Trials) -> str | None:
-    """What to say of walks that came to the same scores from every seed: a spread of zero would look like a measured one."""
+def remarks(found: Trials) -> tuple[str, ...]:
+    """What the figures do not say by themselves."""
+    return tuple(told for told in (_unvaried(found), _identical(found), _uneven(found)) if told)
+
+
+def _identical(found: Trials) -> str | None:
+    """Of controls that are the plan itself: a difference of zero would look like a measured one."""
+    plan = [_outcome(each) for each in found.of("plan")]
+    names = [name for name in found.names[1:] if [_outcome(each) for each in found.of(name)] == plan]
+    if not names:
+        return None
+    return f"{', '.join(names)}: the plan's sizes and scores from every seed: most likely the very same cuts, and no control here."
+
+
+def _outcome(trial: Trial) -> tuple[float, float, int, int]:
+    return trial.validation, trial.test, trial.params, trial.macs
+
+
+def _uneven(found: Trials) -> str | None:
+    """Of an even cut that could not come near the plan's MACs: it is then a smaller network, not only a plainer one."""
+    plan = found.of("plan")[0].macs
+    even = found.of("uniform")[0].macs if "uniform" in found.names else plan
+    if abs(even - plan) <= APART * plan:
+        return None
+    return (
+        f"uniform has {100 * even / plan:.0f} % of the plan's MACs: one ratio for all groups comes no nearer without more, so part of the "
+        "difference is size."
+    )
+
+
+def _unvaried(found: Trials) -> str | None:
+    """Of walks that came to the same scores from every seed: a spread of zero would look like a measured one."""
     names = [name for name in found.names if found.seeds > 1 and _alike(found.of(name))]
     if not names:
         return None

@@ -6,7 +6,8 @@ lamella compress RUN --devices 2 --precision bf16-mixed
 lamella compress RUN --control origin --control in_order --seeds 3
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,7 @@ from ..views import result_view, trials_view
 from .shared import AsJson, Devices, Precision, Quiet, Run, following, options, show, working
 
 if TYPE_CHECKING:
+    from ..schema import Plan
     from ..stages import Way
 
 
@@ -43,13 +45,16 @@ class Walking:
     ] = "cut"
     tuning_samples: Annotated[int | None, typer.Option(min=1, help="Samples per tuning epoch [default: all].")] = None
 
-    def way(self) -> "Way":
-        """As a record."""
+    def way(self, plan: "Plan") -> "Way":
+        """As a record. Epochs are those of the plan's steps: the recipe's are as many as its warm-up takes."""
         from ..compression import TUNING
         from ..stages import Way
 
+        longest = max([TUNING.epochs, *(step.epochs for step in plan.steps)])
         shorthands = {"lr": self.lr, "devices": self.devices, "precision": self.precision}
-        return Way(recipe_of(self.recipe or [], "--recipe", TUNING, **shorthands), self.tuning_samples, self.removal)
+        recipe = recipe_of(self.recipe or [], "--recipe", replace(TUNING, epochs=longest), **shorthands)
+        recipe = replace(recipe, epochs=max(TUNING.epochs, math.ceil(recipe.warmup)))
+        return Way(recipe, self.tuning_samples, self.removal)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +86,15 @@ class Otherwise:
 @options(walking=Walking, otherwise=Otherwise)
 def compress(run: Run, walking: Walking, otherwise: Otherwise, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Walk the plan: narrow, tune, measure, step by step. Resumes where it was."""
+    from ..schema import Plan
     from ..sessions import resume
     from ..stages import compressed
     from ..stages.controls import controlled
     from ..stages.replanning import compressed_in_turns
 
     with working(run, quiet) as progress:
-        session, way = resume(run), walking.way()
+        session = resume(run)
+        way = walking.way(session.read("plan", Plan))
         if otherwise.control:
             found = controlled(session, way, otherwise.control, otherwise.seeds or 3, progress)
             show(

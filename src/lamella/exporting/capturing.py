@@ -143,13 +143,14 @@ def _exports(model: nn.Module, inputs: tuple[Any, ...]) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporter's remarks about its own internals: a deprecated name in torch, and torchvision's absence."""
+    """Without the exporter's remarks about internals: a deprecated name in torch, torchvision's absence, torch's recurrent layers."""
     remarks = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = remarks.level
     remarks.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r".*treespec.*", category=FutureWarning)
+            warnings.filterwarnings("ignore", message=r".*_flat_weights", category=UserWarning)
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             yield
     finally:

@@ -75,12 +75,12 @@ def plan(
 
 
 def settled_bits(graph: Graph, bits: int | None) -> dict[str, int]:
-    """The same bits for every layer that multiplies. LamellaError for a number that weights cannot have."""
+    """The same bits for every layer that takes any. LamellaError for a number that weights cannot have."""
     if bits is None:
         return {}
     if bits not in WEIGHT_BITS:
         raise LamellaError(f"bits {bits}: from 2 to 8, or 32 for none, was expected.")
-    return {layer.name: bits for layer in graph.layers if layer.positions and layer.weight}
+    return {layer.name: bits for layer in graph.layers if layer.takes_bits}
 
 
 def _drafted(planner: str, ask: Ask, options: Mapping[str, Any]) -> Draft:

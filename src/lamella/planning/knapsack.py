@@ -107,8 +107,8 @@ def _is_number(value: object) -> bool:
 
 
 def _bit_choices(ask: Ask, assumed: dict[int, float]) -> tuple[dict[str, tuple[Rung, ...]], tuple[str, ...]]:
-    """The rungs of every layer that multiplies and whose bits are not settled already; none, and who lacks them, where some do."""
-    names = [x.name for x in ask.graph.layers if x.weight and x.positions and x.name not in ask.bits]
+    """The rungs of every layer that takes bits and whose bits are not settled already; none, and who lacks them, where some do."""
+    names = [x.name for x in ask.graph.layers if x.takes_bits and x.name not in ask.bits]
     every = {name: bit_rungs(ask.profile, name, assumed) for name in names}
     lacking = tuple(name for name, rungs in every.items() if len(rungs) == 1)
     if len(lacking) == len(every):

@@ -77,7 +77,7 @@ def _near(ask: Ask, start: Draft, assumed: dict[int, float]) -> Nearby:
         each = group_rungs(ask.profile, group)
         widths[group.name] = _window(each, start.widths.get(group.name, group.width))
     for layer in ask.graph.layers:
-        if layer.weight and layer.positions and layer.name not in ask.bits:
+        if layer.takes_bits and layer.name not in ask.bits:
             each = bit_rungs(ask.profile, layer.name, assumed)
             each = each[1:] if start.bits else each[:1]  # a file is in integers as a whole, or not at all
             bits[layer.name] = _window(each, start.bits.get(layer.name, 32))

@@ -40,6 +40,12 @@ class Layer:
     calls: int = 1
     sources: tuple[str, ...] = ()
 
+    @property
+    def takes_bits(self) -> bool:
+        """Whether a plan may give it bits: it multiplies, and a module holds its weight. (Those of recurrent layers, of
+        `nn.MultiheadAttention` and of functions have a parameter's name, and files hold them as they can.)"""
+        return bool(self.positions and self.weight and self.weight.startswith(f"{self.name}."))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:

@@ -158,7 +158,11 @@ class Plan:
             with with_context(f"steps[{index}].widths"):
                 graph.check_widths(step.widths)
             for layer in step.bits:
-                check(layer in graph.layer_of, f"steps[{index}].bits[{layer!r}]", "no such layer in this model")
+                path = f"steps[{index}].bits[{layer!r}]"
+                check(layer in graph.layer_of, path, "no such layer in this model")
+                check(
+                    graph.layer_of[layer].takes_bits, path, "no convolution or linear layer: leave it out, or plan anew"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,14 +30,19 @@ def explained(index: int, loss: Loss | None = None, targets: Any = None) -> Iter
             f"batch {index} is too small for a batch norm: it gives one value per channel, and a spread takes at least two. Drop the "
             "last batch, or take another batch_size."
         ) from error
-    except RuntimeError as error:
-        told = any(words in str(error) for words in CLASSES)
-        if not (told and loss is cross_entropy and isinstance(targets, Tensor)):
+    except (RuntimeError, TypeError) as error:
+        told = any(words in str(error) for words in CLASSES) or "argument 'target'" in str(error)
+        if not (told and loss is cross_entropy):
             raise
+        kind = (
+            f"{targets.dtype} of shape {tuple(targets.shape)}"
+            if isinstance(targets, Tensor)
+            else f"a {type(targets).__name__}"
+        )
         raise DataError(
-            f"the targets of batch {index} are {targets.dtype} of shape {tuple(targets.shape)}, and the default loss expects class "
-            "numbers, int64, one per sample, or a share of every class. Give targets.long(), of a column targets.flatten(), or for a "
-            "regression Task(loss=..., score=...)."
+            f"the targets of batch {index} are {kind}, and the default loss expects class "
+            "numbers, a tensor of int64, one per sample, or a share of every class. Give targets.long(), of a column "
+            "targets.flatten(), of a list torch.tensor(targets), or for a regression Task(loss=..., score=...)."
         ) from error
 
 

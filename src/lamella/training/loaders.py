@@ -120,7 +120,14 @@ class Batches:
         transform: Transform | None = None,
         seed: int = 0,
     ) -> None:
-        sizes = {len(leaf) for leaf in tree_leaves((inputs, targets))}
+        leaves = tree_leaves((inputs, targets))
+        others = sorted({type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor)})
+        if others:
+            raise DataError(
+                f"Batches: inputs and targets hold {', '.join(others)} where tensors were expected: nothing else is cut into batches. "
+                "Give torch.as_tensor(values)."
+            )
+        sizes = {len(leaf) for leaf in leaves}
         if len(sizes) != 1:
             raise DataError(f"Batches: inputs and targets hold {sorted(sizes)} samples; equally many were expected.")
         if batch_size < 1:
@@ -232,6 +239,7 @@ def as_pair(batch: Any, index: int) -> tuple[Any, Any]:
     if not isinstance(batch, Sequence) or len(batch) != 2:
         raise _other_form(batch, index)
     inputs, targets = batch
+    _check_tensors(inputs, index)
     return inputs, targets
 
 
@@ -239,7 +247,18 @@ def inputs_of(batch: Any, index: int) -> Any:
     """The inputs of batch `index`, which may have no targets: (inputs,). DataError for a batch of another form."""
     if not isinstance(batch, Sequence) or not batch:
         raise _other_form(batch, index)
+    _check_tensors(batch[0], index)
     return batch[0]
+
+
+def _check_tensors(inputs: Any, index: int) -> None:
+    leaves = tree_leaves(inputs)
+    if not any(isinstance(leaf, Tensor) for leaf in leaves):
+        seen = f"{type(leaves[0]).__name__}s" if leaves else f"an empty {type(inputs).__name__}"
+        raise DataError(
+            f"the inputs of batch {index} are {seen}, and no tensor is among them; a tensor, or a tuple, list or dict of them, was "
+            "expected. Make tensors of them (torch.from_numpy(array)) in the dataset or in the DataLoader's collate_fn."
+        )
 
 
 def _other_form(batch: Any, index: int) -> DataError:

@@ -12,7 +12,7 @@ from ..planning import depth_test, significance
 from ..reach import GroupRow, Reach
 from ..schema import Front, Graph, Metric, Plan, Point, Profile, Result, Score, Trials
 from ..texts import short, told, told_between, told_bits, told_drop
-from ..trials import Spread, summaries, unvaried
+from ..trials import Spread, remarks, summaries
 from .grids import grid, percent
 
 
@@ -193,9 +193,9 @@ def trials_view(found: Trials, metric: Metric = "accuracy") -> Stack:
         ahead = _ahead(each.ahead, metric) if each.ahead else ""
         scores = (_spread(each.validation, metric), _spread(each.test, metric), ahead)
         table.add_row(each.name, str(each.seeds), *scores, f"{each.params:,}", f"{each.macs:,}")
-    n, same = found.trials[0].n_test, unvaried(found)
+    n = found.trials[0].n_test
     spread = f"spread: standard deviation over seeds; differences are paired by seed; {n:,} test samples each."
-    return Stack(table, *(Text(f"- {line}") for line in (spread, same) if line))
+    return Stack(table, *(Text(f"- {line}") for line in (spread, *remarks(found))))
 
 
 TRIALS_IN_NUMBERS = ("validation", "test", "plan ahead by, test score [95 %]")

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from ...errors import MissingExtra
 from ...schema import Accordion, Epoch, Family, Front, Graph, Knob, Level, Plan, Profile
-from ...trials import unvaried
+from ...trials import remarks
 from ..charts import (
     Spec,
     bits_spec,
@@ -130,7 +130,7 @@ class Search(NamedTuple):
 
 class Controls(NamedTuple):
     rows: tuple[TrialRow, ...]
-    note: str | None
+    notes: tuple[str, ...]
 
 
 def sections(stages: Stages, facts: Facts, prints: Sequence[LayerPrint], charts: Charts) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def sections(stages: Stages, facts: Facts, prints: Sequence[LayerPrint], charts:
     if stages.graph and stages.plan:
         found["plan"] = _walk(stages.graph, stages.plan, stages, charts)
     if stages.trials:
-        found["trials"] = Controls(trial_rows(stages.trials), unvaried(stages.trials))
+        found["trials"] = Controls(trial_rows(stages.trials), remarks(stages.trials))
     if stages.front:
         found["front"] = FrontView(stages.front, charts(front_spec(stages.front, stages.plan), "Front of the budget"))
     if stages.graph and stages.family:
