@@ -444,7 +444,9 @@ def test_an_elastic_network_is_trained_further():
     tuning = Recipe(epochs=4, lr=0.05)
     first = elasticize(model, (0.5, 0.25), task, tuning=tuning, graph=graph)
     kept = zoo.fingerprint(first)
-    first.family = replace(first.family, notes=("widths are in steps of 4", "the training did harm: 'full' scores nothing"))
+    first.family = replace(
+        first.family, notes=("widths are in steps of 4", "the training did harm: 'full' scores nothing")
+    )
     again = elasticize(first, None, task, tuning=tuning)
     assert zoo.fingerprint(first) == kept
     assert again.family.order == first.family.order
@@ -452,7 +454,9 @@ def test_an_elastic_network_is_trained_further():
     assert again.family.notes == ("widths are in steps of 4",)
     afresh = elasticize(first.net, (0.5, 0.25), task, tuning=replace(tuning, epochs=1, lr=1e-6), graph=graph)
     still = elasticize(first, None, task, tuning=replace(tuning, epochs=1, lr=1e-6))
-    for name, before in logits(first, task).items():  # a rate that moves nothing: only what began elsewhere is elsewhere
+    for name, before in logits(
+        first, task
+    ).items():  # a rate that moves nothing: only what began elsewhere is elsewhere
         near, far = (float((logits(net, task)[name] - before).abs().max()) for net in (still, afresh))
         assert near < 0.1 * float(before.abs().max())
         assert name == "full" or near < far
@@ -468,6 +472,27 @@ def test_a_level_with_bits_is_trained_further_in_float_and_rounded_anew():
     assert again.levels[0].bits == bits
     assert again.levels[0].ranges.keys() == bits.keys()
     assert again.levels[0].ranges != first.levels[0].ranges
+
+
+def test_an_elastic_network_beneath_torch_compile_is_trained_further():
+    model, graph, task = problem()
+    net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
+    again = elasticize(torch.compile(net, backend="eager"), None, task, tuning=Recipe(epochs=1, lr=0.02))
+    assert again.family.names == net.family.names
+    assert again.family.order == net.family.order
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "words"),
+    [
+        (nn.DataParallel, "wrapped in DataParallel.*Pass model.module"),
+        (lambda model: copy.deepcopy(model).requires_grad_(False), "all parameters of the model are frozen"),
+    ],
+)
+def test_a_model_that_no_recipe_can_train_is_refused(wrapped, words):
+    model, _, task = problem()
+    with pytest.raises(LamellaError, match=words):
+        elasticize(wrapped(model), (0.5,), task)
 
 
 @pytest.mark.parametrize(

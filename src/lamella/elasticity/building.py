@@ -69,7 +69,7 @@ def elasticize(
     A model that is elastic is trained further: it goes on with the levels, the order of channels and all the numbers that it has,
     and `levels`, `graph` and `own` are left out.
     """
-    how = How(recipe, tuning, teaching)
+    how, model = How(recipe, tuning, teaching), getattr(model, "_orig_mod", model)  # beneath torch.compile's wrapper
     if isinstance(model, ElasticModel):
         check_further(how, levels, graph, own)
     check_request(model, task, how, own)
