@@ -105,14 +105,29 @@ def elasticize(
 
 def _again(net: ElasticModel) -> ElasticModel:
     """A copy of the elastic network whose levels have all their numbers, and nothing that was measured of them."""
-    levels = tuple(
-        Level(name=x.name, widths=x.widths, bits=x.bits, params=x.params, macs=x.macs, memory=x.memory)
-        for x in net.levels
-    )
-    notes = tuple(note for note in net.family.notes if not note.startswith(HARM))
-    again = ElasticModel(copy.deepcopy(net.net), net.graph, replace(net.family, levels=levels, notes=notes))
+    again = ElasticModel(copy.deepcopy(net.net), net.graph, _unmeasured(net.family))
     again.load_state_dict(net.state_dict())
     return again.eval()
+
+
+def _unmeasured(family: Family) -> Family:
+    """The family as it is built, without what was measured of it and of its files."""
+    levels = tuple(
+        Level(name=x.name, widths=x.widths, bits=x.bits, params=x.params, macs=x.macs, memory=x.memory)
+        for x in family.levels
+    )
+    return Family(
+        structure=family.structure,
+        recipe=family.recipe,
+        levels=levels,
+        order=family.order,
+        ranks=family.ranks,
+        own=family.own,
+        affine=family.affine,
+        epochs=family.epochs,
+        seed=family.seed,
+        notes=tuple(note for note in family.notes if not note.startswith(HARM)),
+    )
 
 
 def _harm_notes(model: nn.Module, scores: Mapping[str, Scores], task: Task, tuning: Recipe) -> list[str]:
