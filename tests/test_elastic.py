@@ -616,6 +616,39 @@ def test_switching_during_a_forward_pass_in_another_thread():
     assert not wrong
 
 
+def test_threads_that_train_one_level_lose_no_gradients():
+    model, graph, task = problem()
+    net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs).train()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.track_running_stats = False
+    net.set_active_subnet("core")
+    weight, inputs = next(net.net.parameters()), task.example_inputs
+    (wanted,) = torch.autograd.grad(net(*inputs).square().sum(), weight)
+    net.view("core").register_forward_pre_hook(lambda *_: time.sleep(0.002))  # while the others come in
+    found = []
+
+    def ask():
+        for _ in range(5):
+            found.extend(torch.autograd.grad(net(*inputs).square().sum(), weight, allow_unused=True))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 20
+    assert all(each is not None and torch.allclose(each, wanted, rtol=1e-4, atol=1e-5) for each in found)
+
+
+def test_a_copy_made_in_inference_mode_runs():
+    net, _, inputs, _ = nested("dense_concat")
+    with torch.inference_mode():
+        twin = copy.deepcopy(net)
+        for name in net.family.names:
+            equal(zoo.outputs(twin.view(name), inputs), zoo.outputs(net.view(name), inputs))
+
+
 def test_switching_allocates_nothing():
     import tracemalloc
 

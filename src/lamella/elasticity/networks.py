@@ -53,6 +53,7 @@ class ElasticModel(nn.Module):
         self._active = family.levels[-1].name
         self.training = self._mode = net.training  # `_mode` is that of the views
         self._bound = self._changed = False
+        self._running = threading.RLock()
         # A hook, as a parent that is loaded calls no override.
         self.register_load_state_dict_post_hook(_moved)  # type: ignore[no-untyped-call]
         self._bind()
@@ -99,7 +100,8 @@ class ElasticModel(nn.Module):
         self.refresh()  # an optimizer's step may follow
         if name not in self._views:
             return self.net(*inputs, **named)
-        return functional_call(self._views[name], self.tensors(name), inputs, named)
+        with self._running:  # it swaps the view's tensors: of two threads one would lose its gradients
+            return functional_call(self._views[name], self.tensors(name), inputs, named)
 
     def extract(self, name: str, *, rounded: bool = True) -> nn.Module:
         """The level as a plain module with weights of its own, in evaluation mode.
@@ -237,11 +239,11 @@ class ElasticModel(nn.Module):
         names = {n for cuts in self._cuts.values() for n, each in cuts.items() if each.copies and not self.is_own(n)}
         names |= {f"{layer}.weight" for level in self.levels for layer in level.bits}
         own = [t for level, own in zip(self.levels, self.own, strict=False) if level.bits for t in own.parameters()]
-        return [t for t in (*(tensors[n] for n in names), *own) if not t.is_inference()]
+        return [*(tensors[n] for n in names), *own]
 
     def _counted(self) -> int:
         """How often these have been changed in place, as torch counts it."""
-        return sum(t._version for t in self._sources)
+        return sum(t._version for t in self._sources if not t.is_inference())
 
     def _bind_parameters(self, module: nn.Module, tensors: Mapping[str, Tensor], bits: Mapping[str, int]) -> None:
         made: dict[str, nn.Parameter] = {}
@@ -285,8 +287,11 @@ class ElasticModel(nn.Module):
         _moved(self)
         return moved
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: each for name, each in self.__dict__.items() if name != "_running"}  # a lock cannot be copied
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        super().__setstate__({**state, "_running": threading.RLock()})  # type: ignore[no-untyped-call]
         _moved(self)
 
 
