@@ -18,7 +18,7 @@ from lamella.elasticity.building import _Trail
 from lamella.elasticity.recipes import RECIPES, train_stage
 from lamella.elasticity.sorting import permuted
 from lamella.elasticity.teaching import apart
-from lamella.errors import BudgetError, LamellaError, MismatchError, RecordError
+from lamella.errors import BudgetError, LamellaError, MismatchError, RecordError, TraceError
 from lamella.records import save_record
 from lamella.reporting.stages import read_stages
 from lamella.schema import Budget, Family, Level
@@ -107,8 +107,8 @@ def test_what_is_a_prefix_is_never_copied():
 
 def problem(width=8, samples=24):
     """A small network, its graph, and a task it can be trained on."""
-    torch.manual_seed(0)
     model, inputs, graph = zoo.traced("residual", width)
+    torch.manual_seed(0)  # after the network, which is made once: the data do not depend on which test asks first
     x, y = torch.randn(samples, 3, 8, 8), torch.randint(0, 5, (samples,))
     batches = Batches(x, y, 8)
     return model, graph, Task(inputs, train=batches, validation=batches, test=batches)
@@ -452,13 +452,16 @@ def test_an_elastic_network_is_trained_further():
     assert again.family.order == first.family.order
     assert again.family.epochs == 8
     assert again.family.notes == ("widths are in steps of 4",)
+    for module in first.net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.0
     afresh = elasticize(first.net, (0.5, 0.25), task, tuning=replace(tuning, epochs=1, lr=1e-6), graph=graph)
     still = elasticize(first, None, task, tuning=replace(tuning, epochs=1, lr=1e-6))
     for name, before in logits(
         first, task
     ).items():  # a rate that moves nothing: only what began elsewhere is elsewhere
         near, far = (float((logits(net, task)[name] - before).abs().max()) for net in (still, afresh))
-        assert near < 0.1 * float(before.abs().max())
+        assert near < 1e-3 * float(before.abs().max())
         assert name == "full" or near < far
     assert sum(x.validation.value for x in again.levels) > sum(x.validation.value for x in still.levels)
 
@@ -499,6 +502,7 @@ def test_a_model_that_no_recipe_can_train_is_refused(wrapped, words):
     ("asked", "words"),
     [
         ({"levels": (0.5,)}, "levels: the model is elastic and is trained further.*Leave it out"),
+        ({"levels": ()}, "levels: the model is elastic"),
         ({"own": ("out.2",)}, "own: the model"),
         ({"levels": None, "recipe": "none"}, "recipe 'none': trains nothing"),
     ],
@@ -912,8 +916,16 @@ def test_a_level_with_bits(tmp_path):
         ({"a" * 101: 0.5}, RecordError, r"'aaaaaaaaaaaaaaaaaaaa'\.\.\.: 101 characters, where 100 at most name files"),
         ((0.0,), RecordError, r"level 0: 0.0 is not in \(0, 1\)"),
         ((1.5,), RecordError, "the fraction that leaves"),
-        ((Level(name="a", widths={"nope": 3}),), RecordError, r"\['nope'\]: no such group in this model"),
-        ((Level(name="a", widths={"stem.0": 9}),), RecordError, r"\['stem.0'\]: 9 channels asked, 8 exist"),
+        (
+            (Level(name="a", widths={"nope": 3}),),
+            RecordError,
+            r"level 0\.widths\['nope'\]: no such group in this model",
+        ),
+        (
+            {"a": Level(name="a", widths={"stem.0": 9})},
+            RecordError,
+            r"level 'a'\.widths\['stem.0'\]: 9 channels asked, 8 exist",
+        ),
         (
             (Level(name="a", widths={"stem.0": 4}), Level(name="b", widths={"down.0": 4})),
             RecordError,
@@ -990,6 +1002,32 @@ def test_unknown_names_are_refused():
     coarse = (*net.levels[:-1], replace(net.levels[-1], bits={"stem.0": 4}))
     with pytest.raises(LamellaError, match="the last level is the dense network in float, and this one has bits"):
         ElasticModel(model, graph, Family(structure="", recipe="none", levels=coarse, order={}))
+    with pytest.raises(LamellaError, match="unknown level None"):
+        net.set_active_subnet(None)
+    with pytest.raises(
+        LamellaError, match=r"own: 'out.2' was given; a list of modules was expected, such as \['out.2'\]"
+    ):
+        elasticize(model, None, task, recipe="none", graph=graph, own="out.2")
+
+
+def test_a_graph_of_another_model_is_refused():
+    _, graph, task = problem()
+    for name in ("chain", "residual"):
+        with pytest.raises(TraceError, match="belongs to another model"):
+            elasticize(zoo.traced(name, 12)[0], (0.5,), task, graph=graph)
+
+
+@pytest.mark.parametrize("field", ["order", "ranks"])
+def test_an_order_that_is_none_is_refused(field):
+    net, *_ = nested("grouped")
+    group = net.graph.groups[0]
+    for wrong in ((0, 1), (0,) * group.width):
+        with pytest.raises(
+            RecordError, match=rf"{field}\['{group.name}'\]: not every one of {group.width} places once"
+        ):
+            ElasticModel(net.net, net.graph, replace(net.family, **{field: {group.name: wrong}}))
+    with pytest.raises(RecordError, match=rf"{field}\['nope'\]: no such group"):
+        ElasticModel(net.net, net.graph, replace(net.family, **{field: {"nope": (0, 1)}}))
 
 
 def test_a_family_with_a_missing_or_foreign_level_is_refused(tmp_path):

@@ -29,6 +29,7 @@ from ..schema import Epoch, Family, Graph, Level
 from ..schema.families import ENDED, EPOCHS
 from ..statistics import score_interval
 from ..storage import load_tensors, save_tensors
+from ..surgery import check_graph
 from ..texts import told
 from ..tracing import trace
 from ..training import Recipe, Task, device_of, metric_of, mixed, seeded, smoothed
@@ -152,6 +153,7 @@ def nest(
 ) -> ElasticModel:
     """The elastic network of these levels with the model's own numbers: channels sorted by importance, nothing trained."""
     model = getattr(model, "_orig_mod", model)
+    check_graph(model, graph)
     narrowed = [g.name for g in graph.free if any(level.widths.get(g.name, g.width) < g.width for level in levels)]
     net, order, ranks = sort(model, graph, importance(model, graph), narrowed, inputs)
     unsorted = {

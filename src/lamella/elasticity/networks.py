@@ -16,7 +16,7 @@ counts these changes; those through `.data` it does not, and `refresh` says them
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -28,6 +28,7 @@ from torch.func import functional_call
 from ..coarsening import InputGrid
 from ..errors import LamellaError, unknown_name
 from ..grids import output_axis, rounded_weight
+from ..records import check
 from ..schema import Family, Graph, Level, check_levels
 from ..surgery import copied, cut
 from .cutting import Cut, cuts_of, kept_slots, part_labels, places_in_parts
@@ -43,6 +44,7 @@ class ElasticModel(nn.Module):
         super().__init__()
         check_levels(family.levels, graph)
         _check_largest(family.levels[-1], graph)
+        _check_places(family, graph)
         self.net, self.graph, self.family = net, graph, family
         self._own_names = own_names(net, family.own)
         check_affine(net, family.affine)
@@ -305,3 +307,25 @@ def _check_largest(level: Level, graph: Graph) -> None:
     if narrowed or level.bits:
         what = f"narrows {narrowed[0]!r}" if narrowed else "has bits"
         raise LamellaError(f"level {level.name!r}: the last level is the dense network in float, and this one {what}.")
+
+
+def _check_places(family: Family, graph: Graph) -> None:
+    """RecordError unless the order names every channel of a group once, and the ranks every place of each part once."""
+    for field, found in (("order", family.order), ("ranks", family.ranks)):
+        for name, places in found.items():
+            check(name in graph.group_of, f"{field}[{name!r}]", "no such group in this model")
+            labels = (
+                part_labels(graph.group_of[name])
+                if field == "ranks"
+                else np.zeros(graph.group_of[name].width, dtype=int)
+            )
+            whole = len(places) == len(labels) and _pairs(labels, places) == _pairs(labels, places_in_parts(labels))
+            check(
+                whole,
+                f"{field}[{name!r}]",
+                f"not every one of {len(labels)} places once: the family is damaged, make it again",
+            )
+
+
+def _pairs(labels: np.ndarray, places: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
+    return sorted(zip(labels.tolist(), np.asarray(places).tolist(), strict=True))

@@ -40,6 +40,8 @@ def check_request(model: nn.Module, task: Task, how: How, own: Sequence[str]) ->
         raise LamellaError(unknown_name("recipe", how.recipe, RECIPES))
     subject = getattr(model, "_orig_mod", model)  # beneath torch.compile's wrapper
     _check_trainable(subject, how)
+    if isinstance(own, str):
+        raise LamellaError(f"own: {own!r} was given; a list of modules was expected, such as [{own!r}].")
     own_names(subject, own)
     smoothed(task.loss, tuning.label_smoothing)
     if tuning.distil:
@@ -67,7 +69,8 @@ def _check_trainable(model: nn.Module, how: How) -> None:
 
 def check_further(how: How, levels: object, graph: object, own: Sequence[str]) -> None:
     """LamellaError for what a network that is elastic already, and is to be trained further, cannot be asked for."""
-    named = [name for name, given in (("levels", levels), ("graph", graph), ("own", own)) if given]
+    asked = {"levels": levels is not None, "graph": graph is not None, "own": bool(own)}
+    named = [name for name, given in asked.items() if given]
     if named:
         raise LamellaError(
             f"{' and '.join(named)}: the model is elastic and is trained further with the levels that it has. Leave "
