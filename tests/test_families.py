@@ -223,7 +223,7 @@ def test_a_level_loaded_later_is_held_against_the_weights_that_lie_there_then(pu
         family.set_active_subnet("full")
         before = family.run(x.numpy())[0]
         write_atomically(folder / "weights.bin", bytes((folder / "weights.bin").stat().st_size))  # of the next family
-        with pytest.raises(MismatchError, match=r"weights\.bin: holds other weights .* than core\.onnx"):
+        with pytest.raises(MismatchError, match=r"weights\.bin: holds other weights .* than elastic\.json"):
             family.set_active_subnet("core")
         assert np.array_equal(family.run(x.numpy())[0], before)  # what was loaded serves on
 
@@ -383,6 +383,12 @@ def test_a_missing_or_foreign_level_is_refused(published, tmp_path):
         open_family(folder)
     whole = (folder / "weights.bin").read_bytes()
     (folder / "weights.bin").write_bytes(whole[::-1])
+    with pytest.raises(
+        MismatchError, match=r"weights\.bin: holds other weights .* than elastic\.json was written with"
+    ):
+        open_family(folder, resident=("full",))
+    older = replace(load_record(tmp_path / "run" / "elastic.json", Family), weights=None, int8_weights=None)
+    save_record(tmp_path / "run" / "elastic.json", older)
     with pytest.raises(MismatchError, match=r"weights\.bin: holds other weights .* than full\.onnx was written with"):
         open_family(folder, resident=("full",))
     with pytest.raises(LamellaError, match="unknown precision 'int4'"):
@@ -394,11 +400,27 @@ def test_a_missing_or_foreign_level_is_refused(published, tmp_path):
     ):
         open_family(folder, resident="core")
     (folder / "weights.bin").unlink()
-    with pytest.raises(LamellaError, match=r"ONNX Runtime .* cannot load it"):
+    with pytest.raises(MismatchError, match=r"weights\.bin: the weights of the family's levels are not there"):
         open_family(folder, resident=("full",))
     (tmp_path / "run" / "elastic.json").unlink()
     with pytest.raises(RunError, match=r"no elastic\.json here or one level up"):
         open_family(folder)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_files_of_the_same_levels_with_other_weights_are_refused(published, tmp_path, precision):
+    """A record says what its levels score; files of another training would be served under these scores."""
+    net, x, directory = published
+    shutil.copytree(directory, tmp_path / "run")
+    batches = Batches(x, torch.zeros(len(x), dtype=torch.long), 16)
+    task = Task((x[:2],), train=batches, validation=batches, test=batches)
+    again = elasticize(net, None, task, tuning=Recipe(epochs=1, lr=0.05))
+    assert not any((again.family.onnx_bytes, again.family.int8_weights, again.family.file_bytes))
+    publish(again, task, tmp_path / "run" / "elastic", slots=2)
+    with pytest.raises(MismatchError, match=r"holds other weights .* than elastic\.json was written with"):
+        open_family(tmp_path / "run" / "elastic", precision=precision)
+    save_elastic(tmp_path / "run", again)
+    open_family(tmp_path / "run" / "elastic", precision=precision).close()
 
 
 @pytest.fixture(scope="module")
@@ -654,6 +676,12 @@ def test_the_verbs(tmp_path, monkeypatch):
         patch.setattr("lamella.stages.elastic.publish", killed)
         assert run(*further).exit_code == 130
     before = load_record(tmp_path / "r" / "elastic.json", Family)  # the family as it was, until another is whole
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "lamella.stages.elastic._tested", killed
+        )  # its files are whole, and the record is still the old one
+        assert run(*further).exit_code == 130
+    assert "A run was cut short, and the same command goes on" in str(run("serve-levels", "r").exception)
     made = run(*further)
     assert made.exit_code == 0, made.exception
     trained = json.loads(made.stdout)

@@ -74,6 +74,22 @@ def test_a_budget_no_level_meets_gives_the_smallest_and_says_by_how_much():
         governed(Policy(latency_ms=0.8))
 
 
+def test_a_load_that_goes_on_rising_is_warned_of_by_how_much_it_is():
+    governor, clock, _ = governed(Policy(load=0.5, window=0.2))
+    with pytest.warns(UserWarning, match="no level keeps the policy") as told:
+        at_rate(governor, clock, 2600, 2)
+    assert [str(each.message).split(" beyond ")[1].split(". ")[0] for each in told] == [
+        "load by less than 1 %",
+        "load by 101 %",
+        "load by 303 %",
+    ]
+
+
+def test_a_policy_takes_any_kind_of_number():
+    policy = Policy(latency_ms=np.float32(2.5), memory=np.int64(2000), workers=np.int64(2))
+    assert choose(LEVELS, policy).level.name == "middle"
+
+
 def test_it_goes_down_at_once_and_up_after_a_while():
     governor, clock, seen = governed(Policy(load=0.6, margin=0.2, patience=1.0, window=0.2))
     assert seen == ["full"]
@@ -352,11 +368,16 @@ def test_a_day_is_governed_by_the_governors_own_clock():
         (lambda: Policy(load=1, margin=1), r"margin: 1 is not in \[0, 1\)"),
         (lambda: Policy(load=1, workers=0), "0 workers serve nothing"),
         (lambda: Policy(load=1, workers=1.5), "workers: 1.5 is not a whole number of workers"),
+        (lambda: Policy(load=1, patience="x"), "patience: 'x' is not a number"),
+        (lambda: Policy(load=1, window=float("inf")), "window: inf is not a positive, finite time"),
+        (lambda: serve(Family(), day_of(peak=5, quiet=1), []), "no requests were given"),
+        (lambda: day_of(peak=float("inf"), quiet=2), "quiet: 2 requests per second, of a peak of inf"),
+        (lambda: day_of(peak=5, quiet=2, seconds=float("inf")), "seconds: inf is not a positive, finite time"),
         (lambda: day_of(peak=1, quiet=2), "quiet: 2 requests per second, of a peak of 1"),
     ],
 )
 def test_nonsense_is_refused(make, words):
-    with pytest.raises(RecordError, match=words):
+    with pytest.raises(LamellaError, match=words):
         make()
 
 

@@ -76,7 +76,7 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     "unknown planner 'treshold'; did you mean 'threshold'? Known: threshold, uniform."
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), names, n=2, cutoff=0.5)
     hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else "."
     return f"unknown {what} {name!r}{hint} Known: {', '.join(names)}."
 

@@ -135,6 +135,20 @@ def _pairs(model: nn.Module, graph: Graph, kept: Kept) -> list[tuple[Parameter, 
     return pairs
 
 
+def check_graph(model: nn.Module, graph: Graph) -> None:
+    """TraceError unless the graph's parameters are the model's, by name and shape."""
+    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    for parameter in graph.parameters:
+        if parameter.name not in tensors:
+            raise TraceError(f"the model has no parameter {parameter.name!r}; the graph belongs to another model.")
+        shape = tuple(sum(r.count * r.repeat for r in axis.runs) // axis.blocks for axis in parameter.axes)
+        seen = tuple(tensors[parameter.name].shape)
+        if seen != shape:
+            raise TraceError(
+                f"{parameter.name!r} has shape {seen}, and {shape} in the graph, which belongs to another model. Trace this one."
+            )
+
+
 def copied(model: M, changed: Mapping[str, Tensor], *, share: bool = False) -> M:
     """A deep copy in which these parameters and buffers (by name) are replaced as the copy is made.
 

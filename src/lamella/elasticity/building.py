@@ -29,6 +29,7 @@ from ..schema import Epoch, Family, Graph, Level
 from ..schema.families import ENDED, EPOCHS
 from ..statistics import score_interval
 from ..storage import load_tensors, save_tensors
+from ..surgery import check_graph
 from ..texts import told
 from ..tracing import trace
 from ..training import Recipe, Task, device_of, metric_of, mixed, seeded, smoothed
@@ -69,7 +70,7 @@ def elasticize(
     A model that is elastic is trained further: it goes on with the levels, the order of channels and all the numbers that it has,
     and `levels`, `graph` and `own` are left out.
     """
-    how = How(recipe, tuning, teaching)
+    how, model = How(recipe, tuning, teaching), getattr(model, "_orig_mod", model)  # beneath torch.compile's wrapper
     if isinstance(model, ElasticModel):
         check_further(how, levels, graph, own)
     check_request(model, task, how, own)
@@ -105,14 +106,29 @@ def elasticize(
 
 def _again(net: ElasticModel) -> ElasticModel:
     """A copy of the elastic network whose levels have all their numbers, and nothing that was measured of them."""
-    levels = tuple(
-        Level(name=x.name, widths=x.widths, bits=x.bits, params=x.params, macs=x.macs, memory=x.memory)
-        for x in net.levels
-    )
-    notes = tuple(note for note in net.family.notes if not note.startswith(HARM))
-    again = ElasticModel(copy.deepcopy(net.net), net.graph, replace(net.family, levels=levels, notes=notes))
+    again = ElasticModel(copy.deepcopy(net.net), net.graph, _unmeasured(net.family))
     again.load_state_dict(net.state_dict())
     return again.eval()
+
+
+def _unmeasured(family: Family) -> Family:
+    """The family as it is built, without what was measured of it and of its files."""
+    levels = tuple(
+        Level(name=x.name, widths=x.widths, bits=x.bits, params=x.params, macs=x.macs, memory=x.memory)
+        for x in family.levels
+    )
+    return Family(
+        structure=family.structure,
+        recipe=family.recipe,
+        levels=levels,
+        order=family.order,
+        ranks=family.ranks,
+        own=family.own,
+        affine=family.affine,
+        epochs=family.epochs,
+        seed=family.seed,
+        notes=tuple(note for note in family.notes if not note.startswith(HARM)),
+    )
 
 
 def _harm_notes(model: nn.Module, scores: Mapping[str, Scores], task: Task, tuning: Recipe) -> list[str]:
@@ -137,6 +153,7 @@ def nest(
 ) -> ElasticModel:
     """The elastic network of these levels with the model's own numbers: channels sorted by importance, nothing trained."""
     model = getattr(model, "_orig_mod", model)
+    check_graph(model, graph)
     narrowed = [g.name for g in graph.free if any(level.widths.get(g.name, g.width) < g.width for level in levels)]
     net, order, ranks = sort(model, graph, importance(model, graph), narrowed, inputs)
     unsorted = {

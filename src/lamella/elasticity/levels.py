@@ -100,6 +100,8 @@ def _named(level: Level, index: int, own: bool) -> Level:
 
 def _level(graph: Graph, name: str, setting: Setting, latency: LatencyOf | None) -> Level:
     if isinstance(setting, Level):
+        with with_context("widths"):
+            graph.check_widths(setting.widths)
         return setting
     if isinstance(setting, Plan):
         setting.check_fits(graph)

@@ -16,7 +16,7 @@ counts these changes; those through `.data` it does not, and `refresh` says them
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -28,6 +28,7 @@ from torch.func import functional_call
 from ..coarsening import InputGrid
 from ..errors import LamellaError, unknown_name
 from ..grids import output_axis, rounded_weight
+from ..records import check
 from ..schema import Family, Graph, Level, check_levels
 from ..surgery import copied, cut
 from .cutting import Cut, cuts_of, kept_slots, part_labels, places_in_parts
@@ -43,6 +44,7 @@ class ElasticModel(nn.Module):
         super().__init__()
         check_levels(family.levels, graph)
         _check_largest(family.levels[-1], graph)
+        _check_places(family, graph)
         self.net, self.graph, self.family = net, graph, family
         self._own_names = own_names(net, family.own)
         check_affine(net, family.affine)
@@ -53,6 +55,7 @@ class ElasticModel(nn.Module):
         self._active = family.levels[-1].name
         self.training = self._mode = net.training  # `_mode` is that of the views
         self._bound = self._changed = False
+        self._running = threading.RLock()
         # A hook, as a parent that is loaded calls no override.
         self.register_load_state_dict_post_hook(_moved)  # type: ignore[no-untyped-call]
         self._bind()
@@ -99,7 +102,8 @@ class ElasticModel(nn.Module):
         self.refresh()  # an optimizer's step may follow
         if name not in self._views:
             return self.net(*inputs, **named)
-        return functional_call(self._views[name], self.tensors(name), inputs, named)
+        with self._running:  # it swaps the view's tensors: of two threads one would lose its gradients
+            return functional_call(self._views[name], self.tensors(name), inputs, named)
 
     def extract(self, name: str, *, rounded: bool = True) -> nn.Module:
         """The level as a plain module with weights of its own, in evaluation mode.
@@ -237,11 +241,11 @@ class ElasticModel(nn.Module):
         names = {n for cuts in self._cuts.values() for n, each in cuts.items() if each.copies and not self.is_own(n)}
         names |= {f"{layer}.weight" for level in self.levels for layer in level.bits}
         own = [t for level, own in zip(self.levels, self.own, strict=False) if level.bits for t in own.parameters()]
-        return [t for t in (*(tensors[n] for n in names), *own) if not t.is_inference()]
+        return [*(tensors[n] for n in names), *own]
 
     def _counted(self) -> int:
         """How often these have been changed in place, as torch counts it."""
-        return sum(t._version for t in self._sources)
+        return sum(t._version for t in self._sources if not t.is_inference())
 
     def _bind_parameters(self, module: nn.Module, tensors: Mapping[str, Tensor], bits: Mapping[str, int]) -> None:
         made: dict[str, nn.Parameter] = {}
@@ -285,8 +289,11 @@ class ElasticModel(nn.Module):
         _moved(self)
         return moved
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: each for name, each in self.__dict__.items() if name != "_running"}  # a lock cannot be copied
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        super().__setstate__({**state, "_running": threading.RLock()})  # type: ignore[no-untyped-call]
         _moved(self)
 
 
@@ -300,3 +307,25 @@ def _check_largest(level: Level, graph: Graph) -> None:
     if narrowed or level.bits:
         what = f"narrows {narrowed[0]!r}" if narrowed else "has bits"
         raise LamellaError(f"level {level.name!r}: the last level is the dense network in float, and this one {what}.")
+
+
+def _check_places(family: Family, graph: Graph) -> None:
+    """RecordError unless the order names every channel of a group once, and the ranks every place of each part once."""
+    for field, found in (("order", family.order), ("ranks", family.ranks)):
+        for name, places in found.items():
+            check(name in graph.group_of, f"{field}[{name!r}]", "no such group in this model")
+            labels = (
+                part_labels(graph.group_of[name])
+                if field == "ranks"
+                else np.zeros(graph.group_of[name].width, dtype=int)
+            )
+            whole = len(places) == len(labels) and _pairs(labels, places) == _pairs(labels, places_in_parts(labels))
+            check(
+                whole,
+                f"{field}[{name!r}]",
+                f"not every one of {len(labels)} places once: the family is damaged, make it again",
+            )
+
+
+def _pairs(labels: np.ndarray, places: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
+    return sorted(zip(labels.tolist(), np.asarray(places).tolist(), strict=True))

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ..coarsening import CALIBRATION_BATCHES
 from ..exporting import Part, Place, Written, export_family, family_bytes
+from ..lineage import file_digest
 from ..progress import Progress, silent
 from ..schema import Level
-from ..serving.families import SUFFIXES, level_file, stamp_of
+from ..serving.families import SUFFIXES, WEIGHTS, level_file, stamp_of
 from ..timing import Latency, beaten, latency
 from ..training import Task, seeded
 from .networks import ElasticModel
@@ -50,6 +51,8 @@ def publish(
         levels=tuple(_measured(x, written[x.name], *(t[x.name] for t in times.values())) for x in net.levels),
         onnx_bytes=family_bytes(directory, net.family.names),
         int8_bytes=family_bytes(directory, net.family.names, "int8"),
+        weights=file_digest(Path(directory) / WEIGHTS["float32"]),
+        int8_weights=file_digest(Path(directory) / WEIGHTS["int8"]),
         notes=(
             *(note for note in net.family.notes if not note.startswith(IN_INTEGERS)),
             *_slower_notes({level.name: times["int8"][level.name] for level in net.levels}),

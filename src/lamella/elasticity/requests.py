@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import LamellaError, unknown_name
 from ..training import Recipe, Task, compares_logits, smoothed
@@ -31,12 +32,17 @@ class How:
 def check_request(model: nn.Module, task: Task, how: How, own: Sequence[str]) -> None:
     """LamellaError for what cannot be, or would be passed over, known before anything is measured.
 
-    An unknown recipe, an `own` module that the model has not, tuning that no recipe takes, teaching where nobody teaches.
+    An unknown recipe, a wrapped or wholly frozen model, an `own` module that the model has not, tuning that no recipe takes, teaching
+    where nobody teaches.
     """
     tuning = how.tuning
     if how.recipe not in RECIPES:
         raise LamellaError(unknown_name("recipe", how.recipe, RECIPES))
-    own_names(getattr(model, "_orig_mod", model), own)  # beneath torch.compile's wrapper
+    subject = getattr(model, "_orig_mod", model)  # beneath torch.compile's wrapper
+    _check_trainable(subject, how)
+    if isinstance(own, str):
+        raise LamellaError(f"own: {own!r} was given; a list of modules was expected, such as [{own!r}].")
+    own_names(subject, own)
     smoothed(task.loss, tuning.label_smoothing)
     if tuning.distil:
         raise LamellaError(
@@ -47,9 +53,24 @@ def check_request(model: nn.Module, task: Task, how: How, own: Sequence[str]) ->
         raise LamellaError(f"recipe {how.recipe!r}: {problem}.")
 
 
+def _check_trainable(model: nn.Module, how: How) -> None:
+    """LamellaError for a wrapper that levels cannot be cut through, and for a model of which no recipe would train anything."""
+    if isinstance(model, nn.DataParallel | DistributedDataParallel):
+        raise LamellaError(
+            f"the model is wrapped in {type(model).__name__}, and levels are cut from a network itself. Pass model.module; "
+            "tuning=Recipe(devices=2) trains on several devices."
+        )
+    if how.recipe != "none" and not any(p.requires_grad for p in model.parameters()):
+        raise LamellaError(
+            f"recipe {how.recipe!r}: trains nothing, as all parameters of the model are frozen. Call model.requires_grad_(), or take the "
+            "recipe none."
+        )
+
+
 def check_further(how: How, levels: object, graph: object, own: Sequence[str]) -> None:
     """LamellaError for what a network that is elastic already, and is to be trained further, cannot be asked for."""
-    named = [name for name, given in (("levels", levels), ("graph", graph), ("own", own)) if given]
+    asked = {"levels": levels is not None, "graph": graph is not None, "own": bool(own)}
+    named = [name for name, given in asked.items() if given]
     if named:
         raise LamellaError(
             f"{' and '.join(named)}: the model is elastic and is trained further with the levels that it has. Leave "
@@ -58,7 +79,7 @@ def check_further(how: How, levels: object, graph: object, own: Sequence[str]) -
     if how.recipe == "none":
         raise LamellaError(
             "recipe 'none': trains nothing, and the levels of an elastic model have statistics of their own already. Take "
-            "sandwich or grow, or pass the dense network."
+            "sandwich or grow, or begin with the dense network."
         )
 
 

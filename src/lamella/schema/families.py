@@ -95,7 +95,7 @@ class Family:
     `own`: modules and buffers of which every level has its own copy, beside batch norms; `affine`: layers whose outputs every level
     scales and shifts by numbers of its own, in a network without batch norm. `file_bytes`: the elastic network on disk
     (safetensors); `largest_bytes`: the largest level alone, in the same form. `onnx_bytes`, `int8_bytes`: all levels as ONNX
-    files over one file of weights. `epochs`: passes over the training data.
+    files over one file of weights, `weights` and `int8_weights` the digests of these files. `epochs`: passes over the training data.
     """
 
     structure: str
@@ -111,6 +111,8 @@ class Family:
     largest_bytes: int = 0
     onnx_bytes: int | None = None
     int8_bytes: int | None = None
+    weights: str | None = None
+    int8_weights: str | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -123,7 +125,8 @@ class Family:
     def in_integers(self) -> "Family":
         """The same family, what was measured of its files being that of those in integers."""
         levels = tuple(level.in_integers() for level in self.levels)
-        return replace(self, levels=levels, onnx_bytes=self.int8_bytes, int8_bytes=None)
+        coarse = replace(self, levels=levels, onnx_bytes=self.int8_bytes, weights=self.int8_weights)
+        return replace(coarse, int8_bytes=None, int8_weights=None)
 
     def level(self, name: str) -> Level:
         """The level of this name. RecordError where there is none."""

@@ -9,6 +9,7 @@ Time is virtual and the work is real: one worker takes requests in order, each r
 processor time that took. So a day does not depend on what else the machine does, and takes no longer than its work.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,8 +92,8 @@ class Served:
 
 def day_of(*, peak: float, quiet: float, seconds: float = 24.0, seed: int = 0) -> Day:
     """A day of Poisson arrivals between `quiet` and `peak` requests per second, squeezed into so many seconds."""
-    check(0 < quiet <= peak, "quiet", f"{quiet} requests per second, of a peak of {peak}")
-    check(seconds > 0, "seconds", f"{seconds} is not a positive time")
+    check(0 < quiet <= peak < math.inf, "quiet", f"{quiet} requests per second, of a peak of {peak}")
+    check(0 < seconds < math.inf, "seconds", f"{seconds} is not a positive, finite time")
     rates = quiet + (peak - quiet) * np.array([*SHAPE, *EVENING])
     generator = np.random.default_rng(seed)
     candidates = np.cumsum(generator.exponential(1 / peak, size=int(2 * peak * seconds) + 64))
@@ -109,6 +110,8 @@ def serve(family: OnnxFamily, day: Day, requests: Sequence[Any], governor: Gover
     With a governor every arrival lets it choose; without, the active level stays. LamellaError for a governor whose clock is
     no `Clock`, which the day sets.
     """
+    if not len(requests):
+        raise LamellaError("no requests were given; the arrays of at least one sample were expected.")
     clock = _clock_of(governor) if governor else None
     names = family.family.names
     finished, levels, outputs = np.zeros(len(day.arrivals)), np.zeros(len(day.arrivals), dtype=np.int64), []

@@ -130,6 +130,7 @@ class OnnxFamily:
                 f"{path}: level {name!r} of the family is not there. Copy the whole directory, or write it again with "
                 f"`{FILES['elastic'][1]}`."
             )
+        self._check_weights(FILES["elastic"][0], self.family.weights)
         session = open_session(path, threads=self._threads)
         found = session.get_modelmeta().custom_metadata_map
         seen, expected = (found.get(LEVEL_KEY), found.get(FAMILY_KEY)), (name, self.family.structure)
@@ -145,19 +146,25 @@ class OnnxFamily:
                 f"holds ({settings}). A run was cut short between the files and their record, or a copy mixed two families: "
                 f"write both again with `{FILES['elastic'][1]}`."
             )
-        weights = self._weights_digest()  # after the session has read them
-        if found.get(WEIGHTS_KEY, weights) != weights:
+        self._check_weights(path.name, found.get(WEIGHTS_KEY))  # after the session has read them
+        return session
+
+    def _check_weights(self, place: str, expected: str | None) -> None:
+        """MismatchError unless the weights that lie there are those that this file was written with; older files do not say."""
+        if not self._weights.is_file():
             raise MismatchError(
-                f"{self._weights}: holds other weights ({weights}) than {path.name} was written with "
-                f"({found[WEIGHTS_KEY]}). A copy or a run was cut short, or two families were mixed: write all files again "
+                f"{self._weights}: the weights of the family's levels are not there. Copy the whole directory, or write it again "
                 f"with `{FILES['elastic'][1]}`."
             )
-        return session
+        weights = self._weights_digest()
+        if expected not in (None, weights):
+            raise MismatchError(
+                f"{self._weights}: holds other weights ({weights}) than {place} was written with ({expected}). A run was cut short, and "
+                f"the same command goes on; or a copy was, or mixed two families: write all files again with `{FILES['elastic'][1]}`."
+            )
 
     def _weights_digest(self) -> str:
         """The digest of the weights that lie there now: while levels are loaded one by one, another family may be written."""
-        if not self._weights.is_file():
-            return ""
         stat = self._weights.stat()
         seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if self._digested[0] != seen:

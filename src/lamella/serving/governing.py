@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 from ..errors import LamellaError
 from ..records import check
@@ -59,16 +60,22 @@ class Policy:
         )
         given = [name for name in ("latency_ms", "memory", "load") if getattr(self, name) is not None]
         check(bool(given), "", "a policy names at least one of latency_ms, memory and load")
+        for name in ("margin", "patience", "window"):
+            check(_number(getattr(self, name)), name, f"{getattr(self, name)!r} is not a number")
         check(0 <= self.margin < 1, "margin", f"{self.margin} is not in [0, 1)")
         check(self.patience >= 0, "patience", f"{self.patience} is negative")
-        check(self.window > 0, "window", f"{self.window} is not a positive time")
-        whole = isinstance(self.workers, int) and not isinstance(self.workers, bool)
+        check(0 < self.window < math.inf, "window", f"{self.window} is not a positive, finite time")
+        whole = isinstance(self.workers, Integral) and not isinstance(self.workers, bool)
         check(whole, "workers", f"{self.workers!r} is not a whole number of workers")
         check(self.workers >= 1, "workers", f"{self.workers} workers serve nothing")
 
 
 def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return _number(value) and 0 < value < math.inf  # type: ignore[operator]
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +88,16 @@ class Choice:
     @property
     def text(self) -> str:
         """That no level keeps the policy, and by how much the smallest misses it."""
-        facts = ", ".join(f"{name} by {100 * (factor - 1):.0f} %" for name, factor in self.missed.items())
+        facts = ", ".join(f"{name} by {_beyond(factor)}" for name, factor in self.missed.items())
         return (
             f"no level keeps the policy: the smallest, {self.level.name!r}, is beyond {facts}. It serves all the same. Allow "
             "more, or add a smaller level."
         )
+
+
+def _beyond(factor: float) -> str:
+    percent = 100 * (factor - 1)
+    return f"{percent:.0f} %" if percent >= 1 else "less than 1 %"
 
 
 def choose(levels: Sequence[Level], policy: Policy, rate: float = 0.0, slowness: float = 1.0) -> Choice:
@@ -157,7 +169,7 @@ class Governor:
         self._waiting = 0  # requests that have come and are not yet served
         self._since: float | None = None  # when a larger level first would have done
         self._failed: dict[str, float] = {}  # levels that could not be loaded, and until when they are left out
-        self._warned = False
+        self._told = 0.0  # the largest factor by which the policy was missed that a warning has told of
         self._well_since: float | None = None  # when the policy was first kept again, with the margin
         found = choose(self.levels, policy)
         self._index = self.levels.index(found.level)  # decided on
@@ -305,13 +317,16 @@ class Governor:
         )
 
     def _warn(self, found: Choice, spared: Choice, now: float) -> None:
-        """Say that no level keeps the policy; again only once one has kept it for a while, with the margin."""
-        if found.missed and not self._warned:
+        """Say that no level keeps the policy; again where it is missed by twice as much as was told, or once one has kept it for a
+        while, with the margin.
+        """
+        worst = max(found.missed.values(), default=0.0)
+        if worst > 2 * self._told:
+            self._told = worst
             warnings.warn(found.text, stacklevel=4)
-        self._warned = self._warned or bool(found.missed)
         if spared.missed:
             self._well_since = None
         elif self._well_since is None:
             self._well_since = now
         if self._well_since is not None and now - self._well_since >= self.policy.patience:
-            self._warned = False
+            self._told = 0.0
