@@ -80,7 +80,9 @@ def test_a_journal_of_another_model_is_refused(tmp_path):
     Journal(tmp_path / "j.jsonl", IDENTITY)
     with pytest.raises(MismatchError, match="belongs to another run: weights was 'b' and is 'c'"):
         Journal(tmp_path / "j.jsonl", {**IDENTITY, "weights": "c"})
-    with pytest.raises(MismatchError, match="run: method is 'race' and was not given; weights was 'b' and is not given"):
+    with pytest.raises(
+        MismatchError, match="run: method is 'race' and was not given; weights was 'b' and is not given"
+    ):
         Journal(tmp_path / "j.jsonl", {"structure": IDENTITY["structure"], "method": "race"})
 
 
