@@ -90,17 +90,9 @@ def elasticize(
         if stages:
             recalibrate_rounded(net, task, seed)
         net = _with_ranges(net, task, seed)
-    scores = {name: scores_of(net.view(name), task) for name in net.family.names}
-    measured_levels = tuple(
-        replace(level, validation=score_interval(scores[level.name]), gathered=net.gathered_bytes(level.name))
-        for level in net.levels
-    )
+    net.family = _measured(net, origin, how, task, seed, epochs)
     if trail:
         trail.end()
-    harm = _harm_notes(origin, scores, task, tuning) if epochs else ()
-    notes = tuple(dict.fromkeys((*net.family.notes, *task.notes, *harm)))
-    epochs += net.family.epochs
-    net.family = replace(net.family, levels=measured_levels, recipe=recipe, epochs=epochs, seed=seed, notes=notes)
     return net
 
 
@@ -129,6 +121,19 @@ def _unmeasured(family: Family) -> Family:
         seed=family.seed,
         notes=tuple(note for note in family.notes if not note.startswith(HARM)),
     )
+
+
+def _measured(net: ElasticModel, origin: nn.Module, how: How, task: Task, seed: int, epochs: int) -> Family:
+    """The family's record after so many epochs more, its levels measured, and with what is to be said of the training."""
+    scores = {name: scores_of(net.view(name), task) for name in net.family.names}
+    levels = tuple(
+        replace(level, validation=score_interval(scores[level.name]), gathered=net.gathered_bytes(level.name))
+        for level in net.levels
+    )
+    harm = _harm_notes(origin, scores, task, how.tuning) if epochs else ()
+    notes = tuple(dict.fromkeys((*net.family.notes, *task.notes, *harm)))
+    epochs += net.family.epochs
+    return replace(net.family, levels=levels, recipe=how.recipe, epochs=epochs, seed=seed, notes=notes)
 
 
 def _harm_notes(model: nn.Module, scores: Mapping[str, Scores], task: Task, tuning: Recipe) -> list[str]:
