@@ -379,6 +379,11 @@ def test_export_tells_what_it_leaves_out_and_of_a_newer_plan(nets):
     run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--quiet")
     run("compress", "r", "--quiet")
     run("quantize", "r", "--allow-slower", "--quiet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "executorch", None)
+        lacking = str(run("export", "r", "--format", "onnx", "--format", "pt2", "--format", "executorch").exception)
+    assert "exporting to ExecuTorch needs executorch" in lacking
+    assert not list((nets / "r").glob("*.pt2"))  # before anything is written
     whole = json.loads(run("export", "r", "--allow-slower", "--json").stdout)
     assert (len(whole["files"]), whole["notes"]) == (3, [])
     with (nets / "r" / "model.int8.onnx").open("ab") as file:
