@@ -44,7 +44,8 @@ def correct(outputs: Tensor, targets: Tensor) -> Tensor:
     if not isinstance(targets, Tensor) or targets.shape != outputs.shape[:1]:
         raise DataError(
             f"the default score takes a class number for each of {len(outputs)} samples, shape ({len(outputs)},), and the targets are "
-            f"{_form(targets)}. Give a column as targets.flatten(), shares of every class as targets.argmax(1), or pass Task(score=...)."
+            f"{_form(targets)}. Give an array or a list as torch.as_tensor(targets), a column as targets.flatten(), shares of every "
+            "class as targets.argmax(1), or pass Task(score=...)."
         )
     right_N = (outputs.argmax(1) == targets).double()
     # argmax of NaN is a class like any other: a broken network would pass for a guessing one.

@@ -48,7 +48,8 @@ def _integers_table(family: Family, metric: Metric) -> Grid:
 
 def _family_lines(family: Family) -> list[Text]:
     share = 100 * (family.file_bytes / family.largest_bytes - 1) if family.largest_bytes else 0.0
-    line = f"{family.recipe}, {family.epochs} epochs; all levels against the largest alone: safetensors {share:+.1f} %"
+    epochs = "1 epoch" if family.epochs == 1 else f"{family.epochs} epochs"
+    line = f"{family.recipe}, {epochs}; all levels against the largest alone: safetensors {share:+.1f} %"
     for name, whole, largest in (
         ("ONNX", family.onnx_bytes, family.levels[-1].bytes),
         ("ONNX int8", family.int8_bytes, family.levels[-1].int8_bytes),
