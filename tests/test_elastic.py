@@ -514,6 +514,13 @@ def test_what_an_elastic_network_cannot_be_asked_for(asked, words):
         elasticize(net, asked.pop("levels", None), task, **asked)
 
 
+def test_data_parallel_is_refused():
+    model, graph, task = problem()
+    net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
+    with pytest.raises(LamellaError, match="wrapped in DataParallel.*Recipe"):
+        net._replicate_for_data_parallel()  # what DataParallel calls, where there is more than one GPU
+
+
 def test_an_ordinary_module(tmp_path):
     model, graph, task = problem()
     net = elasticize(model, (0.5, 0.25), task, recipe="none", graph=graph)

@@ -289,6 +289,12 @@ class ElasticModel(nn.Module):
         _moved(self)
         return moved
 
+    def _replicate_for_data_parallel(self) -> "ElasticModel":
+        raise LamellaError(
+            "the elastic network is wrapped in DataParallel, whose copies have no weights that its levels could be slices of. Train "
+            "it on several devices by elasticize(net, None, task, tuning=Recipe(devices=2))."
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: each for name, each in self.__dict__.items() if name != "_running"}  # a lock cannot be copied
 
