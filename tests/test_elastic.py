@@ -517,7 +517,7 @@ def test_what_an_elastic_network_cannot_be_asked_for(asked, words):
 def test_data_parallel_is_refused():
     model, graph, task = problem()
     net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
-    with pytest.raises(LamellaError, match="wrapped in DataParallel.*Recipe"):
+    with pytest.raises(LamellaError, match=r"wrapped in DataParallel.*Recipe"):
         net._replicate_for_data_parallel()  # what DataParallel calls, where there is more than one GPU
 
 
