@@ -7,6 +7,7 @@ lamella compress RUN --control origin --control in_order --seeds 3
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ from ..views import result_view, trials_view
 from .shared import AsJson, Devices, Precision, Quiet, Run, following, options, show, working
 
 if TYPE_CHECKING:
-    from ..schema import Plan
+    from ..schema import Step
     from ..stages import Way
 
 
@@ -45,12 +46,12 @@ class Walking:
     ] = "cut"
     tuning_samples: Annotated[int | None, typer.Option(min=1, help="Samples per tuning epoch [default: all].")] = None
 
-    def way(self, plan: "Plan") -> "Way":
+    def way(self, steps: Sequence["Step"]) -> "Way":
         """As a record. Epochs are those of the plan's steps: the recipe's are as many as its warm-up takes."""
         from ..compression import TUNING
         from ..stages import Way
 
-        longest = max([TUNING.epochs, *(step.epochs for step in plan.steps)])
+        longest = max([TUNING.epochs, *(step.epochs for step in steps)])
         shorthands = {"lr": self.lr, "devices": self.devices, "precision": self.precision}
         recipe = recipe_of(self.recipe or [], "--recipe", replace(TUNING, epochs=longest), **shorthands)
         recipe = replace(recipe, epochs=max(TUNING.epochs, math.ceil(recipe.warmup)))
@@ -94,7 +95,7 @@ def compress(run: Run, walking: Walking, otherwise: Otherwise, quiet: Quiet = Fa
 
     with working(run, quiet) as progress:
         session = resume(run)
-        way = walking.way(session.read("plan", Plan))
+        way = walking.way(session.read("plan", Plan).steps if session.has("plan") else ())  # options are told first
         if otherwise.control:
             found = controlled(session, way, otherwise.control, otherwise.seeds or 3, progress)
             show(
