@@ -187,7 +187,7 @@ def test_a_walk_of_another_teacher_is_refused(task, graph, tmp_path):
     other = make_net()
     torch.nn.init.ones_(other[7].weight)
     list(walk(start(make_net(), graph, task), steps, tuning, directory=tmp_path))
-    with pytest.raises(MismatchError, match="teacher is .* and was not given"):
+    with pytest.raises(MismatchError, match=r"teacher is .* and was not given"):
         list(walk(start(make_net(), graph, task), steps, replace(tuning, teacher=other), directory=tmp_path))
 
 
