@@ -85,6 +85,13 @@ def attempt(profile, budget, planner):
         return None, str(error)
 
 
+@pytest.mark.parametrize(("budget", "advised"), [(Budget(macs="1%"), False), (Budget(bytes="1%"), True)])
+def test_bits_are_advised_where_they_change_something(budget, advised):
+    made, error = attempt(measured(next(iter(GRAPHS.values()))), budget, "knapsack")
+    assert made is None
+    assert ("or bits in the profile" in error) is advised
+
+
 @pytest.mark.parametrize(("planner", "name", "budget"), cases())
 def test_a_plan_keeps_its_budget_or_says_why_not(planner, name, budget):
     profile = measured(GRAPHS[name])

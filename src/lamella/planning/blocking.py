@@ -3,7 +3,7 @@
 BudgetError: no plan by 'knapsack' reaches bytes <= 20,000 for 'resnet20'.
   nearest: bytes 41,873, a drop of 81.2 points, with 13 of 14 groups at their floor.
   frozen:  'linear' (model output).
-  try:     a budget of bytes=41873, lower widths or bits in the profile, or a smaller round_to.
+  try:     a budget of bytes=41873, lower widths or bits in the profile (pruning_ratios, bits), or a smaller round_to.
 """
 
 from collections.abc import Mapping
@@ -75,7 +75,9 @@ def _advice(planner: str, broken: Mapping[str, float]) -> str:
         return "a smaller factor, a smaller round_to, or bits as well as widths"
     if "max_drop" in broken:
         return "one budget less, bits as well as widths, or a finer sweep of pruning_ratios"
-    return "lower widths in the profile (pruning_ratios), a smaller round_to, or bits as well as widths"
+    if broken.keys() <= {"params", "macs"}:  # which bits do not change
+        return "lower widths in the profile (pruning_ratios), or a smaller round_to"
+    return "lower widths or bits in the profile (pruning_ratios, bits), or a smaller round_to"
 
 
 def _few(names: list[str]) -> str:
