@@ -457,9 +457,8 @@ def test_an_elastic_network_is_trained_further():
             module.momentum = 0.0
     afresh = elasticize(first.net, (0.5, 0.25), task, tuning=replace(tuning, epochs=1, lr=1e-6), graph=graph)
     still = elasticize(first, None, task, tuning=replace(tuning, epochs=1, lr=1e-6))
-    for name, before in logits(
-        first, task
-    ).items():  # a rate that moves nothing: only what began elsewhere is elsewhere
+    # A rate that moves nothing: only what began elsewhere is elsewhere.
+    for name, before in logits(first, task).items():
         near, far = (float((logits(net, task)[name] - before).abs().max()) for net in (still, afresh))
         assert near < 1e-3 * float(before.abs().max())
         assert name == "full" or near < far

@@ -677,9 +677,7 @@ def test_the_verbs(tmp_path, monkeypatch):
         assert run(*further).exit_code == 130
     before = load_record(tmp_path / "r" / "elastic.json", Family)  # the family as it was, until another is whole
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "lamella.stages.elastic._tested", killed
-        )  # its files are whole, and the record is still the old one
+        patch.setattr("lamella.stages.elastic._tested", killed)  # the files are whole, the record is still the old one
         assert run(*further).exit_code == 130
     assert "A run was cut short, and the same command goes on" in str(run("serve-levels", "r").exception)
     made = run(*further)
