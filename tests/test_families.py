@@ -624,7 +624,8 @@ def test_the_verbs(tmp_path, monkeypatch):
     run = lambda *arguments: CliRunner().invoke(app, list(arguments))
     options = ["--task", "elastic_nets:task", "--option", "round_to=1", "--quiet"]
     assert run("trace", "r", "--model", "elastic_nets:net", *options).exit_code == 0
-    assert "It is made by `lamella elasticize r`" in str(run("serve-levels", "r").exception)
+    for ask in (["serve-levels", "r"], ["elasticize", "r", "--further"]):
+        assert "It is made by `lamella elasticize r`" in str(run(*ask).exception)
     assert "0.5.5" in str(run("elasticize", "r", "--level", "core=0.5.5").exception)
     assert "a=nan: a pruning ratio" in str(run("elasticize", "r", "--level", "a=nan").exception)
     assert "two levels" in str(run("elasticize", "r", "--level", "a=0.5", "--level", "a=0.4").exception)

@@ -65,6 +65,7 @@ def trained_further(session: Session, task: Task, how: How, progress: Progress =
 
     The record and the weights are replaced last: after a kill the same request goes on, and is not answered twice.
     """
+    session.read("elastic", Family)  # RunError, naming the verb, before there is one
     net = load_elastic(session.directory, session.dense)
     net = elasticize(
         net,
