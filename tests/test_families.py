@@ -685,6 +685,7 @@ def test_the_verbs(tmp_path, monkeypatch):
     assert made.exit_code == 0, made.exception
     trained = json.loads(made.stdout)
     assert (before.epochs, trained["epochs"]) == (1, 2)
+    assert len(list((elastic / "training").iterdir())) == 1  # that of the family as it was first made
     assert trained["levels"][0]["widths"] == before.levels[0].widths
     assert trained["levels"][0]["test"] != family["levels"][0]["test"]
     assert run("serve-levels", "r", "--seconds", "1", "--quiet").exit_code == 0

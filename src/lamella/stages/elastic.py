@@ -4,6 +4,7 @@ family = elasticized(session, drafted(session, None), session.task, How("sandwic
 family = trained_further(session, session.task, How("sandwich", Recipe(epochs=3, lr=0.02)))     # from where it stands
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -66,20 +67,23 @@ def trained_further(session: Session, task: Task, how: How, progress: Progress =
     The record and the weights are replaced last: after a kill the same request goes on, and is not answered twice.
     """
     session.read("elastic", Family)  # RunError, naming the verb, before there is one
-    net = load_elastic(session.directory, session.dense)
+    before = load_elastic(session.directory, session.dense)
+    directory = _training(session, weights_digest(before), how, training_data(task.train))
     net = elasticize(
-        net,
+        before,
         None,
         task,
         recipe=how.recipe,
         tuning=how.tuning,
         teaching=how.teaching,
         seed=session.info.seed,
-        directory=_training(session, weights_digest(net), how, training_data(task.train)),
+        directory=directory,
         progress=progress,
     )
     remove_family(session.directory / FOLDER)
-    return _shipped(session, net, progress)
+    family = _shipped(session, net, progress)
+    shutil.rmtree(directory)  # asked again, it begins with these weights, and elsewhere
+    return family
 
 
 def _training(session: Session, *asked: object) -> Path:
