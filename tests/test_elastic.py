@@ -948,6 +948,7 @@ def test_a_level_with_bits(tmp_path):
             r"\['stem.1'\]: no convolution or linear layer",
         ),
         ({"full": 0.5}, RecordError, "'full' is the name of two levels"),
+        ({"Full": 0.5}, RecordError, "'full' differs from Full in case alone"),
         ({}, RecordError, "none but the dense network; name one"),
         (0.5, LamellaError, "0.5 was given; a list of settings"),
         ({"a": "0.5"}, RecordError, "level 'a': '0.5': a pruning ratio, a Plan"),

@@ -16,7 +16,7 @@ def open_session(path: str | Path, *, threads: int = 1) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = (
-        4  # what is fatal: its errors are raised as well, and its warnings speak of its own rewriting
+        4  # what is fatal; its errors are raised as well, its warnings speak of its own rewriting
     )
     if not Path(path).is_file():
         raise LamellaError(f"{path}: no such file. It is made by `lamella export`.")

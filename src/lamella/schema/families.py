@@ -143,6 +143,9 @@ def check_levels(levels: tuple[Level, ...], graph: Graph | None = None) -> None:
     check(bool(levels), "levels", "an elastic network has at least one level")
     for index, name in enumerate(names):
         check(name not in names[:index], f"levels[{index}].name", f"{name!r} is the name of two levels")
+        alike = [other for other in names[:index] if other.lower() == name.lower()]
+        problem = f"{name!r} differs from {', '.join(alike)} in case alone: some disks would hold one file for both"
+        check(not alike, f"levels[{index}].name", problem)
     for index, level in enumerate(levels):
         with with_context(f"levels[{index}] ({level.name!r})"):
             if graph:
