@@ -9,7 +9,7 @@ tied and nothing is allocated at full size. `torch` attributes that repeat a sha
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
 from typing import Any, TypeVar
@@ -125,24 +125,24 @@ def _narrowed_axis(axis: Axis, keep: Kept) -> Axis:
 
 def _pairs(model: nn.Module, graph: Graph, kept: Kept) -> list[tuple[Parameter, str, Tensor]]:
     """The parameters that hold channels of the named groups, with their tensors; each tensor once."""
+    touched = [p for p in graph.parameters if any(kept.keys() & set(groups_of(axis)) for axis in p.axes)]
+    return [(parameter, parameter.name, tensor) for parameter, tensor in _held(model, touched)]
+
+
+def _held(model: nn.Module, parameters: Iterable[Parameter]) -> Iterator[tuple[Parameter, Tensor]]:
+    """Parameters of a graph with the model's tensors. TraceError where it has no such one."""
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
-    pairs = []
-    for parameter in graph.parameters:
-        if any(kept.keys() & set(groups_of(axis)) for axis in parameter.axes):
-            if parameter.name not in tensors:
-                raise TraceError(f"the model has no parameter {parameter.name!r}; the graph belongs to another model.")
-            pairs.append((parameter, parameter.name, tensors[parameter.name]))
-    return pairs
+    for parameter in parameters:
+        if parameter.name not in tensors:
+            raise TraceError(f"the model has no parameter {parameter.name!r}; the graph belongs to another model.")
+        yield parameter, tensors[parameter.name]
 
 
 def check_graph(model: nn.Module, graph: Graph) -> None:
     """TraceError unless the graph's parameters are the model's, by name and shape."""
-    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
-    for parameter in graph.parameters:
-        if parameter.name not in tensors:
-            raise TraceError(f"the model has no parameter {parameter.name!r}; the graph belongs to another model.")
-        shape = tuple(sum(r.count * r.repeat for r in axis.runs) // axis.blocks for axis in parameter.axes)
-        seen = tuple(tensors[parameter.name].shape)
+    widths = graph.widths
+    for parameter, tensor in _held(model, graph.parameters):
+        shape, seen = tuple(axis.size.at(widths) // axis.blocks for axis in parameter.axes), tuple(tensor.shape)
         if seen != shape:
             raise TraceError(
                 f"{parameter.name!r} has shape {seen}, and {shape} in the graph, which belongs to another model. Trace this one."
