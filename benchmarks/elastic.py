@@ -222,17 +222,17 @@ def train(asked: argparse.Namespace) -> dict[str, Any]:
     """One recipe, one seed: the family into `work`. Figures come from `levels`."""
     task = cifar(asked)
     task = replace(task, train=Enlarged(task.train, asked.small))
-    model = (
-        dense(asked, task)[0]
-        if asked.further is None
-        else load_elastic(home(asked, asked.further), lambda: at_any_size(asked))
-    )
-    graph = traced(model) if asked.further is None else None
+    model, _ = dense(asked, task)
+    if asked.further is None:
+        levels, graph = ROUNDS, traced(model)
+    else:
+        model = at_any_size(model)
+        levels, graph = load_elastic(home(asked, asked.further), lambda: at_any_size(fresh(asked))), None
     directory = home(asked)
     started = time.process_time()
     net = elasticize(
         model,
-        ROUNDS if graph else None,
+        levels,
         task,
         recipe=asked.recipe,
         tuning=recipe_of(asked),
@@ -254,14 +254,13 @@ def recipe_of(asked: argparse.Namespace) -> Recipe:
     return Recipe(epochs=asked.epochs, lr=asked.lr, warmup=asked.warmup, precision=asked.precision)
 
 
-def at_any_size(asked: argparse.Namespace) -> nn.Module:
-    """The network made for a further training: VGG's last pool takes what is left of small pictures, its head drops few neurons."""
-    model = fresh(asked)
-    if asked.network == "vgg16_bn":
+def at_any_size(model: nn.Module) -> nn.Module:
+    """The network, changed for a further training: VGG's last pool takes what is left of small pictures, its head drops few neurons."""
+    if hasattr(model, "features"):
         pools_adapt(model, 24)
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = DROPOUT
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = DROPOUT
     return model
 
 

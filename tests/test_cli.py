@@ -43,6 +43,9 @@ class Branchy(nn.Module):
 def branchy():
     return Branchy()
 
+def single():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
 def number():
     return 7
 
@@ -264,9 +267,30 @@ def test_a_verb_before_its_time_names_the_one_to_run_first(nets):
     run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64")
     assert "It is made by `lamella profile r`" in refused("plan", "r")
     assert "It is made by `lamella plan r`" in refused("compress", "r")
+    (nets / "r" / "plan.json").write_text("{}")  # there is a plan, and nothing has walked it
     assert "It is made by `lamella compress r`" in refused("export", "r")
     assert "It is made by `lamella compress r`" in refused("quantize", "r")
     assert not (nets / "r" / "dense.onnx").exists()
+
+
+def test_a_network_is_quantized_as_it_is(nets):
+    """Without a plan; one in which nothing can be narrowed as well, and it is told what can be done with it."""
+    traced = run("trace", "r", "--model", "nets:single", "--task", "digits", "--option", "limit=64")
+    assert "0 of 1 groups free" in traced.output
+    assert "next: lamella quantize r" in traced.output
+    assert "no group of this network can be narrowed. Measure bits" in refused("profile", "r")
+    written = json.loads(run("quantize", "r", "--allow-slower", "--json").output)
+    files = {Path(file["path"]).name: file["bytes"] for file in written["files"]}
+    assert set(files) == {"dense.onnx", "model.onnx", "model.int8.onnx"}
+    assert files["model.int8.onnx"] < files["model.onnx"]
+    assert run("export", "r", "--allow-slower").exit_code == 0
+    assert run("profile", "r", "--bits", "8,4").exit_code == 0
+    assert "for nothing can be narrowed. Planner 'knapsack' plans bits alone" in refused("plan", "r")
+    assert run("plan", "r", "--planner", "knapsack", "--budget", "bytes=50%").exit_code == 0
+    assert "was made after the compressed model" in refused("quantize", "r")
+    assert run("compress", "r").exit_code == 0
+    assert run("quantize", "r", "--allow-slower").exit_code == 0
+    assert "nothing can be narrowed" not in run("report", "r").output
 
 
 def test_scores_that_are_not_numbers_are_refused(nets):

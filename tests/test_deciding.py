@@ -349,5 +349,5 @@ def test_bad_input_is_one_paragraph(session, quick, arguments, words):
 def test_a_run_without_the_asked_knob(session):
     found = session.read("profile", Profile)
     session.write("profile", replace(found, points=tuple(p for p in found.points if p.knob == "bits")))
-    failed = run(session, "plan", "--planner", "knapsack", "--budget", "bytes=50%")
+    failed = run(session, "plan", "--planner", "threshold")
     assert "the profile holds no pruning_ratio curve (it holds: bits)" in str(failed.exception)

@@ -126,7 +126,7 @@ def test_growing_leaves_inner_levels_bit_for_bit(optimizer):
     net = nest(model, graph, make_levels(graph, (0.5, 0.25)), task.example_inputs, own=("out.2",))
     recipe = Recipe(epochs=2, lr=0.05, weight_decay=0.1, optimizer=optimizer, schedule="constant")
     before: dict[str, torch.Tensor] = {}
-    for number, stage in enumerate(RECIPES["grow"](net, task, Teaching())):
+    for number, stage in enumerate(RECIPES["grow"](net, net.net, task, Teaching())):
         untrained = logits(net, task)[stage.name]
         train_stage(net, stage, task, recipe, number, None, lambda *_: None)
         now = logits(net, task)
@@ -169,7 +169,7 @@ def test_growing_trains_channels_last_and_norms_keep_training(teaching):
         first = next(m for m in view.modules() if isinstance(m, nn.Conv2d))
         first.register_forward_pre_hook(look)
     counts = 2 * len(task.train)
-    for number, stage in enumerate(RECIPES["grow"](net, task, teaching)):
+    for number, stage in enumerate(RECIPES["grow"](net, net.net, task, teaching)):
         before = net.state_dict()[STATISTICS[stage.name]].clone()
         train_stage(net, stage, task, Recipe(epochs=2, lr=0.05), number, None, lambda *_: None)
         assert seen == [True] * counts, stage.name  # every batch of both epochs, in training mode
@@ -210,7 +210,7 @@ def test_what_a_module_updates_as_it_trains_belongs_to_a_level(anew, tmp_path):
     graph = trace(model, task.example_inputs, round_to=1)
     net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
     assert net.family.own == ("1.mean_C",)
-    core, full = RECIPES["grow"](net, task, Teaching())
+    core, full = RECIPES["grow"](net, net.net, task, Teaching())
     train_stage(net, core, task, Recipe(epochs=1, lr=0.02), 0, None, lambda *heard: None)
     before, mean_C = logits(net, task)["core"], net.extract("core")[1].mean_C
     assert mean_C.abs().min() > 0
@@ -229,7 +229,7 @@ def test_growing_with_gathered_channels_leaves_inner_levels_bit_for_bit():
     task = Task(inputs, *[], train=Batches(x, y, 8), validation=Batches(x, y, 8), test=Batches(x, y, 8))
     net = nest(model, graph, make_levels(graph, (0.5, 0.25)), inputs)
     before = {}
-    for number, stage in enumerate(RECIPES["grow"](net, task, Teaching())):
+    for number, stage in enumerate(RECIPES["grow"](net, net.net, task, Teaching())):
         train_stage(net, stage, task, Recipe(epochs=1, lr=0.1, weight_decay=0.1), number, None, lambda *_: None)
         now = logits(net, task)
         assert all(torch.equal(now[name], expected) for name, expected in before.items())
@@ -347,7 +347,7 @@ def test_the_dense_network_teaches_every_level_and_is_left_as_it_was():
     model, graph, task = problem()
     net = nest(model, graph, make_levels(graph, (0.5, 0.25)), task.example_inputs)
     before = logits(net, task)["full"]
-    (stage,) = RECIPES["sandwich"](net, task, Teaching(teacher="dense", labels=0.25, temperature=2.0))
+    (stage,) = RECIPES["sandwich"](net, net.net, task, Teaching(teacher="dense", labels=0.25, temperature=2.0))
     train_stage(net, stage, task, Recipe(epochs=1, lr=0.05), 0, None, lambda *_: None)
     x, y = task.train.inputs, task.train.targets
     taught = stage.make().train()
@@ -372,7 +372,7 @@ def test_growing_leaves_the_statistics_of_inner_levels_instance_norms():
     task = Task((torch.randn(2, 3, 8, 8),), train=batches, validation=batches, test=batches)
     graph = trace(model, task.example_inputs, round_to=1)
     net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
-    core, full = RECIPES["grow"](net, task, Teaching())
+    core, full = RECIPES["grow"](net, net.net, task, Teaching())
     train_stage(net, core, task, Recipe(epochs=2, lr=0.05), 0, None, lambda *_: None)
     before = logits(net, task)
     train_stage(net, full, task, Recipe(epochs=2, lr=0.05), 1, None, lambda *_: None)
@@ -385,7 +385,7 @@ def test_growing_taught_by_the_dense_network_leaves_inner_levels_bit_for_bit():
     model, graph, task = problem()
     net = nest(model, graph, make_levels(graph, (0.5, 0.25)), task.example_inputs)
     before = {}
-    for number, stage in enumerate(RECIPES["grow"](net, task, Teaching(teacher="dense"))):
+    for number, stage in enumerate(RECIPES["grow"](net, net.net, task, Teaching(teacher="dense"))):
         untrained = logits(net, task)[stage.name]
         train_stage(net, stage, task, Recipe(epochs=1, lr=0.05), number, None, lambda *_: None)
         now = logits(net, task)
@@ -398,7 +398,7 @@ def test_a_step_draws_as_many_levels_as_it_is_told():
     model, graph, task = problem()
     net = nest(model, graph, make_levels(graph, (0.5, 0.35, 0.2)), task.example_inputs)
     for count in (0, 1, 2):
-        (stage,) = RECIPES["sandwich"](net, task, Teaching(at_random=count))
+        (stage,) = RECIPES["sandwich"](net, net.net, task, Teaching(at_random=count))
         assert len(stage.make()(task.train.inputs[:2])) == 2 + count
 
 
@@ -447,7 +447,7 @@ def test_an_elastic_network_is_trained_further():
     first.family = replace(
         first.family, notes=("widths are in steps of 4", "the training did harm: 'full' scores nothing")
     )
-    again = elasticize(first, None, task, tuning=tuning)
+    again = elasticize(model, first, task, tuning=tuning)
     assert zoo.fingerprint(first) == kept
     assert again.family.order == first.family.order
     assert again.family.epochs == 8
@@ -456,7 +456,7 @@ def test_an_elastic_network_is_trained_further():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.0
     afresh = elasticize(first.net, (0.5, 0.25), task, tuning=replace(tuning, epochs=1, lr=1e-6), graph=graph)
-    still = elasticize(first, None, task, tuning=replace(tuning, epochs=1, lr=1e-6))
+    still = elasticize(model, first, task, tuning=replace(tuning, epochs=1, lr=1e-6))
     # A rate that moves nothing: only what began elsewhere is elsewhere.
     for name, before in logits(first, task).items():
         near, far = (float((logits(net, task)[name] - before).abs().max()) for net in (still, afresh))
@@ -470,7 +470,7 @@ def test_a_level_with_bits_is_trained_further_in_float_and_rounded_anew():
     bits = {x.name: 4 for x in graph.layers if x.kind in ("conv", "linear")}
     coarse = Level(name="coarse", widths=make_levels(graph, (0.5,))[0].widths, bits=bits)
     first = elasticize(model, [coarse], task, tuning=Recipe(epochs=1, lr=0.02), graph=graph)
-    again = elasticize(first, None, task, tuning=Recipe(epochs=1, lr=0.02))
+    again = elasticize(model, first, task, tuning=Recipe(epochs=1, lr=0.02))
     assert again.levels[0].bits == bits
     assert again.levels[0].ranges.keys() == bits.keys()
     assert again.levels[0].ranges != first.levels[0].ranges
@@ -479,7 +479,12 @@ def test_a_level_with_bits_is_trained_further_in_float_and_rounded_anew():
 def test_an_elastic_network_beneath_torch_compile_is_trained_further():
     model, graph, task = problem()
     net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
-    again = elasticize(torch.compile(net, backend="eager"), None, task, tuning=Recipe(epochs=1, lr=0.02))
+    again = elasticize(
+        torch.compile(model, backend="eager"),
+        torch.compile(net, backend="eager"),
+        task,
+        tuning=Recipe(epochs=1, lr=0.02),
+    )
     assert again.family.names == net.family.names
     assert again.family.order == net.family.order
 
@@ -500,17 +505,43 @@ def test_a_model_that_no_recipe_can_train_is_refused(wrapped, words):
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"levels": (0.5,)}, "levels: the model is elastic and is trained further.*Leave it out"),
-        ({"levels": ()}, "levels: the model is elastic"),
-        ({"own": ("out.2",)}, "own: the model"),
-        ({"levels": None, "recipe": "none"}, "recipe 'none': trains nothing"),
+        ({"graph": True}, "graph: an elastic network is trained further with what it has. Leave it out"),
+        ({"graph": True, "own": ("out.2",)}, "graph and own: an elastic network.*Leave them out"),
+        ({"recipe": "none"}, "recipe 'none': trains nothing"),
     ],
 )
 def test_what_an_elastic_network_cannot_be_asked_for(asked, words):
     model, graph, task = problem()
     net = nest(model, graph, make_levels(graph, (0.5, 0.25)), task.example_inputs)
+    asked = {name: graph if name == "graph" else value for name, value in asked.items()}
     with pytest.raises(LamellaError, match=words):
-        elasticize(net, asked.pop("levels", None), task, **asked)
+        elasticize(model, net, task, **asked)
+
+
+def test_an_elastic_network_is_no_dense_one():
+    model, graph, task = problem()
+    net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
+    with pytest.raises(LamellaError, match=r"elastic already.*elasticize\(model, net, task\)"):
+        elasticize(net, (0.5,), task)
+    with pytest.raises(TraceError, match="belongs to another model"):
+        elasticize(lm.make_model("resnet14", widths=(4, 8, 8), in_channels=1), net, task)
+
+
+def test_the_dense_network_teaches_who_is_trained_further():
+    """A teacher whose classes are shuffled is followed: it is the one that is given."""
+    model, graph, task = problem(samples=64)
+    tuning, by_dense = Recipe(epochs=8, lr=0.05), Teaching(teacher="dense")
+    net = elasticize(model, (0.5,), task, tuning=tuning, teaching=by_dense, graph=graph)
+    other = copy.deepcopy(net.extract("full"))
+    last = [m for m in other.modules() if isinstance(m, nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight.copy_(last.weight.roll(1, 0))
+        last.bias.copy_(last.bias.roll(1, 0))
+    again = elasticize(other, net, task, tuning=tuning, teaching=by_dense)
+    (x, _), *_ = task.train
+    with torch.no_grad():
+        taught, own, before = (m.eval()(x).argmax(1) for m in (other, again, net))
+    assert (own == taught).float().mean() > (before == taught).float().mean() + 0.3
 
 
 def test_data_parallel_is_refused():

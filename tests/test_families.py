@@ -414,7 +414,7 @@ def test_files_of_the_same_levels_with_other_weights_are_refused(published, tmp_
     shutil.copytree(directory, tmp_path / "run")
     batches = Batches(x, torch.zeros(len(x), dtype=torch.long), 16)
     task = Task((x[:2],), train=batches, validation=batches, test=batches)
-    again = elasticize(net, None, task, tuning=Recipe(epochs=1, lr=0.05))
+    again = elasticize(net.extract("full"), net, task, tuning=Recipe(epochs=1, lr=0.05))
     assert not any((again.family.onnx_bytes, again.family.int8_weights, again.family.file_bytes))
     publish(again, task, tmp_path / "run" / "elastic", slots=2)
     with pytest.raises(MismatchError, match=r"holds other weights .* than elastic\.json was written with"):

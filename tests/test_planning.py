@@ -429,9 +429,14 @@ def test_a_profile_without_the_asked_knob():
     only_bits = Profile(
         graph=full.graph, baseline=full.baseline, points=tuple(p for p in full.points if p.knob == "bits")
     )
-    for planner in ("knapsack", "threshold"):
-        with pytest.raises(LamellaError, match=r"holds no pruning_ratio curve \(it holds: bits\). Measure some first"):
-            plan(only_bits, Budget(params="50%"), planner=planner)
+    with pytest.raises(LamellaError, match=r"holds no pruning_ratio curve \(it holds: bits\). Measure some first"):
+        plan(only_bits, Budget(params="50%"), planner="threshold")
+    mixed = plan(only_bits, Budget(bytes="25%"), planner="knapsack")
+    assert mixed.widths == {}
+    assert min(mixed.bits.values()) < 8
+    assert any("no curve, so left dense" in note for note in mixed.notes)
+    with pytest.raises(BudgetError, match="no curve"):
+        plan(only_bits, Budget(params="50%"), planner="knapsack")
 
 
 def test_curves_with_holes():

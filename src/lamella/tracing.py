@@ -61,9 +61,9 @@ def trace(
     if doubts:  # where a view cuts channels and its last piece cannot shrink, whole pieces may
         other, _ = _attempt(subject, inputs, (program, training), limits, prove, whole=doubts)
         graph = max(graph, other, key=_reach)
-    if not graph.free:
+    if not graph.free and not any(layer.takes_bits for layer in graph.layers):
         reasons = "\n".join(f"  {g.name}: {g.frozen}" for g in graph.groups[:8]) or "  no layer makes channels"
-        raise TraceError(f"nothing in {graph.model} can be narrowed:\n{reasons}")
+        raise TraceError(f"nothing in {graph.model} can be narrowed, and no layer takes bits:\n{reasons}")
     return replace(graph, notes=(training.note,) if training and training.note else ())
 
 

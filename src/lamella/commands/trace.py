@@ -97,4 +97,5 @@ def trace(run: Run, source: Source, quiet: Quiet = False, as_json: AsJson = Fals
                 "note: these weights are fresh ones, so every score will be an untrained network's. Pass --weights FILE."
             )
     found = reach(graph)
-    show(graph_view(found), to_plain(found), quiet=quiet, as_json=as_json, then=following(run, "profile"))
+    then = following(run, "profile") if graph.free else following(run, "quantize")
+    show(graph_view(found), to_plain(found), quiet=quiet, as_json=as_json, then=then)

@@ -1,7 +1,7 @@
 """elasticize(): from a trained network to nested levels: choose, sort, nest, train, measure.
 
     net = elasticize(model, (0.49, 0.36, 0.2), task, recipe="grow", tuning=Recipe(epochs=5, lr=0.02))
-    net = elasticize(net, None, task, tuning=Recipe(epochs=5))     # a network that is elastic is trained further
+    net = elasticize(model, net, task, tuning=Recipe(epochs=5))    # the same levels, trained further
     net = nest(model, graph, levels, task.example_inputs)          # nested and untrained
 
 With a directory, every epoch and every finished stage is kept there, and a killed run goes on from the last. How the levels score
@@ -48,7 +48,7 @@ HARM = "the training did harm: "  # what a note begins with
 
 def elasticize(
     model: nn.Module,
-    levels: Settings | None,
+    levels: Settings | ElasticModel | None,
     task: Task,
     *,
     recipe: str = "sandwich",
@@ -67,25 +67,26 @@ def elasticize(
     level), and `teaching` who teaches. `own`: modules (or buffers) of which every level has its own copy, beside batch norms and the
     buffers that training changes. RecordError for levels that do not nest, or are equal.
 
-    A model that is elastic is trained further: it goes on with the levels, the order of channels and all the numbers that it has,
-    and `levels`, `graph` and `own` are left out.
+    An elastic network of this model in place of `levels` is trained further: it goes on with the levels, the order of channels and
+    all the numbers that it has, and `graph` and `own` are left out. It is left as it is too.
     """
-    how, model = How(recipe, tuning, teaching), getattr(model, "_orig_mod", model)  # beneath torch.compile's wrapper
-    if isinstance(model, ElasticModel):
-        check_further(how, levels, graph, own)
+    how, model, levels = How(recipe, tuning, teaching), _beneath(model), _beneath(levels)
+    if isinstance(levels, ElasticModel):
+        check_further(model, levels, how, graph, own)
     check_request(model, task, how, own)
     with with_context("elasticize"):
-        if isinstance(model, ElasticModel):
-            net, origin = _again(model), model.net
+        if isinstance(levels, ElasticModel):
+            net, origin = _again(levels), levels.net
         else:
             graph = graph or trace(model, task.example_inputs)
             net, origin = nest(model, graph, make_levels(graph, levels), task.example_inputs, own=own), model
         check_devices(len(net.levels) - 2, how)
         if origin is model:
             recalibrate(net, task, seed, rounded=recipe == "none")
-        stages = RECIPES[recipe](net, replace(task, loss=smoothed(task.loss, tuning.label_smoothing)), teaching)
+        stages = RECIPES[recipe](net, model, replace(task, loss=smoothed(task.loss, tuning.label_smoothing)), teaching)
         epochs = tuning.epochs * len(stages)
-        trail = _Trail(Path(directory), net, how, task, seed, epochs) if directory else None
+        identity = _identity(net, model, how, task, seed)
+        trail = _Trail(Path(directory), identity, net.family.names, epochs, task) if directory else None
         _train(net, stages, task, tuning, seed, trail, progress)
         if stages:
             recalibrate_rounded(net, task, seed)
@@ -94,6 +95,11 @@ def elasticize(
     if trail:
         trail.end()
     return net
+
+
+def _beneath(model: Any) -> Any:
+    """What torch.compile has wrapped; anything else as it is."""
+    return getattr(model, "_orig_mod", model)
 
 
 def _again(net: ElasticModel) -> ElasticModel:
@@ -157,7 +163,7 @@ def nest(
     own: Sequence[str] = (),
 ) -> ElasticModel:
     """The elastic network of these levels with the model's own numbers: channels sorted by importance, nothing trained."""
-    model = getattr(model, "_orig_mod", model)
+    model = _beneath(model)
     check_graph(model, graph)
     narrowed = [g.name for g in graph.free if any(level.widths.get(g.name, g.width) < g.width for level in levels)]
     net, order, ranks = sort(model, graph, importance(model, graph), narrowed, inputs)
@@ -224,28 +230,35 @@ def _with_ranges(net: ElasticModel, task: Task, seed: int) -> ElasticModel:
     return rounded.eval()
 
 
+def _identity(net: ElasticModel, dense: nn.Module, how: How, task: Task, seed: int) -> dict[str, Any]:
+    """What a training on disk belongs to."""
+    return {
+        "structure": net.graph.structure,
+        "weights": weights_digest(net.net),
+        "dense": weights_digest(dense),
+        "levels": digest([(level.name, level.widths) for level in net.levels]),
+        "own": [*net.family.own, *net.family.affine],
+        "data": data_digest(task.validation),
+        "training data": training_data(task.train),
+        "recipe": how.recipe,
+        "tuning": to_plain(how.tuning),
+        "teaching": to_plain(how.teaching),
+        "seed": seed,
+    }
+
+
 class _Trail:
     """A training on disk: a journal of finished stages, the weights after the last one, and the epoch in progress.
 
     Beside it a journal of epochs, which nothing but a page reads.
     """
 
-    def __init__(self, directory: Path, net: ElasticModel, how: How, task: Task, seed: int, epochs: int) -> None:
+    def __init__(
+        self, directory: Path, identity: Mapping[str, Any], names: Sequence[str], epochs: int, task: Task
+    ) -> None:
         self.directory, self.task = directory, task
-        identity = {
-            "structure": net.graph.structure,
-            "weights": weights_digest(net.net),
-            "levels": digest([(level.name, level.widths) for level in net.levels]),
-            "own": [*net.family.own, *net.family.affine],
-            "data": data_digest(task.validation),
-            "training data": training_data(task.train),
-            "recipe": how.recipe,
-            "tuning": to_plain(how.tuning),
-            "teaching": to_plain(how.teaching),
-            "seed": seed,
-        }
         self.journal = Journal(directory / "stages.jsonl", identity)
-        self.epochs = Journal(directory / EPOCHS, {**identity, "names": list(net.family.names), "epochs": epochs})
+        self.epochs = Journal(directory / EPOCHS, {**identity, "names": list(names), "epochs": epochs})
 
     @property
     def finished(self) -> int:

@@ -39,12 +39,12 @@ class Stage:
     score: PerSample
 
 
-def none(net: ElasticModel, task: Task, teaching: Teaching) -> list[Stage]:
+def none(net: ElasticModel, dense: nn.Module, task: Task, teaching: Teaching) -> list[Stage]:
     """No training: every level has the weights it is cut from, and statistics of its own."""
     return []
 
 
-def sandwich(net: ElasticModel, task: Task, teaching: Teaching) -> list[Stage]:
+def sandwich(net: ElasticModel, dense: nn.Module, task: Task, teaching: Teaching) -> list[Stage]:
     """All levels at once; the largest, or the dense network, teaches."""
     stage = Stage(
         "sandwich",
@@ -53,11 +53,13 @@ def sandwich(net: ElasticModel, task: Task, teaching: Teaching) -> list[Stage]:
         partial(_mean_score, task.score),
     )
     return (
-        [stage] if teaching.teacher == "largest" else _taught(net, [stage], partial(all_by_dense, teaching, task.loss))
+        [stage]
+        if teaching.teacher == "largest"
+        else _taught(dense, [stage], partial(all_by_dense, teaching, task.loss))
     )
 
 
-def grow(net: ElasticModel, task: Task, teaching: Teaching) -> list[Stage]:
+def grow(net: ElasticModel, dense: nn.Module, task: Task, teaching: Teaching) -> list[Stage]:
     """The core, and then one level after the other; what belongs to smaller levels stays bit for bit.
 
     Only the dense network can teach here: the largest level is the last to be trained.
@@ -67,20 +69,22 @@ def grow(net: ElasticModel, task: Task, teaching: Teaching) -> list[Stage]:
         Stage(name, partial(Growing, net, name, before), task.loss, task.score)
         for name, before in zip(net.family.names, inner, strict=False)
     ]
-    return stages if teaching.teacher == "largest" else _taught(net, stages, partial(one_by_dense, teaching, task.loss))
+    return (
+        stages if teaching.teacher == "largest" else _taught(dense, stages, partial(one_by_dense, teaching, task.loss))
+    )
 
 
-def _taught(net: ElasticModel, stages: Sequence[Stage], loss: Loss) -> list[Stage]:
-    """The stages with the dense network, as it is now, beside what they train."""
-    dense = copy.deepcopy(net.net).requires_grad_(False)
-    return [replace(stage, make=partial(_beside, stage.make, dense), loss=loss) for stage in stages]
+def _taught(dense: nn.Module, stages: Sequence[Stage], loss: Loss) -> list[Stage]:
+    """The stages with the dense network beside what they train."""
+    teacher = copy.deepcopy(dense).requires_grad_(False)
+    return [replace(stage, make=partial(_beside, stage.make, teacher), loss=loss) for stage in stages]
 
 
-def _beside(make: Callable[[], nn.Module], dense: nn.Module) -> nn.Module:
-    return Taught(make(), dense)
+def _beside(make: Callable[[], nn.Module], teacher: nn.Module) -> nn.Module:
+    return Taught(make(), teacher)
 
 
-Stages = Callable[[ElasticModel, Task, Teaching], list[Stage]]
+Stages = Callable[[ElasticModel, nn.Module, Task, Teaching], list[Stage]]
 
 RECIPES: dict[str, Stages] = {"grow": grow, "none": none, "sandwich": sandwich}
 

@@ -12,7 +12,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import LamellaError, unknown_name
+from ..surgery import check_graph
 from ..training import Recipe, Task, compares_logits, smoothed
+from .networks import ElasticModel
 from .owning import own_names
 from .recipes import RECIPES
 from .teaching import IN_PLACE, Teaching
@@ -39,6 +41,11 @@ def check_request(model: nn.Module, task: Task, how: How, own: Sequence[str]) ->
     if how.recipe not in RECIPES:
         raise LamellaError(unknown_name("recipe", how.recipe, RECIPES))
     subject = getattr(model, "_orig_mod", model)  # beneath torch.compile's wrapper
+    if isinstance(subject, ElasticModel):
+        raise LamellaError(
+            "the model is elastic already. To train its levels further, pass the dense network, and the elastic one in place of levels: "
+            "elasticize(model, net, task); without the dense one, net.extract(net.levels[-1].name) stands for it."
+        )
     _check_trainable(subject, how)
     if isinstance(own, str):
         raise LamellaError(f"own: {own!r} was given; a list of modules was expected, such as [{own!r}].")
@@ -67,15 +74,16 @@ def _check_trainable(model: nn.Module, how: How) -> None:
         )
 
 
-def check_further(how: How, levels: object, graph: object, own: Sequence[str]) -> None:
-    """LamellaError for what a network that is elastic already, and is to be trained further, cannot be asked for."""
-    asked = {"levels": levels is not None, "graph": graph is not None, "own": bool(own)}
+def check_further(model: nn.Module, net: ElasticModel, how: How, graph: object, own: Sequence[str]) -> None:
+    """LamellaError for what an elastic network that is to be trained further cannot be asked for; MismatchError for another model's."""
+    asked = {"graph": graph is not None, "own": bool(own)}
     named = [name for name, given in asked.items() if given]
     if named:
         raise LamellaError(
-            f"{' and '.join(named)}: the model is elastic and is trained further with the levels that it has. Leave "
-            f"{'it' if len(named) == 1 else 'them'} out, or pass the dense network."
+            f"{' and '.join(named)}: an elastic network is trained further with what it has. Leave "
+            f"{'it' if len(named) == 1 else 'them'} out, or pass levels."
         )
+    check_graph(model, net.graph)
     if how.recipe == "none":
         raise LamellaError(
             "recipe 'none': trains nothing, and the levels of an elastic model have statistics of their own already. Take "

@@ -1,7 +1,7 @@
 """Who teaches the levels, and by how much: a `Teaching`, and the losses that follow from it.
 
     Teaching()                                        # each step the largest level learns the task and teaches the others
-    Teaching(teacher="dense", labels=0.3)             # the network as it was teaches all levels, the largest included
+    Teaching(teacher="dense", labels=0.3)             # the dense network teaches all levels, the largest included
     Teaching(at_random=1)                             # a cheaper step: one of the middle levels instead of two
 
 In place (Yu, Huang 2019) nothing but the labels holds the largest level to what it was. The dense network does, for one more
@@ -30,7 +30,7 @@ HARDLY = 1e-4  # of answers' mean square: a variance below which it says nothing
 class Teaching:
     """How levels are taught.
 
-    `teacher`: the largest level as it now is, or the dense network as it was before. `labels`: the share of a taught level's loss
+    `teacher`: the largest level as it now is, or the dense network. `labels`: the share of a taught level's loss
     that is the task's own; the rest is its distance to the teacher, whose answers are softened at `temperature` (Hinton et al.
     2015). `at_random`: middle levels drawn for each step of `sandwich`.
     """

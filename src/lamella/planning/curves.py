@@ -127,13 +127,13 @@ def score_at(profile: Profile, name: str, width: int) -> float | None:
     return scores[below] + share * (scores[above] - scores[below])
 
 
-def check_curves(profile: Profile) -> tuple[str, ...]:
-    """The free groups that have no curve of pruning ratios. LamellaError if the profile has no such curve at all."""
+def check_curves(profile: Profile, *instead: str) -> tuple[str, ...]:
+    """The free groups that have no curve of pruning ratios. LamellaError for a profile without any, nor of the knobs `instead`."""
     measured = {p.target for p in profile.points if p.knob == "pruning_ratio"}
-    if not measured:
-        knobs = sorted({p.knob for p in profile.points})
-        raise LamellaError(
-            f"the profile holds no pruning_ratio curve (it holds: {', '.join(knobs) or 'no points'}). Measure some first: "
-            "`lamella profile`, or profile(model, task)."
-        )
+    knobs = sorted({p.knob for p in profile.points})
+    if not measured and not {*knobs} & {*instead}:
+        holds = f"the profile holds no pruning_ratio curve (it holds: {', '.join(knobs) or 'no points'})"
+        if not profile.graph.free:
+            raise LamellaError(f"{holds}, for nothing can be narrowed. Planner 'knapsack' plans bits alone.")
+        raise LamellaError(f"{holds}. Measure some first: `lamella profile`, or profile(model, task).")
     return tuple(g.name for g in profile.graph.free if g.name not in measured)

@@ -104,7 +104,7 @@ def _error(ask: Ask, setting: Setting, nearest: Draft, limit_of: Mapping[str, fl
     broken = {name: limit for name, limit in asked.items() if not keeps(reached[name], limit)}
     floors = {g.name: setting.widths[g.name][-1].level for g in ask.graph.free}
     error = unreached(
-        "knapsack", ask.graph, broken or asked, reached, nearest.widths, floors, check_curves(ask.profile)
+        "knapsack", ask.graph, broken or asked, reached, nearest.widths, floors, check_curves(ask.profile, "bits")
     )
     if not late:
         return error

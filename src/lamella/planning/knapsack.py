@@ -41,7 +41,7 @@ def knapsack(
     `align`: the channels that reach any layer are a multiple of it, or dense. `depth_prior` p weighs the drop of a group at
     depth d (0 first, 1 last) by 1 + p (1 - d): early layers are taken to matter more than measured.
     """
-    unmeasured = check_curves(ask.profile)
+    unmeasured = check_curves(ask.profile, "bits")
     limit_of = limits(ask)
     goal = minimize or ("max_drop" if limit_of else "bytes")
     _check(ask, goal, limit_of)

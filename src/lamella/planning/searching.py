@@ -21,7 +21,7 @@ from ..errors import LamellaError, needing
 from ..schema import FrontRow, Metric, Point, Profile
 from ..texts import told
 from .asking import COSTS, Ask, Draft, Measure, costs, limits, over
-from .curves import Rung, bit_rungs, check_curves, group_rungs, score_at
+from .curves import Rung, bit_rungs, group_rungs, score_at
 from .knapsack import knapsack
 from .order import Choice
 
@@ -59,7 +59,6 @@ def search(
         raise LamellaError(f"trials {trials}: at least one measurement, that of the knapsack plan, was expected.")
     if trade is not None and trade not in COSTS:
         raise LamellaError(f"trade={trade!r}: one of {', '.join(COSTS)} was expected.")
-    check_curves(ask.profile)
     start = knapsack(ask, bit_drops=bit_drops)
     rungs = _near(ask, start, dict(bit_drops or {}))
     study = _study(storage, seed, trade, _identity(ask))

@@ -56,8 +56,10 @@ def planned_items(
     if bits:
         items += _bits_items(model, graph, bits, sweep)
     items = [item for item in items if item.levels]
+    if not items:
+        raise LamellaError("nothing to measure: no group of this network can be narrowed. Measure bits (`--bits 8,4`).")
     chosen = [item for item in items if any(fnmatch.fnmatchcase(item.target, p) for p in sweep.points)]
-    if items and not chosen:
+    if not chosen:
         known = ", ".join(dict.fromkeys(item.target for item in items))
         raise LamellaError(f"points {list(sweep.points)} match no target. Known: {known}.")
     return chosen

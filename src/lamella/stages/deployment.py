@@ -26,7 +26,7 @@ from ..timing import TOLERATED, Latency, latency
 from ..timing.calls import RUNTIME_OF, TITLES, require
 from ..tracing import aligned
 from ..training import Task, first_inputs
-from .verbs import exported_files
+from .verbs import exported_files, settled
 
 SAMPLES = 8  # real inputs on which a file is compared with its model
 SHOWN = 6  # groups named in a refusal
@@ -58,14 +58,14 @@ class FileFacts:
 def delivered(session: Session, formats: Iterable[str] = ("onnx",)) -> Files:
     """The dense and the compressed network in every format, and in integers where `lamella quantize` has written them (by any
     scheme in ONNX, by the static one elsewhere) and the format can hold them. Every new file is compared with its model on
-    validation inputs before it appears. RunError before there is a compressed network, MissingExtra for a runtime that is not
-    installed: both before anything is written.
+    validation inputs before it appears. Raises before anything is written: RunError for a plan that was not walked, MissingExtra for a
+    runtime that is not installed. (Of a run without a plan, the dense network stands for the compressed one.)
     """
     named = {name: format_named(name) for name in formats}
     for made in named.values():
         runtime = RUNTIME_OF[made.suffix]
         require(runtime, f"exporting to {TITLES[runtime]}")
-    session.read("result", Result)
+    settled(session)
     sources = exported_files(session)
     portable = {variant: path for variant, path in sources.items() if variant in ("dense", "model", "int8")}
     return {name: sources if name == "onnx" else _in_format(session, made, portable) for name, made in named.items()}

@@ -70,8 +70,8 @@ def trained_further(session: Session, task: Task, how: How, progress: Progress =
     before = load_elastic(session.directory, session.dense)
     directory = _training(session, weights_digest(before), how, training_data(task.train))
     net = elasticize(
+        session.dense(),
         before,
-        None,
         task,
         recipe=how.recipe,
         tuning=how.tuning,

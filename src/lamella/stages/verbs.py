@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..compression import compress
+from ..compression import TUNING, compress
+from ..costs import cost
 from ..digests import weights_digest
 from ..errors import LamellaError, MismatchError
 from ..exporting import Export, NarrowedExports, OnnxModel, export_onnx, layers_in_float, onnx_bytes
@@ -136,6 +137,19 @@ def compressed_as(
     return small, result
 
 
+def settled(session: Session) -> Result:
+    """The run's `result.json`. A run without plan and result gets that of a plan without steps: its dense network is to be deployed.
+
+    RunError for a plan that was not walked.
+    """
+    if not session.has("plan") and not session.has("result"):
+        graph = session.graph()
+        dense = cost(graph)
+        asis = Plan(structure=graph.structure, planner="none", steps=(), predicted=dense, dense=dense)
+        return compressed_as(session, asis, Way(TUNING), session.directory)[1]
+    return session.read("result", Result)
+
+
 def tuning_task(task: Task, samples: int | None) -> Task:
     """The task with an epoch of so many samples, drawn anew each epoch; the task itself where that is None."""
     if samples is None:
@@ -154,9 +168,9 @@ def file_of(scheme: str) -> str:
 
 def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Result]:
     """The plan's bits: `model.onnx`, its twin in integers by a row of `schema.SCHEMES`, and `result.json` with bits, ranges and how
-    far the file agrees with the eager simulation, which is returned.
+    far the file agrees with the eager simulation, which is returned. Without a plan, the dense network in 8 bits.
     """
-    session.read("result", Result)  # RunError, naming the verb, before there is one
+    settled(session)
     small, result = load(session.directory, session.fresh)
     if overtaken(session, result):
         raise MismatchError(
