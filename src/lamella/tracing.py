@@ -49,7 +49,7 @@ def trace(
 
     `ignored_layers`: names or globs of layers whose output channels stay. `round_to`: a step for all groups, per group, or a
     function of the dense width. Raises TraceError where the model cannot be exported (operator and line), fails on the
-    inputs, or has nothing to narrow.
+    inputs, or has no layer that can be narrowed or takes bits.
     """
     subject = _subject(model)
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
