@@ -32,7 +32,10 @@ def quantize(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Export the compressed network and its twin in integers (the plan's bits) as ONNX files, and measure both."""
+    """Export the compressed network and its twin in integers (the plan's bits) as ONNX files, and measure both.
+
+    Without a plan, it is the network as it is, and 8 bits.
+    """
     from ..quantization import scheme_named
     from ..sessions import resume
     from ..stages import file_facts, quantized
