@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from lamella.errors import DataError, LamellaError, MismatchError
 from lamella.records import load_record, save_record, to_plain
 from lamella.schema import Accordion, Graph, RunInfo
 from lamella.sessions import describe, resume
+from lamella.stages import quantized
+from lamella.stages.shaping import _as_run
 from lamella.tasks import make_task
 
 QUICK = ("--widths", "4,2,4", "--candidates", "2,4", "--seeds", "2", "--epochs", "2", "--option", "batch_size=32")
@@ -53,6 +56,17 @@ def test_a_table_in_a_run_of_the_winner_out(finished):
     assert sum(p.numel() for p in winner.parameters()) == found.entry("winner").params
     groups = load_record(directory / "graph.json", Graph).groups
     assert [group.width for group in groups if group.frozen is None] == list(found.widths)
+
+
+def test_what_was_made_of_an_earlier_winner_goes_with_it(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "r")
+    session = resume(tmp_path / "r")
+    quantized(session)
+    assert session.has("result")
+    _as_run(session, session.read("accordion", Accordion), session.dense(), "relu")
+    assert not session.has("result")
+    assert not session.has("model")
+    quantized(session)
 
 
 def test_a_finished_run_is_only_told_again(finished, table):

@@ -16,6 +16,7 @@ from lamella import __version__
 from lamella.cli import app
 from lamella.errors import LamellaError, RecordError
 from lamella.records import load_record
+from lamella.reporting.stages import read_stages
 from lamella.runs import locked
 from lamella.schema import FILES, Result
 from lamella.views import files_view
@@ -138,6 +139,8 @@ def test_the_verbs_work_over_one_run_directory(nets):
     assert json.loads(run("plan", "r", "--edit", "edited.json", "--json").stdout)["steps"][0]["epochs"] == 2
     (nets / "edited.json").write_text(text.replace('"0": 4', '"0": 40'))
     assert "40 channels asked" in refused("plan", "r", "--edit", "edited.json")
+    said = refused("plan", "r", "--edit", "edited.json", "--epochs", "3", "--bits-epochs", "2")
+    assert "--edit with --epochs and --bits-epochs: steps, epochs and bits are those of the edited text" in said
     assert "same" in run("plan", "r", "--compare", "r/plan.json").stdout
     compressed = run("compress", "r", "--json")
     assert compressed.exit_code == 0, compressed.exception
@@ -284,9 +287,12 @@ def test_a_network_is_quantized_as_it_is(nets):
     assert set(files) == {"dense.onnx", "model.onnx", "model.int8.onnx"}
     assert files["model.int8.onnx"] < files["model.onnx"]
     assert run("export", "r", "--allow-slower").exit_code == 0
-    assert run("profile", "r", "--bits", "8,4").exit_code == 0
-    assert "for nothing can be narrowed. Planner 'knapsack' plans bits alone" in refused("plan", "r")
+    assert read_stages("r").plan is None  # nobody planned
+    assert "next: lamella plan r --planner knapsack" in run("profile", "r", "--bits", "8,4").output
+    assert "nothing can be narrowed. Bits alone are planned by planner 'knapsack'" in refused("plan", "r")
     assert run("plan", "r", "--planner", "knapsack", "--budget", "bytes=50%").exit_code == 0
+    assert read_stages("r").plan.planner.startswith("knapsack")
+    assert read_stages("r").result is None  # that of the network as it is
     assert "was made after the compressed model" in refused("quantize", "r")
     assert run("compress", "r").exit_code == 0
     assert run("quantize", "r", "--allow-slower").exit_code == 0

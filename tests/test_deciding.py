@@ -14,7 +14,8 @@ from lamella.costs import cost
 from lamella.digests import weights_digest
 from lamella.errors import BudgetError, LamellaError
 from lamella.exporting import onnx_bytes
-from lamella.latencies import Timing, measured_steps
+from lamella.latencies import Timing, latency_fit, measured_steps, random_plans
+from lamella.planning import editable
 from lamella.profiling import profile
 from lamella.records import digest
 from lamella.schema import Budget, Front, LatencyFit, Measuring, Plan, Profile, Request, Result
@@ -300,6 +301,34 @@ def test_where_the_rest_cannot_keep_the_budget_the_old_plan_stays(session):
     assert any("the old plan was kept: no plan by 'uniform, by_score'" in note for note in result.plan.notes)
     with pytest.raises(LamellaError, match="replan=0"):
         compressed_in_turns(session, Way(Recipe(epochs=1, lr=0.01)), every=0)
+
+
+def test_the_rest_of_a_plan_made_by_hand_is_planned_by_nobody(session, tmp_path):
+    asked(session, UNIFORM)
+    text = tmp_path / "plan.txt"
+    text.write_text(editable(session.read("plan", Plan), session.graph()))
+    deciding.taken(session, text, Budget(), Measuring())
+    with pytest.raises(LamellaError, match="replan=1: this plan was made by hand"):
+        compressed_in_turns(session, Way(Recipe(epochs=1, lr=0.01)), every=1)
+
+
+def test_the_file_of_an_edited_plan_is_weighed(session, tmp_path):
+    made = asked(session, replace(UNIFORM, bits=32))
+    text = tmp_path / "plan.txt"
+    text.write_text(editable(made, session.graph()))
+    found = deciding.taken(session, text, Budget(bytes="100%"), Measuring())
+    assert any(note.startswith("its file weighs") for note in found.notes)
+    with pytest.raises(BudgetError, match=r"the file of plan 1 weighs [\d,]+\.\n  try:"):
+        deciding.taken(session, text, Budget(bytes=made.predicted.bytes + 1), Measuring())
+
+
+def test_a_network_without_freedom_has_a_latency_all_the_same(session):
+    """Nothing can be fitted to one and the same plan: the table alone predicts."""
+    frozen = replace(session.graph(), groups=tuple(replace(g, frozen="no") for g in session.graph().groups))
+    assert random_plans(frozen, 5, 0) == []
+    assert len(random_plans(session.graph(), 5, 0)) == 5
+    found = latency_fit(session.dense(), frozen, session.task, Timing(), session.directory / "timed")
+    assert (found.plans, found.rank_correlation) == ((), None)
 
 
 # -- the command --------------------------------------------------------------------------------------------------------------

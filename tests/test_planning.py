@@ -16,7 +16,7 @@ from reporting_records import chain, resnet, score
 
 from lamella.costs import cost
 from lamella.errors import BudgetError, LamellaError, RecordError
-from lamella.planning import ORDERS, PLANNERS, greedy_measurements, plan, reorder
+from lamella.planning import ORDERS, PLANNERS, editable, edited, greedy_measurements, plan, reorder
 from lamella.planning.asking import Ask
 from lamella.planning.curves import Rung, bit_rungs, group_rungs, monotone, score_at
 from lamella.planning.elimination import Table, TooWideError, aligned, eliminate
@@ -566,3 +566,85 @@ def forced(ask, widths, bits, w, b):
         assert low == pytest.approx(high)
         found[name] = low
     return found
+
+
+def costly_bits(graph, lost=50.0):
+    """A profile of bits alone, in which two bits lose so many points in every layer."""
+    points = [
+        Point(target=layer.name, knob="bits", level=level, score=score(BASE - drop / 100))
+        for layer in graph.layers
+        for level, drop in ((8, 0.0), (2, lost))
+    ]
+    return Profile(graph=graph, baseline=score(BASE), points=tuple(points))
+
+
+@pytest.mark.parametrize("planner", ["knapsack", "uniform", "threshold"])
+def test_bits_that_are_given_lose_what_their_curves_say(planner):
+    """2 bits everywhere are not lossless because nobody chose them."""
+    curves, bits = measured(GRAPHS["chain"]), costly_bits(GRAPHS["chain"], lost=2.0)
+    profile = replace(curves, points=(*(p for p in curves.points if p.knob != "bits"), *bits.points))
+    few, none = (plan(profile, Budget(params="60%"), planner=planner, bits=b) for b in (2, 32))
+    lost = 2.0 * len(GRAPHS["chain"].layers)
+    assert 100 * (none.predicted_score - few.predicted_score) == pytest.approx(lost, abs=1e-6)
+    if planner != "threshold":  # whose limit is that of a single cut
+        with pytest.raises(BudgetError, match=r"max_drop"):
+            plan(profile, Budget(max_drop=1.0), planner=planner, bits=2)
+
+
+def test_what_an_edited_text_gives_few_bits_loses_as_measured():
+    profile = costly_bits(GRAPHS["chain"], lost=3.0)
+    made = plan(profile, Budget(bytes="50%"), planner="knapsack")
+    same = edited(editable(made, profile.graph), profile)
+    assert same.predicted_score == pytest.approx(made.predicted_score)
+    text = editable(made, profile.graph).replace(": 8", ": 2")
+    assert edited(text, profile).predicted_score == pytest.approx(BASE - 0.03 * len(made.bits))
+    with pytest.raises(BudgetError, match="a drop of"):
+        edited(text, profile, Budget(max_drop=1.0))
+
+
+@pytest.mark.parametrize("planner", ["uniform", "shares"])
+def test_widths_beyond_the_curves_are_not_lossless(planner):
+    full = measured(GRAPHS["chain"], bits=())
+    mild = replace(full, points=tuple(p for p in full.points if p.level <= 0.5))
+    made = plan(mild, Budget(max_drop=3.0), planner=planner)
+    lowest = {g.name: min(p.width for p in mild.curve(g.name)) for g in mild.graph.free}
+    assert all(width >= lowest[name] for name, width in made.widths.items())
+    assert made.predicted_score < BASE
+    far = plan(mild, planner=planner, pruning_ratio=0.8)
+    assert any(note.startswith("not measured at such widths, and taken to lose nothing") for note in far.notes)
+    with pytest.raises(LamellaError, match="max_drop cannot be judged"):
+        plan(mild, Budget(params="4%", max_drop=5.0), planner=planner)
+    with pytest.raises(LamellaError, match="no pruning_ratio curve"):
+        plan(replace(full, points=()), Budget(max_drop=3.0), planner=planner)
+
+
+def test_uniform_cuts_nothing_where_nothing_need_go():
+    assert plan(measured(GRAPHS["chain"]), Budget(macs="100%"), planner="uniform").widths == {}
+
+
+def test_a_factor_and_a_drop_hold_both():
+    profile = measured(GRAPHS["chain"])
+    made = plan(profile, Budget(max_drop=0.5), factor=0.5)
+    assert made.threshold == pytest.approx(BASE - 0.005)
+    assert made.widths == plan(profile, Budget(max_drop=0.5)).widths
+    assert plan(profile, Budget(max_drop=50.0), factor=0.99).threshold == pytest.approx(0.99 * BASE)
+
+
+@pytest.mark.parametrize("goal", ["memory", "macs", "params"])
+def test_a_cost_without_bits_leaves_them_as_good_as_they_are(goal):
+    made = plan(costly_bits(GRAPHS["chain"]), Budget(**{goal: "100%"}), planner="knapsack", minimize=goal)
+    assert made.predicted_score == pytest.approx(BASE)
+    assert made.proof.objective == goal
+
+
+def test_drops_of_bits_may_be_a_text():
+    profile = measured(GRAPHS["chain"], bits=())
+    ask = {"planner": "knapsack", "budget": Budget(bytes="25%")}
+    assert plan(profile, **ask, bit_drops="8:0.01,4:0.2") == plan(profile, **ask, bit_drops={8: 0.01, 4: 0.2})
+    with pytest.raises(LamellaError, match=r"bit_drops='8': bits and points such as 8:0,4:0.4"):
+        plan(profile, **ask, bit_drops="8")
+
+
+def test_a_budget_that_bits_alone_miss_counts_no_unmeasured_group():
+    with pytest.raises(BudgetError, match="0 of 0 groups at their floor"):
+        plan(costly_bits(GRAPHS["chain"]), Budget(bytes="1%"), planner="knapsack")

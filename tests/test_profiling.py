@@ -347,6 +347,15 @@ def test_an_estimate_finds_the_channels_wherever_they_lie():
     assert any(note.startswith("bare: no estimate") for note in found.notes)
 
 
+def test_an_estimate_of_a_score_below_zero_falls_too(model, task, graph):
+    negative = replace(
+        task, score=lambda outputs, targets: -nn.functional.cross_entropy(outputs, targets, reduction="none")
+    )
+    found = profile(model, negative, graph=graph, pruning_ratios=RATIOS, method="estimate")
+    assert found.baseline.value < 0
+    assert all(point.score.value <= found.baseline.value for point in found.points)
+
+
 def test_an_estimate_ranks_and_says_what_it_is(model, task, graph, exact):
     found = profile(model, task, graph=graph, pruning_ratios=RATIOS, method="estimate", sweep=Sweep(layers=True))
     assert len(found.points) == sum(p.knob.endswith("ratio") for p in exact.points)

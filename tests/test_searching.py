@@ -1,6 +1,7 @@
 """Search: starts at the knapsack plan, measures what the budget allows, resumes, drops losers, reports honestly."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 from reporting_records import resnet
@@ -69,6 +70,34 @@ def test_the_same_seed_gives_the_same_plan(profile):
 def test_two_objectives_list_their_front(profile):
     made = searched(profile, Meter(), trials=6, trade="bytes")
     assert any(note.startswith("front (score, cost): (") for note in made.notes)
+
+
+def test_another_question_is_another_study(profile, tmp_path):
+    """Trials are levels by their place: what they stand for, and what they are judged by, belongs to the question."""
+    storage = tmp_path / "search.journal"
+    first, traded, moved = Meter(), Meter(), Meter()
+    searched(profile, first, trials=4, storage=storage)
+    made = searched(profile, traded, trials=4, storage=storage, trade="macs")
+    assert len(traded.seen) == 4
+    assert made.front
+    steep = replace(profile, points=tuple(p for p in profile.points if p.level not in (2, 4)))
+    searched(steep, moved, trials=4, storage=storage)
+    assert len(moved.seen) == 4
+
+
+def test_a_score_of_the_tasks_own_has_no_highest(profile):
+    """Decibels, say: a stream of 31 is not beaten by 30 because no share of it could be above 1."""
+    seen = []
+
+    def stream(widths, bits):
+        seen.append(widths)
+        yield 30.0 + len(seen), 0.5
+        yield 30.0 + len(seen), 1.0
+
+    decibels = replace(profile, metric="score", baseline=replace(profile.baseline, value=31.0, low=30.0, high=32.0))
+    made = searched(decibels, stream, trials=5, control=True)
+    assert made.predicted_score == 30.0 + 10
+    assert any("the best of 5 candidates" in note for note in made.notes)
 
 
 def test_losers_are_dropped_before_all_samples_are_seen():

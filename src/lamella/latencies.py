@@ -100,9 +100,14 @@ def cache_directory() -> Path:
 
 
 def random_plans(graph: Graph, count: int, seed: int) -> list[dict[str, int]]:
-    """Every free group at a legal width drawn from a quarter of its channels to all of them."""
+    """Every free group at a legal width drawn from a quarter of its channels to all of them.
+
+    No plan comes twice; where there are fewer than three, which nothing can be fitted to, there is none.
+    """
     rng = random.Random(seed)
-    return [{g.name: g.legal(g.width * rng.uniform(0.25, 1.0)) for g in graph.free} for _ in range(count)]
+    drawn = [{g.name: g.legal(g.width * rng.uniform(0.25, 1.0)) for g in graph.free} for _ in range(count)]
+    plans = [dict(each) for each in dict.fromkeys(tuple(widths.items()) for widths in drawn)]
+    return plans if len(plans) in (count, *range(3, count)) else []
 
 
 def _timed(

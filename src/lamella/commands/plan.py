@@ -75,6 +75,17 @@ class Asked:
         ),
     ] = None
 
+    def check_alone(self) -> None:
+        """LamellaError for what an edited text decides itself."""
+        usual = Asked()
+        given = [f.name for f in fields(self) if getattr(self, f.name) != getattr(usual, f.name)]
+        passed_over = [f"--{name.replace('_', '-')}" for name in given if name not in ("budget", "measure")]
+        if passed_over:
+            raise LamellaError(
+                f"--edit with {' and '.join(passed_over)}: steps, epochs and bits are those of the edited text. Write them there, or "
+                "leave --edit out."
+            )
+
     def request(self, usual: str) -> Request:
         """As a record; `usual`: the planner where none was named."""
         planner = self.planner or usual
@@ -116,6 +127,8 @@ def plan(run: Run, asked: Asked, instead: Instead, quiet: Quiet = False, as_json
     from ..sessions import resume
     from ..stages.deciding import fronted, planned, taken
 
+    if instead.edit:
+        asked.check_alone()
     request = asked.request("knapsack" if instead.pareto else "threshold")
     if instead.text or instead.compare:  # which only read, beside whoever writes there
         _about_plan(resume(run), instead.compare, quiet=quiet, as_json=as_json)
@@ -137,7 +150,7 @@ def plan(run: Run, asked: Asked, instead: Instead, quiet: Quiet = False, as_json
             )
             return
         made = (
-            taken(session, instead.edit, request.budget, progress)
+            taken(session, instead.edit, request.budget, request.measuring, progress)
             if instead.edit
             else planned(session, request, progress)
         )

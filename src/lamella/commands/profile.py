@@ -77,7 +77,9 @@ def profile(
             session, pruning_ratios=ratios, bits=bits, method=measured.method, sweep=sweep, progress=progress
         )
     plain = {"baseline": to_plain(found.baseline), "points": to_plain(found.points), "notes": found.notes}
-    show(profile_view(found), plain, quiet=quiet, as_json=as_json, then=following(run, "plan"))
+    alone = all(point.knob.startswith("bits") for point in found.points)  # the usual planner needs curves of widths
+    then = following(run, "plan") + (" --planner knapsack --budget bytes=25%" if alone else "")
+    show(profile_view(found), plain, quiet=quiet, as_json=as_json, then=then)
 
 
 def _numbers(text: str, option: str) -> list[float]:

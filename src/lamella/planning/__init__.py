@@ -22,8 +22,8 @@ from ..records import from_plain
 from ..schema import Budget, Graph, Plan, Profile, Step
 from ..schema.plans import WEIGHT_BITS
 from .asking import Ask, Draft, Predictor, check_precision
-from .blocking import check_budget
-from .curves import without_bits
+from .blocking import check_budget, lossless
+from .curves import bits_drop, without_bits
 from .editing import editable, edited, replan, with_residue
 from .fronts import FrontPoint, compare, flat, front_csv, front_of, front_record, pareto
 from .knapsack import knapsack
@@ -119,6 +119,11 @@ def _made(ask: Ask, draft: Draft, planner: str, steps: tuple[Step, ...]) -> Plan
     made = Plan(structure=graph.structure, planner=planner, steps=steps, predicted=cost(graph), dense=cost(graph))
     lost = sum(baseline - s.predicted for s in steps if s.predicted is not None)
     drop = lost if draft.drop is None else draft.drop / 100
+    notes = draft.notes
+    if not draft.measured:
+        settled, unknown = bits_drop(ask.profile, ask.bits)
+        drop += settled / 100
+        notes = (ADDED_UP, *notes, *lossless(unknown, "at so few bits"))
     made = replace(
         made,
         predicted=cost(graph, made.widths, made.bits),
@@ -127,7 +132,7 @@ def _made(ask: Ask, draft: Draft, planner: str, steps: tuple[Step, ...]) -> Plan
         threshold=draft.threshold,
         proof=draft.proof,
         front=draft.front,
-        notes=draft.notes if draft.measured else (ADDED_UP, *draft.notes),
+        notes=notes,
     )
     if ask.latency is None:
         return made

@@ -6,7 +6,7 @@ BudgetError: no plan by 'knapsack' reaches bytes <= 20,000 for 'resnet20'.
   try:     a budget of bytes=41873, lower widths or bits in the profile (pruning_ratios, bits), or a smaller round_to.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..errors import BudgetError
 from ..schema import Budget, Graph, Plan
@@ -78,6 +78,11 @@ def _advice(planner: str, broken: Mapping[str, float]) -> str:
     if broken.keys() <= {"params", "macs"}:  # which bits do not change
         return "lower widths in the profile (pruning_ratios), or a smaller round_to"
     return "lower widths or bits in the profile (pruning_ratios, bits), or a smaller round_to"
+
+
+def lossless(names: Sequence[str], where: str) -> tuple[str, ...]:
+    """The note on groups or layers that were not measured as they are planned; none without such."""
+    return (f"not measured {where}, and taken to lose nothing: {_few(list(names))}",) if names else ()
 
 
 def _few(names: list[str]) -> str:

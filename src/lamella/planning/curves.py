@@ -8,7 +8,7 @@ measured. Drops are in points: 1.0 is one percentage point of the score.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import LamellaError
@@ -60,6 +60,18 @@ def bit_rungs(profile: Profile, layer: str, assumed: dict[int, float]) -> tuple[
     levels = sorted((b for b in assumed if b < 32), reverse=True)
     drops = monotone([assumed[b] for b in levels])
     return (dense, *(Rung(level=b, drop=d, doubt=_doubt(profile, b)) for b, d in zip(levels, drops, strict=True)))
+
+
+def bits_drop(profile: Profile, bits: Mapping[str, int]) -> tuple[float, tuple[str, ...]]:
+    """The points that these bits alone lose, added up over layers; and the layers of fewer than 8 bits that were not measured so."""
+    lost, unknown = 0.0, []
+    for name, width in bits.items():
+        rung = next((r for r in bit_rungs(profile, name, {}) if r.level == width), None)
+        if rung is not None:
+            lost += rung.drop
+        elif width < 8:
+            unknown.append(name)
+    return lost, tuple(unknown)
 
 
 def without_bits(profile: Profile) -> tuple[str, ...]:
@@ -133,7 +145,9 @@ def check_curves(profile: Profile, *instead: str) -> tuple[str, ...]:
     knobs = sorted({p.knob for p in profile.points})
     if not measured and not {*knobs} & {*instead}:
         holds = f"the profile holds no pruning_ratio curve (it holds: {', '.join(knobs) or 'no points'})"
-        if not profile.graph.free:
-            raise LamellaError(f"{holds}, for nothing can be narrowed. Planner 'knapsack' plans bits alone.")
-        raise LamellaError(f"{holds}. Measure some first: `lamella profile`, or profile(model, task).")
+        why = "" if profile.graph.free else ", for nothing can be narrowed"
+        first = "Measure some first: `lamella profile`, or profile(model, task)"
+        alone = "Bits alone are planned by planner 'knapsack' and a budget, such as bytes=25%"
+        advice = [said for said, fits in ((first, profile.graph.free), (alone, "bits" in knobs)) if fits]
+        raise LamellaError(f"{holds}{why}. {'. '.join(advice)}.")
     return tuple(g.name for g in profile.graph.free if g.name not in measured)

@@ -9,7 +9,7 @@ Unknown fields, names and impossible widths are refused with their path: `steps[
 """
 
 import json
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +18,8 @@ from ..errors import LamellaError, MismatchError, RecordError, unknown_name, wit
 from ..records import check
 from ..schema import Budget, Graph, Plan, Profile, Step, factor_between
 from .asking import Predictor, check_precision
-from .blocking import check_budget
-from .curves import score_at
+from .blocking import check_budget, lossless
+from .curves import bits_drop, score_at
 
 FIELDS = ("widths", "bits", "epochs")
 
@@ -41,24 +41,27 @@ def edited(text: str, profile: Profile, budget: Budget | None = None, latency: P
     graph = profile.graph
     steps, planner = _read(text, graph)
     base = profile.baseline.value
-    found, losses, lost = [], dict[str, float](), 0.0
+    found, alone, bits = [], dict[str, float | None](), dict[str, int]()
     for step in steps:
         known = {n: score_at(profile, n, w) for n, w in step.widths.items()}
-        alone = next(iter(known.values())) if len(known) == 1 else None
-        losses |= {
-            n: base - s for n, s in known.items() if s is not None
-        }  # a later cut of a group includes the earlier
-        lost = sum(losses.values())
-        found.append(replace(step, predicted=alone, expected=profile.possible(base - lost) if step.widths else None))
+        alone |= known  # a later cut of a group includes the earlier
+        bits |= step.bits
+        single = next(iter(known.values())) if len(known) == 1 else None
+        expected = profile.possible(base - _lost(profile, alone, bits)) if step.widths else None
+        found.append(replace(step, predicted=single, expected=expected))
     made = Plan(
         structure=graph.structure,
         planner=planner if planner.endswith(", edited") else f"{planner}, edited",
         steps=tuple(found),
         predicted=cost(graph),
         dense=cost(graph),
-        predicted_score=profile.possible(base - lost),
+        predicted_score=profile.possible(base - _lost(profile, alone, bits)),
         dense_score=base,
-        notes=("edited by hand; predicted_score adds up the drops of widths measured one group at a time",),
+        notes=(
+            "edited by hand; predicted_score adds up the drops of widths and bits measured one at a time",
+            *lossless([name for name, score in alone.items() if score is None], "at such widths"),
+            *lossless(bits_drop(profile, bits)[1], "at so few bits"),
+        ),
     )
     made = replace(made, predicted=cost(graph, made.widths, made.bits))
     if latency is not None:
@@ -67,6 +70,12 @@ def edited(text: str, profile: Profile, budget: Budget | None = None, latency: P
         made = replace(made, latency_ms=ms, dense_latency_ms=dense_ms)
     check_budget(made, graph, budget or Budget())
     return made
+
+
+def _lost(profile: Profile, alone: Mapping[str, float | None], bits: Mapping[str, int]) -> float:
+    """What groups with these scores alone, and layers with these bits, lose together; what was not measured, nothing."""
+    base = profile.baseline.value
+    return sum(base - score for score in alone.values() if score is not None) + bits_drop(profile, bits)[0] / 100
 
 
 def _read(text: str, graph: Graph) -> tuple[list[Step], str]:

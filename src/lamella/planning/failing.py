@@ -102,10 +102,9 @@ def _error(ask: Ask, setting: Setting, nearest: Draft, limit_of: Mapping[str, fl
     reached = {**costs(ask, nearest.widths, {**ask.bits, **nearest.bits}), "max_drop": drop}
     asked = dict(limit_of) if ask.budget.max_drop is None else {**limit_of, "max_drop": ask.budget.max_drop}
     broken = {name: limit for name, limit in asked.items() if not keeps(reached[name], limit)}
-    floors = {g.name: setting.widths[g.name][-1].level for g in ask.graph.free}
-    error = unreached(
-        "knapsack", ask.graph, broken or asked, reached, nearest.widths, floors, check_curves(ask.profile, "bits")
-    )
+    unmeasured = check_curves(ask.profile, "bits")
+    floors = {g.name: setting.widths[g.name][-1].level for g in ask.graph.free if g.name not in unmeasured}
+    error = unreached("knapsack", ask.graph, broken or asked, reached, nearest.widths, floors, unmeasured)
     if not late:
         return error
     return BudgetError(

@@ -17,19 +17,21 @@ from dataclasses import replace
 from ..errors import BudgetError, LamellaError
 from ..schema import Group
 from ..schema.plans import WEIGHT_BITS
-from .asking import COSTS, Ask, Draft, limits, precision_of
-from .curves import Rung, bit_rungs, check_curves, group_rungs
+from .asking import COSTS, Ask, Draft, keeps, limits, precision_of
+from .curves import Rung, bit_rungs, bits_drop, check_curves, group_rungs
+from .drafting import value_of
 from .modelling import Setting
 from .solving import solved
 
 OBJECTIVES = ("max_drop", *COSTS, "latency_ms")
+WITHOUT_BITS = ("params", "macs", "memory")  # costs that bits do not change
 
 
 def knapsack(
     ask: Ask,
     *,
     minimize: str | None = None,
-    bit_drops: Mapping[int, float] | None = None,
+    bit_drops: Mapping[int, float] | str | None = None,
     align: int = 1,
     depth_prior: float = 0.0,
     time_limit: float = 20.0,
@@ -37,16 +39,18 @@ def knapsack(
 ) -> Draft:
     """The plan of least drop (or least `minimize`) within the budget, to a relative `gap`, in at most `time_limit` seconds.
 
-    `bit_drops`: {bits: points lost} for every layer without a measured bits curve; without it such layers keep theirs.
+    `bit_drops`: {bits: points lost}, or a text such as "8:0,4:0.4", for every layer without a measured bits curve; without it such
+    layers keep theirs.
     `align`: the channels that reach any layer are a multiple of it, or dense. `depth_prior` p weighs the drop of a group at
     depth d (0 first, 1 last) by 1 + p (1 - d): early layers are taken to matter more than measured.
     """
     unmeasured = check_curves(ask.profile, "bits")
-    limit_of = limits(ask)
+    ask, limit_of = _without_settled(ask), limits(ask)
     goal = minimize or ("max_drop" if limit_of else "bytes")
     _check(ask, goal, limit_of)
-    _check_numbers(align, time_limit, gap, bit_drops or {})
-    bits, lacking = _bit_choices(ask, dict(bit_drops or {}))
+    assumed = assumed_drops(bit_drops)
+    _check_numbers(align, time_limit, gap)
+    bits, lacking = _bit_choices(ask, assumed)
     setting = Setting(
         widths={g.name: group_rungs(ask.profile, g) for g in ask.graph.groups},
         bits=bits,
@@ -58,11 +62,27 @@ def knapsack(
     notes: tuple[str, ...] = (f"no curve, so left dense: {', '.join(unmeasured)}",) if unmeasured else ()
     if lacking:
         notes += (_in_float(lacking),)
+    settings = _in_integers_or_float(ask, setting)
     try:
-        draft = solved(ask, _in_integers_or_float(ask, setting), goal, limit_of)
+        draft = solved(ask, settings, goal, limit_of)
     except BudgetError as error:
         raise (BudgetError(f"{error}\n  {_in_float(lacking)}.") if lacking else error) from None
+    if goal in WITHOUT_BITS:  # of all plans that reach as much, the one of least drop
+        draft = replace(solved(ask, settings, "max_drop", {**limit_of, goal: value_of(draft)}), proof=draft.proof)
     return replace(draft, notes=notes)
+
+
+def _without_settled(ask: Ask) -> Ask:
+    """The drop that may still be chosen: what the bits that are settled lose is lost."""
+    lost, most = bits_drop(ask.profile, ask.bits)[0], ask.budget.max_drop
+    if most is None:
+        return ask
+    if not keeps(lost, most):
+        raise BudgetError(
+            f"the bits that every layer is given lose {lost:.1f} points by their curves, and max_drop={most:g} was asked. "
+            "Leave `bits` to the knapsack, give more of them, or allow a larger drop."
+        )
+    return replace(ask, budget=replace(ask.budget, max_drop=max(0.0, most - lost)))
 
 
 def _in_integers_or_float(ask: Ask, setting: Setting) -> list[Setting]:
@@ -86,7 +106,7 @@ def _check(ask: Ask, goal: str, limit_of: Mapping[str, float]) -> None:
         )
 
 
-def _check_numbers(align: int, time_limit: float, gap: float, bit_drops: Mapping[int, float]) -> None:
+def _check_numbers(align: int, time_limit: float, gap: float) -> None:
     if not isinstance(align, int) or align < 1:
         raise LamellaError(f"align {align!r} is below 1, or not a whole number: it is a number of channels.")
     for name, value, unit in (
@@ -95,11 +115,24 @@ def _check_numbers(align: int, time_limit: float, gap: float, bit_drops: Mapping
     ):
         if not _is_number(value) or not 0 <= value < math.inf:
             raise LamellaError(f"{name}={value!r}: {unit}, 0 or more, was expected.")
-    for bits, drop in bit_drops.items():
+
+
+def assumed_drops(given: Mapping[int, float] | str | None) -> dict[int, float]:
+    """`bit_drops` as numbers, whether it was a mapping or a text. LamellaError for others than bits and points of 0 or more."""
+    found = _pairs(given) if isinstance(given, str) else dict(given or {})
+    for bits, drop in found.items():
         if bits not in WEIGHT_BITS or not _is_number(drop) or not 0 <= drop < math.inf:
             raise LamellaError(
                 f"bit_drops={{{bits!r}: {drop!r}}}: bits from 2 to 8 (or 32) and the points that they lose, 0 or more, were expected."
             )
+    return found
+
+
+def _pairs(text: str) -> dict[int, float]:
+    try:
+        return {int(bits): float(drop) for bits, drop in (pair.split(":") for pair in text.split(","))}
+    except ValueError:
+        raise LamellaError(f"bit_drops={text!r}: bits and points such as 8:0,4:0.4 were expected.") from None
 
 
 def _is_number(value: object) -> bool:
@@ -118,7 +151,7 @@ def _bit_choices(ask: Ask, assumed: dict[int, float]) -> tuple[dict[str, tuple[R
 
 def _in_float(lacking: tuple[str, ...]) -> str:
     named = ", ".join(lacking[:4]) + (f" and {len(lacking) - 4} more" if len(lacking) > 4 else "")
-    return f"in float alone: no bits curve for {named} (bit_drops={{8: 0.0}} gives them one), and a file is in integers as a whole"
+    return f"in float alone: no bits curve for {named} (bit_drops=8:0 gives them one), and a file is in integers as a whole"
 
 
 def depth_factors(groups: tuple[Group, ...], prior: float) -> dict[str, float]:

@@ -9,6 +9,7 @@ shares (Zawish et al. 2022, arXiv 2208.12816): removal in proportion to a layer'
 P is the mean of the ratios before that limit.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -16,7 +17,8 @@ from ..costs import layer_cost
 from ..errors import LamellaError, unknown_name
 from ..schema import Graph
 from .asking import Ask, Draft, keeps, limits, over
-from .curves import score_at
+from .blocking import lossless
+from .curves import bits_drop, check_curves, score_at
 from .order import Choice
 
 GRID = tuple(i / 100 for i in range(1, 100))
@@ -71,8 +73,15 @@ def _draft(ask: Ask, planner: str, pruning_ratio: float | None, widths: Widths) 
         pruning_ratio = _found(ask, planner, widths)
     if not 0 <= pruning_ratio < 1:
         raise LamellaError(f"pruning_ratio {pruning_ratio} is not in [0, 1): it is the fraction of channels removed.")
-    cut = widths(pruning_ratio)
-    return Draft(choices=[Choice(group=g, width=w, score=score_at(ask.profile, g, w)) for g, w in cut.items()])
+    choices = [Choice(group=g, width=w, score=score_at(ask.profile, g, w)) for g, w in widths(pruning_ratio).items()]
+    unmeasured = [f"{c.group!r} at {c.width}" for c in choices if c.score is None]
+    if unmeasured and ask.budget.max_drop is not None:
+        raise LamellaError(
+            f"{planner} at pruning_ratio {pruning_ratio:g}: what {unmeasured[0]} channels lose was not measured"
+            f"{f', nor {len(unmeasured) - 1} more' if unmeasured[1:] else ''}, so that max_drop cannot be judged. Profile ratios up to "
+            "that one, or leave max_drop out."
+        )
+    return Draft(choices=choices, notes=lossless(unmeasured, "at such widths"))
 
 
 def _found(ask: Ask, planner: str, widths: Widths) -> float:
@@ -81,11 +90,13 @@ def _found(ask: Ask, planner: str, widths: Widths) -> float:
     if not limit_of and ask.budget.max_drop is None:
         raise LamellaError(f"{planner} needs a pruning_ratio, or a budget to find one.")
     if limit_of:
-        return next((r for r in GRID if not over(ask, limit_of, widths(r), ask.bits)), GRID[-1])
-    kept = [r for r in (0.0, *GRID) if keeps(_drop(ask, widths(r)), ask.budget.max_drop or 0.0)]
-    return max(kept)
+        return next((r for r in (0.0, *GRID) if not over(ask, limit_of, widths(r), ask.bits)), GRID[-1])
+    check_curves(ask.profile)
+    settled = bits_drop(ask.profile, ask.bits)[0]
+    return max((r for r in GRID if keeps(settled + _drop(ask, widths(r)), ask.budget.max_drop or 0.0)), default=0.0)
 
 
 def _drop(ask: Ask, widths: dict[str, int]) -> float:
-    scores = (score_at(ask.profile, g, w) for g, w in widths.items())
-    return sum(100 * (ask.profile.baseline.value - s) for s in scores if s is not None)
+    """Points; without end where a width was not measured."""
+    scores = [score_at(ask.profile, g, w) for g, w in widths.items()]
+    return sum(math.inf if s is None else 100 * (ask.profile.baseline.value - s) for s in scores)

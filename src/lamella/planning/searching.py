@@ -22,7 +22,7 @@ from ..schema import FrontRow, Metric, Point, Profile
 from ..texts import told
 from .asking import COSTS, Ask, Draft, Measure, costs, limits, over
 from .curves import Rung, bit_rungs, group_rungs, score_at
-from .knapsack import knapsack
+from .knapsack import assumed_drops, knapsack
 from .order import Choice
 
 REACH = 2  # rungs up or down from the knapsack plan
@@ -45,7 +45,7 @@ def search(
     storage: str | Path | None = None,
     trade: str | None = None,
     control: bool = False,
-    bit_drops: Mapping[int, float] | None = None,
+    bit_drops: Mapping[int, float] | str | None = None,
 ) -> Draft:
     """The best measured plan of `trials` measurements within the budget. Needs `measure=` and the extra `search`.
 
@@ -60,8 +60,8 @@ def search(
     if trade is not None and trade not in COSTS:
         raise LamellaError(f"trade={trade!r}: one of {', '.join(COSTS)} was expected.")
     start = knapsack(ask, bit_drops=bit_drops)
-    rungs = _near(ask, start, dict(bit_drops or {}))
-    study = _study(storage, seed, trade, _identity(ask))
+    rungs = _near(ask, start, assumed_drops(bit_drops))
+    study = _study(storage, seed, trade, _identity(ask, rungs, trade))
     search_ = _Search(ask, rungs, limits(ask), trade)
     if not study.trials:
         study.enqueue_trial(_indices(rungs, start))
@@ -120,11 +120,13 @@ def _study(storage: str | Path | None, seed: int, trade: str | None, identity: s
     return study
 
 
-def _identity(ask: Ask) -> str:
-    """A study belongs to one profile, budget and settled bits: another question never reads its trials."""
+def _identity(ask: Ask, rungs: Nearby, trade: str | None) -> str:
+    """A study belongs to one profile, budget, settled bits, levels to draw from and trade: another question never reads its trials."""
     from ..records import digest
 
-    return digest({"profile": ask.profile, "budget": ask.budget, "bits": dict(ask.bits)})
+    levels = [{name: [r.level for r in each] for name, each in ladder.items()} for ladder in (rungs.widths, rungs.bits)]
+    asked = {"profile": ask.profile, "budget": ask.budget, "bits": dict(ask.bits)}
+    return digest({**asked, "levels": levels, "trade": trade})
 
 
 @dataclass
@@ -146,15 +148,24 @@ class _Search:
             raise optuna.TrialPruned("over the budget")
         trial.set_user_attr("measured", True)
         assert self.ask.measure is not None
-        score = final_score(self.ask.measure, widths, every, self.best if self.trade is None else -math.inf)
+        score = final_score(self.ask.measure, widths, every, self._to_beat)
         if score is None:
             raise optuna.TrialPruned("cannot win")
         self.best = max(self.best, score)
         return score if self.trade is None else (score, costs(self.ask, widths, every)[self.trade])
 
+    @property
+    def _to_beat(self) -> float:
+        return _to_beat(self.best, self.ask.profile) if self.trade is None else -math.inf
+
     @staticmethod
     def _drawn(trial: Any, name: str, rungs: tuple[Rung, ...]) -> int:
         return rungs[trial.suggest_int(name, 0, len(rungs) - 1) if len(rungs) > 1 else 0].level
+
+
+def _to_beat(best: float, profile: Profile) -> float:
+    """The score below which a candidate may be dropped: a metric of the task's own has no highest score to hope for."""
+    return best if profile.metric == "accuracy" else -math.inf
 
 
 def final_score(measure: Measure, widths: Mapping[str, int], bits: Mapping[str, int], best: float) -> float | None:
@@ -240,7 +251,7 @@ def _notes(study: Any, best: float, first: float | None, control: float | None, 
     return notes
 
 
-def _controlled(ask: Ask, count: int, seed: int, bit_drops: Mapping[int, float] | None) -> tuple[float, Draft]:
+def _controlled(ask: Ask, count: int, seed: int, bit_drops: Mapping[int, float] | str | None) -> tuple[float, Draft]:
     """The best of as many knapsack plans, measured: the first from the curves as they are, the rest from jittered ones."""
     rng, best = random.Random(seed), (-math.inf, Draft(choices=[]))
     assert ask.measure is not None
@@ -248,7 +259,7 @@ def _controlled(ask: Ask, count: int, seed: int, bit_drops: Mapping[int, float] 
         curves = ask.profile if i == 0 else jittered(ask.profile, rng)
         draft = knapsack(replace(ask, profile=curves), bit_drops=bit_drops, gap=1e-2)
         widths = {g.name: draft.widths.get(g.name, g.width) for g in ask.graph.free}
-        score = final_score(ask.measure, widths, {**ask.bits, **draft.bits}, best[0])
+        score = final_score(ask.measure, widths, {**ask.bits, **draft.bits}, _to_beat(best[0], ask.profile))
         if score is not None and score > best[0]:
             best = score, draft
     return best

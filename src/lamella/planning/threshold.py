@@ -4,6 +4,8 @@ threshold = factor x baseline (or baseline - max_drop). Per group the largest pr
 the threshold; a group with no such ratio keeps all its channels.
 """
 
+import math
+
 from ..errors import LamellaError
 from ..schema import Budget, Point, Profile, lowered
 from .asking import Ask, Draft
@@ -12,7 +14,10 @@ from .order import Choice
 
 
 def threshold(ask: Ask, *, factor: float | None = None) -> Draft:
-    """One choice per group that holds at some ratio. `factor` in (0, 1]; default 0.985, or what `budget.max_drop` says."""
+    """One choice per group that holds at some ratio. `factor` in (0, 1]; default 0.985, or what `budget.max_drop` says.
+
+    With both, a cut must hold by both.
+    """
     floor = score_floor(ask.profile, ask.budget, factor)
     check_curves(ask.profile)
     choices = []
@@ -25,12 +30,13 @@ def threshold(ask: Ask, *, factor: float | None = None) -> Draft:
 
 def score_floor(profile: Profile, budget: Budget, factor: float | None) -> float:
     """The lowest score a cut may have."""
+    within = -math.inf if budget.max_drop is None else profile.baseline.value - budget.max_drop / 100
     if factor is None and budget.max_drop is not None:
-        return profile.baseline.value - budget.max_drop / 100
+        return within
     factor = 0.985 if factor is None else factor
     if not 0 < factor <= 1:
         raise LamellaError(f"factor {factor} is not in (0, 1]: it is the share of the baseline score that must remain.")
-    return lowered(profile.baseline.value, factor)
+    return max(within, lowered(profile.baseline.value, factor))
 
 
 def largest_that_holds(curve: tuple[Point, ...], floor: float) -> Point | None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..axes import channel_positions, groups_of, kept_mask
 from ..errors import LamellaError
-from ..schema import Graph, Profile, Score
+from ..schema import Graph, Profile, Score, lowered
 from ..surgery import resolve
 from ..training import call, device_of, hooked
 from .engine import Engine
@@ -46,7 +46,7 @@ def estimated(engine: Engine, item: Item, baseline: Score) -> list[Score]:
             rise = _lost(saliency, item.target, _smallest(subject.model, subject.graph, item.target, level.width or 0))
         else:
             rise = _group_rise(subject.model, subject.graph, saliency, item.target, level.width or 0)
-        value = baseline.value * math.exp(-rise)
+        value = lowered(baseline.value, math.exp(-rise))
         scores.append(
             Score(value=value, low=min(0.0, value), high=max(baseline.high, value), n=min(SAMPLES, baseline.n))
         )

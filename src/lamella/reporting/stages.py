@@ -150,12 +150,15 @@ def read_stages(directory: str | Path) -> Stages:
     if profile is None and graph is not None:
         profile, measuring = partial_profile(directory, graph), True
     result, table, plan, trials = found["result"], found["table"], found["plan"], found["trials"]
+    if result and result.as_is and plan:
+        result = None  # of a network that nobody had planned for yet
     walking: tuple[Measure, ...] = ()
     if result is None and plan is not None and graph is not None:
         walking = partial_history(directory, graph)
     if table and result and table.plan not in ("", digest(result.plan)):
         table = None  # of an earlier plan
-    plan = result.plan if result else plan  # what was measured stands beside the plan it was measured for
+    if result and not result.as_is:
+        plan = result.plan  # what was measured stands beside the plan it was measured for
     if trials and plan and trials.plan not in ("", digest(plan)):
         trials = None
     return Stages(

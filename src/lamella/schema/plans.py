@@ -9,6 +9,7 @@ from ..errors import MismatchError, with_context
 from ..records import check
 from .graphs import Graph
 
+AS_IS = "as it is"  # the planner of a plan without steps, by which a network is quantized and exported though nobody planned
 WEIGHT_BITS = (*range(2, 9), 32)  # what a layer's weights may be given; 32: left as they are
 Amount = float | str | None  # a number is absolute, "10%" is a share of the dense model
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from ..records import check
 from .curves import Score
 from .graphs import Integer
-from .plans import Plan
+from .plans import AS_IS, Plan
 from .schemes import SCHEMES
 
 
@@ -55,6 +55,11 @@ class Result:
     @property
     def structure(self) -> str:
         return self.plan.structure
+
+    @property
+    def as_is(self) -> bool:
+        """Whether nobody planned, and the dense network stands for the compressed one."""
+        return self.plan.planner == AS_IS
 
     @property
     def widths(self) -> dict[str, int]:

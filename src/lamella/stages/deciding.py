@@ -2,7 +2,7 @@
 
     planned(session, Request(budget=Budget(latency_ms="50%"), planner="knapsack", order="by_score"))
     planned(session, Request(budget=Budget(bytes="10%"), planner="search", order="by_score", options={"trials": 40}))
-    fronted(session, "bytes", request); taken(session, path, budget)
+    fronted(session, "bytes", request); taken(session, path, budget, Measuring())
     heavier(session, "int8_onnx")        # a file over its byte budget: a new plan, and what to say of it
 
 A budget in latency_ms has the network's plans timed (`latencies`), once per run and precision; order `greedy` and planner `search`
@@ -129,17 +129,19 @@ def _keep_front(session: Session, front: Front) -> None:
     session.write("front", front)
 
 
-def taken(session: Session, path: Path, budget: Budget, progress: Progress = silent) -> Plan:
-    """The plan that an edited text describes, and `plan.json`."""
+def taken(session: Session, path: Path, budget: Budget, measuring: Measuring, progress: Progress = silent) -> Plan:
+    """The plan that an edited text describes, its file weighed where the budget speaks of bytes, and `plan.json`."""
     text, profile = read_text(path, "lamella plan RUN --text"), session.read("profile", Profile)
     try:
         few = any(bits < 32 for bits in edited(text, profile).bits.values())
     except RecordError as error:
         raise RecordError(f"{path}: {error.path}", error.problem) from None
-    measuring = Measuring(precision="int8" if few else "fp32")
+    measuring = replace(measuring, precision="int8" if few else "fp32")
     request = Request(budget=budget, planner="by hand", order="by hand", measuring=measuring)
     handed = _handed(session, request, progress)
     made = edited(text, profile, budget, handed.get("latency"))
+    if measuring.weigh:
+        made = _weighed(session, made, budget)
     keep(session, made, request)
     return made
 
@@ -234,8 +236,8 @@ def _measure(session: Session, request: Request, progress: Progress, model: nn.M
 # -- files over their bytes ---------------------------------------------------------------------------------------------------
 
 
-def _weighed(session: Session, made: Plan, budget: Budget, again: Callable[[Budget], Plan]) -> Plan:
-    """The plan if its file keeps the byte budget, else one made with the residue; its notes say what was weighed."""
+def _weighed(session: Session, made: Plan, budget: Budget, again: Callable[[Budget], Plan] | None = None) -> Plan:
+    """The plan if its file keeps the byte budget, else one made `again` with the residue; its notes say what was weighed."""
     limit = budget.limit("bytes", made.dense.bytes)
     if limit is None:
         return made
@@ -247,14 +249,13 @@ def _weighed(session: Session, made: Plan, budget: Budget, again: Callable[[Budg
         known = f"its file weighs {file_bytes:,} bytes, predicted {made.predicted.bytes:,}, allowed {limit:,.0f}"
         if file_bytes <= limit:
             return replace(made, notes=(*made.notes, known))
-        if number < WEIGHINGS:
-            over = (
-                f"planned again: the file of plan {number} weighed {file_bytes:,} bytes, and {limit:,.0f} are allowed"
-            )
-            made = again(with_residue(budget, made, file_bytes))
-            made = replace(made, notes=(*made.notes, over))
+        if again is None or number == WEIGHINGS:
+            break
+        over = f"planned again: the file of plan {number} weighed {file_bytes:,} bytes, and {limit:,.0f} are allowed"
+        made = again(with_residue(budget, made, file_bytes))
+        made = replace(made, notes=(*made.notes, over))
     raise BudgetError(
-        f"no plan's file keeps bytes <= {limit:,.0f}: after {WEIGHINGS} plans the file still weighs {file_bytes:,}.\n"
+        f"no plan's file keeps bytes <= {limit:,.0f}: the file of plan {number} weighs {file_bytes:,}.\n"
         f"  try:     a budget of bytes={file_bytes}, or a smaller round_to."
     )
 

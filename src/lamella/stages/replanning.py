@@ -15,7 +15,7 @@ from torch import nn
 
 from ..compression import outcome
 from ..errors import BudgetError, LamellaError
-from ..planning import replan
+from ..planning import PLANNERS, replan
 from ..profiling import Sweep, profile
 from ..progress import Progress, silent
 from ..records import digest
@@ -36,6 +36,11 @@ def compressed_in_turns(
         raise LamellaError(f"replan={every}: at least one step between two plans was expected.")
     plan, graph, request = session.read("plan", Plan), session.graph(), session.read("request", Request)
     plan.check_fits(graph)
+    if request.planner not in PLANNERS:
+        raise LamellaError(
+            f"replan={every}: this plan was made {request.planner}, and a planner would plan the rest of it. Walk it as it stands, or "
+            "make a plan by one (`lamella plan --planner`)."
+        )
     asked = digest(plan)
     dense = session.dense()
     tuning = Tuning(tuning_task(session.task, way.tuning_samples), way.recipe, session.info.seed, way.removal, dense)
@@ -88,7 +93,8 @@ def _curves(
     """Curves of the groups that are left (and bits of every layer, where the run's profile has them), measured as it stands."""
     before = session.read("profile", Profile)
     bits = tuple(sorted({int(p.level) for p in before.points if p.knob == "bits"}, reverse=True))
-    ratios = tuple(sorted({round(p.level, 6) for p in before.points if p.knob == "pruning_ratio"}))
+    curves = [before.curve(group.name) for group in before.graph.free]
+    ratios = tuple(point.level for point in max(curves, key=len, default=()))  # every group has levels near these
     layers = tuple(layer.name for layer in state.graph.layers) if bits else ()
     wanted = tuple(glob.escape(name) for name in (*left, *layers))
     folder = session.directory / "replan"

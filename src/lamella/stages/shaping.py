@@ -119,7 +119,7 @@ def _judged(judge: Judge, task: Task, model: nn.Module) -> dict[str, float]:
 
 def _as_run(session: Session, found: Accordion, winner: nn.Module, activation: str) -> None:
     """Weights, run.json and graph of the winner: what every other verb starts from."""
-    for name in ("graph", "weights"):
+    for name in ("graph", "weights", "result", "model"):  # what was made of an earlier winner goes with it
         session.path(name).unlink(missing_ok=True)
     own: dict[str, str | int | float | bool | None] = {
         "model.widths": ",".join(map(str, found.widths)) + ",",  # the last comma makes a single width a sequence too

@@ -25,6 +25,7 @@ from ..progress import Progress, silent
 from ..quantization import apart, integers_file, quantize, same_answers
 from ..records import digest, save_record
 from ..schema import SCHEMES, Graph, Plan, Profile, Result, Score
+from ..schema.plans import AS_IS
 from ..sessions import Session, untrained, weighted
 from ..statistics import score_interval
 from ..storage import load, save
@@ -145,8 +146,8 @@ def settled(session: Session) -> Result:
     if not session.has("plan") and not session.has("result"):
         graph = session.graph()
         dense = cost(graph)
-        asis = Plan(structure=graph.structure, planner="none", steps=(), predicted=dense, dense=dense)
-        return compressed_as(session, asis, Way(TUNING), session.directory)[1]
+        unchanged = Plan(structure=graph.structure, planner=AS_IS, steps=(), predicted=dense, dense=dense)
+        return compressed_as(session, unchanged, Way(TUNING), session.directory)[1]
     return session.read("result", Result)
 
 

@@ -135,7 +135,8 @@ def accuracy(
     predictor.table.measure([s for widths in plans for s in shapes_of(predictor.table, graph, widths)])
     predicted = np.array([predictor.predict(graph, widths, {}) for widths in plans])
     errors = np.abs(predicted / np.array(measured_ms) - 1)
-    rank = float(spearmanr(predicted, measured_ms).statistic) if len(plans) > 2 else 1.0
+    ordered = len(plans) > 2 and np.ptp(predicted) > 0 and np.ptp(measured_ms) > 0
+    rank = float(spearmanr(predicted, measured_ms).statistic) if ordered else 1.0
     return Accuracy(
         median_error=float(np.median(errors)), worst_error=float(errors.max()), rank_correlation=rank, n=len(plans)
     )
