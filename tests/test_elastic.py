@@ -523,8 +523,37 @@ def test_an_elastic_network_is_no_dense_one():
     net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
     with pytest.raises(LamellaError, match=r"elastic already.*elasticize\(model, net, task\)"):
         elasticize(net, (0.5,), task)
-    with pytest.raises(TraceError, match="belongs to another model"):
+    with pytest.raises(LamellaError, match="elastic already"):
+        elasticize(net, net, task)
+    with pytest.raises(MismatchError, match=r"made from another model: .*Pass the dense network that it was made from"):
         elasticize(lm.make_model("resnet14", widths=(4, 8, 8), in_channels=1), net, task)
+    with pytest.raises(MismatchError, match=r"is torch.float64 in the model and torch.float32 in the elastic network"):
+        elasticize(copy.deepcopy(model).double(), net, task)
+
+
+def test_who_is_trained_further_must_not_be_frozen_and_who_teaches_may():
+    model, graph, task = problem()
+    net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
+    teacher, once = copy.deepcopy(model).requires_grad_(False), Recipe(epochs=1, lr=0.02)
+    assert elasticize(teacher, net, task, tuning=once, teaching=Teaching(teacher="dense")).family.epochs == 1
+    with pytest.raises(LamellaError, match="all parameters of the elastic network are frozen"):
+        elasticize(model, net.requires_grad_(False), task, tuning=once)
+
+
+def test_the_largest_level_stands_for_a_lost_dense_network():
+    """Nothing of the smaller levels begins anew, their statistics neither."""
+    model, graph, task = problem()
+    net = elasticize(model, (0.5,), task, tuning=Recipe(epochs=1, lr=0.02), graph=graph)
+    still = Recipe(epochs=1, lr=1e-12)
+    one, other = (elasticize(dense, net, task, tuning=still).state_dict() for dense in (net.net, model))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_teacher_of_other_outputs_is_told():
+    loss = lambda outputs, targets: mse_loss(outputs[0], targets)
+    one = torch.zeros(2, 3)
+    with pytest.raises(LamellaError, match=r"gives 2 outputs while it trains, and its teacher 1.*teacher='largest'"):
+        apart(loss, (one, one), one)
 
 
 def test_the_dense_network_teaches_who_is_trained_further():

@@ -681,6 +681,11 @@ def test_the_verbs(tmp_path, monkeypatch):
         patch.setattr("lamella.stages.elastic._tested", killed)  # the files are whole, the record is still the old one
         assert run(*further).exit_code == 130
     assert "A run was cut short, and the same command goes on" in str(run("serve-levels", "r").exception)
+    with monkeypatch.context() as patch:  # the old record is gone, and the new one not in its place
+        patch.setattr("lamella.stages.elastic._put_in_place", lambda session, _: session.path("elastic").unlink())
+        assert run(*further).exit_code != 0
+    assert not (tmp_path / "r" / "elastic.json").exists()
+    monkeypatch.setattr("lamella.stages.elastic.elasticize", lambda *_, **__: pytest.fail("trained twice"))
     made = run(*further)
     assert made.exit_code == 0, made.exception
     trained = json.loads(made.stdout)
@@ -688,6 +693,7 @@ def test_the_verbs(tmp_path, monkeypatch):
     assert len(list((elastic / "training").iterdir())) == 1  # that of the family as it was first made
     assert trained["levels"][0]["widths"] == before.levels[0].widths
     assert trained["levels"][0]["test"] != family["levels"][0]["test"]
+    monkeypatch.setattr("lamella.stages.elastic.elasticize", elasticize)
     assert run("serve-levels", "r", "--seconds", "1", "--quiet").exit_code == 0
 
     monkeypatch.setattr("lamella.stages.elastic.publish", killed)

@@ -39,7 +39,7 @@ from .levels import Settings, make_levels
 from .networks import ElasticModel
 from .owning import moving_buffers
 from .recipes import RECIPES, Stage, levels_in, recalibrate, recalibrate_rounded, train_stage
-from .requests import TUNING, How, check_devices, check_further, check_request
+from .requests import TUNING, How, check_dense, check_devices, check_further, check_request
 from .sorting import sort
 from .teaching import IN_PLACE, Teaching
 
@@ -71,9 +71,10 @@ def elasticize(
     all the numbers that it has, and `graph` and `own` are left out. It is left as it is too.
     """
     how, model, levels = How(recipe, tuning, teaching), _beneath(model), _beneath(levels)
+    check_dense(model)
+    check_request(levels if isinstance(levels, ElasticModel) else model, task, how, own)
     if isinstance(levels, ElasticModel):
         check_further(model, levels, how, graph, own)
-    check_request(model, task, how, own)
     with with_context("elasticize"):
         if isinstance(levels, ElasticModel):
             net, origin = _again(levels), levels.net
@@ -81,7 +82,7 @@ def elasticize(
             graph = graph or trace(model, task.example_inputs)
             net, origin = nest(model, graph, make_levels(graph, levels), task.example_inputs, own=own), model
         check_devices(len(net.levels) - 2, how)
-        if origin is model:
+        if not isinstance(levels, ElasticModel):
             recalibrate(net, task, seed, rounded=recipe == "none")
         stages = RECIPES[recipe](net, model, replace(task, loss=smoothed(task.loss, tuning.label_smoothing)), teaching)
         epochs = tuning.epochs * len(stages)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import LamellaError, unknown_name
+from ..errors import LamellaError, MismatchError, TraceError, unknown_name
 from ..surgery import check_graph
 from ..training import Recipe, Task, compares_logits, smoothed
 from .networks import ElasticModel
@@ -20,6 +20,7 @@ from .recipes import RECIPES
 from .teaching import IN_PLACE, Teaching
 
 TUNING = Recipe(epochs=3, lr=0.02)
+LARGEST = "net.extract(net.levels[-1].name)"  # in words to a user
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,15 @@ class How:
     recipe: str = "sandwich"
     tuning: Recipe = TUNING
     teaching: Teaching = IN_PLACE
+
+
+def check_dense(model: nn.Module) -> None:
+    """LamellaError for an elastic network where the dense one is expected."""
+    if isinstance(model, ElasticModel):
+        raise LamellaError(
+            "the model is elastic already. To train its levels further, pass the dense network, and the elastic one in place of levels: "
+            f"elasticize(model, net, task); without the dense one, {LARGEST} stands for it."
+        )
 
 
 def check_request(model: nn.Module, task: Task, how: How, own: Sequence[str]) -> None:
@@ -41,11 +51,6 @@ def check_request(model: nn.Module, task: Task, how: How, own: Sequence[str]) ->
     if how.recipe not in RECIPES:
         raise LamellaError(unknown_name("recipe", how.recipe, RECIPES))
     subject = getattr(model, "_orig_mod", model)  # beneath torch.compile's wrapper
-    if isinstance(subject, ElasticModel):
-        raise LamellaError(
-            "the model is elastic already. To train its levels further, pass the dense network, and the elastic one in place of levels: "
-            "elasticize(model, net, task); without the dense one, net.extract(net.levels[-1].name) stands for it."
-        )
     _check_trainable(subject, how)
     if isinstance(own, str):
         raise LamellaError(f"own: {own!r} was given; a list of modules was expected, such as [{own!r}].")
@@ -67,10 +72,11 @@ def _check_trainable(model: nn.Module, how: How) -> None:
             f"the model is wrapped in {type(model).__name__}, and levels are cut from a network itself. Pass model.module; "
             "tuning=Recipe(devices=2) trains on several devices."
         )
+    elastic = isinstance(model, ElasticModel)
     if how.recipe != "none" and not any(p.requires_grad for p in model.parameters()):
         raise LamellaError(
-            f"recipe {how.recipe!r}: trains nothing, as all parameters of the model are frozen. Call model.requires_grad_(), or take the "
-            "recipe none."
+            f"recipe {how.recipe!r}: trains nothing, as all parameters of the {'elastic network' if elastic else 'model'} are frozen. "
+            f"Call its requires_grad_(){'' if elastic else ', or take the recipe none'}."
         )
 
 
@@ -83,12 +89,27 @@ def check_further(model: nn.Module, net: ElasticModel, how: How, graph: object, 
             f"{' and '.join(named)}: an elastic network is trained further with what it has. Leave "
             f"{'it' if len(named) == 1 else 'them'} out, or pass levels."
         )
-    check_graph(model, net.graph)
+    _check_same(model, net)
     if how.recipe == "none":
         raise LamellaError(
             "recipe 'none': trains nothing, and the levels of an elastic model have statistics of their own already. Take "
             "sandwich or grow, or begin with the dense network."
         )
+
+
+def _check_same(model: nn.Module, net: ElasticModel) -> None:
+    """MismatchError unless the elastic network can have been made from this model: the same parameters, in the same types."""
+    advice = f"Pass the dense network that it was made from, or {LARGEST}"
+    try:
+        check_graph(model, net.graph)
+    except TraceError as error:
+        seen = str(error).partition(". ")[0]
+        raise MismatchError(f"the elastic network was made from another model: {seen}. {advice}.") from None
+    own = dict(net.net.named_parameters())
+    for name, parameter in model.named_parameters():
+        if name in own and own[name].dtype != parameter.dtype:
+            seen = f"{name!r} is {parameter.dtype} in the model and {own[name].dtype} in the elastic network"
+            raise MismatchError(f"{seen}. Convert one of them, or pass {LARGEST} for the model.")
 
 
 def check_devices(middle: int, how: How) -> None:

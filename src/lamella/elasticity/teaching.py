@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 from torch.utils._pytree import tree_leaves
 
-from ..errors import unknown_name
+from ..errors import LamellaError, unknown_name
 from ..records import check
-from ..training import Loss, compares_logits, distance
+from ..training import Loss, compares_logits, device_of, distance
 
 Teacher = Literal["largest", "dense"]
 
@@ -68,7 +68,7 @@ class Taught(nn.Module):
             return self.module(*inputs)
         (teacher,) = self._teacher
         with torch.no_grad():
-            answers = teacher(*inputs)
+            answers = teacher.to(device_of(self.module))(*inputs)
         return answers, self.module(*inputs)
 
 
@@ -98,7 +98,13 @@ def apart(loss: Loss, pupil: Any, teacher: Any, temperature: float = 1.0) -> Ten
     """
     if compares_logits(loss):
         return distance(pupil, teacher.detach(), temperature)
-    pairs = zip(tree_leaves(pupil), tree_leaves(teacher), strict=True)
+    said, answers = tree_leaves(pupil), tree_leaves(teacher)
+    if len(said) != len(answers):
+        raise LamellaError(
+            f"a level gives {len(said)} outputs while it trains, and its teacher {len(answers)}, which is not training: they cannot be "
+            "compared. Let forward return the same in both modes, or let the largest level teach (teacher='largest')."
+        )
+    pairs = zip(said, answers, strict=True)
     return _sum([_in_spreads(p, t.detach()) for p, t in pairs if p.is_floating_point()])
 
 

@@ -17,7 +17,7 @@ from ..elasticity import ElasticModel, How, elasticize, load_elastic, publish, s
 from ..exporting import OnnxModel, remove_family
 from ..progress import Progress, silent
 from ..records import digest
-from ..schema import Family, Level, Score
+from ..schema import FILES, Family, Level, Score
 from ..serving.families import level_file
 from ..sessions import Session
 from ..statistics import score_interval
@@ -51,24 +51,32 @@ def elasticized(
         graph=session.graph(),
         own=own,
         seed=session.info.seed,
-        directory=_training(session, settings, how, tuple(own), training_data(task.train)),
+        directory=_trainings(session) / digest((settings, how, tuple(own), training_data(task.train))),
         progress=progress,
     )
     session.path("elastic").unlink(missing_ok=True)
+    if finished := _finished(session):
+        shutil.rmtree(finished)  # of the family that is replaced
     remove_family(session.directory / FOLDER)  # the record would vouch for them, and was not written for them
     net.family = replace(net.family, notes=(*net.family.notes, *draft.notes))
     save_elastic(session.directory, net)  # what was trained is there, whatever becomes of its files
-    return _shipped(session, net, progress)
+    return _shipped(session, net, session.directory, progress)
 
 
 def trained_further(session: Session, task: Task, how: How, progress: Progress = silent) -> Family:
     """The run's own family, trained from where it stands, and written, timed and scored like a new one.
 
-    The record and the weights are replaced last: after a kill the same request goes on, and is not answered twice.
+    The record and the weights are replaced last, by those of the training's folder: after a kill, whenever it was, the same request goes
+    on, and is not answered twice.
     """
+    asked = digest((how, training_data(task.train)))
+    if finished := _finished(session):
+        family = _put_in_place(session, finished)
+        if finished.name.endswith(asked):
+            return family
     session.read("elastic", Family)  # RunError, naming the verb, before there is one
     before = load_elastic(session.directory, session.dense)
-    directory = _training(session, weights_digest(before), how, training_data(task.train))
+    directory = _trainings(session) / f"{weights_digest(before)}-{asked}"
     net = elasticize(
         session.dense(),
         before,
@@ -81,18 +89,33 @@ def trained_further(session: Session, task: Task, how: How, progress: Progress =
         progress=progress,
     )
     remove_family(session.directory / FOLDER)
-    family = _shipped(session, net, progress)
-    shutil.rmtree(directory)  # asked again, it begins with these weights, and elsewhere
-    return family
+    _shipped(session, net, directory, progress)
+    return _put_in_place(session, directory)
 
 
-def _training(session: Session, *asked: object) -> Path:
-    """Where a training in progress lies."""
-    return session.directory / FOLDER / "training" / digest(asked)
+def _finished(session: Session) -> Path | None:
+    """The folder of a further training whose family is whole, and was not put in its place before a kill."""
+    found = _trainings(session).glob(f"*/{FILES['elastic'][0]}")
+    return next((record.parent for record in found), None)
 
 
-def _shipped(session: Session, net: ElasticModel, progress: Progress) -> Family:
-    """The family with its files, timed and scored, in the run directory."""
+def _put_in_place(session: Session, directory: Path) -> Family:
+    """The family of a training's folder becomes the run's, its record last; the folder goes, so that more is begun elsewhere."""
+    session.path("elastic").unlink(missing_ok=True)  # it belongs to the weights that are replaced now
+    for name in ("elastic_model", "graph", "elastic"):
+        if (made := directory / FILES[name][0]).exists():
+            made.replace(session.path(name))
+    shutil.rmtree(directory)
+    return session.read("elastic", Family)
+
+
+def _trainings(session: Session) -> Path:
+    """Where trainings in progress lie, a folder each."""
+    return session.directory / FOLDER / "training"
+
+
+def _shipped(session: Session, net: ElasticModel, into: Path, progress: Progress) -> Family:
+    """The family's files in the run directory, timed and scored; its record and weights in `into`."""
     directory, tested = session.directory / FOLDER, []
     publish(net, session.task, directory, progress=progress)
     for done, level in enumerate(net.levels):
@@ -100,7 +123,7 @@ def _shipped(session: Session, net: ElasticModel, progress: Progress) -> Family:
         tested.append(_tested(net.view(level.name), level, session.task, directory))
     progress("score levels", len(net.levels), len(net.levels))
     net.family = replace(net.family, levels=tuple(tested))
-    return save_elastic(session.directory, net)
+    return save_elastic(into, net)
 
 
 def _tested(view: nn.Module, level: Level, task: Task, directory: Path) -> Level:
