@@ -236,6 +236,17 @@ def test_growing_with_gathered_channels_leaves_inner_levels_bit_for_bit():
         before[stage.name] = now[stage.name]
 
 
+def test_what_grows_moves_as_a_whole():
+    """To another device, as to another type: its constants and the network that it is a level of too."""
+    model, graph, task = problem()
+    net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
+    full = RECIPES["grow"](net, net.net, task, Teaching())[1].make()
+    images = task.train.inputs[:4]
+    expected = full(images)
+    assert torch.allclose(full.double()(images.double()).float(), expected, atol=1e-5)
+    assert torch.equal(full.float()(images), expected)
+
+
 def test_no_training_leaves_every_weight_and_the_largest_level_as_they_were():
     model, graph, task = problem()
     kept = zoo.fingerprint(model)

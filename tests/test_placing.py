@@ -103,3 +103,21 @@ def test_errors_come_back_as_they_are(task, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     with pytest.raises(MissingExtra, match=r"needs lightning-fabric, .* pip install 'lamella\[fabric\]'"):
         fit(net(), task, Recipe(epochs=1, devices=1))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_an_optimizer_begins_where_its_model_was_moved_to(monkeypatch, tmp_path, optimizer):
+    """Another type stands for another device here: state that lies elsewhere than its parameters stops the first step, or a resumed one."""
+    monkeypatch.setattr("lamella.training.placing.Here.wrapped", lambda self, model: model.double())
+    inputs = BRIGHT.double()
+    data = Batches(inputs, (inputs.mean((1, 2, 3)) > 0).long(), 64)
+    task = Task((inputs[:1],), train=data, validation=data, test=data)
+    recipe = Recipe(epochs=2, lr=0.01, optimizer=optimizer)
+    whole = fit(net(), task, recipe, checkpoint=tmp_path / "whole.pt")
+
+    def killed(done, loss):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(net(), task, recipe, checkpoint=tmp_path / "fit.pt", on_epoch=killed)
+    assert equal(fit(net(), task, recipe, checkpoint=tmp_path / "fit.pt"), whole)

@@ -68,6 +68,15 @@ class Growing(nn.Module):
                 flat[self._places[tensor][new]] = self.leaves[_key(tensor)][new]
                 shared[tensor].copy_(flat.view(shared[tensor].shape))
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "Growing":
+        """What torch moves a module by: constants and the elastic network go with the leaves."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._new, self._constant, self._places = (
+            {name: fn(tensor) for name, tensor in each.items()} for each in (self._new, self._constant, self._places)
+        )
+        self.unregistered[0]._apply(fn, recurse)
+        return self
+
     def train(self, mode: bool = True) -> "Growing":
         self.unregistered[0].train(mode)
         return super().train(mode)

@@ -61,8 +61,9 @@ def fit(
     check_real(model, "fit")
 
     def epochs(place: Place) -> Iterator[tuple[int, float]]:
+        called = place.wrapped(model)  # an optimizer's state lies where its parameters do: they are moved first
         loss, optimizer = objective(task.loss, recipe, teacher), make_optimizer(model, recipe)
-        return _epochs(_Course(model, task, recipe, seed, place, after_batch), loss, optimizer, checkpoint)
+        return _epochs(_Course(model, called, task, recipe, seed, place, after_batch), loss, optimizer, checkpoint)
 
     for done, mean_loss in placed(epochs, model, recipe):
         if on_epoch:
@@ -72,9 +73,10 @@ def fit(
 
 @dataclass(frozen=True, slots=True)
 class _Course:
-    """What does not change in the course of a training."""
+    """What does not change in the course of a training. `called`: the model as its place calls it."""
 
     model: nn.Module
+    called: nn.Module
     task: Task
     recipe: Recipe
     seed: int
@@ -89,12 +91,11 @@ def _epochs(
     model, task, recipe, place = course.model, course.task, course.recipe, course.place
     identity = identify(model, recipe, course.seed) if checkpoint else {}
     done, best = resume(checkpoint, identity, model, optimizer) if checkpoint else (0, None)
-    called = place.wrapped(model)
     for epoch in range(done, recipe.epochs):
         if best and epoch - best.epoch >= (recipe.patience or recipe.epochs):
             break
         with with_context(f"fit, epoch {epoch + 1}"), _training_mode(model), _drawing(course, epoch):
-            mean_loss = _train_epoch(course, called, loss, optimizer, epoch)
+            mean_loss = _train_epoch(course, loss, optimizer, epoch)
             place.settle(model)
             _check_weights(model)
         if recipe.patience and (epoch + 1) / recipe.epochs >= (course.after_batch.until if course.after_batch else 0):
@@ -154,9 +155,7 @@ def _shares(
     return lambda index: after_batch(index, (epoch + index / count) / total, (epoch + (index + 1) / count) / total)
 
 
-def _train_epoch(
-    course: _Course, called: nn.Module, loss: Objective, optimizer: torch.optim.Optimizer, epoch: int
-) -> float:
+def _train_epoch(course: _Course, loss: Objective, optimizer: torch.optim.Optimizer, epoch: int) -> float:
     """One pass over the batches; the mean of their losses."""
     model, train, place = course.model, course.task.train, course.place
     rates, after = rates_of(train, course.recipe, epoch), _shares(train, course.recipe, epoch, course.after_batch)
@@ -169,7 +168,7 @@ def _train_epoch(
         lay = lay or layout_for(model, inputs)
         optimizer.zero_grad(set_to_none=True)
         with explained(index, course.task.loss, targets):
-            mean_loss = place.backward(counts * one_number(loss(called, lay(inputs), targets), index))
+            mean_loss = place.backward(counts * one_number(loss(course.called, lay(inputs), targets), index))
         losses.append(_finite(mean_loss, index, rates(index)))
         optimizer.step()
         if after:
