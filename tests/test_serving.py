@@ -201,6 +201,16 @@ def test_a_time_that_is_none_teaches_nothing(wrong):
     assert governor.slowness == 1
 
 
+def test_requests_that_fail_teach_nothing_and_wait_no_more():
+    governor, clock, _ = governed(Policy(latency_ms=3.5, load=0.6, window=0.05))
+    for _ in range(20):
+        clock.now += 1.0
+        with pytest.raises(KeyError), governor.request():
+            raise KeyError
+    assert governor.slowness == 1
+    assert governor.active.name == "full"
+
+
 def test_a_governor_of_nothing_is_refused():
     with pytest.raises(LamellaError, match="given no levels"):
         Governor((), print, Policy(latency_ms=1))

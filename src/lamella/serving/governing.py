@@ -200,13 +200,18 @@ class Governor:
 
     @contextmanager
     def request(self) -> Iterator[Level]:
-        """Around the serving of one request: counts it in, chooses a level, and learns how long it took."""
+        """Around the serving of one request: counts it in, chooses a level, and learns how long it took.
+
+        A request that fails is counted out; how soon it failed says nothing of the machine.
+        """
         level = self.arrived()
         started = self.clock()
         try:
             yield level
-        finally:
-            self.served(level, 1e3 * (self.clock() - started))
+        except BaseException:
+            self._count_out()
+            raise
+        self.served(level, 1e3 * (self.clock() - started))
 
     def arrived(self) -> Level:
         """A request has come: the level to serve it with."""
@@ -224,8 +229,7 @@ class Governor:
         try:
             self._follow()
         except BaseException:
-            with self._lock:
-                self._waiting -= 1  # it will not be served
+            self._count_out()
             raise
         return self._active
 
@@ -242,6 +246,11 @@ class Governor:
             share = min(1 - math.exp(-gap / self.policy.window), 1 / AT_LEAST)
             seen = math.log(max(milliseconds / level.latency_ms, QUICKEST))
             self._log_slowness += share * (seen - self._log_slowness)
+
+    def _count_out(self) -> None:
+        """A request that has come will not be served."""
+        with self._lock:
+            self._waiting -= 1
 
     def _count(self, seconds: float) -> None:
         """So many seconds have gone by."""
