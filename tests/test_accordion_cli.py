@@ -11,16 +11,16 @@ from dataclasses import replace
 
 import pytest
 from test_tables import csv, rows
+from torch import nn
 from typer.testing import CliRunner
 
-from lamella.accordions import RECIPE, Settings, accordion
+from lamella.accordions import RECIPE, Settings, accordion, networks
 from lamella.cli import app
 from lamella.errors import DataError, LamellaError, MismatchError
 from lamella.records import load_record, save_record, to_plain
-from lamella.schema import Accordion, Graph, RunInfo
+from lamella.schema import Accordion, Budget, Graph, RunInfo
 from lamella.sessions import describe, resume
-from lamella.stages import quantized
-from lamella.stages.shaping import _as_run
+from lamella.stages import quantized, shaping
 from lamella.tasks import make_task
 
 QUICK = ("--widths", "4,2,4", "--candidates", "2,4", "--seeds", "2", "--epochs", "2", "--option", "batch_size=32")
@@ -63,10 +63,22 @@ def test_what_was_made_of_an_earlier_winner_goes_with_it(finished, tmp_path):
     session = resume(tmp_path / "r")
     quantized(session)
     assert session.has("result")
-    _as_run(session, session.read("accordion", Accordion), session.dense(), "relu")
+    shaping._as_run(session, session.read("accordion", Accordion), session.dense(), "relu")
     assert not session.has("result")
     assert not session.has("model")
     quantized(session)
+
+
+def test_the_run_of_a_pruned_winner_has_the_widths_that_its_own_candidates_gave(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(shaping, "_written", lambda *arguments: ())  # files take seconds
+    session = shaping.begin(tmp_path, describe(model="autoencoder", task="table", data=table))
+    settings = Settings(method="prune", seeds=2, budget=Budget(params="70%"))
+    asked = {"settings": settings, "recipe": replace(RECIPE, epochs=1)}
+    found = shaping.shaped(session, (8,), candidates=(5,), **asked)
+    layers = [m.out_features for m in resume(tmp_path).dense().modules() if isinstance(m, nn.Linear)]
+    assert tuple(layers[:-1]) == found.widths
+    with pytest.raises(LamellaError, match=r"which the search found, were expected. Give the candidates"):
+        networks(session.task, found, **asked)
 
 
 def test_a_finished_run_is_only_told_again(finished, table):

@@ -59,17 +59,37 @@ def accordion(
 
 
 def networks(
-    task: Task, found: Accordion, *, settings: Settings, recipe: Recipe, journal: str | Path | None = None
+    task: Task,
+    found: Accordion,
+    *,
+    candidates: Sequence[int] | None = None,
+    settings: Settings,
+    recipe: Recipe,
+    journal: str | Path | None = None,
 ) -> tuple[nn.Module, nn.Module]:
-    """The baseline and the winner of a search, trained as they were there: of the seed whose winner did best on validation."""
+    """The baseline and the winner of a search, trained as they were there: of the seed whose winner did best on validation.
+
+    All else is as `accordion` was given it. LamellaError where it gives a winner of other widths than were found.
+    """
     workshop = _workshop(Bench(task, recipe, settings.activation), settings, journal, silent)
-    quest = _quest(workshop, _shapes(found.baseline, None, False), False)
+    quest = _quest(workshop, _shapes(found.baseline, candidates, False), False)
     values = found.entry("winner").per_seed
     seed = found.seeds[values.index(max(values))]
     baseline = quest.workshop.bench.trained([Net(found.baseline, seed)]).module(0)
     if found.method == "prune":
-        return baseline, narrowed(quest, planned(quest), seed)
+        return baseline, _checked(narrowed(quest, planned(quest), seed), found.widths)
     return baseline, quest.workshop.bench.trained([Net(found.widths, seed)]).module(0)
+
+
+def _checked(winner: nn.Module, widths: Widths) -> nn.Module:
+    """The winner, where it has the widths that were found."""
+    *seen, _ = (layer.out_features for layer in winner.modules() if isinstance(layer, nn.Linear))
+    if tuple(seen) != widths:
+        raise LamellaError(
+            f"the plan gives a winner of widths {named(tuple(seen))}; {named(widths)}, which the search found, were expected. Give the "
+            "candidates, the settings, the recipe and the journal that it was given."
+        )
+    return winner
 
 
 def _shapes(widths: Sequence[int], candidates: Sequence[int] | None, symmetric: bool) -> tuple[Widths, Widths]:

@@ -71,7 +71,9 @@ def shaped(
     if (before := _finished(session, found)) is not None:
         return before
     progress("export", 0, 2, "training the chosen network")
-    baseline, winner = networks(session.task, found, settings=settings, recipe=recipe, journal=journal)
+    baseline, winner = networks(
+        session.task, found, candidates=candidates, settings=settings, recipe=recipe, journal=journal
+    )
     progress("export", 1, 2, "ONNX files")
     found = replace(found, files=_written(session.directory, session.task, baseline, winner))
     session.write("accordion", found)
