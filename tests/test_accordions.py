@@ -250,6 +250,14 @@ def test_pruned_networks_are_held_against_fresh_ones(table):
     assert found.entry("winner").params < found.entry("baseline").params
 
 
+def test_searches_that_prune_other_baselines_share_a_journal_and_no_plan(table, tmp_path):
+    asked = {"method": "prune", "budget": Budget(params="70%"), "candidates": (2,), "recipe": Recipe(epochs=1)}
+    quick(table, (4,), journal=tmp_path / "j.jsonl", **asked)
+    quick(table, (6,), journal=tmp_path / "j.jsonl", **asked)
+    wanted = quick(table, (6,), journal=tmp_path / "own.jsonl", **asked)
+    assert quick(table, (6,), journal=tmp_path / "j.jsonl", **asked) == wanted
+
+
 def test_layers_may_move_alone(table):
     found = quick(table, (4, 2, 3), symmetric=False)
     assert [sweep.layers for sweep in found.sweeps] == [(0,), (2,), (1,)]

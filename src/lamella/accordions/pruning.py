@@ -13,7 +13,7 @@ from torch import nn
 
 from ..errors import LamellaError
 from ..planning import plan
-from ..records import from_plain, to_plain
+from ..records import digest, from_plain, to_plain
 from ..schema import Budget, Graph, Plan, Point, Profile
 from ..surgery import narrow
 from ..tracing import trace
@@ -40,7 +40,8 @@ def pruned(quest: Quest) -> tuple[Widths, list[Outcome]]:
     widths = tuple(made.widths.get(name, width) for name, width in zip(_names(quest), quest.baseline, strict=True))
     outcomes = []
     for number, seed in enumerate(seeds, 1):
-        outcomes.append(_kept(quest, f"pruned {named(widths)} seed {seed}", lambda: _walked(quest, made, widths, seed)))  # noqa: B023
+        key = f"pruned {named(widths)} seed {seed} plan {digest(made)}"
+        outcomes.append(_kept(quest, key, lambda: _walked(quest, made, widths, seed)))  # noqa: B023
         workshop.progress("prune", number, len(seeds), named(widths))
     return widths, outcomes
 
@@ -62,11 +63,12 @@ def _traced(quest: Quest, model: nn.Module) -> Graph:
 
 def planned(quest: Quest) -> Plan:
     """The plan that the first seed's network gives, from the journal where it is there."""
-    key = f"plan {to_plain(quest.settings.budget)} {quest.candidates}"
+    first = Net(quest.baseline, quest.settings.first_seed)
+    key = f"plan of {named(first.widths)} seed {first.seed} {to_plain(quest.settings.budget)} {quest.candidates}"
     journal = quest.workshop.journal
     if journal is not None and key in journal.entries:
         return from_plain(journal.entries[key], Plan)
-    model = _trained(quest, quest.settings.first_seed)
+    model = _trained(quest, first.seed)
     graph = _traced(quest, model)
     epochs = max(1, quest.workshop.bench.recipe.epochs // STEP_SHARE)
     curves = _curves(model, graph, quest.workshop.bench.task, quest.candidates)
