@@ -363,6 +363,14 @@ def test_nonsense_is_refused(table, options, words):
         quick(table, **options)
 
 
+@pytest.mark.parametrize("method", ["sequential", "joint", "prune"])
+def test_a_recipe_that_networks_side_by_side_cannot_follow_is_refused(table, method):
+    recipe = replace(QUICK, patience=1, label_smoothing=0.1, distil=0.5, devices=2, precision="bf16-mixed")
+    words = "with patience=1, label_smoothing=0.1, distil=0.5, devices=2, precision='bf16-mixed': the networks .* Leave patience"
+    with pytest.raises(LamellaError, match=words):
+        quick(table, method=method, recipe=recipe, budget=Budget(params="70%"))
+
+
 def test_a_rate_that_diverges_names_the_network(table):
     with pytest.raises((DataError, RecordError), match=r"the loss of .*seed \d.* became (nan|inf)"):
         quick(table, recipe=Recipe(epochs=30, lr=1e12, optimizer="sgd", schedule="constant"), activation="relu")

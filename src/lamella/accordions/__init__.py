@@ -29,7 +29,7 @@ from .pruning import narrowed, planned, pruned
 from .searching import Quest, joint, race, sequential
 from .settings import METHODS, RECIPE, Settings
 from .shapes import PUBLISHED, Published, Widths, checked, default_candidates, is_symmetric, named, params
-from .stacks import Net, Stack, train
+from .stacks import Net, Stack, check_together, train
 from .working import Bench, Workshop
 
 BASELINE = PUBLISHED["fraud-baseline"].widths
@@ -49,10 +49,11 @@ def accordion(
     """Search hidden widths from `widths`, each among `candidates`, and hold the winner against its controls.
 
     `candidates`: by default 2, 3, 4, 6, 8, 12 ... up to the widest. `symmetric`: layer i and its mirror image share a width. With a
-    `journal`, networks that are done are never trained again. Raises LamellaError for widths that are none, DataError for data
-    that cannot be learned from and a loss that is not finite, BudgetError where no candidate is small enough, MismatchError for a
-    journal of other data or another recipe.
+    `journal`, networks that are done are never trained again. Raises LamellaError for widths that are none and a recipe that
+    networks side by side cannot follow, DataError for data that cannot be learned from and a loss that is not finite, BudgetError
+    where no candidate is small enough, MismatchError for a journal of other data or another recipe.
     """
+    check_together(recipe)
     shapes = _shapes(widths, candidates, symmetric)
     workshop = _workshop(Bench(task, recipe, settings.activation), settings, journal, progress)
     return SEARCHES[settings.method](_quest(workshop, shapes, symmetric))

@@ -21,12 +21,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_map_only
 
-from ..errors import DataError
+from ..errors import DataError, LamellaError
 from ..training import OPTIMIZERS, Batches, Loader, PerSample, Recipe, Task, empty_loader, mixed, one_epoch, rates_of
 from ..zoo import make_model
 from .shapes import Widths, named
 
 Scores = Tensor
+
+ALONE = (
+    "patience",
+    "label_smoothing",
+    "distil",
+    "devices",
+    "precision",
+)  # of a recipe: what `fit` does for one network only
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +152,10 @@ def _layers(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
 def train(stack: Stack, task: Task, recipe: Recipe) -> None:
     """Train every network of the stack, in place, as `fit(model, task, recipe, seed=net.seed)` would train it alone.
 
-    The task's loss must be a mean over samples. DataError names the network whose loss is not finite.
+    The task's loss must be a mean over samples. LamellaError for a recipe that a stack cannot follow; DataError names the network
+    whose loss is not finite.
     """
+    check_together(recipe)
     seeds = list(dict.fromkeys(net.seed for net in stack.nets))
     place_S = torch.tensor([seeds.index(net.seed) for net in stack.nets])
     in_turn = torch.equal(place_S, torch.arange(len(place_S)) % len(seeds)) and len(place_S) % len(seeds) == 0
@@ -167,6 +177,17 @@ def train(stack: Stack, task: Task, recipe: Recipe) -> None:
             count += 1
         if not count:
             raise empty_loader()
+
+
+def check_together(recipe: Recipe) -> None:
+    """LamellaError for a recipe that asks for what networks trained side by side do not have."""
+    plain = Recipe(epochs=recipe.epochs)
+    asked = [f"{name}={getattr(recipe, name)!r}" for name in ALONE if getattr(recipe, name) != getattr(plain, name)]
+    if asked:
+        raise LamellaError(
+            f"a recipe with {', '.join(asked)}: the networks of an accordion are trained side by side, all for the same epochs, on the "
+            f"task's own loss, in float32 in one process. Leave {', '.join(ALONE)} as they are by default."
+        )
 
 
 def _optimizer(stack: Stack, recipe: Recipe) -> torch.optim.Optimizer:
