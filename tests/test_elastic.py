@@ -977,6 +977,22 @@ def test_a_level_with_bits(tmp_path):
     assert torch.equal(logits(load_elastic(tmp_path, make_residual), task)["coarse"], logits(net, task)["coarse"])
 
 
+def halved(module, inputs):
+    return tuple(x / 2 for x in inputs)
+
+
+def test_the_float_weights_of_a_level_with_bits_keep_a_users_own_hooks():
+    model, graph, task = problem()
+    model = copy.deepcopy(model)
+    model.get_submodule("stem.0").register_forward_pre_hook(halved)
+    levels = make_levels(graph, (0.5,))
+    coarse = replace(levels[0], name="coarse", bits={"stem.0": 4}, ranges={"stem.0": (-1.0, 1.0)})
+    net = nest(model, graph, (coarse, *levels), task.example_inputs)
+    x = task.train.inputs
+    with torch.no_grad():
+        assert torch.equal(net.extract("coarse", rounded=False)(x), net.view("core")(x))
+
+
 # ---- bad input
 
 

@@ -116,7 +116,9 @@ class ElasticModel(nn.Module):
             floats = {n: t.detach().clone() for n, t in self.tensors(name).items() if n not in self._aliases}
         module = copied(view, {} if rounded else floats)
         for layer in () if rounded else self._setting(name).ranges:
-            module.get_submodule(layer)._forward_pre_hooks.clear()
+            hooks = module.get_submodule(layer)._forward_pre_hooks
+            for key in [key for key, hook in hooks.items() if isinstance(hook, InputGrid)]:
+                del hooks[key]
         for layer in self.family.affine if name in self._views else ():
             fold_affine(module, layer)
         trained = {n: p.requires_grad for n, p in self.net.named_parameters(remove_duplicate=False)}
