@@ -11,6 +11,7 @@ import torch
 import zoo
 from torch import nn
 from torch.nn.functional import mse_loss
+from torch.utils._pytree import tree_leaves
 
 import lamella as lm
 from lamella.elasticity import ElasticModel, Teaching, elasticize, load_elastic, make_levels, nest, save_elastic
@@ -245,6 +246,33 @@ def test_what_grows_moves_as_a_whole():
     expected = full(images)
     assert torch.allclose(full.double()(images.double()).float(), expected, atol=1e-5)
     assert torch.equal(full.float()(images), expected)
+
+
+class Single(nn.Sequential):
+    """Takes numbers of any kind, and computes in float32."""
+
+    def forward(self, x):
+        return super().forward(x.float())
+
+
+class Masked(nn.Sequential):
+    """Answers with a mask beside its outputs."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return y, y > 0
+
+
+@pytest.mark.parametrize("kind", [Single, Masked])
+def test_channels_are_sorted_whatever_a_forward_computes_in_and_returns(kind):
+    torch.manual_seed(0)
+    model = kind(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x = torch.randn(4, 6)
+    graph = trace(model, (x,), round_to=1)
+    net = nest(model, graph, make_levels(graph, (0.5,)), (x,))
+    assert net.gathered_bytes("core") == 0
+    for a, b in zip(tree_leaves(net(x)), tree_leaves(model(x)), strict=True):
+        assert torch.allclose(a.float(), b.float(), atol=1e-6)
 
 
 def test_no_training_leaves_every_weight_and_the_largest_level_as_they_were():

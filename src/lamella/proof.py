@@ -77,14 +77,14 @@ class _Proof:
         self.suspects = suspects
         self.training_inputs: tuple[Any, ...] | None = None
         self.steady = True  # whether training gives the same outputs again
-        self.model, self.inputs, self.tolerance = _rough(model, torch.float64), _wide(inputs), TOLERANCE
-        if not _runs(self.model, self.inputs):
+        self.model, self.inputs, self.tolerance = _rough(model, torch.float64), widened(inputs), TOLERANCE
+        if not runs(self.model, self.inputs):
             self.model, self.inputs, self.tolerance = _rough(model), inputs, SINGLE_TOLERANCE
-            self.model = self.model if _runs(self.model, inputs) else model
+            self.model = self.model if runs(self.model, inputs) else model
 
     def in_training_too(self, inputs: tuple[Any, ...]) -> None:
         """From now on the narrowed model must also train on these inputs, to the same outputs unless they are drawn by chance."""
-        self.training_inputs = _wide(inputs) if self.tolerance == TOLERANCE else inputs
+        self.training_inputs = widened(inputs) if self.tolerance == TOLERANCE else inputs
         first, second = (self._trained(copied(self.model, {}, share=True), seed) for seed in (0, 1))
         self.steady = all(map(torch.equal, first, second))
 
@@ -223,14 +223,16 @@ def _roughened(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
     return value * (0.5 + noise) if abs(value) > 0.1 else noise - 0.5
 
 
-def _wide(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    widened: tuple[Any, ...] = tree_map(
+def widened(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs, those in floats in float64."""
+    wide: tuple[Any, ...] = tree_map(
         lambda t: t.double() if isinstance(t, Tensor) and t.is_floating_point() else t, inputs
     )
-    return widened
+    return wide
 
 
-def _runs(model: nn.Module, inputs: tuple[Any, ...]) -> bool:
+def runs(model: nn.Module, inputs: tuple[Any, ...]) -> bool:
+    """Whether the model takes these inputs: one whose forward says float32 takes none in float64."""
     try:
         with torch.no_grad():
             model(*inputs)

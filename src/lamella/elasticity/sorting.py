@@ -3,8 +3,8 @@
     net, order, ranks = sort(model, graph, scores, ["conv1"], example_inputs)
 
 The numbers stay what they were; they only change places, in all tensors that hold a channel at once. Sums are taken in another
-order, so outputs agree to rounding. That is checked here, in float64, on the example inputs: a group whose channels cannot
-change places (a network that mixes two orders of them) stays as it is, and its levels are gathered.
+order, so outputs agree to rounding. That is checked here, in float64 where the network can, on the example inputs: a group whose
+channels cannot change places (a network that mixes two orders of them) stays as it is, and its levels are gathered.
 """
 
 import copy
@@ -14,17 +14,16 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
 from ..axes import channel_positions, groups_of
+from ..proof import SINGLE_TOLERANCE, TOLERANCE, runs, widened
 from ..schema import Axis, Graph, Group
 from ..surgery import copied
 from .cutting import part_labels
 
 M = TypeVar("M", bound=nn.Module)
 Order = Mapping[str, np.ndarray]
-
-TOLERANCE = 1e-9  # of the largest output, in float64
 
 
 def sort(
@@ -68,13 +67,12 @@ def _parts(group: Group) -> list[np.ndarray]:
 
 def _movable(model: nn.Module, graph: Graph, order: Order, inputs: Sequence[Any]) -> dict[str, np.ndarray]:
     """The groups whose channels can change places without changing what the network says."""
-    wide = copy.deepcopy(model).double().eval()
-    inputs = tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, tuple(inputs))
-    expected = _outputs(wide, inputs)
+    twin, inputs, tolerance = _precise(model, tuple(inputs))
+    expected = _outputs(twin, inputs)
 
     def holds(some: Order) -> bool:
         return all(_alike(axis, some) for p in graph.parameters for axis in p.axes) and _equal(
-            _outputs(permuted(wide, graph, some), inputs), expected
+            _outputs(permuted(twin, graph, some), inputs), expected, tolerance
         )
 
     if holds(order):
@@ -83,14 +81,25 @@ def _movable(model: nn.Module, graph: Graph, order: Order, inputs: Sequence[Any]
     return alone if holds(alone) else {}
 
 
+def _precise(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[nn.Module, tuple[Any, ...], float]:
+    """A twin in float64, or in the model's own type where its forward names one; inputs for it; and the tolerance, as in `proof`."""
+    wide = copy.deepcopy(model).double().eval()
+    if runs(wide, widened(inputs)):
+        return wide, widened(inputs), TOLERANCE
+    return copy.deepcopy(model).eval(), inputs, SINGLE_TOLERANCE
+
+
 def _outputs(model: nn.Module, inputs: Sequence[Any]) -> list[Tensor]:
     with torch.no_grad():
         return [t for t in tree_leaves(model(*inputs)) if isinstance(t, Tensor)]
 
 
-def _equal(seen: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+def _equal(seen: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> bool:
+    """Whether outputs are the same to rounding, and masks and whole numbers to the bit."""
     return all(
-        float((a - b).abs().max()) <= TOLERANCE * max(1e-30, float(b.abs().max()))
+        float((a - b).abs().max()) <= tolerance * max(1e-30, float(b.abs().max()))
+        if b.is_floating_point() or b.is_complex()
+        else torch.equal(a, b)
         for a, b in zip(seen, expected, strict=True)
     )
 
