@@ -223,6 +223,37 @@ def test_what_a_module_updates_as_it_trains_belongs_to_a_level(anew, tmp_path):
     assert torch.equal(logits(load_elastic(tmp_path, make), task)["core"], before)
 
 
+class Counting(nn.Module):
+    """Holds numbers of another type than the network's, and counts in them as it trains."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.register_buffer("calls", torch.arange(3).to(kind))
+
+    def forward(self, x):
+        if self.training:
+            self.calls += 1
+        return x
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.float64])
+def test_what_a_level_owns_keeps_its_type_of_numbers(kind, tmp_path):
+    make = lambda: nn.Sequential(Counting(kind), nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    torch.manual_seed(0)
+    model, x = make(), torch.randn(6, 4)
+    graph = trace(model, (x,), round_to=1)
+    net = nest(model, graph, make_levels(graph, (0.5,)), (x,), own=("0.calls",))
+    net.train().run("core", x)
+    save_elastic(tmp_path, net.eval())
+    again = load_elastic(tmp_path, make)
+    assert torch.equal(again.view("core")(x), net.view("core")(x))
+    for each in (net, again):
+        for name, counted in (("core", 1), ("full", 0)):
+            calls = each.extract(name)[0].calls
+            assert calls.dtype == kind
+            assert calls.tolist() == [counted, counted + 1, counted + 2]
+
+
 def test_growing_with_gathered_channels_leaves_inner_levels_bit_for_bit():
     torch.manual_seed(1)
     model, inputs, graph = zoo.traced("dense_concat")

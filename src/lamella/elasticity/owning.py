@@ -5,6 +5,8 @@
 
 Beside the statistics of norms these are the buffers that a network's own modules update as it trains (`moving_buffers`).
 A level of ResNet-20 owns 84 small tensors. As tensors of their own their names would take more of a file than their numbers.
+Numbers of several types are not packed together, where they would all become one type: statistics have a vector for each, and
+parameters of another type than the first vector's lie one by one.
 """
 
 import copy
@@ -37,14 +39,20 @@ class Own(nn.Module):
         self.places: dict[str, tuple[str, int, torch.Size]] = {}
         self.frozen = frozenset(n for n, each in trained.items() if not each)
         vectors = {n: t for n, t in tensors.items() if n in trained and t.dim() <= 1}
-        matrices = {n: t for n, t in tensors.items() if n in trained and t.dim() > 1}
-        rest = {n: t for n, t in tensors.items() if n not in trained}
+        vectors = next(iter(_by_type(vectors).values()), {})
+        matrices = {n: t for n, t in tensors.items() if n in trained and n not in vectors}
         self.vectors = nn.Parameter(self._packed("vectors", vectors), requires_grad=bool(vectors.keys() - self.frozen))
-        self.register_buffer("statistics", self._packed("statistics", rest))
+        self._register_statistics({n: t for n, t in tensors.items() if n not in trained})
         self.matrices = nn.ParameterList(
             nn.Parameter(t.detach().clone(), requires_grad=trained[n]) for n, t in matrices.items()
         )
         self.places |= {n: ("matrices", i, t.shape) for i, (n, t) in enumerate(matrices.items())}
+
+    def _register_statistics(self, rest: Mapping[str, Tensor]) -> None:
+        """`statistics`, and of further types of numbers `statistics_1` and so on: packed together, all would be of one type."""
+        for number, alike in enumerate(list(_by_type(rest).values()) or [{}]):
+            store = f"statistics_{number}" if number else "statistics"
+            self.register_buffer(store, self._packed(store, alike))
 
     def _packed(self, store: str, tensors: Mapping[str, Tensor]) -> Tensor:
         start = 0
@@ -69,6 +77,14 @@ class Own(nn.Module):
         gain, shift = (self.tensor(name) for name in affine_names(layer))
         shift.copy_(factor_O * shift + shift_O)
         gain.mul_(factor_O)
+
+
+def _by_type(tensors: Mapping[str, Tensor]) -> dict[torch.dtype, dict[str, Tensor]]:
+    """The tensors of each type of numbers, in the order in which the types come."""
+    found: dict[torch.dtype, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        found.setdefault(tensor.dtype, {})[name] = tensor
+    return found
 
 
 def affine_names(layer: str) -> tuple[str, str]:
