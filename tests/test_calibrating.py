@@ -89,6 +89,23 @@ def test_every_input_is_looked_at(task):
         check_calibration(replace(two, calibration=strange), 4)
 
 
+def test_batches_of_one_are_judged_together(task):
+    x = task.validation.inputs.clone()
+    x[0] = 0.25  # a blank picture
+    y, labels = torch.randn(len(x), 1), torch.zeros(len(x), dtype=torch.int64)
+    singly = Batches((x, y), labels, 1)
+    two = Task((x[:1], y[:1]), train=singly, validation=singly, test=singly)
+    assert check_calibration(two, 32) == []
+    with pytest.raises(DataError, match="its input 0 lies in"):
+        check_calibration(replace(two, calibration=Batches((9 * x, y), labels, 1)), 32)
+
+
+@pytest.mark.parametrize("validation", [torch.ones(1, 1), torch.ones(4, 1)])
+def test_values_without_a_spread_judge_nothing(validation):
+    x = torch.randn(32, 1)
+    assert check_calibration(Task((x,), train=batches(x), validation=batches(validation), test=batches(x)), 2) == []
+
+
 def test_data_as_in_training_raise_no_brow(small, task):
     assert quantized(small, task, task.validation.inputs).notes == ()
     assert check_calibration(task, 8) == []

@@ -26,7 +26,8 @@ SHOWN = 5  # layers named in a note
 def check_calibration(task: Task, batches: int) -> list[str]:
     """What is to be said of the task's first `batches` batches for calibration. DataError where ranges of them would be wrong.
 
-    They must have the example inputs' shapes, the batch aside, finite values, and the spread that validation inputs have.
+    They must have the example inputs' shapes, the batch aside, finite values, and the spread that as many batches of validation
+    inputs have.
     """
     shapes = [tuple(leaf.shape[1:]) for leaf in tree_leaves(task.example_inputs)]
     seen: list[list[Tensor]] = []
@@ -36,13 +37,13 @@ def check_calibration(task: Task, batches: int) -> list[str]:
     samples = sum(len(leaves[0]) for leaves in seen)
     if not samples:
         raise DataError(f"calibration: {empty_loader()}")
-    for number, judged in enumerate(next(_inputs(task.validation, 1), ())):
-        _check_finite("validation batch 0", judged)
-        if judged.is_floating_point():
-            place = f"input {number}" if len(shapes) > 1 else "input"
-            _check_spread(
-                place, torch.cat([leaves[number].double().flatten() for leaves in seen]), judged.double().flatten()
-            )
+    judged = list(_inputs(task.validation, batches))
+    for index, leaves in enumerate(judged):
+        for leaf in leaves:
+            _check_finite(f"validation batch {index}", leaf)
+    for number, (calibration, values) in enumerate(zip(_values(seen), _values(judged), strict=False)):
+        if values.is_floating_point():
+            _check_spread(f"input {number}" if len(shapes) > 1 else "input", calibration.double(), values.double())
     few = f"ranges come from {samples} samples of calibration data; {FEW} or more were expected. What others reach is cut off."
     return [few] if samples < FEW else []
 
@@ -50,6 +51,11 @@ def check_calibration(task: Task, batches: int) -> list[str]:
 def _inputs(loader: Loader, batches: int) -> Iterator[list[Tensor]]:
     for index, batch in enumerate(islice(loader, batches)):
         yield tree_leaves(inputs_of(batch, index))
+
+
+def _values(batches: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Each input's values over all batches."""
+    return [torch.cat([leaf.flatten() for leaf in leaves]) for leaves in zip(*batches, strict=False)]
 
 
 def _check_batch(place: str, leaves: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
@@ -72,7 +78,9 @@ def _check_finite(place: str, leaf: Tensor) -> None:
 
 
 def _check_spread(place: str, calibration: Tensor, values: Tensor) -> None:
-    """DataError unless an input's values are spread about as those of a batch of validation data are."""
+    """DataError unless an input's values are spread about as those of validation data are, if these are spread at all."""
+    if min(len(calibration), len(values)) < 2 or not float(values.std()):
+        return
     spread, wanted = float(calibration.std()), float(values.std())
     off = abs(float(calibration.mean() - values.mean()))
     if wanted / APART <= spread <= wanted * APART and off <= APART * wanted:
