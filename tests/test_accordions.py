@@ -212,6 +212,15 @@ def test_every_run_has_its_controls(table):
     assert len(winner.per_seed) == 2
 
 
+def test_a_table_of_one_column_has_no_components_to_leave_out(tmp_path):
+    values, labels, _ = rows()
+    narrow = make_task("table", csv(tmp_path / "t.csv", values[:, :1], labels, names=("a",)), batch_size=64)
+    found = quick(narrow, (2,), candidates=(1, 2), recipe=Recipe(epochs=1))
+    labels = " ".join(entry.name for entry in found.entries)
+    assert "isolation forest" in labels
+    assert "PCA" not in labels
+
+
 def test_the_metric_chosen_is_the_one_followed(table):
     found = quick(table, metric="roc_auc")
     assert found.metric == "roc_auc"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ..schema import Accordion, Comparison, Entry, PairSweep, Role, Score, Shape
 from ..statistics import over_seeds
 from ..training import Loader
-from .controls import REFERENCES, shape_controls
+from .controls import references, shape_controls
 from .searching import Quest
 from .shapes import PUBLISHED, Widths, named
 from .working import Outcome
@@ -80,7 +80,7 @@ def _lines(quest: Quest, winner: Widths, pruned: Sequence[Outcome]) -> Iterator[
         yield Line(name, role, widths, bench.params(widths), outcomes)
         if pruned and number == 0:
             yield Line("pruned", "winner", winner, bench.params(winner), pruned)
-    for make in REFERENCES.values() if bench.judge.held else ():
+    for make in references(bench):
         name, numbers, outcomes = make(bench, quest.metric, seeds)
         yield Line(name, "control", (), numbers, outcomes)
 

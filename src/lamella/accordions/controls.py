@@ -1,7 +1,7 @@
 """What an accordion must be held against: its size in other shapes, its nodes in another order, and no network at all.
 
     for name, widths in shape_controls((4, 2, 6, 2, 6, 2, 4), baseline, 29, 29): ...
-    for name, params, outcomes in REFERENCES["pca"](bench, seeds): ...
+    for make in references(bench): name, numbers, outcomes = make(bench, metric, seeds)
 
 PCA copies a row from its first k components, k chosen on validation; an isolation forest has no copy, only a score. Both are judged as
 the networks are. Shapes: N rows, D inputs.
@@ -77,4 +77,8 @@ def _sklearn(module: str) -> Any:
         return importlib.import_module(f"sklearn.{module}")
 
 
-REFERENCES: dict[str, Callable[[Bench, str, Sequence[int]], Reference]] = {"pca": pca, "forest": forest}
+def references(bench: Bench) -> list[Callable[[Bench, str, Sequence[int]], Reference]]:
+    """The controls that are no networks, where anomalies are sought; rows of one input have no components to leave out."""
+    if not bench.judge.held:
+        return []
+    return [pca, forest] if bench.inputs > 1 else [forest]
