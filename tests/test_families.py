@@ -434,6 +434,19 @@ def little():
     return lambda levels, folder: publish(nest(model, graph, make_levels(graph, levels), inputs), task, folder, slots=2)
 
 
+def test_a_family_in_bfloat16_is_told_what_to_export(tmp_path):
+    torch.manual_seed(0)
+    model, x = (
+        nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).bfloat16().eval(),
+        torch.randn(2, 4).bfloat16(),
+    )
+    batches, graph = Batches(x, torch.zeros(2, dtype=torch.int64), 2), trace(model, (x,), round_to=1)
+    task = Task((x,), train=batches, validation=batches, test=batches)
+    net = nest(model, graph, make_levels(graph, (0.5,)), (x,))
+    with pytest.raises(LamellaError, match=r"holds bfloat16 numbers, .* Export a float32 copy"):
+        publish(net, task, tmp_path)
+
+
 def test_a_layer_that_no_file_computes_in_integers_stops_no_family(tmp_path):
     torch.manual_seed(0)
     layers = (

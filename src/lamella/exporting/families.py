@@ -84,11 +84,12 @@ def export_family(
     """
     onnx_library("exporting an elastic network")
     directory = Path(directory)
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in shared.items()}
     places = {name: dict(part.places) for name, part in parts.items()}
     batches = list(calibration) if calibration is not None else []
     with folder() as scratch:
         alone = _alone({name: part.module for name, part in parts.items()}, inputs, scratch)
+        # After the levels, whose export tells of numbers that no file takes: NumPy has no bfloat16.
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in shared.items()}
         levels = {name: LevelFile(name, path, inputs) for name, path in alone.items()}
         _turn(levels, arrays, places)
         for name, level in levels.items():
