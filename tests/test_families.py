@@ -336,6 +336,13 @@ def test_a_day_of_a_network_of_two_inputs():
     assert [shift.score for shift in day["shifts"]] == [1.0, 1.0]
 
 
+def test_a_day_too_short_for_a_single_request_is_told():
+    levels = (Level(name="full", widths={}, latency_ms=90_000.0),)
+    words = r"in a day of 1 seconds: .* Give it more seconds: \d+ \(--seconds\) bring about 100\."
+    with pytest.raises(LamellaError, match=words):
+        a_day(None, levels, None, Policy(load=0.7), 1.0)
+
+
 def test_a_file_answers_in_the_form_of_the_network_it_came_from(published):
     _, x, directory = published
     path = directory / "elastic" / "full.onnx"

@@ -3,6 +3,7 @@
 found = served(session, Policy(load=0.7))       # {"precision", "levels", "notes", "switching", "day"}
 """
 
+import math
 import threading
 import time
 import warnings
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
+from ..errors import LamellaError
 from ..exporting import in_form
 from ..progress import Progress, silent
 from ..schema import Level
@@ -23,6 +25,7 @@ from ..training import PerSample, Task
 from .levels import FOLDER
 
 REQUESTS = 1000  # samples that a day asks for, again and again
+ENOUGH = 100  # requests that tell something of a day
 CALLS = 60  # by which a level is timed before it serves
 
 
@@ -176,10 +179,11 @@ def a_day(
 ) -> dict[str, Any]:
     """A day whose peak keeps the smallest level busy for 60 % of the time: governed, and with each level fixed.
 
-    {"deadline_ms", "shifts", "plot": hour by hour the rate, the governor's mean level and everyone's 99th percentile}
+    {"deadline_ms", "shifts", "plot": hour by hour the rate, the governor's mean level and everyone's 99th percentile}. LamellaError
+    where so few seconds bring no request.
     """
     smallest, largest = (1e3 / float(level.latency_ms or 1) for level in (levels[0], levels[-1]))
-    day = day_of(peak=0.6 * smallest, quiet=0.1 * largest, seconds=seconds)
+    day = _asked(day_of(peak=0.6 * smallest, quiet=0.1 * largest, seconds=seconds))
     deadline_ms = 5 * float(levels[-1].latency_ms or 1)
     progress("serve", 0, len(levels) + 1, f"{len(day.arrivals)} requests, governed")
     policy = replace(policy, window=seconds / 200, patience=seconds / 100)
@@ -198,6 +202,17 @@ def a_day(
     shifts = [_shift(name, run, requests.scores(run.outputs), deadline_ms, names) for name, run in runs.items()]
     shifts[0] = replace(shifts[0], switches=governor.switches)
     return {"deadline_ms": deadline_ms, "shifts": shifts, "plot": _plot(day, runs, names)}
+
+
+def _asked(day: Day) -> Day:
+    """The day, where anybody asks for anything. LamellaError with the seconds that so slow a network needs."""
+    if not len(day.arrivals):
+        rate = float(day.rates.mean())
+        raise LamellaError(
+            f"no request comes in a day of {day.seconds:g} seconds: the levels are so slow that {rate:.2g} requests per second keep them "
+            f"busy. Give it more seconds: {math.ceil(ENOUGH / rate)} (--seconds) bring about {ENOUGH}."
+        )
+    return day
 
 
 def _shift(name: str, run: Served, right: Any, deadline_ms: float, names: Sequence[str]) -> Shift:
