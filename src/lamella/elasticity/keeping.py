@@ -4,7 +4,7 @@
     net = load_elastic("runs/r20", make_model)     # outputs of every level equal bit for bit
 
 The file holds the shared weights once, and for every level but the largest one vector of norm scales and shifts and one of
-statistics.
+statistics for each type of numbers.
 """
 
 from collections.abc import Callable, Mapping
