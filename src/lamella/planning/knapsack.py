@@ -11,7 +11,7 @@ Out of time, the best plan so far is returned with its gap; `Plan.proof` says wh
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..errors import BudgetError, LamellaError
@@ -67,9 +67,18 @@ def knapsack(
         draft = solved(ask, settings, goal, limit_of)
     except BudgetError as error:
         raise (BudgetError(f"{error}\n  {_in_float(lacking)}.") if lacking else error) from None
-    if goal in WITHOUT_BITS:  # of all plans that reach as much, the one of least drop
-        draft = replace(solved(ask, settings, "max_drop", {**limit_of, goal: value_of(draft)}), proof=draft.proof)
+    if goal in WITHOUT_BITS:
+        draft = _mildest(ask, settings, goal, limit_of, draft)
     return replace(draft, notes=notes)
+
+
+def _mildest(ask: Ask, settings: Sequence[Setting], goal: str, limit_of: Mapping[str, float], found: Draft) -> Draft:
+    """Of all plans that reach what this one does, that of least drop: a cost that bits do not change leaves them open."""
+    try:
+        draft = solved(ask, settings, "max_drop", {**limit_of, goal: value_of(found)})
+    except BudgetError:  # out of time
+        return found
+    return replace(draft, proof=found.proof)
 
 
 def _without_settled(ask: Ask) -> Ask:
