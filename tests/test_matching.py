@@ -292,7 +292,7 @@ def test_growing_leaves_what_inner_levels_scale(trained):
     net = nest(model, graph, make_levels(graph, {"core": 0.5, "middle": 0.3}), task.example_inputs)
     recalibrate(net, task, 0)
     x = task.example_inputs[0]
-    for stage in RECIPES["grow"](net, task, Teaching()):
+    for stage in RECIPES["grow"](net, net.net, task, Teaching()):
         train_stage(net, stage, task, Recipe(epochs=1, lr=1e-3, optimizer="adamw"), 0, None, lambda *_: None)
         now = {name: net.view(name)(x).detach() for name in net.family.names}
         assert all(torch.equal(now[name], seen[name]) for name in seen)

@@ -72,9 +72,9 @@ def elasticize(
     """
     how, model, levels = How(recipe, tuning, teaching), _beneath(model), _beneath(levels)
     check_dense(model)
-    check_request(levels if isinstance(levels, ElasticModel) else model, task, how, own)
     if isinstance(levels, ElasticModel):
         check_further(model, levels, how, graph, own)
+    check_request(levels if isinstance(levels, ElasticModel) else model, task, how, own)
     with with_context("elasticize"):
         if isinstance(levels, ElasticModel):
             net, origin = _again(levels), levels.net
