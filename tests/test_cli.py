@@ -19,6 +19,7 @@ from lamella.records import load_record
 from lamella.reporting.stages import read_stages
 from lamella.runs import locked
 from lamella.schema import FILES, Result
+from lamella.sessions import resume
 from lamella.views import files_view
 
 NETS = """
@@ -141,6 +142,8 @@ def test_the_verbs_work_over_one_run_directory(nets):
     assert "40 channels asked" in refused("plan", "r", "--edit", "edited.json")
     said = refused("plan", "r", "--edit", "edited.json", "--epochs", "3", "--bits-epochs", "2")
     assert "--edit with --epochs and --bits-epochs: steps, epochs and bits are those of the edited text" in said
+    said = refused("plan", "r", "--text", "--planner", "nonsense", "--budget", "bytes=1%")
+    assert "--text with --planner and --budget: the run's own plan is shown" in said
     assert "same" in run("plan", "r", "--compare", "r/plan.json").stdout
     compressed = run("compress", "r", "--json")
     assert compressed.exit_code == 0, compressed.exception
@@ -276,6 +279,14 @@ def test_a_verb_before_its_time_names_the_one_to_run_first(nets):
     assert not (nets / "r" / "dense.onnx").exists()
 
 
+def test_a_network_that_a_module_brings_is_judged_on_images_it_cannot_have_seen(nets):
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--quiet")
+    task = resume("r").task
+    assert any("test images at even" in note for note in task.notes), task.notes
+    run("trace", "q", "--model", "nets:good", "--task", "digits", "--option", "validation=heldout", "--quiet")
+    assert resume("q").info.options["validation"] == "heldout"
+
+
 def test_a_network_is_quantized_as_it_is(nets):
     """Without a plan; one in which nothing can be narrowed as well, and it is told what can be done with it."""
     traced = run("trace", "r", "--model", "nets:single", "--task", "digits", "--option", "limit=64")
@@ -360,6 +371,10 @@ def test_a_typo_does_not_spoil_the_directory(nets):
         (("trace", "q", "--model", "nets:good", "--task", "digits", "--option", "model.widths=4"), "ready-made"),
         (("trace", "q", "--model", "nets:good", "--task", "nets:images", "--data", "x"), "ready-made"),
         (("trace", "q", "--model", "nets:raising", "--task", "digits"), r"failed: FileNotFoundError: .*nets\.py"),
+        (
+            ("trace", "q", "--model", "nets:good", "--task", "digits", "--seed", "9" * 20),
+            "at most 63 bits was expected",
+        ),
         (("compress", "nosuch"), "no run directory"),
         (("compress", "r", "--control", "origin", "--replan", "4"), "Give one of them"),
         (("compress", "r", "--seeds", "5"), "seeds are of controls. Name one"),

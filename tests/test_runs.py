@@ -60,6 +60,29 @@ def test_a_full_disk_keeps_the_journal_whole(tmp_path, monkeypatch):
     assert Journal(tmp_path / "j.jsonl", IDENTITY).entries == {"a": 1}
 
 
+def test_a_line_that_a_disk_takes_in_part_is_taken_back(tmp_path):
+    """A limit of file sizes stops a write halfway, as a disk that fills does, and no error is raised for it."""
+    script = textwrap.dedent("""
+        import resource, signal, sys
+        from lamella.errors import RunError
+        from lamella.runs import Journal
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        journal = Journal(sys.argv[1], {"of": "this"})
+        journal.append("a", 1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (journal.path.stat().st_size + 9, resource.RLIM_INFINITY))
+        try:
+            journal.append("b", "x" * 100)
+        except RunError:
+            assert journal.entries == {"a": 1}
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            journal.append("c", 3)
+    """)
+    path = tmp_path / "j.jsonl"
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Journal(path, {"of": "this"}).entries == {"a": 1, "c": 3}
+
+
 @given(st.data())
 def test_a_journal_cut_at_any_byte_loses_at_most_the_last_line(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("journal") / "j.jsonl"

@@ -140,6 +140,13 @@ def test_a_hostile_csv_is_refused_with_its_place(tmp_path, text, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_lone_array_is_no_npz(tmp_path):
+    with (tmp_path / "t.npz").open("wb") as file:
+        np.save(file, np.zeros((3, 2)))
+    with pytest.raises(DataError, match="cannot be read as npz"):
+        read_table(tmp_path / "t.npz")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

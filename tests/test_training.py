@@ -322,8 +322,9 @@ def test_a_diverging_loss_names_the_place_and_the_rate(task):
     assert "\n" not in str(caught.value)
 
 
-def test_an_empty_loader_is_no_training():
-    nothing = Task((torch.zeros(1, 2, 4, 4),), train=[], validation=[], test=[])
+@pytest.mark.parametrize("loader", [[], Batches(torch.zeros(0, 2, 4, 4), torch.zeros(0, dtype=torch.long), 8)])
+def test_an_empty_loader_is_no_training(loader):
+    nothing = Task((torch.zeros(1, 2, 4, 4),), train=loader, validation=loader, test=loader)
     with pytest.raises(DataError, match="fit, epoch 1: the loader gave no batch"):
         fit(make_net(), nothing, Recipe(epochs=1))
     with pytest.raises(DataError, match="evaluate: the loader gave no batch"):

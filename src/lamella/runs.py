@@ -138,7 +138,8 @@ class Journal:
         with _naming_the_disk(self.path), self.path.open("ab", buffering=0) as file:
             before = file.tell()
             try:
-                file.write(data)
+                if file.write(data) != len(data):  # as a full disk, or a limit of file sizes, may have it
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
             except OSError:
                 with suppress(OSError):

@@ -201,6 +201,6 @@ def serve_levels(run: Run, limits: Limits, serving: Serving, quiet: Quiet = Fals
             threads=serving.threads,
             progress=progress,
         )
-        serving.draw(found["day"])
     then = following(run, "report")
     show(serving_view(family, found, session.metric), to_plain(found), quiet=quiet, as_json=as_json, then=then)
+    serving.draw(found["day"])  # last: a picture that cannot be drawn costs nothing that was measured

@@ -75,15 +75,20 @@ class Asked:
         ),
     ] = None
 
-    def check_alone(self) -> None:
-        """LamellaError for what an edited text decides itself."""
+    def check_beside(self, instead: "Instead") -> None:
+        """LamellaError for what would be passed over: an edited text decides all but the budget, and a plan that is shown is there."""
+        taken = ("budget", "measure") if instead.edit else ()
+        if not (instead.edit or instead.text or instead.compare):
+            return
         usual = Asked()
         given = [f.name for f in fields(self) if getattr(self, f.name) != getattr(usual, f.name)]
-        passed_over = [f"--{name.replace('_', '-')}" for name in given if name not in ("budget", "measure")]
+        passed_over = [f"--{name.replace('_', '-')}" for name in given if name not in taken]
         if passed_over:
+            why = (
+                "steps, epochs and bits are those of the edited text" if instead.edit else "the run's own plan is shown"
+            )
             raise LamellaError(
-                f"--edit with {' and '.join(passed_over)}: steps, epochs and bits are those of the edited text. Write them there, or "
-                "leave --edit out."
+                f"{instead.named} with {' and '.join(passed_over)}: {why}. Leave out the one or the other."
             )
 
     def request(self, usual: str) -> Request:
@@ -116,9 +121,17 @@ class Instead:
     text: Annotated[bool, typer.Option("--text", help="Print the run's plan as text to edit.")] = False
 
     def __post_init__(self) -> None:
-        given = [f"--{f.name}" for f in fields(self) if getattr(self, f.name)]
-        if len(given) > 1:
-            raise LamellaError(f"{' and '.join(given)} ask for different things: give one of them.")
+        if len(self._given) > 1:
+            raise LamellaError(f"{self.named} ask for different things: give one of them.")
+
+    @property
+    def named(self) -> str:
+        """What was given, as a user writes it."""
+        return " and ".join(self._given)
+
+    @property
+    def _given(self) -> list[str]:
+        return [f"--{f.name}" for f in fields(self) if getattr(self, f.name)]
 
 
 @options(asked=Asked, instead=Instead)
@@ -127,8 +140,7 @@ def plan(run: Run, asked: Asked, instead: Instead, quiet: Quiet = False, as_json
     from ..sessions import resume
     from ..stages.deciding import fronted, planned, taken
 
-    if instead.edit:
-        asked.check_alone()
+    asked.check_beside(instead)
     request = asked.request("knapsack" if instead.pareto else "threshold")
     if instead.text or instead.compare:  # which only read, beside whoever writes there
         _about_plan(resume(run), instead.compare, quiet=quiet, as_json=as_json)

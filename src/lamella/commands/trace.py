@@ -65,7 +65,7 @@ class Source:
             return None
         if self.model is None or self.task is None:
             raise LamellaError("a new run needs both --model and --task.")
-        return described(self)
+        return described(self, _judged(self))
 
 
 def described(source: Source, usual: Mapping[str, str] = MappingProxyType({})) -> RunInfo:
@@ -80,6 +80,14 @@ def described(source: Source, usual: Mapping[str, str] = MappingProxyType({})) -
         seed=source.seed or 0,
         options={**usual, **dict(named_values(source.option or [], "--option"))},
     )
+
+
+def _judged(source: Source) -> dict[str, str]:
+    """A network that a module brings is a trained one, and has perhaps seen every training image: it is judged on others."""
+    from ..tasks import TASKS
+
+    brought = ":" in (source.model or "") and source.weights is None
+    return {"validation": "test_even"} if brought and source.task in TASKS else {}
 
 
 @options(source=Source)

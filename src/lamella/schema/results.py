@@ -96,6 +96,9 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
+SEEDS = 2**63  # what torch's generators take
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
     """`run.json`: what later verbs need to go on from the directory alone, and the provenance the report prints."""
@@ -112,3 +115,6 @@ class RunInfo:
     versions: dict[str, str] = field(default_factory=dict)
     machine: str = ""
     started: str = ""
+
+    def __post_init__(self) -> None:
+        check(-SEEDS <= self.seed < SEEDS, "seed", f"{self.seed}: a whole number of at most 63 bits was expected")

@@ -76,6 +76,7 @@ def shaped(
     )
     progress("export", 1, 2, "ONNX files")
     found = replace(found, files=_written(session.directory, session.task, baseline, winner))
+    _forget(session)
     session.write("accordion", found)
     _as_run(session, found, winner, settings.activation)
     progress("export", 2, 2)
@@ -119,10 +120,14 @@ def _judged(judge: Judge, task: Task, model: nn.Module) -> dict[str, float]:
     return judge.test(held, test)
 
 
+def _forget(session: Session) -> None:
+    """An earlier winner, and what was made of it. Its weights go first: without them nothing is taken to be finished."""
+    for name in ("weights", "graph", "result", "model"):
+        session.path(name).unlink(missing_ok=True)
+
+
 def _as_run(session: Session, found: Accordion, winner: nn.Module, activation: str) -> None:
     """Weights, run.json and graph of the winner: what every other verb starts from."""
-    for name in ("graph", "weights", "result", "model"):  # what was made of an earlier winner goes with it
-        session.path(name).unlink(missing_ok=True)
     own: dict[str, str | int | float | bool | None] = {
         "model.widths": ",".join(map(str, found.widths)) + ",",  # the last comma makes a single width a sequence too
         "model.inputs": found.inputs,

@@ -224,7 +224,7 @@ def _read_npz(path: Path, _: Collection[str]) -> Table:
         return Table((*names, NPZ_LABEL), np.concatenate([x, y[:, None]], axis=1).astype(np.float64))
     except KeyError as error:
         raise DataError(f"{path}: has no array {error}; {wanted} were expected.") from None
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+    except (OSError, TypeError, ValueError, EOFError, BadZipFile, zlib.error) as error:  # a lone array is no context
         raise DataError(f"{path}: cannot be read as npz ({error}); {wanted} were expected.") from None
 
 

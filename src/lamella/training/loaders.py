@@ -148,7 +148,9 @@ class Batches:
         """The batches of one epoch. Order and augmentation follow from (seed, epoch) alone."""
         generator = torch.Generator().manual_seed(mixed(seed, epoch))
         order_N = self.order(generator)
-        for rows in torch.split(order_N, self.batch_size):
+        for rows in (
+            torch.split(order_N, self.batch_size) if self.samples else ()
+        ):  # torch splits nothing into one empty part
             inputs, targets = tree_map_only(Tensor, lambda leaf: leaf[rows], (self.inputs, self.targets))  # noqa: B023
             yield (self.transform(inputs, generator) if self.transform else inputs), targets
 
