@@ -31,6 +31,7 @@ from lamella.exporting import (
     quantize_onnx,
     run_onnx,
 )
+from lamella.exporting.capturing import difference
 from lamella.exporting.ranging import activation_ranges
 from lamella.surgery import narrow
 
@@ -580,3 +581,31 @@ def test_a_graph_that_does_not_fit_is_tried_in_silence(tmp_path, capfd):
     for name, model in (("dense", dense), ("narrow", narrow)):
         assert export(model.eval(), (torch.zeros(1, 3, 8, 8),), tmp_path / f"{name}.onnx").is_file()
     assert capfd.readouterr().err == ""
+
+
+def test_numbers_of_classes_and_signs_of_infinity_are_right_or_they_are_not():
+    assert difference(np.array([50000, 7]), np.array([50000, 3]), 1e-4)
+    assert difference(np.array([np.inf, 1.0]), np.array([-np.inf, 1.0]), 1e-4) == "other values are not finite"
+    assert difference(np.array([np.nan, 1.0]), np.array([np.nan, 1.0]), 1e-4) is None
+    assert difference(np.array([1.00001, np.inf]), np.array([1.0, np.inf]), 1e-4) is None
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x, times):
+        return times * self.layer(x)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "free"), [((torch.randn(2, 4), 2), "x"), ((torch.randn(2, 4), torch.tensor(2.0)), "x")]
+)
+def test_what_is_no_batch_does_not_bind_it(tmp_path, inputs, free):
+    model = Scaled().eval()
+    path = export_onnx(model, inputs, tmp_path / "m.onnx")
+    dims = {
+        i.name: [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim] for i in onnx.load(path).graph.input
+    }
+    assert isinstance(next(iter(dims.values()))[0], str)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from lamella.coarsening.linear import coarsen_linear
 from lamella.compression import compress
 from lamella.costs import cost
 from lamella.errors import LamellaError
@@ -133,3 +134,29 @@ def test_what_lies_on_a_grid_lies_in_blocks(bits):
     """Weights tuned on a grid per output lose nothing when they are held in blocks of 4 bits."""
     weight_OK = rounded_weight(torch.randn(6, 300, generator=torch.Generator().manual_seed(0)), bits)
     assert torch.allclose(rounded_in_blocks(weight_OK, 4), weight_OK, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["blocks", "dynamic"])
+def test_a_weight_that_is_computed_is_rounded_too(how):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(32, 8))).eval()
+    x = torch.randn(4, 32)
+    coarse = coarsen_linear(model, ["0"], how)
+    assert 0 < (coarse(x) - model(x)).abs().max() < 0.3 * model(x).abs().max()
+
+
+class Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(32, 8)
+
+    def forward(self, x):
+        y = self.layer(x)
+        return y, y > 100, y.masked_fill(torch.arange(8) > 5, -torch.inf)
+
+
+def test_masks_and_what_they_blot_out_are_no_error(tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(4, 32)
+    path = export_onnx(Masked().eval(), (x,), tmp_path / "m.onnx")
+    assert quantize_linear(path, tmp_path / "q.onnx", (x,)).exists()

@@ -124,6 +124,37 @@ def test_a_parametrized_weight_is_rounded_and_one_of_a_hook_is_refused():
         coarsen(hooked, {"0": 4})
 
 
+class Tokens(nn.Module):
+    """A norm over tokens, of which there are not as many as features."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm = nn.Linear(4, 20), nn.BatchNorm1d(7)
+
+    def forward(self, x):
+        return self.norm(self.layer(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), (3, 2, 6, 6)),
+        (Tokens, (3, 7, 4)),
+        (
+            lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 4, 3)), nn.BatchNorm2d(4)),
+            (3, 2, 6, 6),
+        ),
+        (lambda: nn.Sequential(nn.utils.weight_norm(nn.Conv2d(2, 4, 3)), nn.BatchNorm2d(4)), (3, 2, 6, 6)),
+    ],
+    ids=["no statistics", "tokens", "parametrized", "hook"],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_norms_that_are_no_part_of_a_layer_stop_nothing(make, shape):
+    torch.manual_seed(0)
+    model, x = make().eval(), torch.randn(shape)
+    assert torch.allclose(folded(model, (x,))(x), model(x), atol=1e-5)
+
+
 def test_what_cannot_be_folded_is_a_convolution_of_its_own():
     model = ReadTwice()
     model.norm.bias.data.fill_(1.0), model.norm.weight.data.fill_(3.0)

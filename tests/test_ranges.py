@@ -14,6 +14,7 @@ from torch import nn
 
 from lamella import ranges
 from lamella.coarsening import InputGrid, folded, observe_places
+from lamella.errors import LamellaError
 from lamella.exporting import export_onnx, quantize_onnx, ranging, run_onnx
 from lamella.exporting.ranging import activation_ranges
 from lamella.ranges import Spread
@@ -161,3 +162,48 @@ def test_batches_that_do_not_fit_at_once_give_the_same_file(files, tmp_path, mon
     monkeypatch.setattr(ranging, "AT_ONCE", 5 * 4 * (3 * 8 * 144))
     parts = quantize_onnx(dense, tmp_path / "parts.onnx", batches)
     assert parts.read_bytes() == whole.read_bytes()
+
+
+class Levels(nn.Module):
+    """Returns what a pool reads, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(1, 4, 3), nn.MaxPool2d(4)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return y, self.pool(y)
+
+
+def test_an_output_has_its_own_range_though_only_a_pool_reads_it(tmp_path):
+    torch.manual_seed(0)
+    model, x = Levels().eval(), torch.randn(4, 1, 18, 18)
+    path = export_onnx(model, (x,), tmp_path / "m.onnx")
+    y = model(x)[0].detach()
+    proto = onnx.load(path)
+    found = activation_ranges(proto, [{proto.graph.input[0].name: x.numpy()}])
+    assert found[proto.graph.output[0].name] == pytest.approx((float(y.min()), float(y.max())), rel=1e-5)
+
+
+class Causal(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x):
+        mask = torch.ones(5, 5, dtype=torch.bool).triu(1)
+        scores = (self.q(x) @ self.k(x).transpose(1, 2)).masked_fill(mask, -torch.inf)
+        return scores.softmax(-1) @ self.v(x)
+
+
+def test_infinite_masks_are_told_by_name_and_no_file_is_written(tmp_path):
+    torch.manual_seed(0)
+    model, x = Causal().eval(), torch.randn(4, 5, 8)
+    words = "takes infinite values on calibration data.*dynamic-fc"
+    path = export_onnx(model, (x,), tmp_path / "m.onnx")
+    with pytest.raises(LamellaError, match=words):
+        quantize_onnx(path, tmp_path / "m.int8.onnx", [x])
+    assert not (tmp_path / "m.int8.onnx").exists()
+    with pytest.raises(LamellaError, match=words):
+        observe_places(model, ["q", "k", "v"], [(x, None)]).ranges()

@@ -174,3 +174,20 @@ def test_a_graph_of_another_model_is_refused():
     _, _, graph = zoo.traced("chain")
     with pytest.raises(LamellaError, match="belongs to another model"):
         narrow(zoo.traced("residual")[0], graph, {"0.0": 3})
+
+
+def test_a_grouped_convolution_that_one_channel_a_group_is_left_of_stays_grouped():
+    """Its numbers are then those of a depthwise one, whose groups leave with its channels; these stay."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3, groups=4), nn.ReLU(), nn.Conv2d(32, 4, 1)
+    )
+    x = torch.randn(2, 1, 8, 8)
+    graph = trace(model.eval(), (x,), round_to=1)
+    keep = {"0": tuple(range(0, 16, 4)), "2": tuple(range(0, 32, 2))}
+    once = narrow(model, graph, keep)
+    first = narrow(model, graph, {"0": keep["0"]})
+    stepped = narrow(first, retraced(graph, {"0": keep["0"]}), {"2": keep["2"]})
+    for small in (once, stepped):
+        assert small[2].groups == 4
+        assert torch.equal(small(x), once(x))

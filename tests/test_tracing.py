@@ -137,6 +137,18 @@ class Branching(nn.Module):
         return y.mean((1, 2, 3))
 
 
+class Classes(nn.Module):
+    """Reads a number of channels as a factor, and answers with classes, which hardly ever change."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x):
+        h = F.relu(self.conv(x))
+        return self.out((h * h.shape[1] ** -0.5).mean((2, 3))).argmax(1)
+
+
 class Noisy(nn.Module):
     def __init__(self):
         super().__init__()
@@ -174,6 +186,7 @@ class Unknown(nn.Module):
         (chain, (torch.randn(1, 3, 8, 8, device="meta"),), r"fails on the example inputs .*on the model's device"),
         (Branching, PICTURE, r"Branching cannot be exported: .*test_tracing.py:\d+\).*torch.where"),
         (Noisy, PICTURE, r"Noisy gives other outputs each time .*F.dropout"),
+        (Classes, PICTURE, r"Classes returns no floating-point tensor .*Return the logits"),
         (nn.ReLU, PICTURE, r"nothing in ReLU can be narrowed, and no layer takes bits:\n  no layer makes channels"),
         (lambda: torch.jit.script(chain()), PICTURE, r"ScriptModule.*Pass the nn.Module it was scripted from"),
         (lambda: len, PICTURE, r"builtin_function_or_method is not an nn.Module"),
@@ -185,6 +198,7 @@ class Unknown(nn.Module):
         "device",
         "branch",
         "noise",
+        "classes",
         "no layer",
         "scripted",
         "no module",

@@ -46,6 +46,8 @@ def proven(
     if training_inputs is not None:
         proof.in_training_too(training_inputs)
     names = [g.name for g in graph.free]
+    if names:
+        proof.check_tells(graph)
     culprits = proof.culprits(graph, names)
     if culprits and (lean := _without_attributes(graph, [n for n, _ in culprits])) is not graph:
         fewer = proof.culprits(lean, names)
@@ -160,14 +162,17 @@ class _Proof:
             torch.manual_seed(seed)
             return _tensors(model.train()(*(self.training_inputs or ())))
 
-    def check_repeatable(self, graph: Graph) -> None:
-        """A model that draws random numbers in evaluation mode cannot be proven."""
-        first, second = self._outputs(self.model), self._outputs(self.model)
-        if not any(t.is_floating_point() and t.numel() for t in first):
+    def check_tells(self, graph: Graph) -> None:
+        """Nothing can be proven of a model that says nothing in real numbers: classes hardly ever change."""
+        if not any(t.is_floating_point() and t.numel() for t in self._outputs(self.model)):
             raise TraceError(
                 f"{graph.model} returns no floating-point tensor on the example inputs, so nothing can be proven. Return the logits "
                 "and take their argmax outside."
             )
+
+    def check_repeatable(self, graph: Graph) -> None:
+        """A model that draws random numbers in evaluation mode cannot be proven."""
+        first, second = self._outputs(self.model), self._outputs(self.model)
         if any(not torch.equal(a, b) and bool((a == a).all()) for a, b in zip(first, second, strict=True)):
             raise TraceError(
                 f"{graph.model} gives other outputs each time it runs on the same inputs, although it is in evaluation mode, so "

@@ -12,9 +12,12 @@ Legend: B bins of a histogram, L and H low and high ends that are tried.
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .errors import LamellaError
 
 Values = NDArray[np.float32]
 
@@ -58,6 +61,18 @@ class Spread:
         """The share of the range in which nearly all values lie."""
         (low, high), (bulk_low, bulk_high) = self.ends(), self.bulk()
         return (max(bulk_high, 0.0) - min(bulk_low, 0.0)) / max(high - low, 1e-30)
+
+
+def check_finite(spreads: Mapping[str, Spread]) -> None:
+    """LamellaError for a tensor, by name, that took infinite values: a grid has room for none."""
+    wild = [name for name, each in spreads.items() if not (math.isfinite(each.low) and math.isfinite(each.high))]
+    if wild:
+        more = f", and {len(wild) - 1} more" if wild[1:] else ""
+        raise LamellaError(
+            f"{wild[0]!r}{more}: takes infinite values on calibration data, such as those of a mask before softmax, and no grid of "
+            "integers holds these. Round the linear layers alone (--scheme dynamic-fc or nbits-fc), deploy the float file, or mask with "
+            "a number a little below all scores, such as -20."
+        )
 
 
 def sampled(flat_N: Values, size: int | None = None, start: int = 0) -> Values:

@@ -44,8 +44,9 @@ def narrow(model: M, graph: Graph, keep: Keep, *, ranking: str = "l2") -> M:
 def cut(model: M, graph: Graph, kept: Kept, *, share: bool = False) -> M:
     """`narrow` for channels that are already resolved; with `share` the untouched parameters are the model's own."""
     small = copied(model, {name: _cut(p, t, kept) for p, name, t in _pairs(model, graph, kept)}, share=share)
-    for module in small.modules():
-        _agree(module)
+    grouped = _grouped(graph)
+    for name, module in small.named_modules():
+        _agree(module, grouped=name in grouped)
     _set_integers(small, integers_of(graph, kept))
     return small
 
@@ -248,11 +249,17 @@ def _set_integers(small: nn.Module, integers: Iterable[Integer]) -> None:
         setattr(module, integer.name, value)
 
 
-def _agree(module: nn.Module) -> None:
+def _grouped(graph: Graph) -> set[str]:
+    """The convolutions whose groups stay as many: those that read several channels in each, be it one that is left of them."""
+    names = (p.name.partition(".parametrizations.")[0] for p in graph.parameters if any(a.blocks > 1 for a in p.axes))
+    return {name if name in graph.layer_of else name.rpartition(".")[0] for name in names}
+
+
+def _agree(module: nn.Module, *, grouped: bool = False) -> None:
     """Make the attributes that repeat a parameter's shape agree with it."""
     weight = module._parameters.get("weight")
     if isinstance(module, nn.modules.conv._ConvNd):
-        _agree_convolution(module, _weight_of(module))
+        _agree_convolution(module, _weight_of(module), grouped=grouped)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = _weight_of(module).shape
     elif isinstance(module, nn.modules.batchnorm._NormBase):
@@ -276,9 +283,9 @@ def _weight_of(module: nn.Module) -> Tensor:
     return weight
 
 
-def _agree_convolution(module: nn.modules.conv._ConvNd, weight: Tensor) -> None:
+def _agree_convolution(module: nn.modules.conv._ConvNd, weight: Tensor, *, grouped: bool) -> None:
     rows, columns = weight.shape[:2]
-    depthwise = module.groups > 1 and module.groups == module.in_channels
+    depthwise = not grouped and module.groups > 1 and module.groups == module.in_channels
     if module.transposed:
         module.groups = rows if depthwise else module.groups
         module.in_channels, module.out_channels = rows, columns * module.groups

@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.utils._pytree import tree_leaves
 
-from ..surgery import copied
+from ..surgery import copied, hold_weight
 from ..training import call, device_of, hooked, modes_kept, on_device
 
 M = TypeVar("M", bound=nn.Module)
@@ -24,6 +24,8 @@ def folded(model: M, example_inputs: tuple[Tensor, ...]) -> M:
     folding would change the outputs (something else reads a layer before its batch norm), the norm becomes a convolution too.
     """
     plain = copied(model, {}).eval()
+    for module in plain.modules():
+        hold_weight(module)
     inputs, pairs = on_device(example_inputs, device_of(plain)), _pairs(plain, example_inputs)
     merged = _merged(plain, pairs)
     if not _agree(merged, plain, inputs):
@@ -110,4 +112,13 @@ def _pairs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[str, st
     hooks = [m.register_forward_hook(watch(n)) for n, m in model.named_modules() if isinstance(m, kinds)]
     with hooked(hooks), modes_kept(model), torch.no_grad():
         call(model.eval(), on_device(example_inputs, device_of(model)))
-    return {layer: norm for layer, norm in pairs.items() if calls[layer] == calls[norm] == 1}
+    fit = {layer: norm for layer, norm in pairs.items() if calls[layer] == calls[norm] == 1}
+    return {a: b for a, b in fit.items() if _foldable(model.get_submodule(a), model.get_submodule(b))}
+
+
+def _foldable(layer: Any, norm: Any) -> bool:
+    """Whether a layer holds a weight, and a norm statistics of this layer's very channels (not of tokens, say)."""
+    if layer._parameters.get("weight") is None or norm.running_mean is None:
+        return False
+    outputs = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+    return bool(norm.num_features == outputs)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..ranges import Spread
+from ..ranges import Spread, check_finite
 from ..training import call, device_of, hooked, inputs_of, modes_kept, on_device
 from .operators import FIXED
 from .places import GIVEN, OUTPUT, Read, at_places
@@ -31,6 +31,7 @@ class Seen:
         """Of every place, and of the inputs of every layer: the ends that leave the least error; of the model's outputs from their lowest
         to their highest value, since the largest are what they are read for.
         """
+        check_finite(self.spreads)
         ends = {place: self._ends(place) for place in self.spreads}
         found = {layer: [ends[place] for place in places if place in ends] for layer, places in self.inputs.items()}
         return ends | {

@@ -23,7 +23,7 @@ def coarsen(
     """
     coarse = copied(model, {})
     for name in bits:
-        _settled(_layer(coarse, name), name)
+        settle_weight(_layer(coarse, name), name)
     bits = shared_bits(coarse, bits)
     ranges, layers = ranges or {}, dict(coarse.named_modules())
     rounded: dict[tuple[int, int], nn.Parameter] = {}  # by weight and axis, so that shared ones stay shared
@@ -50,7 +50,7 @@ def coarsen(
     return coarse
 
 
-def _settled(module: Any, name: str) -> None:
+def settle_weight(module: Any, name: str) -> None:
     """A weight that a parametrization computes becomes one that is held, in place."""
     hold_weight(module)
     if module._parameters.get("weight") is None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from ..errors import LamellaError, TraceError
 from ..simulations import check_real
@@ -89,7 +89,8 @@ def outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
 def _batched(inputs: tuple[Any, ...]) -> list[bool]:
     """Which of the input tensors carry the batch: those as long as the first one along axis 0."""
     tensors = [t for t in tree_leaves(inputs) if isinstance(t, Tensor)]
-    return [t.dim() > 0 and len(t) == len(tensors[0]) for t in tensors]
+    size = next((len(t) for t in tensors if t.dim() > 0), 0)
+    return [t.dim() > 0 and len(t) == size for t in tensors]
 
 
 def _each_batched(inputs: tuple[Any, ...], change: Any) -> tuple[Any, ...]:
@@ -109,7 +110,8 @@ def captured(model: nn.Module, inputs: tuple[Any, ...], free_batch: bool) -> tor
             inputs, lambda t: torch.cat([t, t]) if len(t) == 1 else t
         )  # torch.export takes 1 for a constant
         carries = iter(_batched(inputs))
-        shapes = tree_map_only(Tensor, lambda _: {0: torch.export.Dim.DYNAMIC} if next(carries) else None, inputs)
+        free = {0: torch.export.Dim.DYNAMIC}
+        shapes = tree_map(lambda leaf: free if isinstance(leaf, Tensor) and next(carries) else None, inputs)
         shapes = _as_taken(model, shapes)
     try:
         with quiet(), torch.no_grad():
@@ -196,11 +198,13 @@ def difference(seen: np.ndarray, expected: np.ndarray, tolerance: float) -> str 
     """What sets `seen` apart by more than `tolerance` x the largest absolute expected value, or None."""
     if seen.shape != expected.shape:
         return f"shape {seen.shape} where {expected.shape} was expected"
-    if not np.array_equal(np.isfinite(seen), np.isfinite(expected)):
-        return "other values are not finite"
     finite = np.isfinite(expected)
-    error = np.where(finite, np.abs(seen.astype(np.float64) - expected), 0.0)
-    allowed = tolerance * float(np.abs(np.where(finite, expected, 0)).max(initial=0.0))
+    if not np.array_equal(seen[~finite], expected[~finite], equal_nan=True) or not np.isfinite(seen[finite]).all():
+        return "other values are not finite"
+    seen, expected = (np.where(finite, array, 0) for array in (seen, expected))
+    error = np.abs(seen.astype(np.float64) - expected)
+    real = np.issubdtype(expected.dtype, np.inexact)  # numbers of classes and tokens are right, or they are not
+    allowed = real * tolerance * float(np.abs(expected).max(initial=0.0))
     if error.size == 0 or error.max() <= allowed:
         return None
     index = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))

@@ -8,6 +8,7 @@ quantizer's own grid gives wrong sums on x86 CPUs without VNNI. Static integers 
 can hold linear layers in blocks too.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def quantize_linear(
         temporary.write_bytes(made.SerializeToString(deterministic=True))
         seen = prepared(temporary, inputs, runtime="onnxruntime")()
         for index, (array, wanted) in enumerate(zip(seen, expected, strict=True)):
-            apart = float(np.sqrt(np.mean((array - wanted) ** 2) / max(float(np.mean(wanted**2)), 1e-30)))
+            apart = _apart(array, wanted)
             if not apart <= TOLERANCES[scheme]:
                 raise LamellaError(
                     f"{target}: output {index} is {100 * apart:.0f} % (root mean square) from the float file's; at most "
@@ -62,6 +63,19 @@ def quantize_linear(
 
     write_through(target, write)
     return target
+
+
+def _apart(seen: Array, expected: Array) -> float:
+    """Root mean square of the error as a share of that of what was expected, where both are finite; 0 of masks and of classes, which
+    follow from numbers.
+    """
+    if not np.issubdtype(expected.dtype, np.floating):
+        return 0.0
+    both = np.isfinite(seen) & np.isfinite(expected)
+    if not np.array_equal(both, np.isfinite(expected)):
+        return math.inf
+    error, size = (float(np.square(x).sum()) for x in (seen[both] - expected[both], expected[both]))
+    return math.sqrt(error / max(size, 1e-30))
 
 
 def _dynamic(proto: Any) -> Any:

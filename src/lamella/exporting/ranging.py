@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..making import folder
-from ..ranges import Spread
+from ..ranges import Spread, check_finite
 from ..timing import Array, open_session
 
 AT_ONCE = 2**29  # bytes of activations that are held together
@@ -31,17 +31,18 @@ def activation_ranges(proto: Any, batches: Iterable[Feeds]) -> dict[str, tuple[f
     highest value, since the largest are what they are read for.
     """
     graph = proto.graph
-    holders = _holders(graph)
     outputs = {value.name for value in graph.output}
+    holders = _holders(graph, outputs)
     spreads = _spreads(proto, set(holders.values()), batches)
+    check_finite(spreads)
     ends = {name: (s.low, s.high) if name in outputs else s.ends() for name, s in spreads.items()}
     fixed = {name: FIXED[node.op_type] for node in graph.node if node.op_type in FIXED for name in node.output}
     return {name: ends[holder] for name, holder in holders.items() if holder in ends} | fixed
 
 
-def _holders(graph: Any) -> dict[str, str]:
-    """For every tensor the last one that has its grid and that nothing else leads to, mostly itself."""
-    readers: dict[str, list[Any]] = {}
+def _holders(graph: Any, outputs: Set[str]) -> dict[str, str]:
+    """For every tensor the last one that has its grid and that nothing else leads to, mostly itself; for what the model returns, itself."""
+    readers: dict[str, list[Any]] = {name: [None] for name in outputs}  # whoever reads the file's outputs
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
@@ -55,7 +56,7 @@ def _holders(graph: Any) -> dict[str, str]:
 
 def _holder(name: str, readers: Mapping[str, Sequence[Any]], held: Mapping[str, str]) -> str:
     alone = readers.get(name, ())
-    return held[alone[0].output[0]] if len(alone) == 1 and alone[0].op_type in PASSING else name
+    return held[alone[0].output[0]] if len(alone) == 1 and alone[0] and alone[0].op_type in PASSING else name
 
 
 def _spreads(proto: Any, wanted: Set[str], batches: Iterable[Feeds]) -> dict[str, Spread]:
