@@ -6,7 +6,10 @@
 What cannot work is refused; what works badly is told, with the layer's name and figures.
 """
 
+import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -30,20 +33,20 @@ def check_calibration(task: Task, batches: int) -> list[str]:
     inputs have.
     """
     shapes = [tuple(leaf.shape[1:]) for leaf in tree_leaves(task.example_inputs)]
-    seen: list[list[Tensor]] = []
+    seen, judged = defaultdict[int, _Values](_Values), defaultdict[int, _Values](_Values)
+    samples = 0
     for index, leaves in enumerate(_inputs(task.calibration, batches)):
         _check_batch(f"calibration batch {index}", leaves, shapes)
-        seen.append(leaves)
-    samples = sum(len(leaves[0]) for leaves in seen)
+        _count(seen, leaves)
+        samples += len(leaves[0])
     if not samples:
         raise DataError(f"calibration: {empty_loader()}")
-    judged = list(_inputs(task.validation, batches))
-    for index, leaves in enumerate(judged):
+    for index, leaves in enumerate(_inputs(task.validation, batches)):
         for leaf in leaves:
             _check_finite(f"validation batch {index}", leaf)
-    for number, (calibration, values) in enumerate(zip(_values(seen), _values(judged), strict=False)):
-        if values.is_floating_point():
-            _check_spread(f"input {number}" if len(shapes) > 1 else "input", calibration.double(), values.double())
+        _count(judged, leaves)
+    for number in judged.keys() & seen.keys():
+        _check_spread(f"input {number}" if len(shapes) > 1 else "input", seen[number], judged[number])
     few = f"ranges come from {samples} samples of calibration data; {FEW} or more were expected. What others reach is cut off."
     return [few] if samples < FEW else []
 
@@ -53,9 +56,42 @@ def _inputs(loader: Loader, batches: int) -> Iterator[list[Tensor]]:
         yield tree_leaves(inputs_of(batch, index))
 
 
-def _values(batches: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Each input's values over all batches."""
-    return [torch.cat([leaf.flatten() for leaf in leaves]) for leaves in zip(*batches, strict=False)]
+@dataclass
+class _Values:
+    """How an input's values are spread, counted batch by batch: no batch is kept."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+
+    def add(self, leaf: Tensor) -> None:
+        wide = leaf.double()
+        self.count, self.total = self.count + leaf.numel(), self.total + float(wide.sum())
+        self.squares += float(wide.square().sum())
+        self.low, self.high = min(self.low, float(leaf.min())), max(self.high, float(leaf.max()))
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count
+
+    @property
+    def spread(self) -> float:
+        """Their standard deviation; 0 where all are equal, and of fewer than two."""
+        if self.low == self.high or self.count < 2:
+            return 0.0
+        return math.sqrt(max(0.0, self.squares - self.total * self.mean) / (self.count - 1))
+
+    def __str__(self) -> str:
+        return f"lies in [{self.low:.3g}, {self.high:.3g}], mean {self.mean:.3g}, spread {self.spread:.3g}"
+
+
+def _count(values: defaultdict[int, _Values], leaves: Sequence[Tensor]) -> None:
+    """Add a batch's inputs of real numbers, by their place."""
+    for number, leaf in enumerate(leaves):
+        if leaf.is_floating_point() and leaf.numel():
+            values[number].add(leaf)
 
 
 def _check_batch(place: str, leaves: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
@@ -77,20 +113,15 @@ def _check_finite(place: str, leaf: Tensor) -> None:
         )
 
 
-def _check_spread(place: str, calibration: Tensor, values: Tensor) -> None:
+def _check_spread(place: str, calibration: _Values, judged: _Values) -> None:
     """DataError unless an input's values are spread about as those of validation data are, if these are spread at all."""
-    if min(len(calibration), len(values)) < 2 or not float(values.std()):
+    if min(calibration.count, judged.count) < 2 or not judged.spread:
         return
-    spread, wanted = float(calibration.std()), float(values.std())
-    off = abs(float(calibration.mean() - values.mean()))
-    if wanted / APART <= spread <= wanted * APART and off <= APART * wanted:
+    off = abs(calibration.mean - judged.mean)
+    if judged.spread / APART <= calibration.spread <= judged.spread * APART and off <= APART * judged.spread:
         return
-    told = [
-        f"lies in [{v.min():.3g}, {v.max():.3g}], mean {v.mean():.3g}, spread {v.std():.3g}"
-        for v in (calibration, values)
-    ]
     raise DataError(
-        f"calibration data is other data than the network is judged on: its {place} {told[0]}; that of validation {told[1]}. A like "
+        f"calibration data is other data than the network is judged on: its {place} {calibration}; that of validation {judged}. A like "
         "spread was expected, since ranges of activations come from it. Prepare both alike (scaled to 0..1? normalized?)."
     )
 
