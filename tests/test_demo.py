@@ -10,6 +10,9 @@ import time
 
 import pytest
 
+from lamella.records import load_record
+from lamella.schema import Result
+
 NAMES = ["dense", "pruned in order", "pruned out of order", "out of order + int8", "small from scratch"]
 
 PROGRAM = textwrap.dedent("""
@@ -70,6 +73,7 @@ def test_the_table_holds_every_variant_and_true_bytes(whole):
     assert rows["pruned out of order"]["params"] == rows["small from scratch"]["params"] < rows["dense"]["params"]
     assert rows["pruned in order"]["params"] == rows["pruned out of order"]["params"]
     assert all(0 <= row["test_accuracy"] <= 1 for row in rows.values())
+    assert table(directory)["walk"] == load_record(directory / "result.json", Result).walk
 
 
 def test_the_page_is_written(whole):

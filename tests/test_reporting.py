@@ -299,6 +299,27 @@ def test_the_bytes_of_files_that_are_there_are_told_as_such(tmp_path):
     assert "predicted file" in figures(read_stages(tmp_path))[0].note
 
 
+def test_a_table_stands_beside_the_network_it_was_measured_on(tmp_path):
+    graph = chain()
+    fill(tmp_path, graph)
+    coarse = read_stages(tmp_path).result
+    walked = replace(coarse, history=coarse.history[:-1], bits={})
+    other = replace(walked, history=(*walked.history[:-1], replace(walked.history[-1], validation=score(0.4))))
+    measured = replace(read_stages(tmp_path).table, plan=digest(walked.plan), walk=walked.walk)
+    assert measured.walk == coarse.walk  # bits change nothing of it
+    for told, found, stands in (
+        (measured, walked, True),
+        (measured, coarse, True),
+        (measured, other, False),  # the same plan, tuned in another way
+        (measured, replace(walked, seed=1), False),
+        (replace(measured, walk=""), other, True),  # of an older run
+        (replace(measured, plan="of another", walk=""), walked, False),
+    ):
+        save_record(tmp_path / FILES["table"][0], told)
+        save_record(tmp_path / FILES["result"][0], found)
+        assert (read_stages(tmp_path).table == told) is stands
+
+
 def test_a_plan_stands_beside_its_controls(tmp_path):
     graph = fill(tmp_path, chain()) and chain()
     scores = {"plan": (0.9, 0.92), "in_order": (0.88, 0.86)}

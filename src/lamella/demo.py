@@ -195,9 +195,13 @@ def _table(
     progress("measure", len(entries) + 1, len(entries) + 1, "latency")
     rows = tuple(_row(e, scores, scores["dense"][1], times[e.name].ratio) for e in entries)
     validation, test = scores["dense"]
-    made_by = digest(session.read("plan", Plan))
     return Table(
-        plan=made_by, rows=rows, n_validation=len(validation), n_test=len(test), notes=_notes(session, settings)
+        plan=digest(session.read("plan", Plan)),
+        walk=session.read("result", Result).walk,
+        rows=rows,
+        n_validation=len(validation),
+        n_test=len(test),
+        notes=_notes(session, settings),
     )
 
 

@@ -155,8 +155,8 @@ def read_stages(directory: str | Path) -> Stages:
     walking: tuple[Measure, ...] = ()
     if result is None and plan is not None and graph is not None:
         walking = partial_history(directory, graph)
-    if table and result and table.plan not in ("", digest(result.plan)):
-        table = None  # of an earlier plan
+    if table and result and not _measured_on(table, result):
+        table = None  # of an earlier network
     if result and not result.as_is:
         plan = result.plan  # what was measured stands beside the plan it was measured for
     if trials and plan and trials.plan not in ("", digest(plan)):
@@ -179,6 +179,11 @@ def read_stages(directory: str | Path) -> Stages:
         files=files.texts,
         weighed=weighed(directory, result) if result else None,
     )
+
+
+def _measured_on(table: Table, result: Result) -> bool:
+    """Whether the table is of this very network. Older ones say the plan alone, or nothing, and are taken at their word."""
+    return table.plan in ("", digest(result.plan)) and table.walk in ("", result.walk)
 
 
 def weighed(directory: Path, result: Result) -> tuple[int, int] | None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..records import check
+from ..records import check, digest
 from .curves import Score
 from .graphs import Integer
 from .plans import AS_IS, Plan
@@ -62,6 +62,12 @@ class Result:
         return self.plan.planner == AS_IS
 
     @property
+    def walk(self) -> str:
+        """The digest of the walk and of what came of it. It outlives `quantize`, which adds one measure and its own fields."""
+        history = self.history[:-1] if self.bits else self.history
+        return digest((self.plan, self.kept, self.seed, history))
+
+    @property
     def widths(self) -> dict[str, int]:
         return {name: len(channels) for name, channels in self.kept.items()}
 
@@ -86,13 +92,15 @@ class Row:
 class Table:
     """The closing table of a run: what each variant scores, weighs and takes, measured on `n_validation` and `n_test` samples.
 
-    `plan` is the digest of the plan the compressed rows follow.
+    `plan` is the digest of the plan the compressed rows follow, `walk` that of the walk that led to them (`Result.walk`); older tables
+    have none.
     """
 
     rows: tuple[Row, ...]
     n_validation: int
     n_test: int
     plan: str = ""
+    walk: str = ""
     notes: tuple[str, ...] = ()
 
 
