@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from reporting_records import chain, resnet, score
+from reporting_records import chain, raced, resnet, score
 from scipy.stats import spearmanr
 from test_planning import measured
 
@@ -73,6 +73,14 @@ def test_depth_and_sensitivity():
     one = replace(steep, points=tuple(p for p in steep.points if p.target == order[0]))
     assert (depth_test(one).rho, depth_test(one).p, depth_test(one).n) == (0.0, 1.0, 1)
     assert "does not tell" in depth_test(one).text
+
+
+def test_sensitivity_is_that_of_the_curves_whatever_levels_a_race_asked():
+    found = raced(chain((20, 20, 20, 10)))
+    drops = [*sensitivity(found).values()]
+    assert drops == sorted(drops, reverse=True)
+    assert drops[0] == pytest.approx((0.1 * 0.5 + 0.1 * 1.5 + 0.3 * 2.5) / 0.5, rel=0.02)
+    assert depth_test(found).rho == pytest.approx(-1)
 
 
 def test_a_front_gets_worse_as_it_gets_tighter(profile):

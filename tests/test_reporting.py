@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from accordion_records import accordion
-from reporting_records import HOSTILE, chain, family, fill, front, plan, profile, resnet, result, run_info, score
+from reporting_records import HOSTILE, chain, family, fill, front, plan, profile, raced, resnet, result, run_info, score
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -141,6 +141,18 @@ def test_untouched_groups_are_named_though_their_layers_gave_channels_of_other_g
     stages = read_stages(tmp_path)
     found = " ".join(sentences(stages, layer_facts(stages.graph, stages.plan)))
     assert "1 of 12 groups that can be narrowed gave channels; untouched: conv1," in found
+
+
+def test_the_most_sensitive_group_is_named_whatever_levels_a_race_asked(tmp_path):
+    graph = chain((20, 20, 20, 10))
+    save_record(tmp_path / "profile.json", raced(graph))
+    found = " ".join(sentences(read_stages(tmp_path), ()))
+    first, *_, last = (group.name for group in graph.free)
+    assert f"minds losing channels of {first} most, of {last} least" in found
+    assert "Depth against sensitivity: rank correlation -1.00" in found
+    flat = tuple(replace(point, score=score(0.98)) for point in raced(graph).points)
+    save_record(tmp_path / "profile.json", replace(raced(graph), points=flat))
+    assert "minds losing" not in " ".join(sentences(read_stages(tmp_path), ()))
 
 
 def test_draw_says_what_it_lacks():

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from ..costs import cost
 from ..errors import LamellaError
-from ..schema import Profile
+from ..schema import Group, Profile
 from .curves import Rung, bit_rungs, check_curves, group_rungs
 
 Floats = npt.NDArray[np.float64]
@@ -91,9 +91,19 @@ def _ranked(values: dict[str, float | None], knob: Literal["pruning_ratio", "bit
 
 
 def sensitivity(profile: Profile) -> dict[str, float]:
-    """Per measured group, in network order: the mean smoothed drop over its levels, in points."""
-    found = {g.name: group_rungs(profile, g)[1:] for g in profile.graph.free}
-    return {name: sum(r.drop for r in rungs) / len(rungs) for name, rungs in found.items() if rungs}
+    """Per measured group, in network order: the mean height of its smoothed curve of drops, in points.
+
+    From nothing pruned to where the shortest curve ends: a race asks every group at levels of its own.
+    """
+    found = [(group, group_rungs(profile, group)) for group in profile.graph.free]
+    reach = min((profile.curve(group.name)[-1].level for group, rungs in found if len(rungs) > 1), default=0.0)
+    return {group.name: _height(group, rungs, reach) for group, rungs in found if len(rungs) > 1}
+
+
+def _height(group: Group, rungs: Sequence[Rung], reach: float) -> float:
+    """On straight lines between the widths; beyond the last, where a group is at its floor, that one's drop holds."""
+    pruned = [1 - rung.level / group.width for rung in rungs]
+    return float(np.interp(np.linspace(0, reach, 101), pruned, [rung.drop for rung in rungs]).mean())
 
 
 def depth_test(profile: Profile) -> DepthTest:

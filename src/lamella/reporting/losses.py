@@ -3,6 +3,7 @@
     losses(profile, "layer1.0.conv1")       ((0.25, 0.002), (0.5, 0.011), ...)  level, fraction of the score lost
     half_losses(profile)                    {"layer1.0.conv1": 0.011, ...}      with half of the channels gone
     mean_losses(profile)                    {"layer1.0.conv1": 0.082, ...}      over 0 to 90 % pruned
+    shared_losses(profile)                  {"layer1.0.conv1": 0.025, ...}      as far as every group was asked
 
 A loss is never below zero: what a cut happens to gain is noise or luck, and pictures of worth say nothing of either.
 """
@@ -36,6 +37,18 @@ def mean_losses(profile: Profile, knob: Knob = "pruning_ratio") -> dict[str, flo
         curve = losses(profile, target, knob)
         found[target] = _area([(0.0, 0.0), *curve, (max(REACH, curve[-1][0]), curve[-1][1])])
     return found
+
+
+def shared_losses(profile: Profile) -> dict[str, float]:
+    """Per group the mean height of its curve of losses to where the shortest curve ends: a race asks every group at levels of its own."""
+    curves = {g.name: curve for g in profile.graph.free if (curve := losses(profile, g.name))}
+    reach = min((curve[-1][0] for curve in curves.values()), default=0.0)
+    return {name: _area([(0.0, 0.0), *_up_to(curve, reach)]) for name, curve in curves.items()}
+
+
+def _up_to(curve: Curve, reach: float) -> list[tuple[float, float]]:
+    end = loss_at(curve, reach)
+    return [*(point for point in curve if point[0] < reach), *([] if end is None else [(reach, end)])]
 
 
 def loss_at(curve: Curve, level: float) -> float | None:

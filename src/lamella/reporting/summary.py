@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..schema import FILES, Accordion, Family, Graph, Profile, Result, Row, Table
 from .facts import LayerFacts, linear_form, plan_of, steps_of_groups, whole_cost
+from .losses import shared_losses
 from .marks import elide
 from .stages import Stages
 from .words import counted, hundredths, percent, ratio, short, size, times, whole
@@ -192,13 +193,10 @@ def _kept(graph: Graph, gave: Collection[str]) -> Iterator[str]:
 
 
 def _sensitivity(profile: Profile, threshold: float | None) -> Iterator[str]:
-    """The first and the last to fall, by the mean of the score over the same levels."""
-    means: dict[str, float] = {}
-    for group in profile.graph.free:
-        curve = profile.curve(group.name)
-        means |= {group.name: sum(p.score.value for p in curve) / len(curve)} if curve else {}
-    if len(means) > 1:
-        least, most = max(means, key=lambda g: means[g]), min(means, key=lambda g: means[g])
+    """The first and the last to fall, as far as the curves of all were measured."""
+    means = shared_losses(profile)
+    if len({*means.values()}) > 1:
+        least, most = min(means, key=lambda g: means[g]), max(means, key=lambda g: means[g])
         words = f"The network minds losing channels of {_named(most)} most, of {_named(least)} least"
         if threshold is not None:
             held = [_holds(profile, group, threshold) for group in (most, least)]
