@@ -38,7 +38,7 @@ from lamella.reporting.facts import layer_facts
 from lamella.reporting.marks import elide, shown
 from lamella.reporting.page.datasets import csv_files, table
 from lamella.reporting.prints import layer_prints
-from lamella.reporting.stages import read_stages
+from lamella.reporting.stages import Stages, read_stages
 from lamella.reporting.styles import flat_css, palette
 from lamella.reporting.summary import figures, sentences
 from lamella.reporting.tables import heat_map, step_rows
@@ -85,6 +85,29 @@ def test_draw_gives_each_value_a_picture():
     with_graph = (planned, result(graph, planned), family(graph))
     for value, needs in [*((value, None) for value in alone), *((value, graph) for value in with_graph)]:
         assert "<svg" in draw(value, needs)._repr_html_()
+
+
+def test_draw_tells_scores_of_a_tasks_own_as_numbers():
+    pytest.importorskip("vl_convert", reason="charts are not drawn: vl-convert-python is not installed")
+    graph, own = chain(), Score(value=-2.5, low=-2.7, high=-2.3, n=20)
+    walked, levels, spent = result(graph, plan(graph)), family(graph), front(graph)
+    walked = replace(walked, history=tuple(replace(m, validation=own) for m in walked.history))
+    levels = replace(levels, levels=tuple(replace(x, validation=own, test=None) for x in levels.levels))
+    spent = replace(spent, dense_score=-2.5, rows=tuple(replace(row, predicted_score=-2.75) for row in spent.rows))
+    for value in (walked, levels, spent):
+        text = draw(value, graph).html
+        assert f"{words.MINUS}2.5 " in text or f"{words.MINUS}2.5<" in text
+        assert not re.search(r"25\d(\.\d+)? ?%", text)
+    assert "98.00 %" in draw(result(graph, plan(graph)), graph).html
+
+
+def test_a_sweep_that_goes_on_tells_scores_of_a_tasks_own_as_numbers():
+    graph = chain()
+    curves = profile(graph)
+    points = (replace(curves.points[0], score=Score(value=-2.5, low=-2.7, high=-2.3, n=20)), *curves.points[1:])
+    stages = Stages(graph=graph, profile=curves, measuring=True, files={})
+    assert stages.metric == "accuracy"
+    assert replace(stages, profile=replace(curves, points=points)).metric == "score"
 
 
 def test_files_of_every_picture_of_a_run(tmp_path):

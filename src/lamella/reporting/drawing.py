@@ -15,12 +15,12 @@ from typing import Any
 
 from ..errors import MissingExtra
 from ..runs import write_atomically
-from ..schema import Family, Graph, Profile
+from ..schema import Family, Front, Graph, Metric, Profile, Result
 from .charts import grounded, png_of
 from .pictures import Picture, pictures_of, pictures_of_run
-from .stages import read_stages
+from .stages import read_stages, scores_of_levels
 from .styles import Scheme
-from .words import scores_told
+from .words import metric_of, scores_told
 
 SCALE = 2.0  # pixels of a PNG per unit of its picture
 
@@ -48,8 +48,21 @@ def draw(value: Any, graph: Graph | None = None) -> Drawing:
     family = getattr(value, "family", None)
     if isinstance(family, Family):
         value, graph = family, graph or getattr(value, "graph", None)
-    with scores_told(value.metric if isinstance(value, Profile) else "accuracy"):
+    with scores_told(_metric(value)):
         return Drawing(html="".join(_drawn(pictures_of(value, graph))))
+
+
+def _metric(value: Any) -> Metric:
+    """What its scores are: a profile says so; of the others the scores themselves must."""
+    if isinstance(value, Profile):
+        return value.metric
+    if isinstance(value, Result):
+        return metric_of(measure.validation.value for measure in value.history)
+    if isinstance(value, Front):
+        return metric_of((value.dense_score, *(row.predicted_score for row in value.rows)))
+    if isinstance(value, Family):
+        return metric_of(score.value for score in scores_of_levels(value))
+    return "accuracy"
 
 
 def _drawn(pictures: tuple[Picture, ...]) -> list[str]:

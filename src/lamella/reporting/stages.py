@@ -35,6 +35,7 @@ from ..schema import (
     Trials,
 )
 from ..schema.families import ENDED, EPOCHS
+from .words import metric_of
 
 R = TypeVar("R")
 
@@ -106,14 +107,14 @@ class Stages:
         """What the scores are: as the profile says; without one, numbers where any of them is no fraction."""
         if self.profile and not self.measuring:
             return self.profile.metric
-        return "accuracy" if all(0 <= score.value <= 1 for score in self._scores()) else "score"
+        return metric_of(score.value for score in self._scores())
 
     def _scores(self) -> Iterator[Score]:
         if self.profile:
             yield self.profile.baseline
+            yield from (point.score for point in self.profile.points)
         yield from (measure.validation for measure in self.history)
-        for level in self.family.levels if self.family else ():
-            yield from (score for score in (level.validation, level.test) if score)
+        yield from scores_of_levels(self.family) if self.family else ()
         for epoch in self.training.epochs if self.training else ():
             yield from epoch.scores.values()
 
@@ -204,6 +205,12 @@ def _file_bytes(path: Path) -> int:
     """With the weights that lie beside it, where they do (`exporting.onnx_file`)."""
     beside = path.with_name(f"{path.name}.data")
     return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
+
+
+def scores_of_levels(family: Family) -> Iterator[Score]:
+    """What was measured of the levels, on validation and on test data."""
+    for level in family.levels:
+        yield from (score for score in (level.validation, level.test) if score)
 
 
 def chosen_level(points: Iterable[Point], width: int) -> float | None:

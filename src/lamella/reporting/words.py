@@ -4,7 +4,7 @@ percent(0.98123) -> '98.12 %'     size(88_400) -> '88.4 kB'     short(12_345_678
 score(0.98123)   -> '98.12 %'     and the plain number inside `with scores_told("score")`: a task's own scores are no fractions
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -16,6 +16,15 @@ MINUS, TIMES = "\u2212", "\u00d7"
 _METRIC: ContextVar[Metric] = ContextVar(
     "metric", default="accuracy"
 )  # one page tells one task's scores, in a hundred places
+
+
+def metric_of(scores: Iterable[float]) -> Metric:
+    """What scores are where nobody wrote it down: numbers where any of them is no fraction.
+
+    >>> metric_of([0.5, 0.9]), metric_of([0.5, -2.5])
+    ('accuracy', 'score')
+    """
+    return "accuracy" if all(0 <= score <= 1 for score in scores) else "score"
 
 
 @contextmanager
