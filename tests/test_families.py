@@ -27,6 +27,8 @@ from lamella.elasticity import elasticize, make_levels, nest, publish, save_elas
 from lamella.errors import LamellaError, MismatchError, RecordError, RunError
 from lamella.exporting import OnnxModel, family_bytes, in_form, layers_in_float
 from lamella.records import load_record, save_record
+from lamella.reporting.charts import day_spec
+from lamella.reporting.charts.grammar import ACCENT
 from lamella.runs import write_atomically
 from lamella.schema import Family, Level, Score
 from lamella.serving import Clock, Governor, Policy, choose, day_of, open_family, serve
@@ -319,6 +321,23 @@ def test_a_day_scores_outputs_and_targets_of_any_form():
     task = Task((torch.zeros(1),), train=batches, validation=batches, test=batches, loss=None, score=score)
     day = a_day(family, levels, samples(task, 3), Policy(load=0.7), 0.2)
     assert [(shift.name, shift.score) for shift in day["shifts"]] == [("governor", 1.0), ("full", 1.0)]
+
+
+def test_a_level_may_be_named_governor():
+    levels = tuple(Level(name=name, widths={}, latency_ms=ms) for name, ms in (("governor", 1.0), ("full", 2.0)))
+    family = SimpleNamespace(family=SimpleNamespace(names=("governor", "full")), active_subnet="full")
+    family.set_active_subnet = lambda name: setattr(family, "active_subnet", name)
+    family.run = lambda x: [x]
+    batches = [(torch.arange(4.0), torch.arange(4.0))]
+    task = Task(
+        (torch.zeros(1),), train=batches, validation=batches, test=batches, score=lambda outputs, y: outputs == y
+    )
+    day = a_day(family, levels, samples(task, 3), Policy(load=0.7), 0.2)
+    assert [shift.name for shift in day["shifts"]] == ["the governor", "governor", "full"]
+    assert [shift.shares["governor"] for shift in day["shifts"][1:]] == [1.0, 0.0]
+    assert list(day["plot"]["p99_ms"]) == ["the governor", "governor", "full"]
+    colours = day_spec(day["plot"])["vconcat"][2]["encoding"]["color"]["scale"]
+    assert (colours["domain"][0], colours["range"].index(ACCENT)) == ("the governor", 0)
 
 
 def test_a_day_of_a_network_of_two_inputs():

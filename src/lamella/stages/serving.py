@@ -179,8 +179,8 @@ def a_day(
 ) -> dict[str, Any]:
     """A day whose peak keeps the smallest level busy for 60 % of the time: governed, and with each level fixed.
 
-    {"deadline_ms", "shifts", "plot": hour by hour the rate, the governor's mean level and everyone's 99th percentile}. LamellaError
-    where so few seconds bring no request.
+    {"deadline_ms", "shifts", "plot": hour by hour the rate, the governor's mean level and everyone's 99th percentile}. The governed
+    shift is the first of each. LamellaError where so few seconds bring no request.
     """
     smallest, largest = (1e3 / float(level.latency_ms or 1) for level in (levels[0], levels[-1]))
     day = _asked(day_of(peak=0.6 * smallest, quiet=0.1 * largest, seconds=seconds))
@@ -192,16 +192,23 @@ def a_day(
             "ignore", UserWarning
         )  # that no level keeps the policy at some instant is what the figures show
         governor = Governor(levels, family.set_active_subnet, policy, clock=Clock())
-        runs = {"governor": serve(family, day, requests.inputs, governor)}
+        governed = serve(family, day, requests.inputs, governor)
+    runs = {}
     for number, level in enumerate(levels, 1):
         progress("serve", number, len(levels) + 1, f"with {level.name!r} all day")
         family.set_active_subnet(level.name)
         runs[level.name] = serve(family, day, requests.inputs)
     progress("serve", len(levels) + 1, len(levels) + 1)
     names = family.family.names
-    shifts = [_shift(name, run, requests.scores(run.outputs), deadline_ms, names) for name, run in runs.items()]
+    everyone = {_governed_name(names): governed, **runs}
+    shifts = [_shift(name, run, requests.scores(run.outputs), deadline_ms, names) for name, run in everyone.items()]
     shifts[0] = replace(shifts[0], switches=governor.switches)
-    return {"deadline_ms": deadline_ms, "shifts": shifts, "plot": _plot(day, runs, names)}
+    return {"deadline_ms": deadline_ms, "shifts": shifts, "plot": _plot(day, governed, everyone, names)}
+
+
+def _governed_name(names: Sequence[str]) -> str:
+    """What the governed day is called beside levels of these names, none of which holds a space."""
+    return "the governor" if "governor" in names else "governor"
 
 
 def _asked(day: Day) -> Day:
@@ -228,14 +235,14 @@ def _shift(name: str, run: Served, right: Any, deadline_ms: float, names: Sequen
     )
 
 
-def _plot(day: Day, runs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Hour by hour: requests per second, the governor's mean place among the levels, and everyone's 99th percentile."""
+def _plot(day: Day, governed: Served, runs: Mapping[str, Served], names: Sequence[str]) -> dict[str, Any]:
+    """Hour by hour: requests per second, the governor's mean place among the levels, and everyone's 99th percentile, the governed first."""
     hours = len(day.rates)
     hour = np.minimum((day.arrivals * hours / day.seconds).astype(int), hours - 1)
     per = {
         name: [float(np.quantile(run.latency_ms[hour == h], 0.99)) if (hour == h).any() else None for h in range(hours)]
         for name, run in runs.items()
     }
-    levels = runs["governor"].levels
+    levels = governed.levels
     place = [float(levels[hour == h].mean()) if (hour == h).any() else None for h in range(hours)]
     return {"rate": day.rates.tolist(), "levels": list(names), "governor_level": place, "p99_ms": per}

@@ -16,10 +16,9 @@ def day_spec(plot: Mapping[str, Any]) -> Spec:
     """Three panels over the hours: requests per second; the governor's mean level; the 99th percentile of everyone."""
     hours = [{"hour": hour + 0.5, "rate": rate} for hour, rate in enumerate(plot["rate"])]
     places = [{"hour": h + 0.5, "place": p} for h, p in enumerate(plot["governor_level"]) if p is not None]
-    names = list(plot["p99_ms"])
-    fixed = [name for name in names if name != "governor"]
+    governed, *fixed = names = list(plot["p99_ms"])
     colours = {
-        "governor": ACCENT,
+        governed: ACCENT,
         **{name: LEVELS[i * (len(LEVELS) - 1) // max(1, len(fixed) - 1)] for i, name in enumerate(fixed)},
     }
     x = quantity("hour", None, scale={"domain": [0, 24]}, grid=False, values=list(range(0, 25, 3)))
