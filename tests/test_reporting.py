@@ -22,7 +22,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from lamella.cli import app
-from lamella.errors import LamellaError, MismatchError, RecordError, RunError
+from lamella.errors import LamellaError, MismatchError, MissingExtra, RecordError, RunError
 from lamella.records import digest, save_record, to_plain
 from lamella.reporting import (
     draw,
@@ -134,6 +134,14 @@ def test_our_own_pictures_are_written_without_the_library(tmp_path, monkeypatch)
     assert {path.name for path in written} == {"ribbon.svg", "fingerprints.svg"}
     with pytest.raises(LamellaError, match=r"a PNG needs vl-convert-python"):
         save_pictures(tmp_path, png=tmp_path / "png")
+
+
+def test_that_no_picture_can_be_written_without_the_library_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    save_record(tmp_path / FILES["accordion"][0], accordion())
+    with pytest.raises(MissingExtra, match=r"a chart needs vl-convert-python"):
+        save_pictures(tmp_path, svg=tmp_path / "svg")
+    assert not (tmp_path / "svg").exists()
 
 
 def test_flat_colours_are_those_of_the_sheet():

@@ -82,22 +82,26 @@ def save_pictures(
     png: str | Path | None = None,
     scheme: Scheme = "light",
 ) -> tuple[Path, ...]:
-    """Every picture of a run as files in the folders given. MissingExtra for PNG, and where only charts are asked, without `report`.
+    """Every picture of a run as files in the folders given; without the extra `report` those that need nothing else, as SVG.
 
-    Files carry their colours written out and a ground behind, so that any program shows them alike.
+    MissingExtra where that leaves nothing, and for PNG. Files carry their colours written out and a ground behind, so that any
+    program shows them alike.
     """
-    written, stages = [], read_stages(directory)
+    written, missing, stages = list[Path](), None, read_stages(directory)
     with scores_told(stages.metric):
         pictures = pictures_of_run(stages)
     for picture in pictures:
         try:
             text = grounded(picture.svg(scheme), scheme)
-        except MissingExtra:
-            continue  # the library is named once, below or in the page; our own pictures are written all the same
+        except MissingExtra as error:
+            missing = error  # our own pictures are written all the same
+            continue
         if svg is not None:
             written.append(Path(svg) / f"{picture.name}.svg")
             write_atomically(written[-1], text)
         if png is not None:
             written.append(Path(png) / f"{picture.name}.png")
             write_atomically(written[-1], png_of(text, SCALE))
+    if missing and not written:
+        raise missing
     return tuple(written)
