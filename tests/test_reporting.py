@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -602,6 +603,15 @@ def fetched(url, host=None):
         return error.code, "", error.headers
 
 
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as tried:
+            tried.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 def test_a_run_is_served_to_this_machine_and_follows_its_files(tmp_path):
     graph = chain()
     with serving(tmp_path) as served:
@@ -621,6 +631,15 @@ def test_a_run_is_served_to_this_machine_and_follows_its_files(tmp_path):
     assert not (tmp_path / FILES["report"][0]).exists()
 
 
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no address of IPv6")
+def test_a_run_is_served_on_an_address_of_ipv6(tmp_path):
+    save_record(tmp_path / FILES["graph"][0], chain())
+    with serving(tmp_path, host="::1") as served:
+        assert served.url.startswith("http://[::1]:")
+        assert 'id="ribbon"' in fetched(served.url)[1]
+        assert fetched(served.url, host="evil.example")[0] == 403
+
+
 def test_a_damaged_run_is_served_with_the_reason(tmp_path):
     (tmp_path / "graph.json").write_text("{")
     with serving(tmp_path) as served:
@@ -634,6 +653,13 @@ def test_what_cannot_be_served_is_said(tmp_path):
         port = int(served.url.split(":")[-1].strip("/"))
         with pytest.raises(RunError, match="Name another --port"), serving(tmp_path, port=port):
             pass
+    with (
+        pytest.raises(
+            RunError, match=r"192\.0\.2\.1:0: cannot be served on .* or another --host: an address of this machine"
+        ),
+        serving(tmp_path, host="192.0.2.1"),  # kept for documentation: nobody's
+    ):
+        pass
 
 
 def test_the_provenance_names_what_made_the_run(tmp_path):

@@ -17,6 +17,7 @@ from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
+from socket import AF_INET6
 from time import monotonic, process_time
 
 from ..errors import LamellaError, RunError
@@ -72,18 +73,23 @@ def serving(directory: str | Path, *, host: str = "127.0.0.1", port: int = 0) ->
         page = live
         local = _is_local(host)
 
+    name = f"[{host}]" if ":" in host else host
     try:
-        server = ThreadingHTTPServer((host, port), Handler)
+        server = (_ServerOfIPv6 if ":" in host else ThreadingHTTPServer)((host, port), Handler)
     except OSError as error:
         raise RunError(
-            f"{host}:{port}: cannot be served on ({error.strerror or error}). Name another --port."
+            f"{name}:{port}: cannot be served on ({error.strerror or error}). Name another --port, or another --host: an address of "
+            "this machine, such as 127.0.0.1."
         ) from None
-    name = f"[{host}]" if ":" in host else host
     served = Served(server, f"http://{name}:{server.server_address[1]}/")
     try:
         yield served
     finally:
         served.stop()
+
+
+class _ServerOfIPv6(ThreadingHTTPServer):
+    address_family = AF_INET6
 
 
 class Live:
