@@ -114,9 +114,10 @@ def _watched(model: nn.Module, layers: Iterable[str], visit: Callable[[str, Any,
 
 
 def moments(module: nn.Module, outputs_N: Tensor) -> Moments:
-    """The moments of a layer's outputs."""
-    rows_ON = outputs_N.movedim(_channel_axis(module), 0).flatten(1).double()
-    return Moments(rows_ON.mean(1), rows_ON.std(1, correction=0))
+    """The moments of a layer's outputs. Channel by channel: of large pictures there is no room for all of them in float64."""
+    each = [torch.std_mean(channel.double(), correction=0) for channel in outputs_N.movedim(_channel_axis(module), 0)]
+    std_O, mean_O = (torch.stack(values) for values in zip(*each, strict=True))
+    return Moments(mean_O, std_O)
 
 
 def _channel_axis(module: Any) -> int:
