@@ -45,7 +45,7 @@ def check_calibration(task: Task, batches: int) -> list[str]:
         for leaf in leaves:
             _check_finite(f"validation batch {index}", leaf)
         _count(judged, leaves)
-    for number in judged.keys() & seen.keys():
+    for number in sorted(judged.keys() & seen.keys()):
         _check_spread(f"input {number}" if len(shapes) > 1 else "input", seen[number], judged[number])
     few = f"ranges come from {samples} samples of calibration data; {FEW} or more were expected. What others reach is cut off."
     return [few] if samples < FEW else []

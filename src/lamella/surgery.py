@@ -36,9 +36,14 @@ def narrow(model: M, graph: Graph, keep: Keep, *, ranking: str = "l2") -> M:
     Raises RecordError for unknown groups, channels that do not exist, unbalanced choices and frozen groups; MismatchError
     is for callers that read `keep` from a file.
     """
-    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
+    model = uncompiled(model)
     kept = resolve(model, graph, keep, ranking=ranking)
     return cut(model, graph, kept)
+
+
+def uncompiled(model: Any) -> Any:
+    """What torch.compile has wrapped; anything else as it is."""
+    return getattr(model, "_orig_mod", model)
 
 
 def cut(model: M, graph: Graph, kept: Kept, *, share: bool = False) -> M:

@@ -23,7 +23,7 @@ from .errors import TraceError, unknown_name
 from .grouping import Built, build_graph
 from .proof import line_of, proven
 from .schema import Graph, Group
-from .surgery import copied
+from .surgery import copied, uncompiled
 from .trainingmode import Training, exported, quiet, training_of
 
 RoundTo = int | Mapping[str, int] | Callable[[int], int]
@@ -108,7 +108,8 @@ def _subject(model: nn.Module) -> nn.Module:
         )
     if not isinstance(model, nn.Module):
         raise TraceError(f"{type(model).__name__} is not an nn.Module.")
-    return copied(getattr(model, "_orig_mod", model), {}, share=True).eval()
+    bare: nn.Module = uncompiled(model)
+    return copied(bare, {}, share=True).eval()
 
 
 def _build(model: nn.Module, programs: Programs, whole: frozenset[str]) -> Built:

@@ -28,13 +28,8 @@ from .shapes import Widths, named
 
 Scores = Tensor
 
-ALONE = (
-    "patience",
-    "label_smoothing",
-    "distil",
-    "devices",
-    "precision",
-)  # of a recipe: what `fit` does for one network only
+# Of a recipe: what `fit` does for one network only.
+ALONE = ("patience", "label_smoothing", "distil", "devices", "precision")
 
 
 @dataclass(frozen=True, slots=True)

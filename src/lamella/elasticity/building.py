@@ -29,7 +29,7 @@ from ..schema import Epoch, Family, Graph, Level
 from ..schema.families import ENDED, EPOCHS
 from ..statistics import score_interval
 from ..storage import load_tensors, save_tensors
-from ..surgery import check_graph
+from ..surgery import check_graph, uncompiled
 from ..texts import told
 from ..tracing import trace
 from ..training import Recipe, Task, device_of, metric_of, mixed, seeded, smoothed
@@ -70,7 +70,7 @@ def elasticize(
     An elastic network of this model in place of `levels` is trained further: it goes on with the levels, the order of channels and
     all the numbers that it has, and `graph` and `own` are left out. It is left as it is too.
     """
-    how, model, levels = How(recipe, tuning, teaching), _beneath(model), _beneath(levels)
+    how, model, levels = How(recipe, tuning, teaching), uncompiled(model), uncompiled(levels)
     check_dense(model)
     if isinstance(levels, ElasticModel):
         check_further(model, levels, how, graph, own)
@@ -86,8 +86,9 @@ def elasticize(
             recalibrate(net, task, seed, rounded=recipe == "none")
         stages = RECIPES[recipe](net, model, replace(task, loss=smoothed(task.loss, tuning.label_smoothing)), teaching)
         epochs = tuning.epochs * len(stages)
-        identity = _identity(net, model, how, task, seed)
-        trail = _Trail(Path(directory), identity, net.family.names, epochs, task) if directory else None
+        trail = None
+        if directory:
+            trail = _Trail(Path(directory), _identity(net, model, how, task, seed), net.family.names, epochs, task)
         _train(net, stages, task, tuning, seed, trail, progress)
         if stages:
             recalibrate_rounded(net, task, seed)
@@ -96,11 +97,6 @@ def elasticize(
     if trail:
         trail.end()
     return net
-
-
-def _beneath(model: Any) -> Any:
-    """What torch.compile has wrapped; anything else as it is."""
-    return getattr(model, "_orig_mod", model)
 
 
 def _again(net: ElasticModel) -> ElasticModel:
@@ -164,7 +160,7 @@ def nest(
     own: Sequence[str] = (),
 ) -> ElasticModel:
     """The elastic network of these levels with the model's own numbers: channels sorted by importance, nothing trained."""
-    model = _beneath(model)
+    model = uncompiled(model)
     check_graph(model, graph)
     narrowed = [g.name for g in graph.free if any(level.widths.get(g.name, g.width) < g.width for level in levels)]
     net, order, ranks = sort(model, graph, importance(model, graph), narrowed, inputs)

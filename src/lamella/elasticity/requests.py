@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import LamellaError, MismatchError, TraceError, unknown_name
-from ..surgery import check_graph
+from ..surgery import check_graph, uncompiled
 from ..training import Recipe, Task, compares_logits, smoothed
 from .networks import ElasticModel
 from .owning import own_names
@@ -50,7 +50,7 @@ def check_request(model: nn.Module, task: Task, how: How, own: Sequence[str]) ->
     tuning = how.tuning
     if how.recipe not in RECIPES:
         raise LamellaError(unknown_name("recipe", how.recipe, RECIPES))
-    subject = getattr(model, "_orig_mod", model)  # beneath torch.compile's wrapper
+    subject = uncompiled(model)
     _check_trainable(subject, how)
     if isinstance(own, str):
         raise LamellaError(f"own: {own!r} was given; a list of modules was expected, such as [{own!r}].")

@@ -138,8 +138,8 @@ def compressed_as(
     return small, result
 
 
-def settled(session: Session) -> Result:
-    """The run's `result.json`. A run without plan and result gets that of a plan without steps: its dense network is to be deployed.
+def settle(session: Session) -> None:
+    """See to it that there is a compressed network: in a run without plan and result the dense one, by a plan without steps.
 
     RunError for a plan that was not walked.
     """
@@ -147,8 +147,8 @@ def settled(session: Session) -> Result:
         graph = session.graph()
         dense = cost(graph)
         unchanged = Plan(structure=graph.structure, planner=AS_IS, steps=(), predicted=dense, dense=dense)
-        return compressed_as(session, unchanged, Way(TUNING), session.directory)[1]
-    return session.read("result", Result)
+        compressed_as(session, unchanged, Way(TUNING), session.directory)
+    session.read("result", Result)
 
 
 def tuning_task(task: Task, samples: int | None) -> Task:
@@ -171,7 +171,7 @@ def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Resu
     """The plan's bits: `model.onnx`, its twin in integers by a row of `schema.SCHEMES`, and `result.json` with bits, ranges and how
     far the file agrees with the eager simulation, which is returned. Without a plan, the dense network in 8 bits.
     """
-    settled(session)
+    settle(session)
     small, result = load(session.directory, session.fresh)
     if overtaken(session, result):
         raise MismatchError(
