@@ -83,7 +83,10 @@ ROWS = {
         recalibrate=True,
     ),
     "resnet56_macs": Row(
-        network="resnet56", budget={"macs": "50%"}, tuning=Recipe(epochs=10, lr=0.05, distil=0.5), heldout=False
+        network="resnet56",
+        budget={"macs": "50%"},
+        tuning=Recipe(epochs=10, lr=0.05, distil=0.5, precision="bf16-mixed"),
+        heldout=False,
     ),
     "vgg16_bn_bytes": Row(
         network="vgg16_bn",
