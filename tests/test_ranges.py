@@ -11,11 +11,13 @@ import zoo
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
+from torch.utils._pytree import tree_leaves
 
 from lamella import ranges
-from lamella.coarsening import InputGrid, folded, observe_places
-from lamella.errors import LamellaError
-from lamella.exporting import export_onnx, quantize_onnx, ranging, run_onnx
+from lamella.calibrating import unusual
+from lamella.coarsening import InputGrid, coarsen, folded, observe_places
+from lamella.exporting import OnnxModel, export_onnx, quantize_onnx, ranging, run_onnx
 from lamella.exporting.ranging import activation_ranges
 from lamella.ranges import Spread
 
@@ -187,23 +189,51 @@ def test_an_output_has_its_own_range_though_only_a_pool_reads_it(tmp_path):
 
 
 class Causal(nn.Module):
-    def __init__(self):
+    """Attention that does not look ahead, by one of several masks."""
+
+    def __init__(self, how):
         super().__init__()
-        self.q, self.k, self.v = (nn.Linear(8, 8) for _ in range(3))
+        self.how = how
+        self.q, self.k, self.v, self.out = (nn.Linear(8, 8) for _ in range(4))
+        self.register_buffer("later", torch.ones(5, 5, dtype=torch.bool).triu(1))
+        self.register_buffer("mask", torch.zeros(5, 5).masked_fill(self.later, -torch.inf))
 
     def forward(self, x):
-        mask = torch.ones(5, 5, dtype=torch.bool).triu(1)
-        scores = (self.q(x) @ self.k(x).transpose(1, 2)).masked_fill(mask, -torch.inf)
-        return scores.softmax(-1) @ self.v(x)
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        if self.how == "attention":
+            return self.out(
+                functional.scaled_dot_product_attention(*(h[:, None] for h in (q, k, v)), is_causal=True)[:, 0]
+            )
+        if self.how == "padding":
+            late = (x.sum((0, 2)) > 0).float() * torch.finfo(torch.float32).min
+            return self.out((q @ k.transpose(1, 2) + late).softmax(-1) @ v)
+        scores = q @ k.transpose(1, 2)
+        if self.how == "relu":
+            return self.out(scores.masked_fill(self.later, -torch.inf).relu() @ v)
+        masked = scores + self.mask if self.how == "added" else scores.masked_fill(self.later, self.how)
+        return masked, self.out(masked.softmax(-1) @ v)
 
 
-def test_infinite_masks_are_told_by_name_and_no_file_is_written(tmp_path):
+@pytest.mark.parametrize("how", [-torch.inf, -1e9, "added", "attention", "padding", "relu"])
+def test_marks_stay_in_float_in_the_file_as_in_the_simulation(how, tmp_path):
     torch.manual_seed(0)
-    model, x = Causal().eval(), torch.randn(4, 5, 8)
-    words = "takes infinite values on calibration data.*dynamic-fc"
+    model, x = Causal(how).eval(), torch.randn(16, 5, 8)
     path = export_onnx(model, (x,), tmp_path / "m.onnx")
-    with pytest.raises(LamellaError, match=words):
-        quantize_onnx(path, tmp_path / "m.int8.onnx", [x])
-    assert not (tmp_path / "m.int8.onnx").exists()
-    with pytest.raises(LamellaError, match=words):
-        observe_places(model, ["q", "k", "v"], [(x, None)]).ranges()
+    file = OnnxModel(quantize_onnx(path, tmp_path / "m.int8.onnx", [x]))
+    plain = folded(model, (x,))
+    bits = dict.fromkeys(("q", "k", "v", "out"), 8)
+    coarse = coarsen(plain, bits, observe_places(plain, bits, [(x, None)]).ranges())
+    for exact, seen, simulated in zip(*(tree_leaves(m(x)) for m in (model, file, coarse)), strict=True):
+        number = exact.isfinite() & (exact > -1e8)
+        torch.testing.assert_close(seen[~number], exact[~number])
+        torch.testing.assert_close(simulated, seen, rtol=1e-4, atol=1e-4)
+        assert (seen - exact)[number].square().mean() < 0.06**2 * exact[number].square().mean()
+
+
+def test_marks_are_told_of():
+    torch.manual_seed(0)
+    model, x = Causal("padding").eval(), torch.randn(64, 5, 8)
+    plain = folded(model, (x,))
+    notes = unusual(observe_places(plain, ["q", "k", "v"], [(x, None)]).by_reader())
+    assert [note for note in notes if "'add.3'" in note and "stay in float" in note]
+    assert not [note for note in notes if "outliers" in note]

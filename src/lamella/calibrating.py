@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from .errors import DataError
-from .ranges import Spread
+from .ranges import MARK, Spread
 from .training import Loader, Task, empty_loader, inputs_of
 
 FEW = 32  # samples: ranges of fewer miss what one image in ten would show
@@ -127,10 +127,17 @@ def _check_spread(place: str, calibration: _Values, judged: _Values) -> None:
 
 
 def unusual(seen: Mapping[str, Spread]) -> list[str]:
-    """What is to be said of values that stay zero, and of ranges that outliers stretch, too many of them to be cut off."""
+    """What is to be said of values that stay zero, of ranges that outliers stretch, too many of them to be cut off, and of marks."""
     zero = [place for place, s in seen.items() if s.low == s.high == 0]
-    crowded = {place: s for place, s in seen.items() if place not in zero and s.crowd() * 256 < CROWDED}
+    marked = [place for place, s in seen.items() if s.marked]
+    spread = {place: s for place, s in seen.items() if place not in (*zero, *marked)}
+    crowded = {place: s for place, s in spread.items() if s.crowd() * 256 < CROWDED}
     notes = []
+    if marked:
+        notes.append(
+            f"{_named(marked)}: marks such as those of a mask before softmax (infinite, or below {MARK:,.0f}) stay in float, here and "
+            "in the file: 256 levels have no room for them."
+        )
     if zero:
         notes.append(
             f"inputs of {_named(zero)} are zero throughout the calibration data, and so they are in the file. What comes before is "

@@ -12,12 +12,9 @@ Legend: B bins of a histogram, L and H low and high ends that are tried.
 """
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-
-from .errors import LamellaError
 
 Values = NDArray[np.float32]
 
@@ -25,6 +22,7 @@ SAMPLED = 2**20  # values of a tensor and a batch that are counted at most, or t
 STEPS = 255  # of a grid
 SHARES = 0.95 ** np.arange(100)  # of an end that are tried: from all of it to a hundred and sixtieth
 BULK = 0.999  # of the values
+MARK = -65504.0  # the lowest float16
 
 # A bin holds the float32 numbers that are the same in their upper 16 bits: 128 bins between powers of two.
 PATTERNS = np.arange(2**16, dtype=np.uint32)
@@ -46,6 +44,13 @@ class Spread:
         self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
         self.counts += np.bincount(sampled(flat, size, start).view(np.uint32) >> 16, minlength=len(PATTERNS))
 
+    @property
+    def marked(self) -> bool:
+        """Whether there are infinite values, or negative ones that no float16 holds: no numbers but marks, such as a mask's before softmax.
+        256 levels would have room for little else, so what takes them stays in float.
+        """
+        return is_marked(self.low, self.high)
+
     def ends(self) -> tuple[float, float]:
         """The range that leaves the least error, zero included."""
         return least_error(self.counts, self.low, self.high)
@@ -63,16 +68,9 @@ class Spread:
         return (max(bulk_high, 0.0) - min(bulk_low, 0.0)) / max(high - low, 1e-30)
 
 
-def check_finite(spreads: Mapping[str, Spread]) -> None:
-    """LamellaError for a tensor, by name, that took infinite values: a grid has room for none."""
-    wild = [name for name, each in spreads.items() if not (math.isfinite(each.low) and math.isfinite(each.high))]
-    if wild:
-        more = f", and {len(wild) - 1} more" if wild[1:] else ""
-        raise LamellaError(
-            f"{wild[0]!r}{more}: takes infinite values on calibration data, such as those of a mask before softmax, and no grid of "
-            "integers holds these. Round the linear layers alone (--scheme dynamic-fc or nbits-fc), deploy the float file, or mask with "
-            "a number a little below all scores, such as -20."
-        )
+def is_marked(low: float, high: float) -> bool:
+    """Whether values between these ends, both taken, hold marks (`Spread.marked`)."""
+    return low < MARK or high == math.inf
 
 
 def sampled(flat_N: Values, size: int | None = None, start: int = 0) -> Values:

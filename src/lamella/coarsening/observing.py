@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..ranges import Spread, check_finite
+from ..ranges import Spread
 from ..training import call, device_of, hooked, inputs_of, modes_kept, on_device
 from .operators import FIXED
 from .places import GIVEN, OUTPUT, Read, at_places
@@ -29,10 +29,9 @@ class Seen:
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Of every place, and of the inputs of every layer: the ends that leave the least error; of the model's outputs from their lowest
-        to their highest value, since the largest are what they are read for.
+        to their highest value, since the largest are what they are read for. None of places that are marked (`Spread.marked`).
         """
-        check_finite(self.spreads)
-        ends = {place: self._ends(place) for place in self.spreads}
+        ends = {place: self._ends(place) for place, spread in self.spreads.items() if not spread.marked}
         found = {layer: [ends[place] for place in places if place in ends] for layer, places in self.inputs.items()}
         return ends | {
             layer: (min(low), max(high)) for layer, e in found.items() if e for low, high in [zip(*e, strict=True)]
@@ -65,8 +64,8 @@ def observe(
 def observe_ranges(
     model: nn.Module, layers: Iterable[str], loader: Iterable[Any], count: int = CALIBRATION_BATCHES
 ) -> dict[str, tuple[float, float]]:
-    """The range of each layer's inputs over `count` batches, that of the least error."""
-    return {name: spread.ends() for name, spread in observe(model, layers, loader, count).items()}
+    """The range of each layer's inputs over `count` batches, that of the least error; none of marked ones (`Spread.marked`)."""
+    return {name: spread.ends() for name, spread in observe(model, layers, loader, count).items() if not spread.marked}
 
 
 def observe_places(

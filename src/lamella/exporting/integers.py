@@ -30,6 +30,7 @@ from ..timing import Array, feeds_of, onnxruntime, open_session
 from .blocks import bias_nodes, hold_in_blocks, linear_nodes
 from .compaction import compact
 from .convolving import as_convolutions
+from .marks import clipped_marks, hide, take_out
 from .nodes import own_constants
 from .onnx_file import check_float32, onnx_library, read_onnx
 from .packing import layer_of, pack
@@ -103,10 +104,10 @@ def _quantized(
     model = _made_ready(source, scratch)
     as_convolutions(model)
     own_constants(model.graph, WEIGHTED)  # a weight has a scale per channel, and what a Gather takes of it one for all
-    onnx.save(model, str(ready))
+    onnx.save(hide(model), str(ready))
     first = next(feeds)
     ranges = activation_ranges(model, chain([first], feeds))
-    in_float = _norms_of_several_axes(model.graph)
+    in_float = [*_norms_of_several_axes(model.graph), *clipped_marks(model.graph, ranges)]
     if linear_in_float:
         in_float += [*linear_nodes(model.graph), *bias_nodes(model.graph)]
     quantize_static(
@@ -125,7 +126,9 @@ def _quantized(
             "TensorQuantOverrides": {name: [_override(*ends)] for name, ends in ranges.items()},
         },
     )
-    return model, onnx.load(str(written))
+    quantized = onnx.load(str(written))
+    take_out(quantized, model, ranges)
+    return model, quantized
 
 
 def _norms_of_several_axes(graph: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..making import folder
-from ..ranges import Spread, check_finite
+from ..ranges import Spread
 from ..timing import Array, open_session
 
 AT_ONCE = 2**29  # bytes of activations that are held together
@@ -28,14 +28,14 @@ Feeds = dict[str, Array]
 
 def activation_ranges(proto: Any, batches: Iterable[Feeds]) -> dict[str, tuple[float, float]]:
     """The range of every float tensor that is fed or computed, by `least_error`; that of the model's outputs from their lowest to their
-    highest value, since the largest are what they are read for.
+    highest value, since the largest are what they are read for. None of one that is marked (`ranges.Spread.marked`).
     """
     graph = proto.graph
     outputs = {value.name for value in graph.output}
     holders = _holders(graph, outputs)
     spreads = _spreads(proto, set(holders.values()), batches)
-    check_finite(spreads)
-    ends = {name: (s.low, s.high) if name in outputs else s.ends() for name, s in spreads.items()}
+    numbers = {name: spread for name, spread in spreads.items() if not spread.marked}
+    ends = {name: (s.low, s.high) if name in outputs else s.ends() for name, s in numbers.items()}
     fixed = {name: FIXED[node.op_type] for node in graph.node if node.op_type in FIXED for name in node.output}
     return {name: ends[holder] for name, holder in holders.items() if holder in ends} | fixed
 

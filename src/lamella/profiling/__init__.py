@@ -96,7 +96,7 @@ def _measurable(items: Sequence[Item], work: Work) -> list[Item]:
     seen = work.engine.subject.ranges if any(item.knob == "bits_both" for item in items) else {}
     blind = [item.target for item in items if item.knob == "bits_both" and item.target not in seen]
     work.engine.notes += [
-        f"{name}: no curve with its inputs rounded, for it is not called as a module" for name in blind
+        f"{name}: no curve with its inputs rounded, for it is not called as a module, or with marks" for name in blind
     ]
     return [item for item in items if item.knob != "bits_both" or item.target in seen]
 
