@@ -71,18 +71,15 @@ def elasticize(
     all the numbers that it has, and `graph` and `own` are left out. It is left as it is too.
     """
     how, model, levels = How(recipe, tuning, teaching), uncompiled(model), uncompiled(levels)
+    further = levels if isinstance(levels, ElasticModel) else None
     check_dense(model)
-    if isinstance(levels, ElasticModel):
-        check_further(model, levels, how, graph, own)
-    check_request(levels if isinstance(levels, ElasticModel) else model, task, how, own)
+    if further is not None:
+        check_further(model, further, how, graph, own)
+    check_request(model if further is None else further, task, how, own)
     with with_context("elasticize"):
-        if isinstance(levels, ElasticModel):
-            net, origin = _again(levels), levels.net
-        else:
-            graph = graph or trace(model, task.example_inputs)
-            net, origin = nest(model, graph, make_levels(graph, levels), task.example_inputs, own=own), model
+        net = _again(levels) if isinstance(levels, ElasticModel) else _nested(model, levels, task, graph, own)
         check_devices(len(net.levels) - 2, how)
-        if not isinstance(levels, ElasticModel):
+        if further is None:
             recalibrate(net, task, seed, rounded=recipe == "none")
         stages = RECIPES[recipe](net, model, replace(task, loss=smoothed(task.loss, tuning.label_smoothing)), teaching)
         epochs = tuning.epochs * len(stages)
@@ -93,37 +90,26 @@ def elasticize(
         if stages:
             recalibrate_rounded(net, task, seed)
         net = _with_ranges(net, task, seed)
-    net.family = _measured(net, origin, how, task, seed, epochs)
+    net.family = _measured(net, model if further is None else further.net, how, task, seed, epochs)
     if trail:
         trail.end()
     return net
 
 
+def _nested(
+    model: nn.Module, levels: Settings | None, task: Task, graph: Graph | None, own: Sequence[str]
+) -> ElasticModel:
+    """The model's levels, nested and untrained."""
+    graph = graph or trace(model, task.example_inputs)
+    return nest(model, graph, make_levels(graph, levels), task.example_inputs, own=own)
+
+
 def _again(net: ElasticModel) -> ElasticModel:
     """A copy of the elastic network whose levels have all their numbers, and nothing that was measured of them."""
-    again = ElasticModel(copy.deepcopy(net.net), net.graph, _unmeasured(net.family))
+    notes = tuple(note for note in net.family.notes if not note.startswith(HARM))
+    again = ElasticModel(copy.deepcopy(net.net), net.graph, replace(net.family.unmeasured(), notes=notes))
     again.load_state_dict(net.state_dict())
     return again.eval()
-
-
-def _unmeasured(family: Family) -> Family:
-    """The family as it is built, without what was measured of it and of its files."""
-    levels = tuple(
-        Level(name=x.name, widths=x.widths, bits=x.bits, params=x.params, macs=x.macs, memory=x.memory)
-        for x in family.levels
-    )
-    return Family(
-        structure=family.structure,
-        recipe=family.recipe,
-        levels=levels,
-        order=family.order,
-        ranks=family.ranks,
-        own=family.own,
-        affine=family.affine,
-        epochs=family.epochs,
-        seed=family.seed,
-        notes=tuple(note for note in family.notes if not note.startswith(HARM)),
-    )
 
 
 def _measured(net: ElasticModel, origin: nn.Module, how: How, task: Task, seed: int, epochs: int) -> Family:

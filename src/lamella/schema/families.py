@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..errors import with_context
 from ..records import check
@@ -71,6 +72,11 @@ class Level:
         """The same level, what was measured of its files being that of the one in integers."""
         return replace(self, **{name: getattr(self, f"int8_{name}") for name in MEASURES})
 
+    def unmeasured(self) -> "Level":
+        """The same level as it is built: without what training moves, or what was measured of it."""
+        cleared: dict[str, Any] = dict.fromkeys([*MEASURES, *(f"int8_{name}" for name in MEASURES)])
+        return replace(self, **cleared, ranges={}, gathered=0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
@@ -127,6 +133,12 @@ class Family:
         levels = tuple(level.in_integers() for level in self.levels)
         coarse = replace(self, levels=levels, onnx_bytes=self.int8_bytes, weights=self.int8_weights)
         return replace(coarse, int8_bytes=None, int8_weights=None)
+
+    def unmeasured(self) -> "Family":
+        """The same family as it is built: without what was measured of its levels and files."""
+        levels = tuple(level.unmeasured() for level in self.levels)
+        sizes: dict[str, Any] = dict.fromkeys(("onnx_bytes", "int8_bytes", "weights", "int8_weights"))
+        return replace(self, levels=levels, file_bytes=0, largest_bytes=0, **sizes)
 
     def level(self, name: str) -> Level:
         """The level of this name. RecordError where there is none."""
