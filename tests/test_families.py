@@ -323,6 +323,23 @@ def test_a_day_scores_outputs_and_targets_of_any_form():
     assert [(shift.name, shift.score) for shift in day["shifts"]] == [("governor", 1.0), ("full", 1.0)]
 
 
+def test_an_answer_given_again_is_held_and_scored_once():
+    scored = []
+
+    def score(outputs, targets):
+        scored.append(len(outputs))
+        return (outputs == 2 * targets).double()
+
+    family = SimpleNamespace(family=SimpleNamespace(names=("full",)), active_subnet="full", run=lambda x: [2 * x])
+    batches = [(torch.arange(4.0), torch.arange(4.0))]
+    requests = samples(Task((torch.zeros(1),), train=batches, validation=batches, test=batches, score=score), 3)
+    found = serve(family, day_of(peak=500, quiet=100, seconds=0.5), requests.inputs)
+    assert len(found.outputs) > 30
+    assert len(set(map(id, found.outputs))) == 3
+    assert requests.scores(found.outputs).tolist() == [1.0] * len(found.outputs)
+    assert scored == [3]
+
+
 def test_a_level_may_be_named_governor():
     levels = tuple(Level(name=name, widths={}, latency_ms=ms) for name, ms in (("governor", 1.0), ("full", 2.0)))
     family = SimpleNamespace(family=SimpleNamespace(names=("governor", "full")), active_subnet="full")
@@ -538,6 +555,38 @@ class Tokens(nn.Module):
         return self.out(rows[:, -1])
 
 
+class Attending(nn.Module):
+    """Attention, whose weights all levels hold alike, and a spectral norm that no level narrows."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(8, 16)
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.normed = nn.utils.parametrizations.spectral_norm(nn.Linear(16, 16))
+        self.one, self.two = nn.Linear(16, 32), nn.Linear(32, 5)
+
+    def forward(self, x):
+        h = self.normed(self.inner(x))
+        h = h + self.attention(h, h, h, need_weights=False)[0]
+        return self.two(self.one(h.mean(1)).relu())
+
+
+def test_weights_that_no_level_narrows_are_written_in_integers_too(tmp_path):
+    torch.manual_seed(0)
+    model, x = Attending().eval(), torch.randn(48, 6, 8)
+    batches = Batches(x, torch.randint(0, 5, (48,)), 16)
+    task = Task((x[:2],), train=batches, validation=batches, test=batches)
+    graph = trace(model, task.example_inputs, round_to=1)
+    net = elasticize(model, (0.5,), task, recipe="none", graph=graph)
+    publish(net, task, tmp_path, slots=2)
+    for level in net.levels:
+        with torch.no_grad():
+            exact = net.view(level.name)(x)
+        for suffix, within in ((".onnx", 1e-4), (".int8.onnx", 0.1)):
+            found = OnnxModel(tmp_path / f"{level.name}{suffix}")(x)
+            assert (found - exact).abs().max() < within * exact.abs().max(), level.name
+
+
 @pytest.mark.filterwarnings("ignore:The tensor attributes self.rows")  # torch.export's, of its own LSTM
 def test_weights_on_tokens_and_of_recurrent_layers_are_stored_once(tmp_path):
     torch.manual_seed(0)
@@ -733,6 +782,11 @@ def test_the_verbs(tmp_path, monkeypatch):
     assert trained["levels"][0]["widths"] == before.levels[0].widths
     assert trained["levels"][0]["test"] != family["levels"][0]["test"]
     monkeypatch.setattr("lamella.stages.elastic.elasticize", elasticize)
+    again = run(
+        "elasticize", "r", "--level", "core=0.5", "--epochs", "1", "--tune", "warmup=0.5", "--allow-slower", "--json"
+    )
+    assert "and further since (trainings: 2), which this would undo" in str(again.exception)
+    assert load_record(tmp_path / "r" / "elastic.json", Family).epochs == 2
     assert run("serve-levels", "r", "--seconds", "1", "--quiet").exit_code == 0
 
     monkeypatch.setattr("lamella.stages.elastic.publish", killed)

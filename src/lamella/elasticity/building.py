@@ -107,7 +107,9 @@ def _nested(
 def _again(net: ElasticModel) -> ElasticModel:
     """A copy of the elastic network whose levels have all their numbers, and nothing that was measured of them."""
     notes = tuple(note for note in net.family.notes if not note.startswith(HARM))
-    again = ElasticModel(copy.deepcopy(net.net), net.graph, replace(net.family.unmeasured(), notes=notes))
+    ancestors = (*net.family.ancestors, weights_digest(net))
+    family = replace(net.family.unmeasured(), notes=notes, ancestors=ancestors)
+    again = ElasticModel(copy.deepcopy(net.net), net.graph, family)
     again.load_state_dict(net.state_dict())
     return again.eval()
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from ..coarsening import CALIBRATION_BATCHES
-from ..exporting import Part, Place, Written, export_family, family_bytes
+from ..exporting import Part, Place, Written, export_family, family_bytes, one_sample
 from ..lineage import file_digest
 from ..progress import Progress, silent
 from ..schema import Level
@@ -40,7 +41,7 @@ def publish(
     shared = {name: t for name, t in net.net.named_parameters() if not net.is_own(name)}
     stamp = stamp_of(net.family)
     written = export_family(parts, shared, task.example_inputs, directory, calibration=batches, stamp=stamp)
-    one = [t[:1] for t in task.example_inputs]
+    one = tree_leaves(one_sample(task.example_inputs))
     times = {}
     for done, precision in enumerate(SUFFIXES, 1):
         progress("write and time files", done, 1 + len(SUFFIXES), f"times in {precision}")

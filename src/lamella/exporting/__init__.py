@@ -11,6 +11,7 @@
 These know modules, tensors and files, and nothing of graphs and plans. `timing` opens files in their runtimes and measures them.
 """
 
+from .capturing import one_sample
 from .families import Part, Place, Written, export_family, family_bytes, remove_family
 from .formats import FORMATS, Format, export, file_bytes, format_named
 from .integers import layers_in_float, quantize_onnx
@@ -38,6 +39,7 @@ __all__ = [
     "format_named",
     "in_form",
     "layers_in_float",
+    "one_sample",
     "onnx_bytes",
     "quantize_linear",
     "quantize_onnx",

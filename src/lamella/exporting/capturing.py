@@ -25,6 +25,7 @@ from ..simulations import check_real
 from ..surgery import hold_weight
 from ..timing import prepared
 from ..timing.calls import as_array
+from ..training import carry_batch, cut_batch
 
 TOLERANCE = 1e-4  # of an output's largest absolute value: how far a runtime may be from torch
 
@@ -86,30 +87,18 @@ def outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
         ) from error
 
 
-def _batched(inputs: tuple[Any, ...]) -> list[bool]:
-    """Which of the input tensors carry the batch: those as long as the first one along axis 0."""
-    tensors = [t for t in tree_leaves(inputs) if isinstance(t, Tensor)]
-    size = next((len(t) for t in tensors if t.dim() > 0), 0)
-    return [t.dim() > 0 and len(t) == size for t in tensors]
-
-
-def _each_batched(inputs: tuple[Any, ...], change: Any) -> tuple[Any, ...]:
-    carries = iter(_batched(inputs))
-    changed: tuple[Any, ...] = tree_map_only(Tensor, lambda t: change(t) if next(carries) else t, inputs)
-    return changed
-
-
 def one_sample(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return _each_batched(inputs, lambda t: t[:1])
+    """The inputs with the first sample of their batch alone."""
+    one: tuple[Any, ...] = cut_batch(inputs, lambda t: t[:1])
+    return one
 
 
 def captured(model: nn.Module, inputs: tuple[Any, ...], free_batch: bool) -> torch.export.ExportedProgram:
     shapes = None
     if free_batch:
-        inputs = _each_batched(
-            inputs, lambda t: torch.cat([t, t]) if len(t) == 1 else t
-        )  # torch.export takes 1 for a constant
-        carries = iter(_batched(inputs))
+        # torch.export takes 1 for a constant
+        inputs = cut_batch(inputs, lambda t: torch.cat([t, t]) if len(t) == 1 else t)
+        carries = iter(carry_batch(inputs))
         free = {0: torch.export.Dim.DYNAMIC}
         shapes = tree_map(lambda leaf: free if isinstance(leaf, Tensor) and next(carries) else None, inputs)
         shapes = _as_taken(model, shapes)

@@ -94,7 +94,8 @@ def export_family(
         _turn(levels, arrays, places)
         for name, level in levels.items():
             level.shares = shares_of(level.arrays, arrays, places[name])
-        _write(levels, with_common(levels.values(), arrays), directory, "float32", stamp)
+        whole_floats = with_common(levels.values(), arrays)
+        _write(levels, whole_floats, directory, "float32", stamp)
         remove_family(directory, but=levels)
         whole = {
             name: quantize_onnx(path, path.with_suffix(SUFFIXES["int8"]), batches, bits=parts[name].few)
@@ -105,7 +106,7 @@ def export_family(
             few = {f"{layer}.weight" for layer in parts[name].few}
             level.candidates = {t: share for t, share in levels[name].shares.items() if t not in few}
         if coarse:
-            integers = in_integers(coarse, arrays)
+            integers = in_integers(coarse, whole_floats)
             _write(coarse, with_common(coarse.values(), integers), directory, "int8", stamp)
         return {name: _written(directory, name, alone[name], whole.get(name)) for name in parts}
 

@@ -29,7 +29,7 @@ from ..training import call, device_of
 from .checks import Scores, agree, checked_scores, is_out_of_memory, tensors_of, unsteady
 from .points import Item, Level
 from .readying import Run, Way, way_of
-from .samples import Chunk, Samples, gathered
+from .samples import Chunk, Samples, gathered, picked
 from .screening import CALIBRATION, SAFETY, Glance, Screen, cannot_screen, certain
 from .variants import Setting, Subject
 from .walks import Walks
@@ -119,8 +119,7 @@ class Engine:
         chunk = self._probe
         if not program.accepts(PROBE) or len(chunk) <= PROBE:
             return chunk
-        few = next(iter(Samples([(chunk.inputs, chunk.targets)], PROBE, self.samples.device)))
-        return Chunk(-1, few.inputs, few.targets)
+        return picked(chunk, np.arange(PROBE))
 
     def forget(self) -> None:
         """Let go of every walk: the samples are about to be cut otherwise."""

@@ -7,32 +7,33 @@
 Held in memory where they fit; else the loader is walked for every pass, and a pass that brings other samples is an error.
 """
 
-import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import and_, itemgetter
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ..digests import DataDigest
 from ..errors import DataError
-from ..training import Loader, as_pair, empty_loader, on_device
+from ..training import Loader, as_pair, batch_length, carry_batch, cut_batch, empty_loader, on_device
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some samples: inputs as a tuple of arguments, targets."""
+    """Some samples: inputs as a tuple of arguments, targets; and which tensors of both carry the batch, by their extent unless given."""
 
     number: int
     inputs: tuple[Any, ...]
     targets: Any
+    carries: Sequence[bool] | None = None
 
     def __len__(self) -> int:
-        return len(_first(self.inputs))
+        return batch_length(self.inputs)
 
 
 class Samples:
@@ -40,7 +41,7 @@ class Samples:
 
     def __init__(self, loader: Loader, chunk: int, device: torch.device, memory: int = 1 << 29) -> None:
         self.loader, self.chunk, self.device = loader, chunk, device
-        self.digest, self.count, size = _surveyed(loader)
+        self.digest, self.count, size, self.carries = _surveyed(loader)
         self.held: list[Any] | None = None
         if size <= memory:
             self.held = [on_device(batch, device) for batch in self._walked()]
@@ -48,8 +49,8 @@ class Samples:
     def __iter__(self) -> Iterator[Chunk]:
         number = 0
         for batch in self.held if self.held is not None else self._walked():
-            for part in _parts(on_device(batch, self.device), self.chunk):
-                yield Chunk(number, *part)
+            for part in _parts(on_device(batch, self.device), self.chunk, self.carries):
+                yield Chunk(number, *part, self.carries)
                 number += 1
 
     def whole(self) -> Chunk:
@@ -58,14 +59,15 @@ class Samples:
             raise DataError(
                 "the validation samples do not fit into the memory that a race needs. Race on fewer, or use method='exact'."
             )
-        return Chunk(0, *joined([next(iter(_parts(batch, self.count))) for batch in self.held]))
+        parts = [next(iter(_parts(batch, self.count, self.carries))) for batch in self.held]
+        return Chunk(0, *_joined(parts, self.carries), self.carries)
 
     def _walked(self) -> Iterator[Any]:
         """The loader's batches; DataError when they are not those of the first walk."""
         digest, count = DataDigest(), 0
         for batch in self.loader:
             digest.add(batch)
-            count += len(_first(batch))
+            count += batch_length(batch)
             yield batch
         if count != self.count:
             raise DataError(
@@ -79,36 +81,36 @@ class Samples:
             )
 
 
-def _surveyed(loader: Loader) -> tuple[str, int, int]:
-    """Digest, number of samples, and bytes."""
+def _surveyed(loader: Loader) -> tuple[str, int, int, tuple[bool, ...]]:
+    """Digest, number of samples, bytes, and which tensors carry the batch in every one."""
     digest, count, size = DataDigest(), 0, 0
+    carries: tuple[bool, ...] = ()
     for index, batch in enumerate(loader):
         as_pair(batch, index)
         digest.add(batch)
-        count += len(_first(batch))
+        count += batch_length(batch)
         size += sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
+        here = carry_batch(batch)
+        carries = tuple(map(and_, carries, here)) if index else tuple(here)
     if not count:
         raise empty_loader()
-    return digest.text, count, size
+    return digest.text, count, size, carries
 
 
-def _first(tree: Any) -> Tensor:
-    return next(leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
-
-
-def _parts(batch: Any, size: int) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def _parts(batch: Any, size: int, carries: Sequence[bool]) -> Iterator[tuple[tuple[Any, ...], Any]]:
     inputs, targets = batch
     inputs = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
-    for start in range(0, len(_first(inputs)), size):
-        rows = slice(start, start + size)
-        yield tree_map_only(Tensor, operator.itemgetter(rows), (inputs, targets))
+    for start in range(0, batch_length(inputs), size):
+        yield cut_batch((inputs, targets), itemgetter(slice(start, start + size)), carries)
 
 
-def joined(parts: list[tuple[Any, Any]]) -> tuple[Any, Any]:
+def _joined(parts: list[tuple[Any, Any]], carries: Sequence[bool]) -> tuple[Any, Any]:
     """Several (inputs, targets) as one."""
-    leaves = [tree_flatten(part)[0] for part in parts]
-    structure = tree_flatten(parts[0])[1]
-    merged = [torch.cat(same) if isinstance(same[0], Tensor) else same[0] for same in zip(*leaves, strict=True)]
+    structure, carried = tree_flatten(parts[0])[1], iter(carries)
+    merged = [
+        torch.cat(same) if isinstance(same[0], Tensor) and next(carried) else same[0]
+        for same in zip(*map(tree_leaves, parts), strict=True)
+    ]
     result: tuple[Any, Any] = tree_unflatten(merged, structure)
     return result
 
@@ -131,12 +133,13 @@ def gathered(chunks: Iterable[Chunk], rows: NDArray[np.int64], size: int) -> Ite
 
 def picked(chunk: Chunk, rows: NDArray[np.int64], number: int = -1) -> Chunk:
     """These rows of a chunk."""
-    index = torch.from_numpy(rows)
-    inputs, targets = tree_map_only(Tensor, lambda leaf: leaf[index.to(leaf.device)], (chunk.inputs, chunk.targets))
-    return Chunk(number, inputs, targets)
+    index, whole = torch.from_numpy(rows), (chunk.inputs, chunk.targets)
+    inputs, targets = cut_batch(whole, lambda leaf: leaf[index.to(leaf.device)], chunk.carries)
+    return Chunk(number, inputs, targets, chunk.carries)
 
 
 def _together(held: list[tuple[NDArray[np.int64], Chunk]]) -> tuple[NDArray[np.int64], Chunk]:
     rows = np.concatenate([at for at, _ in held])
     parts = [(chunk.inputs, chunk.targets) for _, chunk in held]
-    return rows, Chunk(-1, *joined(parts if len(rows) > 1 else parts * 2))
+    carries = held[0][1].carries or carry_batch(parts[0])
+    return rows, Chunk(-1, *_joined(parts if len(rows) > 1 else parts * 2, carries), carries)

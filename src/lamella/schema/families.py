@@ -102,6 +102,7 @@ class Family:
     scales and shifts by numbers of its own, in a network without batch norm. `file_bytes`: the elastic network on disk
     (safetensors); `largest_bytes`: the largest level alone, in the same form. `onnx_bytes`, `int8_bytes`: all levels as ONNX
     files over one file of weights, `weights` and `int8_weights` the digests of these files. `epochs`: passes over the training data.
+    `ancestors`: digests of the elastic networks that it was trained further from, the first one first.
     """
 
     structure: str
@@ -119,6 +120,7 @@ class Family:
     int8_bytes: int | None = None
     weights: str | None = None
     int8_weights: str | None = None
+    ancestors: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -26,30 +26,11 @@ from .governing import Governor
 Floats = NDArray[np.float64]
 
 HOURS = 24
-SHAPE = (
-    0.1,
-    0.05,
-    0.0,
-    0.0,
-    0.05,
-    0.15,
-    0.3,
-    0.5,
-    0.75,
-    0.9,
-    1.0,
-    0.95,
-    0.8,
-    0.7,
-    0.65,
-    0.7,
-    0.75,
-    0.8,
-    0.9,
-    1.0,
-    0.95,
-)
-EVENING = (0.7, 0.4, 0.2)  # a share of the way from quiet to peak, hour by hour
+# A share of the way from quiet to peak, hour by hour.
+NIGHT = (0.1, 0.05, 0.0, 0.0, 0.05, 0.15)
+MORNING = (0.3, 0.5, 0.75, 0.9, 1.0, 0.95)
+AFTERNOON = (0.8, 0.7, 0.65, 0.7, 0.75, 0.8)
+EVENING = (0.9, 1.0, 0.95, 0.7, 0.4, 0.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +56,7 @@ class Clock:
 class Served:
     """What became of N requests: when each came and was answered (seconds), the level's place, and its outputs.
 
-    A request's outputs are an array, or a tuple of several.
+    A request's outputs are an array, or a tuple of several; a sample that is asked for again of the same level has the same.
     """
 
     arrivals: Floats
@@ -94,7 +75,7 @@ def day_of(*, peak: float, quiet: float, seconds: float = 24.0, seed: int = 0) -
     """A day of Poisson arrivals between `quiet` and `peak` requests per second, squeezed into so many seconds."""
     check(0 < quiet <= peak < math.inf, "quiet", f"{quiet} requests per second, of a peak of {peak}")
     check(0 < seconds < math.inf, "seconds", f"{seconds} is not a positive, finite time")
-    rates = quiet + (peak - quiet) * np.array([*SHAPE, *EVENING])
+    rates = quiet + (peak - quiet) * np.array([*NIGHT, *MORNING, *AFTERNOON, *EVENING])
     generator = np.random.default_rng(seed)
     candidates = np.cumsum(generator.exponential(1 / peak, size=int(2 * peak * seconds) + 64))
     candidates = candidates[candidates < seconds]
@@ -115,6 +96,7 @@ def serve(family: OnnxFamily, day: Day, requests: Sequence[Any], governor: Gover
     clock = _clock_of(governor) if governor else None
     names = family.family.names
     finished, levels, outputs = np.zeros(len(day.arrivals)), np.zeros(len(day.arrivals), dtype=np.int64), []
+    answered: dict[tuple[int, str], Any] = {}  # by sample and level: a day asks for each of them often
     free, seen = 0.0, 0
     for index, arrival in enumerate(day.arrivals):
         begin = max(free, float(arrival))
@@ -122,12 +104,13 @@ def serve(family: OnnxFamily, day: Day, requests: Sequence[Any], governor: Gover
             clock.now = float(day.arrivals[seen])
             governor.arrived()
             seen += 1
-        asked, name = requests[index % len(requests)], family.active_subnet
+        sample, name = index % len(requests), family.active_subnet
+        asked = requests[sample]
         inputs = asked if isinstance(asked, tuple) else (asked,)
         started = time.thread_time()
         answers = family.run(*inputs)
         took = time.thread_time() - started
-        outputs.append(answers[0] if len(answers) == 1 else tuple(answers))
+        outputs.append(answered.setdefault((sample, name), answers[0] if len(answers) == 1 else tuple(answers)))
         free = finished[index] = begin + took
         levels[index] = names.index(name)
         if governor:

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..digests import weights_digest
 from ..elasticity import ElasticModel, How, elasticize, load_elastic, publish, save_elastic
+from ..errors import LamellaError
 from ..exporting import OnnxModel, remove_family
 from ..progress import Progress, silent
 from ..records import digest
@@ -54,6 +55,11 @@ def elasticized(
         directory=_trainings(session) / digest((settings, how, tuple(own), training_data(task.train))),
         progress=progress,
     )
+    if weights_digest(net) in (ancestors := _ancestors(session)):
+        raise LamellaError(
+            f"these levels have been trained so, and further since (trainings: {len(ancestors) + 1}), which this would undo. Go on with "
+            f"--further, or remove {session.path('elastic')} to have them back as they were after the first training."
+        )
     session.path("elastic").unlink(missing_ok=True)
     if finished := _finished(session):
         shutil.rmtree(finished)  # of the family that is replaced
@@ -61,6 +67,11 @@ def elasticized(
     net.family = replace(net.family, notes=(*net.family.notes, *draft.notes))
     save_elastic(session.directory, net)  # what was trained is there, whatever becomes of its files
     return _shipped(session, net, session.directory, progress)
+
+
+def _ancestors(session: Session) -> tuple[str, ...]:
+    """What the run's family was trained further from, if there is one."""
+    return session.read("elastic", Family).ancestors if session.has("elastic") else ()
 
 
 def trained_further(session: Session, task: Task, how: How, progress: Progress = silent) -> Family:

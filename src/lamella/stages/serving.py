@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,12 @@ from ..progress import Progress, silent
 from ..schema import Level
 from ..serving import Clock, Day, Governor, OnnxFamily, Policy, Served, choose, day_of, open_family, serve
 from ..sessions import Session
-from ..training import PerSample, Task
+from ..training import PerSample, Task, as_pair, batch_length, cut_batch
 from .levels import FOLDER
 
-REQUESTS = 1000  # samples that a day asks for, again and again
+REQUESTS = 1000  # samples that a day asks for at most, again and again
+AT_HAND = 2**28  # bytes of samples that are held at most
+SCORED = 64  # answers at once
 ENOUGH = 100  # requests that tell something of a day
 CALLS = 60  # by which a level is timed before it serves
 
@@ -38,12 +41,17 @@ class Requests:
     score: PerSample
 
     def scores(self, outputs: Sequence[Any]) -> Any:
-        """The score of every answer, (N,), where the samples are asked for again and again."""
-        answers = tree_map(lambda *each: torch.from_numpy(np.concatenate(each)), *outputs)
-        asked = tree_map(
-            lambda *each: torch.cat(each), *(self.targets[i % len(self.targets)] for i in range(len(outputs)))
-        )
-        return self.score(answers, asked).double().numpy()
+        """The score of every answer, (N,), where the samples are asked for again and again; an answer given twice is scored once."""
+        asked = [(index % len(self.targets), id(output)) for index, output in enumerate(outputs)]
+        answers = dict(zip(asked, outputs, strict=True))
+        scores: dict[tuple[int, int], float] = {}
+        every = list(answers)
+        for start in range(0, len(every), SCORED):
+            keys = every[start : start + SCORED]
+            found = tree_map(lambda *each: torch.from_numpy(np.concatenate(each)), *(answers[key] for key in keys))
+            targets = tree_map(lambda *each: torch.cat(each), *(self.targets[sample] for sample, _ in keys))
+            scores |= zip(keys, self.score(found, targets).double().tolist(), strict=True)
+        return np.array([scores[key] for key in asked])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,17 +111,21 @@ def _scoring_files(session: Session) -> Task:
 
 
 def samples(task: Task, count: int) -> Requests:
-    """The first `count` test samples one by one."""
+    """The first `count` test samples one by one, or as many as fit into `AT_HAND` bytes."""
     inputs: list[tuple[Any, ...]] = []
     targets: list[Any] = []
-    for batch, labels in task.test:
-        for place in range(len(tree_leaves(batch)[0])):
+    size = 0
+    for number, batch in enumerate(task.test):
+        several, labels = as_pair(batch, number)
+        for place in range(batch_length(several)):
             here = slice(place, place + 1)
-            inputs.append(tuple(x[here].numpy() for x in tree_leaves(batch)))
+            one = tree_leaves(cut_batch(several, itemgetter(here)))
+            inputs.append(tuple(x.numpy() for x in one))
             targets.append(tree_map(lambda y, here=here: y[here], labels))
-        if len(inputs) >= count:
-            break
-    return Requests(inputs[:count], targets[:count], task.score)
+            size += sum(x.nbytes for x in inputs[-1])
+            if len(inputs) >= count or size >= AT_HAND:
+                return Requests(inputs, targets, task.score)
+    return Requests(inputs, targets, task.score)
 
 
 def timed_here(family: OnnxFamily, requests: Sequence[tuple[Any, ...]]) -> tuple[Level, ...]:
@@ -192,18 +204,27 @@ def a_day(
             "ignore", UserWarning
         )  # that no level keeps the policy at some instant is what the figures show
         governor = Governor(levels, family.set_active_subnet, policy, clock=Clock())
-        governed = serve(family, day, requests.inputs, governor)
-    runs = {}
+        governed, right = _scored(serve(family, day, requests.inputs, governor), requests)
+    runs, rights = {}, [right]
     for number, level in enumerate(levels, 1):
         progress("serve", number, len(levels) + 1, f"with {level.name!r} all day")
         family.set_active_subnet(level.name)
-        runs[level.name] = serve(family, day, requests.inputs)
+        runs[level.name], right = _scored(serve(family, day, requests.inputs), requests)
+        rights.append(right)
     progress("serve", len(levels) + 1, len(levels) + 1)
     names = family.family.names
     everyone = {_governed_name(names): governed, **runs}
-    shifts = [_shift(name, run, requests.scores(run.outputs), deadline_ms, names) for name, run in everyone.items()]
+    shifts = [
+        _shift(name, run, right, deadline_ms, names)
+        for (name, run), right in zip(everyone.items(), rights, strict=True)
+    ]
     shifts[0] = replace(shifts[0], switches=governor.switches)
     return {"deadline_ms": deadline_ms, "shifts": shifts, "plot": _plot(day, governed, everyone, names)}
+
+
+def _scored(run: Served, requests: Requests) -> tuple[Served, Any]:
+    """The day without its outputs, which may be large, and their scores."""
+    return replace(run, outputs=()), requests.scores(run.outputs)
 
 
 def _governed_name(names: Sequence[str]) -> str:

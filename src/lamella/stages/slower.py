@@ -11,9 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from torch.utils._pytree import tree_leaves
+
 from ..elasticity import FULL
 from ..errors import LamellaError
-from ..exporting import NarrowedExports
+from ..exporting import NarrowedExports, one_sample
 from ..latencies import measured_steps, written
 from ..making import folder
 from ..progress import Progress, silent
@@ -31,7 +33,7 @@ Widths = Mapping[str, int]
 
 def timed_files(session: Session, widths: Mapping[str, Widths]) -> dict[str, Latency]:
     """Files of untrained weights at these widths, timed side by side on one sample; ratios are to the first."""
-    one = [t[:1] for t in session.task.example_inputs]
+    one = tree_leaves(one_sample(session.task.example_inputs))
     model, graph = session.dense(), session.graph()
     with folder() as scratch:
         export = NarrowedExports()

@@ -217,6 +217,23 @@ def _listed(kinds: Iterable[torch.dtype]) -> str:
     return ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
 
 
+def batch_length(inputs: Any) -> int:
+    """How many samples the inputs hold: the extent of the first tensor that has an axis along it."""
+    return next((len(leaf) for leaf in _tensors(inputs) if leaf.dim()), 0)
+
+
+def carry_batch(inputs: Any) -> list[bool]:
+    """Which of the input tensors carry the batch: those as long as the first one along axis 0. A mask or a temperature may not."""
+    size = batch_length(inputs)
+    return [leaf.dim() > 0 and len(leaf) == size for leaf in _tensors(inputs)]
+
+
+def cut_batch(inputs: Any, cut: Callable[[Tensor], Tensor], carries: Sequence[bool] | None = None) -> Any:
+    """The inputs with `cut` done to the tensors that carry the batch, as `carry_batch` finds unless given."""
+    carried = iter(carry_batch(inputs) if carries is None else carries)
+    return tree_map_only(Tensor, lambda leaf: cut(leaf) if next(carried) else leaf, inputs)
+
+
 def first_inputs(loader: Loader, samples: int) -> Any:
     """The inputs of the first batches as one, until they come to so many samples; of one batch where shapes differ from it."""
     batches: list[Any] = []
@@ -225,16 +242,24 @@ def first_inputs(loader: Loader, samples: int) -> Any:
         if batches and _shapes(inputs) != _shapes(batches[0]):
             break
         batches.append(inputs)
-        if sum(len(tree_leaves(each)[0]) for each in batches) >= samples:
+        if sum(map(batch_length, batches)) >= samples:
             break
     if not batches:
         raise empty_loader()
-    return tree_map(lambda *leaves: torch.cat(leaves) if isinstance(leaves[0], Tensor) else leaves[0], *batches)
+    carries = iter(carry_batch(batches[0]))
+    return tree_map(
+        lambda *leaves: torch.cat(leaves) if isinstance(leaves[0], Tensor) and next(carries) else leaves[0], *batches
+    )
 
 
 def _shapes(inputs: Any) -> list[torch.Size]:
-    """What one sample's tensors look like."""
-    return [leaf.shape[1:] for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    """What one sample's tensors look like, and those that are no batch of any."""
+    carries = carry_batch(inputs)
+    return [leaf.shape[1:] if has else leaf.shape for leaf, has in zip(_tensors(inputs), carries, strict=True)]
+
+
+def _tensors(inputs: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
 
 
 def as_pair(batch: Any, index: int) -> tuple[Any, Any]:

@@ -25,7 +25,7 @@
 
   // "1.28 M" is 1280000, "20 610" is 20610, "−0.42" is -0.42; what is no number comes last.
   const amount = (cell) => {
-    const found = /^([-+]?[\d.]+)\s*([kMG]?)/.exec(cell.textContent.trim().replace(/\u202f/g, "").replace("\u2212", "-"));
+    const found = /^([-+]?[\d.]+(?:e[-+]?\d+)?)\s*([kMG]?)/.exec(cell.textContent.trim().replace(/\u202f/g, "").replace(/\u2212/g, "-"));
     return found ? Number(found[1]) * { "": 1, k: 1e3, M: 1e6, G: 1e9 }[found[2]] : NaN;
   };
 
