@@ -46,8 +46,8 @@ def browser():
 def everything(directory, graph):
     """A run directory in which every stage has run."""
     fill(directory, graph)
-    save_record(directory / FILES["elastic"][0], family(graph), structure=graph.structure)
-    save_record(directory / FILES["front"][0], front(graph), structure=graph.structure)
+    save_record(directory / FILES["elastic"][0], family(graph))
+    save_record(directory / FILES["front"][0], front(graph))
     save_record(directory / FILES["accordion"][0], accordion())
     return directory
 
@@ -244,7 +244,7 @@ def test_a_live_page_takes_over_what_is_new(browser, tmp_path, monkeypatch):
     monkeypatch.setattr("lamella.reporting.watching.REST", 0.0)
     graph = chain()
     save_record(tmp_path / FILES["graph"][0], graph)
-    save_record(tmp_path / FILES["front"][0], front(graph), structure=graph.structure)
+    save_record(tmp_path / FILES["front"][0], front(graph))
     complaints = []
     with serving(tmp_path) as served:
         page = browser.new_page(viewport={"width": 400, "height": 700})

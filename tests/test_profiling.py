@@ -9,7 +9,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from reporting_records import chain
@@ -18,7 +17,7 @@ from torch import nn
 
 import lamella as lm
 from lamella.errors import DataError, LamellaError, MismatchError, RecordError, RunError
-from lamella.profiling import Forecast, Sweep, merge, planned_points, profile, rank_agreement, screening
+from lamella.profiling import Forecast, Sweep, merge, profile, rank_agreement, screening
 from lamella.profiling.checks import is_out_of_memory
 from lamella.profiling.engine import Engine
 from lamella.profiling.facts import receptive_fields, weight_facts
@@ -699,10 +698,11 @@ def test_options_that_make_no_sense(model, task, graph, options, words):
         Sweep(factor=1.5)
 
 
-def test_planned_points_are_legal_and_distinct(graph):
-    points = planned_points(graph, (0.1, 0.11, 0.5))
+def test_planned_widths_are_legal_and_distinct(model, graph):
+    items = planned_items(model, graph, Sweep(), (0.1, 0.11, 0.5), ())
+    points = [(graph.group_of[item.target], level.width) for item in items for level in item.levels]
     assert len({(g.name, w) for g, w in points}) == len(points)
     assert all(w == g.legal(w) < g.width for g, w in points)
-    assert np.all([w >= 1 for _, w in points])
-    (twenty,) = chain((20, 10)).free
-    assert planned_points(chain((20, 10)), (0.9,)) == [(twenty, 2)]  # 20 (1 - 0.9) is a little less than 2 in floats
+    assert all(w >= 1 for _, w in points)
+    (twenty,) = planned_items(model, chain((20, 10)), Sweep(), (0.9,), ())
+    assert [level.width for level in twenty.levels] == [2]  # 20 (1 - 0.9) is a little less than 2 in floats

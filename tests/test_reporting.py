@@ -270,8 +270,8 @@ def test_a_width_search_alone_is_reported(tmp_path):
 def test_a_family_and_a_front_have_their_sections(tmp_path):
     graph = resnet()
     save_record(tmp_path / FILES["graph"][0], graph)
-    save_record(tmp_path / FILES["elastic"][0], family(graph), structure=graph.structure)
-    save_record(tmp_path / FILES["front"][0], front(graph), structure=graph.structure)
+    save_record(tmp_path / FILES["elastic"][0], family(graph))
+    save_record(tmp_path / FILES["front"][0], front(graph))
     text = write_report(tmp_path).read_text(encoding="utf-8")
     shapes = json.loads(re.search(r'id="level-shapes">(.*?)</script>', text)[1])
     assert len(shapes) == 4
@@ -288,7 +288,7 @@ def test_the_page_says_what_has_not_run_and_when_scores_are_no_fractions(tmp_pat
     assert "Not here yet: what each group is worth (`lamella profile`), a plan (`lamella plan`)" in text
     assert "no fractions" not in text
     fill(tmp_path, graph)
-    save_record(tmp_path / FILES["elastic"][0], family(graph), structure=graph.structure)
+    save_record(tmp_path / FILES["elastic"][0], family(graph))
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "Not here yet: what each budget would cost (`lamella plan --pareto bytes`)." in text
     curves = profile(graph)
@@ -469,7 +469,7 @@ def test_levels_in_training_are_shown_until_their_family_is_there(tmp_path):
         ("full", "\u2013", "\u2013"),
     ]
     record = tmp_path / FILES["elastic"][0]
-    save_record(record, family(graph), structure=graph.structure)  # of an earlier training
+    save_record(record, family(graph))  # of an earlier training
     os.utime(record, (1, 1))
     assert read_stages(tmp_path).training.epochs == tuple(epochs)
     journal.write_text(training(graph, epochs, {"key": "end", "value": {}}))

@@ -194,13 +194,13 @@ def _canonical(value: Any) -> str:
     return json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def dumps(record: Any, *, structure: str | None = None) -> str:
-    """The record as JSON in its envelope. `structure` is the digest of the model's structure it belongs to."""
+def dumps(record: Any) -> str:
+    """The record as JSON in its envelope, where `structure` is the digest of the model's structure it belongs to, if it names one."""
     envelope = {
         "kind": type(record).__name__,
         "format": f"{FORMAT[0]}.{FORMAT[1]}",
         "lamella": __version__,
-        "structure": structure or getattr(record, "structure", None),
+        "structure": getattr(record, "structure", None),
         "value": to_plain(record),
     }
     return json.dumps(envelope, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -247,6 +247,6 @@ def load_record(path: str | Path, kind: type[R]) -> R:
         raise RecordError(str(path), f"cannot be read ({error})") from None
 
 
-def save_record(path: str | Path, record: Any, *, structure: str | None = None) -> None:
+def save_record(path: str | Path, record: Any) -> None:
     """Write a record file atomically."""
-    write_atomically(path, dumps(record, structure=structure))
+    write_atomically(path, dumps(record))

@@ -16,7 +16,7 @@ from ..errors import BudgetError, needing
 from ..schema import PairSweep, Shape
 from ..statistics import clearly_below, over_seeds
 from .settings import TOGETHER, Settings
-from .shapes import Pair, Widths, named, pairs, singles, with_width
+from .shapes import Pair, Widths, pairs, singles, with_width
 from .stacks import Net
 from .working import Workshop
 
@@ -201,4 +201,4 @@ def _worth(quest: Quest, widths: Widths) -> float:
     return 1 - size / dense if mean >= quest.floor() else mean - quest.floor() - 1
 
 
-__all__ = ["Quest", "joint", "named", "race", "sequential"]
+__all__ = ["Quest", "joint", "race", "sequential"]

@@ -61,11 +61,9 @@ def observe(
     return seen
 
 
-def observe_ranges(
-    model: nn.Module, layers: Iterable[str], loader: Iterable[Any], count: int = CALIBRATION_BATCHES
-) -> dict[str, tuple[float, float]]:
-    """The range of each layer's inputs over `count` batches, that of the least error; none of marked ones (`Spread.marked`)."""
-    return {name: spread.ends() for name, spread in observe(model, layers, loader, count).items() if not spread.marked}
+def observe_ranges(model: nn.Module, layers: Iterable[str], loader: Iterable[Any]) -> dict[str, tuple[float, float]]:
+    """The range of each layer's inputs over the first batches, that of the least error; none of marked ones (`Spread.marked`)."""
+    return {name: spread.ends() for name, spread in observe(model, layers, loader).items() if not spread.marked}
 
 
 def observe_places(

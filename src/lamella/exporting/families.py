@@ -58,10 +58,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A level's files: the float one and the one in integers (if any), and what files of the level's own would weigh."""
+    """A level's float file, and what files of the level's own would weigh, in float and in integers (if any)."""
 
     path: Path
-    int8_path: Path | None
     alone_bytes: int
     alone_int8_bytes: int | None
 
@@ -127,8 +126,7 @@ def _turn(levels: Mapping[str, LevelFile], arrays: dict[str, Array], places: Map
 
 
 def _written(directory: Path, name: str, alone: Path, whole: Path | None) -> Written:
-    coarse = level_file(directory, name, "int8") if whole else None
-    return Written(level_file(directory, name), coarse, onnx_bytes(alone), onnx_bytes(whole) if whole else None)
+    return Written(level_file(directory, name), onnx_bytes(alone), onnx_bytes(whole) if whole else None)
 
 
 def remove_family(directory: str | Path, but: Iterable[str] = ()) -> None:

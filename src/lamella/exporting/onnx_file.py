@@ -43,7 +43,6 @@ def export_onnx(
     example_inputs: Tensor | Sequence[Any],
     path: str | Path,
     *,
-    opset: int = OPSET,
     dynamic_batch: bool = True,
 ) -> Path:
     """Write `model`, in evaluation mode, as one ONNX file; the model is left as it was. Returns the path.
@@ -60,7 +59,7 @@ def export_onnx(
     onnx_library("exporting to ONNX")
     onnxruntime("exporting to ONNX")
     seen = capture(model, example_inputs, free_batch=dynamic_batch)
-    proto = _converted(seen.program, opset, len(seen.expected[0]))
+    proto = _converted(seen.program, len(seen.expected[0]))
     _name_shared(proto.graph, model)
     _name_transposed(proto.graph, model)
     _clean(proto)
@@ -91,12 +90,12 @@ def _numbers_told(model: nn.Module, path: Path) -> Iterator[None]:
         raise
 
 
-def _converted(program: torch.export.ExportedProgram, opset: int, outputs: int) -> Any:
+def _converted(program: torch.export.ExportedProgram, outputs: int) -> Any:
     names = ["output"] if outputs == 1 else [f"output_{i}" for i in range(outputs)]
     try:
         with quiet(), built_once():
             made = torch.onnx.export(
-                program, (), None, dynamo=True, opset_version=opset, output_names=names, verbose=False, optimize=True
+                program, (), None, dynamo=True, opset_version=OPSET, output_names=names, verbose=False, optimize=True
             )
     except torch.onnx.OnnxExporterError as error:
         cause = error

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from ..costs import cost
 from ..errors import LamellaError, unknown_name
-from ..schema import Graph, Plan, Profile, Step
+from ..schema import Graph, Plan, Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,4 +100,4 @@ def reorder(plan: Plan, profile: Profile, order: str, measure: Score | None = No
     return plan.reordered([index[id(step)] for step in ordered], f"{plan.planner.split(',')[0]}, {order}")
 
 
-__all__ = ["ORDERS", "Choice", "Step", "greedy_measurements", "reorder", "sorted_choices"]
+__all__ = ["ORDERS", "Choice", "greedy_measurements", "reorder", "sorted_choices"]

@@ -35,7 +35,7 @@ from .estimating import rank_agreement
 from .facts import layer_facts
 from .forecasting import Forecast, forecast
 from .keeping import identity_of, keeping, merge
-from .points import BITS, Item, Level, Order, planned_items, planned_points
+from .points import Item, Level, Order, planned_items
 from .settings import METHODS, RATIOS, Sweep, check_method
 from .variants import Subject
 from .working import Report, Work, make_work
@@ -173,7 +173,6 @@ def _rest(order: Order, reports: Sequence[Report]) -> Order:
 
 
 __all__ = [
-    "BITS",
     "METHODS",
     "RATIOS",
     "Forecast",
@@ -181,7 +180,6 @@ __all__ = [
     "identity_of",
     "layer_facts",
     "merge",
-    "planned_points",
     "profile",
     "rank_agreement",
 ]

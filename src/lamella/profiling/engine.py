@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import LamellaError, with_context
+from ..errors import with_context
 from ..replay import Change, Program
 from ..surgery import copied
 from ..training import call, device_of
@@ -312,4 +312,4 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
-__all__ = ["Engine", "LamellaError", "Run", "Scores"]
+__all__ = ["Engine", "Run", "Scores"]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import MismatchError, RunError
+from ..errors import RunError
 from ..runs import Journal, held, journalled
 from ..schema import FILES
 
@@ -62,4 +62,4 @@ def merge(paths: Sequence[str | Path], into: str | Path) -> int:
     return added
 
 
-__all__ = ["MismatchError", "identity_of", "keeping", "merge"]
+__all__ = ["identity_of", "keeping", "merge"]

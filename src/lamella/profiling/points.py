@@ -16,8 +16,6 @@ from ..errors import LamellaError
 from ..schema import Graph, Group, Knob, Point
 from .settings import Sweep
 
-BITS = (8, 6, 4, 3, 2)
-
 
 @dataclass(frozen=True, slots=True)
 class Level:
@@ -65,13 +63,6 @@ def planned_items(
     return chosen
 
 
-def planned_points(graph: Graph, pruning_ratios: Iterable[float]) -> list[tuple[Group, int]]:
-    """The (group, width) pairs a sweep over these ratios measures: floor(N (1 - P)) channels, then the nearest legal width."""
-    ratios = list(pruning_ratios)
-    _check_ratios(ratios)
-    return [(g, level.width or 0) for g in graph.free for level in _group_item(g, ratios).levels]
-
-
 def _check_ratios(ratios: Sequence[float], empty: bool = False) -> None:
     bad = [p for p in ratios if not 0 <= p < 1]
     if bad or not (ratios or empty):
@@ -85,6 +76,7 @@ def _widths(width: int, ratios: Iterable[float]) -> set[int]:
 
 
 def _group_item(group: Group, ratios: Sequence[float]) -> Item:
+    """For every ratio P floor(N (1 - P)) channels, then the nearest legal width."""
     widths = {group.legal(width) for width in _widths(group.width, ratios)} - {group.width}
     levels = tuple(Level(1 - width / group.width, width) for width in sorted(widths, reverse=True))
     return Item(group.name, "pruning_ratio", levels)

@@ -132,10 +132,8 @@ class Slot:
 class Call:
     """A file and its inputs, ready to run over and over."""
 
-    def __init__(
-        self, path: str | Path, inputs: Tensor | Sequence[Tensor], threads: int, runtime: str | None = None
-    ) -> None:
-        self.call = prepared(path, inputs, runtime=runtime, threads=threads)
+    def __init__(self, path: str | Path, inputs: Tensor | Sequence[Tensor], threads: int) -> None:
+        self.call = prepared(path, inputs, threads=threads)
         self.clock = time.thread_time if threads == 1 else time.perf_counter
         self._timed(3)  # the first calls allocate
         self.bunch = max(1, round(BUNCH_SECONDS / max(self._timed(3), 1e-9)))
