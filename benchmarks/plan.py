@@ -134,7 +134,7 @@ def synthetic(graph: Graph, seed: int) -> Profile:
             points.append(Point(target=group.name, knob="pruning_ratio", level=ratio, width=width, score=score(value)))
     for layer in graph.layers:
         harm = rng.uniform(0.1, 1)
-        if layer.weight and layer.positions:
+        if layer.multiplies:
             pairs = ((8, 0.0005), (6, 0.0015), (4, 0.004), (2, 0.08))
             points += [Point(target=layer.name, knob="bits", level=b, score=score(base - harm * d)) for b, d in pairs]
     return Profile(graph=graph, baseline=score(base), points=tuple(points))

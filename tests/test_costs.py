@@ -148,7 +148,7 @@ def test_bytes_of_small_files_are_predicted_too(name, tmp_path):
     shape = (1, 28, 28) if name == "lenet5" else (next(model.parameters()).shape[1],)
     x = torch.randn(8, *shape)
     graph = trace(model, (x,), prove=False)
-    layers = [layer.name for layer in graph.layers if layer.weight and layer.positions]
+    layers = [layer.name for layer in graph.multiplying]
     source = export_onnx(model, (x,), tmp_path / "float.onnx")
     assert cost(graph).bytes == pytest.approx(onnx_bytes(source), rel=0.04)
     for bits in (8, 4):

@@ -171,7 +171,7 @@ def brute_force(profile, limits, max_drop=None):
     """The least drop over every plan there is."""
     graph = profile.graph
     widths = {g.name: group_rungs(profile, g) for g in graph.free}
-    bits = {x.name: bit_rungs(profile, x.name, {}) for x in graph.layers if x.weight and x.positions}
+    bits = {x.name: bit_rungs(profile, x.name, {}) for x in graph.multiplying}
     bits = {name: rungs for name, rungs in bits.items() if len(rungs) > 1}
     best = np.inf
     kinds = [
@@ -243,7 +243,7 @@ def test_fixed_bits_are_kept_and_counted(option_a):
     profile = measured(option_a, bits=())
     made = plan(profile, Budget(bytes="20%"), planner="knapsack", bits=8)
     assert set(made.bits.values()) == {8}
-    assert len(made.bits) == sum(bool(x.weight and x.positions) for x in option_a.layers)
+    assert len(made.bits) == len(option_a.multiplying)
     free = plan(profile, Budget(bytes="60%"), planner="knapsack")
     assert free.bits == {}
     assumed = plan(profile, Budget(bytes="25%"), planner="knapsack", bit_drops={8: 0.01, 4: 0.2})
@@ -522,9 +522,7 @@ def test_programs_and_tables_count_as_costs_do(name):
         g.name: tuple(Rung(level=w, drop=0.1) for w in sorted({g.width, *(g.legal(g.width * f) for f in (0.75, 0.5))}))
         for g in graph.groups
     }
-    bits = {
-        x.name: (Rung(level=32, drop=0.0), Rung(level=4, drop=0.2)) for x in graph.layers if x.weight and x.positions
-    }
+    bits = {x.name: (Rung(level=32, drop=0.0), Rung(level=4, drop=0.2)) for x in graph.multiplying}
     ask = Ask(profile=Profile(graph=graph, baseline=score(BASE), points=()), budget=Budget())
     tables = CostTables(ask, widths, bits, {})
     for _ in range(3):

@@ -16,10 +16,11 @@ from lamella.costs import cost
 from lamella.errors import LamellaError, MismatchError, RecordError, RunError, TraceError
 from lamella.exporting import OnnxModel, export_onnx, layers_in_float, run_onnx
 from lamella.grids import levels, put_on_grids, rounded_weight
-from lamella.planning import plan
+from lamella.planning import plan, without_bits
 from lamella.profiling import profile
 from lamella.quantization import agreement, integers_file, multiplying_layers, quantize
-from lamella.schema import Budget, Plan, Step
+from lamella.schema import Budget, Plan, Request, Step
+from lamella.stages.deciding import _timing
 from lamella.storage import load, save
 from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task, fit
@@ -641,6 +642,15 @@ def test_plans_give_bits_to_what_takes_them(reading, asked):
     made = plan(curves, Budget(bytes="95%"), **asked)
     assert set(made.bits) == {"wide", "embed", "attend.out_proj", "out"}
     assert quantize(*compress(model, made, data, graph=graph), data)[1].bits.keys() == {"wide", "embed", "out"}
+
+
+def test_a_recurrent_layer_keeps_no_latency_in_float(reading):
+    curves, session = reading[-1], SimpleNamespace(read=lambda *_: reading[-1], info=SimpleNamespace(seed=0))
+    assert without_bits(curves) == ()
+    request = Request(budget=Budget(latency_ms="80%"), planner="knapsack", order="by_score")
+    assert _timing(session, request).precision == "int8"
+    few = replace(curves, points=tuple(p for p in curves.points if (p.target, p.knob) != ("out", "bits")))
+    assert without_bits(few) == ("out",)
 
 
 def test_bits_of_a_recurrent_layer_are_refused_before_anything_is_tuned(reading):

@@ -46,7 +46,7 @@ def drawn(graph, seed, bits=(8, 2), most=6, widths=2):
         for width in sorted(rng.sample(range(1, group.width), min(widths, group.width - 1)), reverse=True):
             lost += rng.randint(0, most)
             cuts[group.name, width] = lost
-    few = {(x.name, b): rng.randint(0, most) for x in graph.layers if x.weight and x.positions for b in bits}
+    few = {(x.name, b): rng.randint(0, most) for x in graph.multiplying for b in bits}
     return counted(graph, cuts, few)
 
 
@@ -54,7 +54,7 @@ def every_plan(profile):
     """Rows of (drop, drop as weighed, bytes, params, macs, memory), one per plan."""
     graph, found = profile.graph, []
     widths = {g.name: group_rungs(profile, g) for g in graph.free}
-    bits = {x.name: bit_rungs(profile, x.name, {}) for x in graph.layers if x.weight and x.positions}
+    bits = {x.name: bit_rungs(profile, x.name, {}) for x in graph.multiplying}
     bits = {name: rungs for name, rungs in bits.items() if len(rungs) > 1}
     kinds = [[rungs[1:] for rungs in bits.values()], [rungs[:1] for rungs in bits.values()]]
     for each in kinds if bits else kinds[:1]:

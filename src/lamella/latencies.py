@@ -154,7 +154,7 @@ def measured_steps(graph: Graph, precision: Precision = "fp32") -> dict[str, int
     Layers of one shape are measured once. A group that no multiplying layer makes has step 1.
     """
     table = LatencyTable(cache_directory(), precision=precision, slots=16)
-    shapes = dict(zip(_multiplying(graph), shapes_of(table, graph, {}), strict=True))
+    shapes = dict(zip((x.name for x in graph.multiplying), shapes_of(table, graph, {}), strict=True))
     steps: dict[str, int] = {}
     found: dict[str, int] = {}
     for name, shape in shapes.items():
@@ -163,7 +163,3 @@ def measured_steps(graph: Graph, precision: Precision = "fp32") -> dict[str, int
         for group in graph.layer_of[name].outputs.groups:
             found[group] = max(found.get(group, 1), steps[shape.key])
     return {g.name: min(found.get(g.name, 1), g.width) for g in graph.groups}
-
-
-def _multiplying(graph: Graph) -> list[str]:
-    return [layer.name for layer in graph.layers if layer.weight and layer.positions]

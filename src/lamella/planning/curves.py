@@ -75,9 +75,9 @@ def bits_drop(profile: Profile, bits: Mapping[str, int]) -> tuple[float, tuple[s
 
 
 def without_bits(profile: Profile) -> tuple[str, ...]:
-    """The layers that multiply and have no bits curve."""
+    """The layers that take bits and have no curve of them."""
     known = {p.target for p in profile.points if p.knob == "bits" and p.level < 32}
-    return tuple(x.name for x in profile.graph.layers if x.weight and x.positions and x.name not in known)
+    return tuple(x.name for x in profile.graph.layers if x.takes_bits and x.name not in known)
 
 
 def _doubt(profile: Profile, bits: int) -> float:

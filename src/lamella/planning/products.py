@@ -201,9 +201,7 @@ class Network:
         predictor = self.ask.latency
         assert predictor is not None
         total = Linear()
-        for layer in self.graph.layers:
-            if layer.weight is None or not layer.positions:
-                continue
+        for layer in self.graph.multiplying:
             pick = self.program.joined(self.total(layer.inputs), self.total(layer.outputs))
             pick = self.program.joined(pick, self._bits_of(layer))
             total.add(pick.linear([predictor.layer_ms(layer, i, o, b) for (i, o), b in pick.options]))

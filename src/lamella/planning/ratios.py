@@ -49,10 +49,10 @@ def shares(ask: Ask, *, by: By = "params", pruning_ratio: float | None = None) -
 def group_shares(graph: Graph, by: By) -> dict[str, float]:
     """Every free group's share of a cost. A layer's cost is divided among the groups it makes by their channels."""
     total = dict.fromkeys(_names(graph), 0.0)
-    for layer in graph.layers:
+    for layer in graph.multiplying:
         amount = getattr(layer_cost(graph, layer.name), by)
         outputs = layer.outputs.at(graph.widths)
-        for group, times in layer.outputs.terms if layer.weight and layer.positions else ():
+        for group, times in layer.outputs.terms:
             if group in total:
                 total[group] += amount * times * graph.group_of[group].width / outputs
     whole = sum(total.values()) or 1.0

@@ -71,7 +71,7 @@ class CostTables:
     @cached_property
     def seen_by(self) -> dict[str, int]:
         """How many layers with a weight see each group, at either end."""
-        ends = [{*x.inputs.groups, *x.outputs.groups} for x in self.graph.layers if x.weight and x.positions]
+        ends = [{*x.inputs.groups, *x.outputs.groups} for x in self.graph.multiplying]
         return {name: sum(name in groups for groups in ends) for name in self.widths}
 
     def keep_memory(self, limit: float) -> None:
@@ -120,7 +120,7 @@ class CostTables:
             names = (name,) if name in self.widths else ()
             self._put(names, None, "max_drop", weighed)
             self._put(names, None, "points", drop)
-        weights = {x.weight: x for x in self.graph.layers if x.weight and x.positions}
+        weights = {x.weight: x for x in self.graph.multiplying}
         for parameter in self.graph.parameters:
             if parameter.trained and parameter.name not in weights:
                 self._parameter(parameter)

@@ -50,7 +50,7 @@ def layer_facts(
 def layer_latencies(graph: Graph, table: LatencyTable) -> dict[str, float]:
     """Milliseconds of every layer that multiplies, all its calls together, at its dense widths and batch 1."""
     widths = graph.widths
-    layers = [layer for layer in graph.layers if layer.weight and layer.positions]
+    layers = graph.multiplying
     shapes = [layer_shape(graph, x, x.inputs.at(widths), x.outputs.at(widths), table.precision) for x in layers]
     table.measure(shapes)
     return {layer.name: layer.calls * table.ms(shape) for layer, shape in zip(layers, shapes, strict=True)}

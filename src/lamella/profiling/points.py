@@ -102,7 +102,7 @@ def _bits_items(model: nn.Module, graph: Graph, bits: Sequence[int], sweep: Swee
     held = dict(
         model.named_parameters(remove_duplicate=False)
     )  # a weight that is computed anew at every call cannot be rounded
-    layers = [x.name for x in graph.layers if x.positions and x.weight and f"{x.name}.weight" in held]
+    layers = [x.name for x in graph.multiplying if f"{x.name}.weight" in held]
     levels = tuple(Level(float(b)) for b in sorted(set(bits), reverse=True))
     knobs: tuple[Knob, ...] = ("bits", "bits_both") if sweep.inputs else ("bits",)
     return [Item(name, knob, levels) for knob in knobs for name in layers]

@@ -78,7 +78,7 @@ class Subject:
     def ranges(self) -> dict[str, tuple[float, float]]:
         """The lowest and highest input of every layer on calibration data, where the layer is called as a module."""
         known = dict(self.model.named_modules())
-        layers = [x.name for x in self.graph.layers if x.positions and x.weight and x.name in known]
+        layers = [x.name for x in self.graph.multiplying if x.name in known]
         return observe_ranges(self.model, layers, self.task.calibration)
 
 

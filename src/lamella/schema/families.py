@@ -179,7 +179,8 @@ def _check_widths(level: Level, graph: Graph) -> None:
 
 
 def _check_bits(level: Level, graph: Graph) -> None:
-    known = [layer.name for layer in graph.layers if layer.positions and layer.weight == f"{layer.name}.weight"]
+    # Of those that take bits: weights that a parametrization computes have no tensor of their own that a level could round.
+    known = [layer.name for layer in graph.multiplying if layer.weight == f"{layer.name}.weight"]
     for name in level.bits:
         told = f"{', '.join(map(repr, known[:5]))}{' ...' if len(known) > 5 else ''}"
         problem = f"no convolution or linear layer of this model; those that can have bits are {told}"

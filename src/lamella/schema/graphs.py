@@ -41,10 +41,15 @@ class Layer:
     sources: tuple[str, ...] = ()
 
     @property
+    def multiplies(self) -> bool:
+        """Whether it multiplies by a weight; a norm does not."""
+        return bool(self.weight and self.positions)
+
+    @property
     def takes_bits(self) -> bool:
         """Whether a plan may give it bits: it multiplies, and a module holds its weight. (Those of recurrent layers, of
         `nn.MultiheadAttention` and of functions have a parameter's name, and files hold them as they can.)"""
-        return bool(self.positions and self.weight and self.weight.startswith(f"{self.name}."))
+        return self.multiplies and str(self.weight).startswith(f"{self.name}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +191,11 @@ class Graph:
     @cached_property
     def parameter_of(self) -> dict[str, Parameter]:
         return {p.name: p for p in self.parameters}
+
+    @cached_property
+    def multiplying(self) -> tuple[Layer, ...]:
+        """The layers that multiply."""
+        return tuple(layer for layer in self.layers if layer.multiplies)
 
     @property
     def free(self) -> tuple[Group, ...]:

@@ -182,7 +182,7 @@ def _timing(session: Session, request: Request) -> Timing:
 
 
 def _has_bits(session: Session, request: Request) -> bool:
-    """Whether bits are a choice: every layer that multiplies has a curve, or is given drops."""
+    """Whether bits are a choice: every layer that takes them has a curve, or is given drops."""
     profile = session.read("profile", Profile)
     return bool(request.options.get("bit_drops")) or (
         any(p.knob == "bits" for p in profile.points) and not without_bits(profile)

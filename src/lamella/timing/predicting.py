@@ -57,7 +57,7 @@ class LatencyPredictor:
     def predict(self, graph: Graph, widths: Widths, bits: Mapping[str, int]) -> float:
         """Milliseconds of the whole network at batch 1. `graph` may be a narrowed one of the same layers."""
         full = graph.completed(widths)
-        return sum(self.layer_ms(x, x.inputs.at(full), x.outputs.at(full), 32) for x in _timed(graph))
+        return sum(self.layer_ms(x, x.inputs.at(full), x.outputs.at(full), 32) for x in graph.multiplying)
 
 
 def fit(
@@ -74,7 +74,7 @@ def fit(
             "coefficients (ten make a steady fit)."
         )
     table.measure([s for widths in plans for s in shapes_of(table, graph, widths)], progress)
-    calls = np.array([layer.calls for layer in _timed(graph)])
+    calls = np.array([layer.calls for layer in graph.multiplying])
     best, least = LatencyPredictor(table, graph), np.inf
     for block in BLOCKS:
         shapes = [shapes_of(table, graph, widths) for widths in plans]
@@ -93,12 +93,8 @@ def shapes_of(table: LatencyTable, graph: Graph, widths: Widths) -> list[LayerSh
     full = graph.completed(widths)
     return [
         layer_shape(graph, layer, layer.inputs.at(full), layer.outputs.at(full), table.precision)
-        for layer in _timed(graph)
+        for layer in graph.multiplying
     ]
-
-
-def _timed(graph: Graph) -> list[Layer]:
-    return [layer for layer in graph.layers if layer.weight and layer.positions]
 
 
 def _features(table: LatencyTable, shape: LayerShape, block: int) -> np.ndarray:
