@@ -556,7 +556,10 @@ def test_the_cost_is_told_before_the_start(model, task, graph):
 
 def test_scores_that_are_not_numbers(model, task, graph):
     broken = replace(task, score=lambda outputs, targets: outputs[:, 0] * torch.nan)
-    with pytest.raises(DataError, match=r"not finite .*Look for NaN"):
+    with pytest.raises(
+        DataError,
+        match=r"(\d+) of \1 scores of samples 0 and on are not finite \(the first, nan, at sample 0 of these.*Look for NaN",
+    ):
         profile(model, broken, graph=graph)
 
 

@@ -15,28 +15,14 @@ Scores = NDArray[np.float64]
 TOLERANCE = 1e-3  # of the outputs' range, in float32; a wrong channel is off by far more
 
 
-def checked_scores(scores_N: Any, count: int, place: str, binary: bool = False) -> Scores:
-    """The scores as float64, shape (N,). DataError for what is not one finite number per sample; `binary`: that is 0 or 1."""
-    if not isinstance(scores_N, Tensor) or scores_N.shape != (count,):
-        seen = f"shape {tuple(scores_N.shape)}" if isinstance(scores_N, Tensor) else f"a {type(scores_N).__name__}"
+def check_binary(scores: Scores, place: str) -> None:
+    """DataError unless every score is 0 or 1."""
+    odd = scores[~np.isin(scores, (0.0, 1.0))]
+    if odd.size:
         raise DataError(
-            f"the scores of {place} have the wrong form: {seen} was seen; a tensor of shape ({count},), one number per "
-            "sample, was expected. Mend the task's score(outputs, targets)."
-        )
-    scores: Scores = scores_N.double().cpu().numpy()
-    bad = np.flatnonzero(~np.isfinite(scores))
-    if bad.size:
-        raise DataError(
-            f"{bad.size} of {count} scores of {place} are not finite (the first, {scores[bad[0]]}). Look for NaN in the "
-            "inputs, the weights or the score function."
-        )
-    if binary and not np.isin(scores, (0.0, 1.0)).all():
-        odd = scores[~np.isin(scores, (0.0, 1.0))][0]
-        raise DataError(
-            f"a score of {odd} among {place}: every score of the dense network was 0 or 1, so this is outside the range. Mend "
+            f"a score of {odd[0]} among {place}: every score of the dense network was 0 or 1, so this is outside the range. Mend "
             "the task's score(outputs, targets)."
         )
-    return scores
 
 
 def tensors_of(outputs: Any) -> list[Tensor]:
@@ -75,4 +61,4 @@ def unsteady(first: Sequence[Tensor], second: Sequence[Tensor]) -> str | None:
     )
 
 
-__all__ = ["Scores", "agree", "checked_scores", "is_out_of_memory", "tensors_of", "unsteady"]
+__all__ = ["Scores", "agree", "check_binary", "is_out_of_memory", "tensors_of", "unsteady"]

@@ -25,8 +25,8 @@ from torch import Tensor
 from ..errors import with_context
 from ..replay import Change, Program
 from ..surgery import copied
-from ..training import call, device_of
-from .checks import Scores, agree, checked_scores, is_out_of_memory, tensors_of, unsteady
+from ..training import call, checked_scores, device_of
+from .checks import Scores, agree, check_binary, is_out_of_memory, tensors_of, unsteady
 from .points import Item, Level
 from .readying import Run, Way, way_of
 from .samples import Chunk, Samples, gathered, picked
@@ -294,9 +294,14 @@ class Engine:
         return everything.scores
 
     def scored(self, outputs: Any, chunk: Chunk) -> Scores:
-        """The task's score of every sample of the chunk. DataError for what is not one finite number per sample."""
+        """The task's score of every sample of the chunk. DataError for what is not one finite number per sample; 0 or 1, where those of
+        the dense network are.
+        """
         place = f"samples {chunk.number * self.samples.chunk} and on" if chunk.number >= 0 else "some samples"
-        return checked_scores(self.subject.task.score(outputs, chunk.targets), len(chunk), place, self.binary)
+        scores: Scores = checked_scores(self.subject.task.score(outputs, chunk.targets), len(chunk), place).numpy()
+        if self.binary:
+            check_binary(scores, place)
+        return scores
 
 
 def _key(item: Item) -> tuple[str, str]:

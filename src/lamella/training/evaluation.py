@@ -35,20 +35,23 @@ def evaluate(
 
 def _scored(model: nn.Module, batch: Any, score: PerSample, index: int) -> Tensor:
     inputs, targets = as_pair(batch, index)
-    scores_N = score(call(model, inputs), targets)
-    samples = len(tree_leaves(inputs)[0])
+    return checked_scores(score(call(model, inputs), targets), len(tree_leaves(inputs)[0]), f"batch {index}")
+
+
+def checked_scores(scores_N: Any, samples: int, place: str) -> Tensor:
+    """The scores of these samples as float64, on the CPU. DataError for what is not one finite number per sample."""
     if not isinstance(scores_N, Tensor) or scores_N.shape != (samples,):
         seen = f"shape {tuple(scores_N.shape)}" if isinstance(scores_N, Tensor) else f"a {type(scores_N).__name__}"
         raise DataError(
-            f"the scores of batch {index} have the wrong form: {seen} was seen; a tensor of shape ({samples},), one "
+            f"the scores of {place} have the wrong form: {seen} was seen; a tensor of shape ({samples},), one "
             "number per sample, was expected. Mend the task's score(outputs, targets)."
         )
     bad = torch.nonzero(~torch.isfinite(scores_N)).flatten().tolist()
     if bad:
         raise DataError(
-            f"{len(bad)} of {samples} scores of batch {index} are not finite (the first, {scores_N[bad[0]].item()}, "
-            f"at sample {bad[0]}); finite numbers were expected. Look for NaN in the inputs, weights or score function; after a training, "
-            "take a lower lr."
+            f"{len(bad)} of {samples} scores of {place} are not finite (the first, {scores_N[bad[0]].item()}, "
+            f"at sample {bad[0]} of these); finite numbers were expected. Look for NaN in the inputs, weights or score function; after a "
+            "training, take a lower lr."
         )
     return scores_N.double().cpu()
 
