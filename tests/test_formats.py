@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import lamella
 from lamella.errors import LamellaError, MissingExtra, TraceError
 from lamella.exporting import convert_to_openvino, export, file_bytes, quantize_onnx
+from lamella.exporting.capturing import error_share
 from lamella.schema import Graph, Group
 from lamella.stages.deployment import FileFacts, check_faster, misaligned, refusal
 from lamella.timing import Latency, latency, prepared
@@ -32,6 +33,19 @@ class Small(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(torch.relu(self.body(torch.relu(self.stem(x)))).mean((2, 3)))
+
+
+class Masked(nn.Module):
+    """Its scores are masked by what nothing is multiplied by, and its third output is a class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scores = self.query(x) @ self.key(x).transpose(1, 2)
+        value = self.value(x)
+        return scores.masked_fill(torch.ones(5, 5, dtype=torch.bool).triu(1), -torch.inf), value, value.argmax(-1)
 
 
 class Bessel(nn.Module):
@@ -97,6 +111,23 @@ def test_openvinos_own_pair_of_files(model, files, images, tmp_path):
     assert not list(tmp_path.glob("int2*"))
     with pytest.raises(LamellaError, match=r"input 'x' has shape \(4, 1, 8, 7\); the file takes \(any, 1, 8, 8\)"):
         prepared(written, images[..., :7])
+
+
+def test_masks_among_the_outputs_of_integers_are_no_errors_in_openvino(tmp_path):
+    pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    x = torch.randn(32, 5, 8)
+    source = export(Masked().eval(), x, tmp_path / "model.onnx")
+    whole = quantize_onnx(source, tmp_path / "model.int8.onnx", [x])
+    scores, *_ = prepared(convert_to_openvino(whole, tmp_path / "model.int8.xml", x), x)()
+    assert np.array_equal(np.isinf(scores[0]), np.triu(np.ones((5, 5), dtype=bool), 1))
+
+
+def test_how_far_outputs_are_apart():
+    here = np.array([3.0, -np.inf, 4.0], dtype=np.float32)
+    assert error_share(here + np.float32(0.5), here) == pytest.approx(0.5 * 2**0.5 / 5)
+    assert error_share(np.array([3.0, -np.inf, np.nan]), here) == np.inf
+    assert error_share(np.array([1, 2]), np.array([2, 1])) == 0
 
 
 def test_executorch(model, images, tmp_path):

@@ -8,6 +8,7 @@ compare(seen, temporary, "model.pt2", runtime="torch")      # LamellaError unles
 import copy
 import inspect
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -198,6 +199,19 @@ def difference(seen: np.ndarray, expected: np.ndarray, tolerance: float) -> str 
         return None
     index = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
     return f"off by {error.max():.2e} at {index}; at most {allowed:.2e} was expected"
+
+
+def error_share(seen: np.ndarray, expected: np.ndarray) -> float:
+    """Root mean square of the error as a share of that of what was expected, where both are finite; 0 of masks and of classes, which
+    follow from numbers.
+    """
+    if not np.issubdtype(expected.dtype, np.floating):
+        return 0.0
+    both = np.isfinite(seen) & np.isfinite(expected)
+    if not np.array_equal(both, np.isfinite(expected)):
+        return math.inf
+    seen, expected = (array[both].astype(np.float64) for array in (seen, expected))
+    return math.sqrt(float(np.square(seen - expected).sum()) / max(float(np.square(expected).sum()), 1e-30))
 
 
 def lacking(program: torch.export.ExportedProgram, operator: str, runtime: str) -> TraceError:

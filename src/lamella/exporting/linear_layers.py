@@ -8,12 +8,10 @@ quantizer's own grid gives wrong sums on x86 CPUs without VNNI. Static integers 
 can hold linear layers in blocks too.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +21,7 @@ from ..making import folder
 from ..runs import write_through
 from ..timing import Array, onnxruntime, prepared
 from .blocks import hold_in_blocks, linear_nodes, linear_weights
+from .capturing import error_share
 from .integers import root_logger_kept
 from .onnx_file import check_float32, onnx_library
 
@@ -38,8 +37,8 @@ def quantize_linear(
     Raises `LamellaError` for an unknown scheme, a file without linear layers, and outputs too far off; `MissingExtra` without
     onnx and onnxruntime.
     """
-    if scheme not in SCHEMES:
-        raise LamellaError(unknown_name("scheme", scheme, SCHEMES))
+    if scheme not in REWRITES:
+        raise LamellaError(unknown_name("scheme", scheme, REWRITES))
     onnx = onnx_library("quantizing")
     onnxruntime("quantizing")
     source, target = Path(source), Path(target)
@@ -48,13 +47,13 @@ def quantize_linear(
     proto = onnx.load(str(source))
     if not linear_nodes(proto.graph):
         raise LamellaError(f"{source}: has no linear layer, and {scheme} rounds nothing else. Use the static scheme.")
-    made = SCHEMES[scheme](proto)
+    made = REWRITES[scheme](proto)
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(made.SerializeToString(deterministic=True))
         seen = prepared(temporary, inputs, runtime="onnxruntime")()
         for index, (array, wanted) in enumerate(zip(seen, expected, strict=True)):
-            apart = _apart(array, wanted)
+            apart = error_share(array, wanted)
             if not apart <= TOLERANCES[scheme]:
                 raise LamellaError(
                     f"{target}: output {index} is {100 * apart:.0f} % (root mean square) from the float file's; at most "
@@ -63,19 +62,6 @@ def quantize_linear(
 
     write_through(target, write)
     return target
-
-
-def _apart(seen: Array, expected: Array) -> float:
-    """Root mean square of the error as a share of that of what was expected, where both are finite; 0 of masks and of classes, which
-    follow from numbers.
-    """
-    if not np.issubdtype(expected.dtype, np.floating):
-        return 0.0
-    both = np.isfinite(seen) & np.isfinite(expected)
-    if not np.array_equal(both, np.isfinite(expected)):
-        return math.inf
-    error, size = (float(np.square(x).sum()) for x in (seen[both] - expected[both], expected[both]))
-    return math.sqrt(error / max(size, 1e-30))
 
 
 def _dynamic(proto: Any) -> Any:
@@ -110,4 +96,4 @@ def _nbits(proto: Any) -> Any:
     return proto
 
 
-SCHEMES: dict[str, Callable[[Any], Any]] = {"dynamic-fc": _dynamic, "nbits-fc": _nbits}
+REWRITES: dict[str, Callable[[Any], Any]] = {"dynamic-fc": _dynamic, "nbits-fc": _nbits}

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -21,7 +20,7 @@ from ..making import folder
 from ..runs import told_as
 from ..timing import Array, prepared, require
 from ..timing.calls import openvino_refusal
-from .capturing import as_tuple, check_outputs
+from .capturing import as_tuple, check_outputs, error_share
 from .onnx_file import export_onnx
 from .together import write_together
 
@@ -53,7 +52,7 @@ def convert_to_openvino(source: str | Path, path: str | Path, example_inputs: Te
     ov = require("openvino", "exporting to OpenVINO")
     source, path = Path(source), Path(path)
     inputs = [leaf.detach().cpu() for leaf in tree_leaves(as_tuple(example_inputs)) if isinstance(leaf, Tensor)]
-    expected = [torch.from_numpy(array) for array in prepared(source, inputs)()]
+    expected = prepared(source, inputs)()
 
     def write(written: Path) -> None:
         try:
@@ -67,7 +66,7 @@ def convert_to_openvino(source: str | Path, path: str | Path, example_inputs: Te
         if integers:
             _check_integers(seen, expected, str(path))
         else:
-            check_outputs(seen, expected, str(path))
+            check_outputs(seen, [torch.from_numpy(array) for array in expected], str(path))
 
     write_together(path, write)
     return path
@@ -80,10 +79,9 @@ def _count_anew(model: Any) -> None:
         op.set_friendly_name(f"{op.get_type_name()}_{number}")
 
 
-def _check_integers(seen: Sequence[Array], expected: Sequence[Tensor], place: str) -> None:
-    for index, (array, tensor) in enumerate(zip(seen, expected, strict=True)):
-        wanted = tensor.double().numpy()
-        apart = float(np.sqrt(np.mean((array - wanted) ** 2) / max(np.mean(wanted**2), 1e-30)))
+def _check_integers(seen: Sequence[Array], expected: Sequence[Array], place: str) -> None:
+    for index, (array, wanted) in enumerate(zip(seen, expected, strict=True)):
+        apart = error_share(array, wanted)
         if not apart <= INTEGER_TOLERANCE:
             raise LamellaError(
                 f"{place}: output {index} in OpenVINO is {100 * apart:.0f} % (root mean square) from what ONNX Runtime gives of the "
