@@ -1,6 +1,7 @@
 """Latency: ratios that hold on a busy machine, records that reject nonsense, errors that name the file."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from lamella.errors import LamellaError, MissingExtra, RecordError
 from lamella.timing import Latency, latency
+from lamella.timing.calls import _tried
 from lamella.timing.files import Slot
 
 onnx = pytest.importorskip("onnx")
@@ -79,6 +81,17 @@ def test_what_cannot_be_timed(files, tmp_path, monkeypatch):
         latency(files, torch.ones(64, 96), slots=0)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtra, match=r"needs onnxruntime, .*pip install 'lamella\[onnx\]'"):
+        latency(files, torch.ones(64, 96))
+
+
+def test_a_failure_of_which_a_runtime_says_nothing(files, monkeypatch):
+    def failing(*given, **named):
+        raise ValueError
+
+    with pytest.raises(LamellaError, match=r"m\.pt2: does not take inputs of shapes \(2,\) \(ValueError\)"):
+        _tried(failing, Path("m.pt2"), [torch.ones(2)])
+    monkeypatch.setattr("onnxruntime.InferenceSession", failing)
+    with pytest.raises(LamellaError, match=r"cannot load it \(ValueError\)\. If the file is damaged"):
         latency(files, torch.ones(64, 96))
 
 

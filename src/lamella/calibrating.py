@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from .errors import DataError
 from .ranges import MARK, Spread
+from .texts import listed
 from .training import Loader, Task, empty_loader, inputs_of
 
 FEW = 32  # samples: ranges of fewer miss what one image in ten would show
@@ -158,5 +159,4 @@ def unusual(seen: Mapping[str, Spread]) -> list[str]:
 
 
 def _named(places: list[str]) -> str:
-    more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
-    return ", ".join(map(repr, places[:SHOWN])) + more
+    return listed([repr(place) for place in places], SHOWN)

@@ -81,6 +81,16 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {what} {name!r}{hint} Known: {', '.join(names)}."
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, in a line of 300 characters at most and without its full stop; its type, where it says nothing.
+
+    >>> first_line(ValueError("\\n  no such size.\\nin file x")), first_line(ValueError())
+    ('no such size', 'ValueError')
+    """
+    lines = (line.strip().rstrip(".")[:300] for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
+
+
 @contextmanager
 def with_context(place: str) -> Iterator[None]:
     """Prefix any `LamellaError` raised inside with the place where it happened, keeping its type."""

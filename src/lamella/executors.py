@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal, Protocol
 
-from .errors import LamellaError, RunError, needing, unknown_name
+from .errors import LamellaError, RunError, first_line, needing, unknown_name
 
 Setup = Callable[[], Callable[[Any], Iterable[Any]]]
 Left = Callable[[Any, Sequence[Any]], Any]  # an item and the parts that came of it -> the rest of it, None for nothing
@@ -65,7 +65,7 @@ def portable(setup: Setup) -> str | None:
     try:
         pickle.dumps(setup)
     except Exception as error:
-        return next(iter(str(error).splitlines()), type(error).__name__)
+        return first_line(error)
     return None
 
 

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from .axes import Kept
 from .channels import source_line
 from .costs import cost
-from .errors import TraceError
+from .errors import TraceError, first_line
 from .schema import Graph, Group
 from .surgery import copied, cut, masked
 
@@ -269,5 +269,4 @@ def line_of(error: BaseException) -> str:
         f'File "{f.filename}", line {f.lineno}\n' for f in frames if "/lamella/" not in f.filename.replace("\\", "/")
     )
     where = source_line(text) or source_line(str(error))
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return f"{first[:300]} ({where})" if where else first[:300]
+    return f"{first_line(error)} ({where})" if where else first_line(error)

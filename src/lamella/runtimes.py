@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import LamellaError, needing
+from .errors import LamellaError, first_line, needing
 
 REMEDY = "If the file is damaged, export it again."
 
@@ -23,7 +23,7 @@ def open_session(path: str | Path, *, threads: int = 1) -> Any:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class
-        problem = str(error).strip().splitlines()[0]
+        problem = first_line(error)
         lacking = re.search(r"Fatal error: ([\w.:]+)\(|Could not find an implementation for (\w+)", problem)
         if lacking:
             raise lacks(path, f"ONNX Runtime {ort.__version__}", (lacking[1] or lacking[2],)) from error

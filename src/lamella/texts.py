@@ -1,6 +1,6 @@
 """What a person types, as values; and scores and counts as a person reads them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -50,6 +50,16 @@ def told_drop(points: float, metric: str = "accuracy") -> str:
 def told_bits(bits: Iterable[int]) -> str:
     """Which bits there are: 8 bits; 4, 8 bits."""
     return f"{', '.join(str(each) for each in sorted(set(bits)))} bits"
+
+
+def listed(names: Sequence[str], most: int, mark: str = ",") -> str:
+    """The first `most` names, and how many more there are.
+
+    >>> listed(["a", "b", "c"], 2), listed(["a", "b"], 2), listed(["a: 1", "b: 2", "c: 3"], 2, ";")
+    ('a, b and 1 more', 'a, b', 'a: 1; b: 2; and 1 more')
+    """
+    first, rest = f"{mark} ".join(names[:most]), len(names) - most
+    return f"{first}{mark.strip(',')} and {rest} more" if rest > 0 else first
 
 
 def short(value: float) -> str:

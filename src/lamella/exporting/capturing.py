@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from ..errors import LamellaError, TraceError
+from ..errors import LamellaError, TraceError, first_line
 from ..simulations import check_real
 from ..surgery import hold_weight
 from ..timing import prepared
@@ -147,12 +147,6 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         remarks.setLevel(level)
-
-
-def first_line(error: BaseException) -> str:
-    return next(
-        (line.strip().rstrip(".")[:300] for line in str(error).splitlines() if line.strip()), type(error).__name__
-    )
 
 
 def compare(seen: Capture, file: Path, place: str, runtime: str) -> None:

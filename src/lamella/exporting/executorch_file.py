@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import LamellaError, MissingExtra, TraceError
+from ..errors import LamellaError, MissingExtra, TraceError, first_line
 from ..runs import write_through
 from ..timing import require
 from ..timing.calls import silenced
-from .capturing import capture, compare, first_line, lacking, quiet
+from .capturing import capture, compare, lacking, quiet
 
 
 def export_executorch(

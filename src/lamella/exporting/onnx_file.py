@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import LamellaError, MissingExtra, RecordError, TraceError
+from ..errors import LamellaError, MissingExtra, RecordError, TraceError, first_line
 from ..timing import onnxruntime
 from ..version import __version__
-from .capturing import capture, compare, first_line, lacking, quiet
+from .capturing import capture, compare, lacking, quiet
 from .nodes import forget_unread
 from .operators import built_once
 from .together import write_together

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import BudgetError
 from ..schema import Budget, Graph, Plan
+from ..texts import listed
 from .asking import COSTS, keeps
 
 
@@ -62,10 +63,10 @@ def unreached(
     lines = [
         f"no plan by {planner!r} reaches {asked} for {graph.model!r}.",
         f"  nearest: {nearest}, with {low} of {len(floors)} groups at their floor.",
-        f"  frozen:  {_few(frozen)}.",
+        f"  frozen:  {listed(frozen, 4, ';') or 'none'}.",
     ]
     if unmeasured:
-        lines.append(f"  no curve, so left dense: {_few([repr(n) for n in unmeasured])}.")
+        lines.append(f"  no curve, so left dense: {listed([repr(n) for n in unmeasured], 4, ';')}.")
     loosest = " and ".join(f"{name}={_rounded_up(name, reached[name])}" for name in broken)
     return BudgetError("\n".join([*lines, f"  try:     a budget of {loosest}, {_advice(planner, broken)}."]))
 
@@ -82,12 +83,7 @@ def _advice(planner: str, broken: Mapping[str, float]) -> str:
 
 def lossless(names: Sequence[str], where: str) -> tuple[str, ...]:
     """The note on groups or layers that were not measured as they are planned; none without such."""
-    return (f"not measured {where}, and taken to lose nothing: {_few(list(names))}",) if names else ()
-
-
-def _few(names: list[str]) -> str:
-    more = f"; and {len(names) - 4} more" if len(names) > 4 else ""
-    return "; ".join(names[:4]) + more or "none"
+    return (f"not measured {where}, and taken to lose nothing: {listed(names, 4, ';')}",) if names else ()
 
 
 def _amount(name: str, value: float) -> str:

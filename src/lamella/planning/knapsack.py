@@ -17,6 +17,7 @@ from dataclasses import replace
 from ..errors import BudgetError, LamellaError
 from ..schema import Group
 from ..schema.plans import WEIGHT_BITS
+from ..texts import listed
 from .asking import COSTS, Ask, Draft, keeps, limits, precision_of
 from .curves import Rung, bit_rungs, bits_drop, check_curves, group_rungs
 from .drafting import value_of
@@ -159,8 +160,7 @@ def _bit_choices(ask: Ask, assumed: dict[int, float]) -> tuple[dict[str, tuple[R
 
 
 def _in_float(lacking: tuple[str, ...]) -> str:
-    named = ", ".join(lacking[:4]) + (f" and {len(lacking) - 4} more" if len(lacking) > 4 else "")
-    return f"in float alone: no bits curve for {named} (bit_drops=8:0 gives them one), and a file is in integers as a whole"
+    return f"in float alone: no bits curve for {listed(lacking, 4)} (bit_drops=8:0 gives them one), and a file is in integers as a whole"
 
 
 def depth_factors(groups: tuple[Group, ...], prior: float) -> dict[str, float]:

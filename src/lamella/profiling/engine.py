@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import with_context
+from ..errors import first_line, with_context
 from ..replay import Change, Program
 from ..surgery import copied
 from ..training import call, checked_scores, device_of
@@ -92,7 +92,7 @@ class Engine:
             if not agree(outputs, first):
                 raise ValueError("the exported program gives other outputs than the model")
         except Exception as error:  # whatever the export stumbles over, the model itself still runs
-            self.notes.append(f"every point ran the whole network: it cannot be replayed ({_first_line(error)})")
+            self.notes.append(f"every point ran the whole network: it cannot be replayed ({first_line(error)})")
             return None
         self._probe = self._shortened(program)
         return program
@@ -111,7 +111,7 @@ class Engine:
                     screen.calibrate(self._probe, self._program.finished(self._program.start(self._probe.inputs)))
                 return screen
             except (RuntimeError, ValueError, TypeError, IndexError) as error:
-                problem = f"the network does not run in bf16 ({_first_line(error)})"
+                problem = f"the network does not run in bf16 ({first_line(error)})"
         self.notes.append(f"screening in bf16 was not used: {problem}. Scores are float32 throughout, and the same")
         return None
 
@@ -311,10 +311,6 @@ def _key(item: Item) -> tuple[str, str]:
 def _sure(value: T | None) -> T:
     assert value is not None
     return value
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
 __all__ = ["Engine", "Run", "Scores"]

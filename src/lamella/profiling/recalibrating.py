@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..errors import first_line
 from ..replay import Change, Program, watch
 from ..surgery import copied
 from ..training import Loader, device_of, on_device, recalibrate_bn, settling
@@ -96,8 +97,7 @@ def recalibrated(engine: Engine) -> Engine | None:
     try:
         statistics = Statistics(engine.model, subject.task.train, sweep.memory)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        line = next(iter(str(error).splitlines()), type(error).__name__)
-        engine.notes.append(f"every recalibrated point ran the whole network: {line[:200]}")
+        engine.notes.append(f"every recalibrated point ran the whole network: {first_line(error)}")
         return None
     model = copied(subject.model, statistics.dense, share=True).eval()
     return Engine(

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from ..schema import FILES, Accordion, Family, Graph, Profile, Result, Row, Table
+from ..texts import listed
 from .facts import LayerFacts, linear_form, plan_of, steps_of_groups, whole_cost
 from .losses import shared_losses
 from .marks import elide
@@ -226,7 +227,7 @@ def _freedom(graph: Graph, told: bool) -> Iterator[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(_named, names[:LISTED])) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+    return listed([_named(name) for name in names], LISTED)
 
 
 def _named(name: str) -> str:

@@ -22,6 +22,7 @@ from ..lineage import made_from
 from ..schema import Graph, Result
 from ..sessions import Session
 from ..storage import load
+from ..texts import listed
 from ..timing import TOLERATED, Latency, latency
 from ..timing.calls import RUNTIME_OF, TITLES, require
 from ..tracing import aligned
@@ -131,8 +132,7 @@ def refusal(slower: Sequence[FileFacts], facts: Sequence[FileFacts], graph: Grap
     )
     if odd:
         named = [f"{name!r} keeps {width} of {graph.group_of[name].width} (step {step})" for name, width, step in odd]
-        more = f"; and {len(odd) - SHOWN} more" if len(odd) > SHOWN else ""
-        lines.append(f"  widths that are no multiples of what CPU runtimes like: {'; '.join(named[:SHOWN])}{more}.")
+        lines.append(f"  widths that are no multiples of what CPU runtimes like: {listed(named, SHOWN, ';')}.")
         step = max(step for *_, step in odd)
         lines.append(f"  try: a new run traced with --option round_to={step}{_advice(graph, odd[:SHOWN])}.")
     elif integers_alone:

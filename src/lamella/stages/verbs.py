@@ -29,7 +29,7 @@ from ..schema.plans import AS_IS
 from ..sessions import Session, untrained, weighted
 from ..statistics import score_interval
 from ..storage import load, save
-from ..texts import told_between
+from ..texts import listed, told_between
 from ..training import Batches, Portion, Recipe, Task, evaluate, fit
 
 SHOWN = 5  # layers named in a note
@@ -288,11 +288,8 @@ def standing_notes(session: Session) -> list[str]:
 def _float_notes(path: Path, result: Result) -> list[str]:
     """Which layers of a file in integers ONNX Runtime computes in float all the same."""
     names = list(dict.fromkeys(layers_in_float(path))) if SCHEMES[result.scheme].calibrated else []
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    told = (
-        f"ONNX Runtime computes {', '.join(map(repr, names[:SHOWN]))}{more} in float: it has no such layer in integers."
-    )
-    return [told] if names else []
+    told = listed([repr(name) for name in names], SHOWN)
+    return [f"ONNX Runtime computes {told} in float: it has no such layer in integers."] if names else []
 
 
 def _bits_notes(result: Result) -> list[str]:

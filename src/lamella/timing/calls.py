@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import LamellaError, needing, unknown_name
+from ..errors import LamellaError, first_line, needing, unknown_name
 from ..runtimes import REMEDY, lacks, onnxruntime, open_session
 
 Array = NDArray[Any]
@@ -180,7 +180,7 @@ def _torch_call(path: Path, inputs: Sequence[Tensor], threads: int) -> Run:
     try:
         module = torch.export.load(io.BytesIO(path.read_bytes())).module()
     except Exception as error:
-        problem = str(error).strip().splitlines()[0][:200]
+        problem = first_line(error)
         raise LamellaError(f"{path}: torch {torch.__version__} cannot load it ({problem}). {REMEDY}") from error
 
     def run() -> list[Array]:
@@ -202,8 +202,7 @@ def _tried(run: Run, path: Path, inputs: Sequence[Tensor]) -> None:
         run()
     except Exception as error:
         shapes = ", ".join(str(tuple(t.shape)) for t in inputs)
-        problem = str(error).strip().splitlines()[0][:200]
-        raise LamellaError(f"{path}: does not take inputs of shapes {shapes} ({problem}).") from error
+        raise LamellaError(f"{path}: does not take inputs of shapes {shapes} ({first_line(error)}).") from error
 
 
 # ---- ExecuTorch

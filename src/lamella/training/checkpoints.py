@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..digests import weights_digest
-from ..errors import MismatchError, RecordError
+from ..errors import MismatchError, RecordError, first_line
 from ..records import to_plain
 from ..runs import write_atomically
 from .recipes import Recipe
@@ -83,7 +83,7 @@ def _read_checkpoint(path: str | Path) -> dict[str, Any]:
         state = torch.load(io.BytesIO(Path(path).read_bytes()), map_location="cpu", weights_only=True)
         missing = {"identity", "epoch", "model", "optimizer"} - set(state)
     except Exception as error:  # torch.load raises whatever the damaged bytes lead it to
-        state, missing = {}, {str(error).splitlines()[0] if str(error) else type(error).__name__}
+        state, missing = {}, {first_line(error)}
     if missing:
         problem = f"not a whole checkpoint ({', '.join(sorted(missing))})"
         raise RecordError(str(path), f"{problem}: delete it and run the same command to train afresh")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from ..errors import DataError
+from ..errors import DataError, first_line
 from ..schema import Metric
 
 Loader = Iterable[Any]
@@ -204,7 +204,7 @@ def call(model: nn.Module, inputs: Any) -> Any:
             raise
         raise DataError(
             f"the network cannot compute with inputs of {_listed(seen)}: its weights are {_listed(expected)} (torch: "
-            f"{str(error).splitlines()[0]}). Give batches of the numbers that it takes, those of the example inputs: for float32, "
+            f"{first_line(error)}). Give batches of the numbers that it takes, those of the example inputs: for float32, "
             "inputs.float() in the dataset or in the DataLoader's collate_fn."
         ) from error
 

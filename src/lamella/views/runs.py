@@ -11,7 +11,7 @@ from rich.text import Text
 from ..planning import depth_test, significance
 from ..reach import GroupRow, Reach
 from ..schema import Front, Graph, Metric, Plan, Point, Profile, Result, Score, Trials
-from ..texts import short, told, told_between, told_bits, told_drop
+from ..texts import listed, short, told, told_between, told_bits, told_drop
 from ..trials import Spread, remarks, summaries
 from .grids import grid, percent
 
@@ -32,9 +32,8 @@ def graph_view(found: Reach) -> Stack:
             )
     groups = grid("group", "channels", "made by", "params %", "MACs %", "free")
     for row in found.groups:
-        made_by = ", ".join(row.layers[:3]) + (f" and {len(row.layers) - 3} more" if len(row.layers) > 3 else "")
         shares = (f"{100 * row.params:.1f}", f"{100 * row.macs:.1f}")
-        groups.add_row(escape(row.name), _widths(row), escape(made_by), *shares, escape(_freedom(row)))
+        groups.add_row(escape(row.name), _widths(row), escape(listed(row.layers, 3)), *shares, escape(_freedom(row)))
     return Stack(layers, Text(), groups, *map(Text, (_reach_line(found), *(f"note: {each}" for each in found.notes))))
 
 

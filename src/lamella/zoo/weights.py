@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import MismatchError, RecordError
+from ..errors import MismatchError, RecordError, first_line
+from ..texts import listed
 
 TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt")
 
@@ -32,10 +33,9 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     expected = model.state_dict()
     differences = _differences(weights, expected)
     if differences:
-        more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise MismatchError(
             f"{path}: holds the weights of another model than this {type(model).__name__}: "
-            f"{'; '.join(differences[:3])}{more}. Name the model and options these weights were trained with."
+            f"{listed(differences, 3, ';')}. Name the model and options these weights were trained with."
         )
     model.load_state_dict({**{k: v for k, v in expected.items() if _is_counter(k)}, **weights})
     return model
@@ -62,10 +62,9 @@ def _read_state(path: str | Path) -> Mapping[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged pickle raises is anything
-        first = str(error).partition("\n")[0]
         problem = (
-            f"holds more than tensors, or is damaged ({type(error).__name__}: {first}). A file that runs code is not read: save "
-            "model.state_dict() alone, with safetensors.torch.save_file or torch.save"
+            f"holds more than tensors, or is damaged ({type(error).__name__}: {first_line(error)}). A file that runs code is not read: "
+            "save model.state_dict() alone, with safetensors.torch.save_file or torch.save"
         )
         raise RecordError(str(path), problem) from None
     if _is_state(content):
