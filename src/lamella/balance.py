@@ -100,9 +100,8 @@ def _balanced(joined: Sequence[np.ndarray], tables: Sequence[_Table], reasons: d
     mine = [t for t in tables if not present.isdisjoint(t.row)]
     if not mine:
         return Members(channels)
-    kinds = np.repeat(
-        np.arange(len(joined)), [len(group) for group in joined]
-    )  # channels of one cell lie on the same axes
+    # Channels of one cell lie on the same axes.
+    kinds = np.repeat(np.arange(len(joined)), [len(group) for group in joined])
     places = np.concatenate([*(_places(channels, table) for table in mine), kinds[:, None]], axis=1)
     vectors, cells = _numbered(places)
     vectors = vectors[:, :-1]

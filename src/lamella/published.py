@@ -115,6 +115,7 @@ def widths_of(graph: Graph, schedule: Schedule) -> dict[str, int]:
 
 
 def convolutions_of(graph: Graph) -> list[Layer]:
+    """The convolutions, in call order."""
     return [layer for layer in graph.layers if layer.kind.startswith("conv")]
 
 

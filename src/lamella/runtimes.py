@@ -15,9 +15,8 @@ def open_session(path: str | Path, *, threads: int = 1) -> Any:
     ort = onnxruntime("running an ONNX file")
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = (
-        4  # what is fatal; its errors are raised as well, its warnings speak of its own rewriting
-    )
+    # What is fatal: its errors are raised as well, its warnings speak of its own rewriting.
+    options.log_severity_level = 4
     if not Path(path).is_file():
         raise LamellaError(f"{path}: no such file. It is made by `lamella export`.")
     try:

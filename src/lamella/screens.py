@@ -30,9 +30,8 @@ def bars(quiet: bool) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=Column(ratio=1, no_wrap=True)),
     )
-    drawn = Bars(
-        *columns, console=Console(stderr=True), expand=True
-    )  # in a narrow window the note is cut, not the times
+    # In a narrow window the note is cut, not the times.
+    drawn = Bars(*columns, console=Console(stderr=True), expand=True)
     try:
         yield _on(drawn)
     finally:

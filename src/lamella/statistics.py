@@ -152,11 +152,8 @@ def clearly_below(values_KS: ArrayLike, reference: int, error: float) -> NDArray
 
 
 STRATA = 5  # by rising margin of the dense network: nearly all flips lie at the smallest
-LEAST, FIRST, GROWTH = (
-    16,
-    200,
-    1.35,
-)  # samples of a stratum, of the first look, and how many times more each further look has
+# Samples of a stratum, of the first look, and how many times more each further look has.
+LEAST, FIRST, GROWTH = 16, 200, 1.35
 PRIOR, CARRY = 8.0, 0.5  # a stratum counts as PRIOR samples more, with CARRY times the spread of the stratum before
 
 

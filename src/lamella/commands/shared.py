@@ -68,6 +68,7 @@ def _parameters(record: Any) -> list[inspect.Parameter]:
 
 
 def complain(text: str) -> None:
+    """Print on standard error, as it is: nothing in the text is taken for markup."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(escape(text))
 
 

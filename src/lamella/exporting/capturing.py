@@ -1,6 +1,6 @@
 """What all exporters share: the model captured by torch.export, and the file compared with the model before it appears.
 
-seen = capture(model, example_inputs, free_batch=True)      # cases with the model's own answers, and the ExportedProgram
+seen = capture(model, example_inputs, dynamic_batch=True)   # cases with the model's own answers, and the ExportedProgram
 seen.program, place_of(seen.program, "bessel_j0")           # ", called by 'head.special' (line ...)": which layer wants an operator
 compare(seen, temporary, "model.pt2", runtime="torch")      # LamellaError unless the file answers alike
 """
@@ -40,7 +40,7 @@ class Capture:
     expected: tuple[list[Tensor], ...]
 
 
-def capture(model: nn.Module, example_inputs: Tensor | Sequence[Any], *, free_batch: bool) -> Capture:
+def capture(model: nn.Module, example_inputs: Tensor | Sequence[Any], *, dynamic_batch: bool) -> Capture:
     """The model in evaluation mode on the CPU; it is left as it was. The cases are the inputs and, with a free
     batch, one sample of them.
 
@@ -48,9 +48,9 @@ def capture(model: nn.Module, example_inputs: Tensor | Sequence[Any], *, free_ba
     """
     check_real(model, "export")
     subject, inputs = on_cpu(model, example_inputs)
-    cases = (inputs, one_sample(inputs)) if free_batch else (inputs,)
+    cases = (inputs, one_sample(inputs)) if dynamic_batch else (inputs,)
     expected = tuple(outputs_of(subject, case) for case in cases)
-    return Capture(captured(subject, inputs, free_batch), cases, expected)
+    return Capture(captured(subject, inputs, dynamic_batch), cases, expected)
 
 
 def on_cpu(model: nn.Module, example_inputs: Tensor | Sequence[Any]) -> tuple[nn.Module, tuple[Any, ...]]:
@@ -77,6 +77,7 @@ def as_tuple(inputs: Tensor | Sequence[Any]) -> tuple[Any, ...]:
 
 
 def outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+    """The tensors among the outputs, in order. TraceError where the model fails on these inputs."""
     try:
         with torch.no_grad():
             return [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor)]
@@ -94,10 +95,11 @@ def one_sample(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return one
 
 
-def captured(model: nn.Module, inputs: tuple[Any, ...], free_batch: bool) -> torch.export.ExportedProgram:
+def captured(model: nn.Module, inputs: tuple[Any, ...], dynamic_batch: bool) -> torch.export.ExportedProgram:
+    """The model as torch.export has it, for any batch size or for that of the inputs. TraceError where it cannot be exported."""
     shapes = None
-    if free_batch:
-        # torch.export takes 1 for a constant
+    if dynamic_batch:
+        # torch.export takes 1 for a constant.
         inputs = cut_batch(inputs, lambda t: torch.cat([t, t]) if len(t) == 1 else t)
         carries = iter(carry_batch(inputs))
         free = {0: torch.export.Dim.DYNAMIC}
@@ -108,7 +110,7 @@ def captured(model: nn.Module, inputs: tuple[Any, ...], free_batch: bool) -> tor
             return torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
     except Exception as error:
         name = type(model).__name__
-        if free_batch and _exports(model, inputs):
+        if dynamic_batch and _exports(model, inputs):
             raise TraceError(
                 f"{name} cannot be exported with a free batch size: {first_line(error)}. A batch size is written into "
                 "its forward: write -1 or x.shape[0] there, or export with dynamic_batch=False."
@@ -127,7 +129,7 @@ def _as_taken(model: nn.Module, shapes: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _exports(model: nn.Module, inputs: tuple[Any, ...]) -> bool:
     try:
-        captured(model, inputs, free_batch=False)
+        captured(model, inputs, dynamic_batch=False)
     except TraceError:
         return False
     return True

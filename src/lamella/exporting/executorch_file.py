@@ -31,7 +31,7 @@ def export_executorch(
         raise LamellaError("a .pte file has one batch size, that of the example inputs: leave dynamic_batch=False.")
     require("executorch", "exporting to ExecuTorch")
     path = Path(path)
-    seen = capture(model, example_inputs, free_batch=False)
+    seen = capture(model, example_inputs, dynamic_batch=False)
     data = _lowered(seen.program)
 
     def write(temporary: Path) -> None:

@@ -28,20 +28,20 @@ Convert = Callable[[str | Path, str | Path, Tensor | Sequence[Any]], Path]
 class Format:
     """How a format is written. `convert`: an ONNX file, float or in integers, into this format; None where there is no way.
 
-    `free_batch`: files take any batch size, and not that of the example inputs alone.
+    `dynamic_batch`: files take any batch size, and not that of the example inputs alone.
     """
 
     suffix: str
     write: Callable[..., Path]
     convert: Convert | None = None
-    free_batch: bool = True
+    dynamic_batch: bool = True
 
 
 FORMATS: dict[str, Format] = {
     "onnx": Format(suffix=".onnx", write=export_onnx),
     "openvino": Format(suffix=".xml", write=export_openvino, convert=convert_to_openvino),
     "pt2": Format(suffix=".pt2", write=export_torch),
-    "executorch": Format(suffix=".pte", write=export_executorch, free_batch=False),
+    "executorch": Format(suffix=".pte", write=export_executorch, dynamic_batch=False),
 }
 
 
@@ -57,7 +57,7 @@ def export(
     differs, `RunError` where the file cannot be written, `MissingExtra` where the runtime is not installed.
     """
     made = format_of(path)
-    free = made.free_batch if dynamic_batch is None else dynamic_batch
+    free = made.dynamic_batch if dynamic_batch is None else dynamic_batch
     return made.write(model, example_inputs, path, dynamic_batch=free)
 
 

@@ -29,12 +29,8 @@ from .together import write_together
 OPSET = 20
 INLINE_LIMIT = 2_000_000_000  # bytes of weights; a protobuf file ends at 2 GiB
 
-QUANTIZED = {
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "DynamicQuantizeLinear",
-    "MatMulNBits",
-}  # operators of files in integers
+# Operators of files in integers.
+QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits"}
 BATCH = "batch"  # the name of the free dimension in the file
 
 
@@ -58,7 +54,7 @@ def export_onnx(
     path = Path(path)
     onnx_library("exporting to ONNX")
     onnxruntime("exporting to ONNX")
-    seen = capture(model, example_inputs, free_batch=dynamic_batch)
+    seen = capture(model, example_inputs, dynamic_batch=dynamic_batch)
     proto = _converted(seen.program, len(seen.expected[0]))
     _name_shared(proto.graph, model)
     _name_transposed(proto.graph, model)

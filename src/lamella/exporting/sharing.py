@@ -47,6 +47,7 @@ class LevelFile:
 
 
 def shares_of(own: Mapping[str, Array], shared: Mapping[str, Array], places: Mapping[str, Any]) -> dict[str, Share]:
+    """How a level's own tensors follow from the shared ones, by name; those that do not, or are too small to share, are left out."""
     found = {}
     for name, array in own.items():
         if name in shared and name in places and shared[name].nbytes >= WORTH_SHARING:

@@ -24,7 +24,7 @@ def export_torch(
     `RunError` where the file cannot be written.
     """
     path = Path(path)
-    seen = capture(model, example_inputs, free_batch=dynamic_batch)
+    seen = capture(model, example_inputs, dynamic_batch=dynamic_batch)
     for node in seen.program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of the machine it was made on
 

@@ -51,7 +51,9 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A planner's answer. `drop`: its own estimate in points, where it has a better one than the sum of raw drops; `measured`."""
+    """A planner's answer. `drop`: its own estimate in points, where it has a better one than the sum of raw drops; `measured`: whether
+    it measured that.
+    """
 
     choices: list[Choice]
     bits: dict[str, int] = field(default_factory=dict)

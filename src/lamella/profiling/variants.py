@@ -1,8 +1,8 @@
 """A target at a level, two ways: as a change of a replayed program, and as a model of its own.
 
-variant = vary(subject, item, level)
-variant.change                   # what the program runs with
-variant.model()                  # the model the plain loop would score
+setting = Subject(model, graph, task, sweep).setting(item, level)
+setting.change                   # what the program runs with
+setting.model()                  # the model the plain loop would score
 """
 
 from collections.abc import Callable

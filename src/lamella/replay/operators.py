@@ -159,9 +159,8 @@ class _Lister:
             raise TypeError(f"{node.target} cannot be called")
         args, kwargs = tree_map_only(Node, self.values.__getitem__, (node.args, dict(node.kwargs)))
         self.values[node] = Ref(index)
-        target = (
-            aten.reshape.default if node.target == aten.view.default else node.target
-        )  # channels last has no such view
+        # Channels last has no such view.
+        target = aten.reshape.default if node.target == aten.view.default else node.target
         made = Operator(index, target, tuple(args), dict(kwargs), _elements(node))
         made.note_reads()
         return made

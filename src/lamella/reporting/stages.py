@@ -98,9 +98,8 @@ class Stages:
     training: Training | None = None
     trying: tuple[Tried, ...] = ()
     files: Mapping[str, str]  # file name -> compact JSON
-    weighed: tuple[int, int] | None = (
-        None  # bytes of the ONNX files, where they are there: of the dense network, and of this one
-    )
+    # Bytes of the ONNX files, where they are there: of the dense network, and of this one.
+    weighed: tuple[int, int] | None = None
 
     @property
     def metric(self) -> Metric:
@@ -135,6 +134,9 @@ class Stages:
 
 
 def read_stages(directory: str | Path) -> Stages:
+    """All that a run directory tells so far. RunError where that is nothing, RecordError for a damaged file, MismatchError where one
+    belongs to another model.
+    """
     directory = Path(directory)
     files = _Files(directory)
     found = {key: files.read(key, kind) for key, kind in KINDS.items()}

@@ -213,6 +213,7 @@ class Graph:
         return {**self.widths, **widths}
 
     def check_widths(self, widths: Mapping[str, int]) -> None:
+        """RecordError, with its path, for an unknown group or a width that it cannot have."""
         for name, width in widths.items():
             check(name in self.group_of, f"[{name!r}]", "no such group in this model")
             if width != self.group_of[name].width:

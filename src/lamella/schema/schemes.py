@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-LinearForm = Literal[
-    "", "blocks", "dynamic"
-]  # of linear layers: as the rest, 4-bit blocks, int8 with inputs ranged at every call
+# Of linear layers: as the rest, 4-bit blocks, int8 with inputs ranged at every call.
+LinearForm = Literal["", "blocks", "dynamic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,17 +16,8 @@ from ..training import Task
 from ..zoo import MODELS, load_weights, make_model
 from .references import called
 
-OPTIONS = (
-    "batch_size",
-    "floor",
-    "ignore",
-    "ignored_layers",
-    "label",
-    "limit",
-    "round_to",
-    "time",
-    "validation",
-)  # and model.*, the zoo's own
+# And model.*, the zoo's own.
+OPTIONS = ("batch_size", "floor", "ignore", "ignored_layers", "label", "limit", "round_to", "time", "validation")
 
 
 def open_task(info: RunInfo) -> Task:

@@ -78,12 +78,12 @@ def _in_format(session: Session, made: Format, sources: Mapping[str, Path]) -> d
         "dense": session.dense,
         "model": lambda: load(session.directory, session.fresh)[0],
     }
-    inputs = real_inputs(session.task) if made.free_batch else session.task.example_inputs
+    inputs = real_inputs(session.task) if made.dynamic_batch else session.task.example_inputs
 
     def make(variant: str, target: Path) -> Path:
         if made.convert:
             return made.convert(sources[variant], target, inputs)
-        return made.write(models[variant](), inputs, target, dynamic_batch=made.free_batch)
+        return made.write(models[variant](), inputs, target, dynamic_batch=made.dynamic_batch)
 
     found = {}
     for variant, source in sources.items():

@@ -77,9 +77,8 @@ def drafted(
     graph, other = session.graph(), tuple[str, ...]()
     levels, notes = _chosen(session, stepped(graph, round_to), settings, progress)
     slower = slower_levels(session, levels, progress)
-    if (
-        slower and settings is None and round_to is None and not allow_slower
-    ):  # nothing was asked for: other steps will do
+    # Where nothing was asked for, other steps will do.
+    if slower and settings is None and round_to is None and not allow_slower:
         best = best_steps(slower)
         levels, notes = _chosen(session, stepped(graph, best), None, progress)
         other = (f"widths are in steps of --round-to {best}: {slower[0].text} at widths as traced",)

@@ -200,9 +200,8 @@ def a_day(
     progress("serve", 0, len(levels) + 1, f"{len(day.arrivals)} requests, governed")
     policy = replace(policy, window=seconds / 200, patience=seconds / 100)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # that no level keeps the policy at some instant is what the figures show
+        # That no level keeps the policy at some instant is what the figures show.
+        warnings.simplefilter("ignore", UserWarning)
         governor = Governor(levels, family.set_active_subnet, policy, clock=Clock())
         governed, right = _scored(serve(family, day, requests.inputs, governor), requests)
     runs, rights = {}, [right]

@@ -87,6 +87,7 @@ def feeds_of(session: Any, inputs: Tensor | Sequence[Tensor]) -> dict[str, Array
 
 
 def as_array(tensor: Tensor) -> Array:
+    """The tensor's numbers on the CPU; float32 for those of bfloat16."""
     tensor = tensor.detach().cpu()
     array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # numpy knows no bfloat16
     return array
@@ -236,9 +237,8 @@ def _executorch_call(path: Path, inputs: Sequence[Tensor], threads: int) -> Run:
     if portable_lib._threadpool_get_thread_count() != threads:
         portable_lib._unsafe_reset_threadpool(threads)  # unsafe while a call runs; none does
     try:
-        program = runtime.Runtime.get().load_program(
-            path
-        )  # from bytes it keeps no hold of them: the process would crash
+        # From bytes it keeps no hold of them: the process would crash.
+        program = runtime.Runtime.get().load_program(path)
         method = program.load_method("forward")
     except RuntimeError as error:
         raise LamellaError(f"{path}: ExecuTorch cannot load it ({error}). {REMEDY}") from error
@@ -262,12 +262,8 @@ RUNTIMES: dict[str, Callable[[Path, Sequence[Tensor], int], Run]] = {
     "executorch": _executorch_call,
 }
 RUNTIME_OF = {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "torch", ".pte": "executorch"}
-TITLES = {
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-    "torch": "torch",
-    "executorch": "ExecuTorch",
-}  # as people write them
+# As people write them.
+TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "torch": "torch", "executorch": "ExecuTorch"}
 _IMPORTS: dict[str, Callable[[str], Any]] = {
     "onnxruntime": onnxruntime,
     "openvino": openvino,

@@ -27,10 +27,8 @@ Loss = Callable[..., Tensor]
 PerSample = Callable[[Any, Any], Tensor]
 Transform = Callable[[Any, torch.Generator], Any]
 
-OTHER_NUMBERS = (
-    "type",
-    "not implemented for",
-)  # of torch's messages: "Input type (double) and bias type (float) should be the same"
+# Of torch's messages: "Input type (double) and bias type (float) should be the same".
+OTHER_NUMBERS = ("type", "not implemented for")
 
 
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -148,9 +146,8 @@ class Batches:
         """The batches of one epoch. Order and augmentation follow from (seed, epoch) alone."""
         generator = torch.Generator().manual_seed(mixed(seed, epoch))
         order_N = self.order(generator)
-        for rows in (
-            torch.split(order_N, self.batch_size) if self.samples else ()
-        ):  # torch splits nothing into one empty part
+        # torch splits nothing into one empty part.
+        for rows in torch.split(order_N, self.batch_size) if self.samples else ():
             inputs, targets = tree_map_only(Tensor, lambda leaf: leaf[rows], (self.inputs, self.targets))  # noqa: B023
             yield (self.transform(inputs, generator) if self.transform else inputs), targets
 

@@ -77,7 +77,7 @@ class OnFabric:
         return module
 
     def share(self, batch: Any) -> tuple[Any, float]:
-        """Every so-manieth sample. A batch of fewer than two samples for each process goes to all of them whole."""
+        """Every `world`-th sample, from its rank on. A batch of fewer than two samples for each process goes to all of them whole."""
         world, samples = self.fabric.world_size, len(tree_leaves(batch)[0])
         if world == 1 or samples < 2 * world:
             return batch, 1.0

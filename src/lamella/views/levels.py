@@ -96,9 +96,8 @@ def serving_view(family: Family, found: Mapping[str, Any], metric: Metric = "acc
     table = grid("all day", *heads, "median", "99 %", "switches", "requests per level")
     for shift in day["shifts"]:
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shift.shares.items() if share)
-        both = (
-            (f"{100 * shift.right_in_time:.2f} %",) if classes else ()
-        )  # half a score makes no sense: late is no answer
+        # Half a score makes no sense: late is no answer.
+        both = (f"{100 * shift.right_in_time:.2f} %",) if classes else ()
         scores = (told(shift.score, metric), f"{100 * shift.in_time:.1f} %", *both)
         times = (f"{shift.median_ms:.2f} ms", f"{shift.p99_ms:.2f} ms")
         table.add_row(shift.name, *scores, *times, str(shift.switches), shares)
