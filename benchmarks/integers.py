@@ -42,6 +42,7 @@ from torch import Tensor, nn
 
 from benchmarks.provenance import earlier, keep, provenance, result_file
 from benchmarks.trace import densenet, densenet121, resnet50
+from lamella.coarsening import CALIBRATION_BATCHES
 from lamella.compression import compress
 from lamella.costs import cost
 from lamella.errors import LamellaError
@@ -255,7 +256,7 @@ def by_simulation(name: str, data: str, weights: Path) -> dict[str, Any]:
         "file_from_float": float(((file - exact).square().mean() / exact.square().mean()).sqrt()),
     }
     print(name, found, flush=True)
-    return {"n": len(same), "calibration": len(calibration), **found}
+    return {"n": len(same), "calibration": min(len(calibration), 64 * CALIBRATION_BATCHES), **found}
 
 
 def untouched(model: nn.Module, task: Task) -> Result:

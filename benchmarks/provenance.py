@@ -25,8 +25,8 @@ def provenance() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that is checked out, and whether the library differs from it."""
-    changed = _git("status", "--porcelain", "src")
+    """The commit that is checked out, and whether the library or the scripts differ from it."""
+    changed = _git("status", "--porcelain", "src", "benchmarks/*.py")
     return _git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
 
 

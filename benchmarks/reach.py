@@ -8,8 +8,8 @@
 
 A row is a network, a budget and a tuning (ROWS). Its channels and bits are chosen by `knapsack` from exact curves on validation
 samples, without a look at test. Every row says what the file weighs and scores, measured on the file in ONNX Runtime, and how far that
-is, pairwise on the same test images, from the dense network and from `origin`, the dense network with the same extra training. Every
-step is kept in --work: a run that was cut short goes on. Rows are added to `results/reach-<date>.json`.
+is, pairwise on the same test images, from the dense network and, where a row has one, from `origin`, the dense network with the same extra
+training. Every step is kept in --work: a run that was cut short goes on. Rows are added to `results/reach-<date>.json`.
 
 The trained ResNets have seen all training images: validation is the test images at even index, test those at odd index. Networks from
 `references.py` hold out the last 5,000 training images.

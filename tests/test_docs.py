@@ -4,10 +4,12 @@ import doctest
 import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 import lamella
 from lamella.cli import app
@@ -106,3 +108,25 @@ def test_nothing_names_a_path_of_a_machine():
     for path in paths:
         if path.is_file():
             assert not re.search(r"(?<![\w.])/(root|home|tmp)/\w", path.read_text()), path
+
+
+def test_the_guide_to_an_own_network_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    guide = (ROOT / "docs" / "own_network.md").read_text()
+    nets, data, program = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    Path("nets.py").write_text(nets)
+    Path("data.py").write_text(data)
+    names = {}
+    exec(compile(program, "own_network.md", "exec"), names)
+    before, after = (next(done for done in names["result"].history if done.step == step) for step in (1, 2))
+    assert before.validation != after.validation
+    assert names["again"](names["images"]).shape == (len(names["images"]), 10)
+    run = CliRunner().invoke(
+        app, ["trace", "r", "--model", "nets.py:make_net", "--task", "data.py:make_task", "--quiet"]
+    )
+    assert run.exit_code == 0, run.exception
+    written = {path.name for path in Path("r").iterdir()} - {".lock"}
+    assert [name for name in written if f"`{name}`" not in guide] == []
+    for module in ("nets", "data"):
+        sys.modules.pop(module, None)

@@ -231,7 +231,7 @@ def _stream(part: Part, value: float) -> str | None:
 
 def _levels(part: Part) -> Floats:
     costs = [*part.bound.widths.values(), *part.pricing.bit_costs(part.offset).values()]
-    return np.sort(np.concatenate(costs)) - part.value
+    return np.sort(np.concatenate(costs)) - part.value if costs else np.zeros(1)
 
 
 def _first_window(part: Part) -> float:

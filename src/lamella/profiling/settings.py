@@ -14,12 +14,13 @@ class Sweep:
     """Options of `profile`.
 
     `layers`: also a curve per layer, its filters masked. `inputs`: for bits, also a curve with the inputs rounded. `points`: globs
-    of the targets to measure. `recalibrate`: re-estimate batch-norm statistics before scoring (decision 0005); `tune_epochs`: tune
-    every point first, as published, on `tune_samples` samples an epoch. `factor`, `error`, `indifference`: the race's threshold
-    factor, error rate per target, and the share of the baseline within which either answer is right. `executor`: serial, processes
-    or ray, with so many `workers`; `address`: of a Ray cluster. `chunk`: samples at a time; `memory`: bytes for kept activations.
-    `screening`: none, or bf16, which scores in bf16 what is beyond doubt, the counts being the same; where it cannot be exact or
-    would not pay, the profile says so and does without. `latency`: the directory of a LatencyTable, for the layers' milliseconds.
+    of the targets to measure. `recalibrate`: re-estimate batch-norm statistics before scoring, or match layers where there are none
+    (decisions 0005, 0017); `tune_epochs`: tune every point first, as published, on `tune_samples` samples an epoch. `factor`,
+    `error`, `indifference`: the race's threshold factor, error rate per target, and the share of the baseline within which either
+    answer is right. `executor`: serial, processes or ray, with so many `workers`; `address`: of a Ray cluster. `chunk`: samples
+    at a time; `memory`: bytes for kept activations. `screening`: none, or bf16, which scores in bf16 what is beyond doubt, the
+    counts being the same; where it cannot be exact or would not pay, the profile says so and does without. `latency`: the
+    directory of a LatencyTable, for the layers' milliseconds.
     """
 
     layers: bool = False

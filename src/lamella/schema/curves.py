@@ -68,8 +68,8 @@ class Profile:
     """Measured curves: what every target costs the network at every level, one target at a time.
 
     `method`: exact, race or estimate; `notes` say what a reader of the figures must know. `facts`: per layer, numbers beside the curves.
-    `recalibrated`: points were scored with batch-norm statistics re-estimated (decision 0005).
-    `metric`: what the scores are.
+    `recalibrated`: points were scored with batch-norm statistics re-estimated, or layers matched where there are none (decisions 0005
+    and 0017). `metric`: what the scores are.
     """
 
     graph: Graph

@@ -113,7 +113,8 @@ def _by_time(stream: Stream) -> Parts:
     times_N = stream.times
     if times_N is None:
         raise DataError(
-            f"{stream.path}: a split by time needs a time column. Name it (columns.time), or split at random."
+            f"{stream.path}: a split by time needs a time column. Name it (--option time=COLUMN, in Python Columns(time=...)), or split "
+            "at random."
         )
     order = np.argsort(times_N, kind="stable")
     clean_so_far = np.cumsum(stream.labels[order] == 0) / stream.clean_rows
