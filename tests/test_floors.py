@@ -35,7 +35,7 @@ FLOORS = (
     ("simulations",),
     ("digests",),
     ("planning",),
-    ("reach", "published", "resultfiles", "trials"),
+    ("reach", "published", "resultfiles", "trials", "baselines"),
     ("costs", "statistics", "axes", "pairs", "ranges"),
     ("schema",),
     ("records",),

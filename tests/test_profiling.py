@@ -1,5 +1,7 @@
 """Profiles: exact counts, journals that survive a kill, races, estimates, executors, and bad input with its words."""
 
+import contextlib
+import copy
 import importlib.util
 import io
 import json
@@ -16,6 +18,7 @@ from rich.console import Console
 from torch import nn
 
 import lamella as lm
+from lamella.baselines import check_baseline
 from lamella.errors import DataError, LamellaError, MismatchError, RecordError, RunError
 from lamella.profiling import Forecast, Sweep, merge, profile, rank_agreement, screening
 from lamella.profiling.checks import is_out_of_memory
@@ -30,6 +33,7 @@ from lamella.profiling.walks import Walks, size_of
 from lamella.profiling.working import Work
 from lamella.records import to_plain
 from lamella.replay import Program
+from lamella.schema import Score
 from lamella.statistics import score_interval
 from lamella.surgery import copied
 from lamella.training import Batches, Recipe, Task, correct, evaluate, fit, recalibrate_bn
@@ -156,7 +160,7 @@ def test_interrupted_anywhere_and_resumed_equals_uninterrupted(model, task, grap
         with pytest.raises(Interrupted):
             profile(model, task, journal=journal, progress=stopping, **options)
         before = journal.read_text().splitlines()
-        assert len(before) == 1 + stop - 2
+        assert len(before) == 2 + stop - 2  # identity and baseline
         journal.write_text(journal.read_text() + '{"key": "cut sho')  # a kill within a line
         resumed = profile(model, task, journal=journal, **options)
         lines = journal.read_text().splitlines()
@@ -189,7 +193,7 @@ def test_a_kill_costs_at_most_one_point(model, task, graph, tmp_path, exact):
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
-    assert len(journal.read_text().splitlines()) == 1 + 3
+    assert len(journal.read_text().splitlines()) == 2 + 3  # identity, baseline, points
     told = []
     found = profile(model, task, progress=lambda s, done, t, note="": told.append((done, t)), **options)
     assert told[1][0] == 1 + 3
@@ -282,7 +286,7 @@ def test_journals_of_several_machines_are_merged(model, task, graph, tmp_path, e
     for path, points in zip(parts, [("conv1",), ("layer*",)], strict=True):
         profile(model, task, graph=graph, pruning_ratios=RATIOS, sweep=Sweep(points=points), journal=path)
     both = tmp_path / "all.jsonl"
-    assert merge(parts, both) == sum(len(p.read_text().splitlines()) - 1 for p in parts)
+    assert merge(parts, both) == sum(len(p.read_text().splitlines()) - 2 for p in parts)
     assert merge(parts, both) == 0
 
     def none_left(stage, done, total, note=""):
@@ -407,7 +411,7 @@ def test_a_ray_cluster_of_two_gives_the_same_and_a_kill_costs_one_point(
     seen = [p.name.split("-")[0] for p in tmp_path.iterdir() if "-" in p.name]
     assert len(set(seen)) == 3  # two workers, and one in the place of the killed one
     assert len(seen) == calls * (3 + len(found.points)) + 1
-    keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()[1:]]
+    keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()[2:]]
     assert len(keys) == len(set(keys)) == len(found.points)
 
 
@@ -683,6 +687,60 @@ def test_journals_of_other_models_and_data(model, task, graph, tmp_path):
         profile(model, task, graph=graph, pruning_ratios=(0.5,), journal=tmp_path / "c.jsonl", sweep=again)
     with pytest.raises(RunError, match="no journal can be read"):
         merge([tmp_path / "absent.jsonl"], tmp_path / "all.jsonl")
+
+
+def sure(outputs, targets):
+    """The probability of the target class."""
+    return outputs.softmax(1).gather(1, targets[:, None])[:, 0].double()
+
+
+def test_points_of_another_score_or_forward_are_refused(model, task, graph, tmp_path):
+    journal, other = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    few = {"graph": graph, "pruning_ratios": (0.5,), "sweep": Sweep(points=("conv1",))}
+    found = profile(model, task, journal=journal, **few)
+    seen = f"{100 * found.baseline.value:.2f} % there and scores"
+    before = journal.read_bytes()
+    scored = replace(task, score=sure)
+    with pytest.raises(MismatchError, match=rf"a\.jsonl: .* scored {seen} .* the task's score or .*forward is another"):
+        profile(model, scored, journal=journal, **few)
+    bent = copy.deepcopy(model)
+    bent.forward = lambda x: -model.forward(x)
+    with pytest.raises(MismatchError, match=f"scored {seen}"):
+        profile(bent, task, journal=journal, **few)
+    profile(model, scored, journal=other, **few)
+    with pytest.raises(MismatchError, match=r"b\.jsonl: .*there and scores .* here"):
+        merge([journal, other], tmp_path / "all.jsonl")
+    assert journal.read_bytes() == before
+    assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_journal_without_a_baseline_is_read_and_gets_one(model, task, graph, tmp_path):
+    journal = tmp_path / "a.jsonl"
+    few = {"graph": graph, "pruning_ratios": RATIOS, "sweep": Sweep(points=("conv1",)), "journal": journal}
+    found = profile(model, task, **few)
+    identity, baseline, *points = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join([identity, *points]))
+    assert profile(model, task, **few).points == found.points
+    assert journal.read_text() == "".join([identity, *points, baseline])
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "alike"),
+    [
+        (score_interval([1.0] * 150 + [0.0] * 50), score_interval([1.0] * 149 + [0.0] * 51), True),  # one tipped over
+        (score_interval([1.0] * 150 + [0.0] * 50), score_interval([1.0] * 145 + [0.0] * 55), False),
+        (
+            Score(value=-0.0748, low=-0.08, high=-0.07, n=1000),
+            Score(value=-0.07481, low=-0.08, high=-0.07, n=1000),
+            True,
+        ),
+        (Score(value=-0.0748, low=-0.08, high=-0.07, n=1000), Score(value=0.9252, low=0.9, high=0.95, n=1000), False),
+        (Score(value=30.0, low=30.0, high=30.0, n=1), Score(value=30.01, low=30.01, high=30.01, n=1), True),
+    ],
+)
+def test_rounding_is_no_other_measurement(was, now, alike, tmp_path):
+    with contextlib.nullcontext() if alike else pytest.raises(MismatchError):
+        check_baseline(tmp_path / "j", was, now)
 
 
 @pytest.mark.parametrize(

@@ -422,9 +422,14 @@ def test_a_sweep_that_goes_on_is_shown(tmp_path):
     assert stages.measuring
     assert stages.profile.points == curves.points[:5]
     assert stages.profile.baseline == max((p.score for p in curves.points[:5]), key=lambda s: s.value)
-    assert "stands for the baseline" in stages.profile.notes[0]
+    assert "the best point so far stands for it" in stages.profile.notes[0]
     assert "Still being measured: 5 points so far" in write_report(tmp_path).read_text(encoding="utf-8")
     assert journal.read_text().endswith("half")
+    lines.insert(1, {"key": "baseline", "value": to_plain(curves.baseline)})
+    journal.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    stages = read_stages(tmp_path)
+    assert (stages.profile.baseline, stages.profile.points) == (curves.baseline, curves.points[:5])
+    assert stages.profile.notes == ()
     for damaged in ("", "nonsense\n", json.dumps({"identity": {"structure": "other"}}) + "\n"):
         journal.write_text(damaged)
         assert read_stages(tmp_path).profile is None
@@ -439,7 +444,7 @@ def test_a_walk_that_goes_on_is_shown(tmp_path):
     folder = tmp_path / "steps" / "abc"
     folder.mkdir(parents=True)
     lines = [{"identity": {"structure": graph.structure}}]
-    lines += [{"key": str(m.step), "value": {"kept": {}, "measure": to_plain(m)}} for m in history[1:3]]
+    lines += [{"key": str(m.step), "value": {"kept": {}, "measure": to_plain(m)}} for m in history[:3]]
     (folder / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read_stages(tmp_path).history == history[1:3]
     assert "2 carried out so far" in write_report(tmp_path).read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ import pytest
 import torch
 import zoo
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 import lamella as lm
 from lamella.errors import MismatchError, RecordError
@@ -162,6 +163,19 @@ def test_other_training_data_are_refused(task, graph, plan, tmp_path):
     fewer = replace(task, train=Batches(task.train.inputs[:64], task.train.targets[:64], 16, shuffle=True))
     with pytest.raises(MismatchError, match="training data was '96 samples"):
         lm.compress(make_net(), plan, fewer, recipe=RECIPE, graph=graph, directory=tmp_path)
+
+
+def test_steps_from_another_score_are_refused_and_those_of_none_are_read(task, graph, plan, tmp_path):
+    whole = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
+    other = replace(task, score=lambda outputs, targets: -cross_entropy(outputs, targets, reduction="none"))
+    with pytest.raises(MismatchError, match=r"steps\.jsonl: belongs to another measurement: .* scored 0\.\d+ there"):
+        lm.compress(make_net(), plan, other, recipe=RECIPE, graph=graph, directory=tmp_path)
+    journal = tmp_path / "steps.jsonl"
+    identity, dense, *steps = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join([identity, *steps]))
+    again = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
+    assert again[1] == whole[1]
+    assert journal.read_text() == "".join([identity, *steps, dense])
 
 
 def test_finished_steps_are_not_taken_again(task, graph, plan, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from pathlib import Path
 from torch import nn
 
 from .axes import Kept
+from .baselines import check_baseline
 from .costs import cost
 from .digests import data_digest, weights_digest
 from .errors import DivergedError, LamellaError, unknown_name, with_context
@@ -302,6 +303,14 @@ class _Record:
             identity["teacher"] = weights_digest(tuning.teacher)
         self.journal = Journal(self.directory / "steps.jsonl", identity)
         self.last = max((int(key) for key in self.journal.entries), default=0)
+        self._hold_to(state.measures[0])
+
+    def _hold_to(self, dense: Measure) -> None:
+        """Bind the journal to what the dense network scores. MismatchError where its finished steps began from another score."""
+        if entry := self.journal.entries.get("0"):
+            check_baseline(self.journal.path, from_plain(entry["measure"], Measure).validation, dense.validation)
+        else:
+            self.journal.append("0", {"kept": {}, "measure": to_plain(dense)})
 
     def restored(self, state: State, number: int) -> State | None:
         """The state after a step that was finished before, else None. Only the last one needs its weights."""

@@ -34,7 +34,7 @@ from ..walking import training_data
 from .estimating import rank_agreement
 from .facts import layer_facts
 from .forecasting import Forecast, forecast
-from .keeping import identity_of, keeping, merge
+from .keeping import hold_to, identity_of, keeping, merge
 from .points import Item, Level, Order, planned_items
 from .settings import METHODS, RATIOS, Sweep, check_method
 from .variants import Subject
@@ -56,7 +56,7 @@ def profile(
     """Curves on `task.validation`. With a `journal`, finished points are kept and never measured again.
 
     `graph`: the model's Graph, if it is at hand. Raises DataError for scores that are not finite and for a loader that changes,
-    MismatchError for a journal of another model, data or options, RunError for one that another process is writing.
+    MismatchError for a journal of another model, data, score or options, RunError for one that another process is writing.
     """
     check_method(method, sweep)
     graph = graph or trace(model, task.example_inputs)
@@ -67,6 +67,8 @@ def profile(
     with keeping(journal, _identity(work)) if journal else nullcontext(None) as kept:
         progress("profile", 0, total, "baseline")
         baseline = work.baseline
+        if kept is not None:
+            hold_to(kept, baseline)
         orders = [Order(item, _known(item, method, kept)) for item in items]
         left = sum(len(work.open(order)) for order in orders)
         progress("profile", total - left, total, forecast(work, orders).text)

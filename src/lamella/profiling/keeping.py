@@ -1,17 +1,21 @@
 """Finished points on disk: one journal per profile, one writer at a time, and several journals as one.
 
-with keeping(path, identity) as journal: ...          # RunError while another process writes there
+with keeping(path, identity) as journal:              # RunError while another process writes there
+    hold_to(journal, baseline)                        # MismatchError where its points were measured by another score
 merge(["a/profile.jsonl", "b/profile.jsonl"], "all/profile.jsonl")
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..baselines import check_baseline
 from ..errors import RunError
+from ..records import from_plain, to_plain
 from ..runs import Journal, held, journalled
-from ..schema import FILES
+from ..schema import FILES, Score
+from ..schema.curves import BASELINE
 
 
 @contextmanager
@@ -22,6 +26,14 @@ def keeping(path: str | Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
     refusal = "another process is writing this profile. Wait for it, or name another journal."
     with held(lock, path, refusal):
         yield Journal(path, identity)
+
+
+def hold_to(journal: Journal, baseline: Score) -> None:
+    """Bind the journal to what the dense network scores. MismatchError where its points stand beside another score."""
+    if BASELINE in journal.entries:
+        check_baseline(journal.path, from_plain(journal.entries[BASELINE], Score), baseline)
+    else:
+        journal.append(BASELINE, to_plain(baseline))
 
 
 def identity_of(path: str | Path) -> dict[str, Any]:
@@ -43,7 +55,7 @@ def identity_of(path: str | Path) -> dict[str, Any]:
 def merge(paths: Sequence[str | Path], into: str | Path) -> int:
     """Add what the journals hold to the one at `into` (made if absent); the number of points added.
 
-    MismatchError where they are of different models, data or options; the journals themselves are left as they are.
+    MismatchError where they are of different models, data, scores or options; the journals themselves are left as they are.
     """
     if not paths:
         raise RunError("no journal to merge was named.")
@@ -54,12 +66,20 @@ def merge(paths: Sequence[str | Path], into: str | Path) -> int:
         sources.append(journalled(path, identity))
     added = 0
     with keeping(into, identity) as journal:
+        _check_together([(into, journal.entries), *zip(paths, sources, strict=True)])
         for source in sources:
             for key, value in source.items():
                 if key not in journal.entries:
                     journal.append(key, value)
-                    added += 1
+                    added += key != BASELINE
     return added
 
 
-__all__ = ["identity_of", "keeping", "merge"]
+def _check_together(journals: Iterable[tuple[str | Path, Mapping[str, Any]]]) -> None:
+    """MismatchError where journals stand beside other scores of the dense network."""
+    known = [(path, from_plain(entries[BASELINE], Score)) for path, entries in journals if BASELINE in entries]
+    for path, score in known[1:]:
+        check_baseline(Path(path), score, known[0][1])
+
+
+__all__ = ["hold_to", "identity_of", "keeping", "merge"]

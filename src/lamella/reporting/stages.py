@@ -34,12 +34,15 @@ from ..schema import (
     Table,
     Trials,
 )
+from ..schema.curves import BASELINE
 from ..schema.families import ENDED, EPOCHS
 from .words import metric_of
 
 R = TypeVar("R")
 
-STAND_IN = "the dense network's score is written down when the sweep ends; until then the best point so far stands for the baseline"
+STAND_IN = (
+    "begun by an older version, which did not write down the dense network's score: the best point so far stands for it"
+)
 WALKS, TRAININGS = "steps/*/steps.jsonl", f"elastic/training/*/{EPOCHS}"  # journals, beside those that FILES names
 KINDS: dict[str, type[Any]] = {
     "run": RunInfo,
@@ -271,15 +274,19 @@ def _check_together(graph: Graph, others: Mapping[str, Any]) -> None:
 def partial_profile(directory: Path, graph: Graph) -> Profile | None:
     """The points that a sweep has written down so far; None before the first.
 
-    The dense network's own score is written when the sweep ends: until then the best point seen stands for it, and a note says so.
+    Journals of older versions do not tell the dense network's score: the best point seen stands for it, and a note says so.
     """
     _, entries = _journal(directory / FILES["profile_journal"][0], graph)
+    dense = entries.pop(BASELINE, None)
     try:
         points = tuple(from_plain(value, Point) for value in entries.values())
+        baseline = from_plain(dense, Score) if dense else None
     except RecordError:
         return None
-    best = max((p.score for p in points), key=lambda score: score.value, default=None)
-    return Profile(graph=graph, baseline=best, points=points, notes=(STAND_IN,)) if best else None
+    if not points:
+        return None
+    best = baseline or max((p.score for p in points), key=lambda score: score.value)
+    return Profile(graph=graph, baseline=best, points=points, notes=() if baseline else (STAND_IN,))
 
 
 def partial_history(directory: Path, graph: Graph) -> tuple[Measure, ...]:
@@ -287,9 +294,10 @@ def partial_history(directory: Path, graph: Graph) -> tuple[Measure, ...]:
     journal = _newest(directory, WALKS)
     _, entries = _journal(journal, graph) if journal else ({}, {})
     try:
-        return tuple(from_plain(value["measure"], Measure) for value in entries.values())
+        measures = [from_plain(value["measure"], Measure) for value in entries.values()]
     except (KeyError, TypeError, RecordError):
         return ()
+    return tuple(measure for measure in measures if measure.step)  # the dense network's is no step
 
 
 def partial_training(directory: Path, graph: Graph) -> Training | None:

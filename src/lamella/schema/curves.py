@@ -9,6 +9,8 @@ from .graphs import Graph
 # accuracy: the share of samples that are right, told in percent. score: a task's own, told as the number it is.
 Metric = Literal["accuracy", "score"]
 
+BASELINE = "baseline"  # the key of the dense network's score in a journal of points
+
 
 def lowered(score: float, factor: float) -> float:
     """What a factor such as 0.985 leaves of a score; one below 0 gets as much lower.
