@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from rich.console import Console
+from torch import nn
 from typer.testing import CliRunner
 
 from lamella import __version__
@@ -67,6 +68,18 @@ def empty():
 
 def plane():
     return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 1))
+
+def own():
+    torch.manual_seed(0)
+    model = plane()
+    model.load_state_dict(torch.load("own.pt"))
+    return model
+
+def drawn():
+    model = plane()
+    with torch.no_grad():
+        model[0].weight[0, 0] = float(int.from_bytes(__import__("os").urandom(4)) / 2**32)
+    return model
 
 def heights():
     import lamella
@@ -320,6 +333,44 @@ def test_scores_that_are_not_numbers_are_refused(nets):
 def test_an_empty_loader_is_refused(nets):
     assert run("trace", "r", "--model", "nets:good", "--task", "nets:empty", "--quiet").exit_code == 0
     assert "the loader gave no batch; at least one (inputs, targets) was expected" in refused("profile", "r")
+
+
+def plane_weights(path, seed):
+    torch.manual_seed(seed)
+    torch.save(nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 1)).state_dict(), path)
+
+
+def test_weights_that_were_trained_again_are_not_passed_over(nets):
+    given = ("--model", "nets:plane", "--task", "nets:heights", "--quiet", "--weights", "w.pt")
+    plane_weights("w.pt", 0)
+    for _ in range(2):
+        assert run("trace", "r", *given).exit_code == 0
+        plane_weights("w.pt", 0)  # the same again
+    plane_weights("w.pt", 1)
+    words = refused("trace", "r", *given)
+    assert f"{FILES['weights'][0]}: keeps other weights than" in words
+    assert "w.pt gives now, which has changed since" in words
+    assert "Name another run directory, or remove this one" in words
+    os.unlink("w.pt")
+    assert run("trace", "r", *given).exit_code == 0
+
+
+def test_a_function_that_gives_another_network_by_now_is_not_passed_over(nets):
+    plane_weights("own.pt", 0)
+    for name in ("own", "drawn", "plane"):
+        for _ in range(2):
+            traced = run("trace", name, "--model", f"nets:{name}", "--task", "nets:heights", "--quiet")
+            assert traced.exit_code == 0, traced.exception
+    plane_weights("own.pt", 1)
+    words = refused("trace", "own", "--model", "nets:own", "--task", "nets:heights")
+    assert "keeps other weights than nets:own gives now" in words
+    (nets / "nets.py").write_text(
+        NETS.replace("Linear(6, 16)", "Linear(6, 32)").replace("Linear(16, 1)", "Linear(32, 1)")
+    )
+    sys.modules.pop("nets")
+    for name in ("drawn", "plane"):
+        words = refused("trace", name, "--model", f"nets:{name}", "--task", "nets:heights")
+        assert f"keeps other weights than nets:{name} gives now" in words
 
 
 def test_a_run_directory_in_use_is_refused(nets):

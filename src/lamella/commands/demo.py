@@ -59,13 +59,15 @@ def demo(
 ) -> None:
     """The main job end to end: train (or load), profile, plan, compress out of order, quantize, measure, explain."""
     from ..demo import demo
-    from ..sessions import start
+    from ..sessions import check_unchanged, start
 
     settings = shown.settings()
     info = shown.info(settings.options)
     directory = run or Path("runs") / f"{shown.task}-{shown.model.rpartition(':')[2]}-{shown.seed}"
     with working(directory, quiet, fresh=True) as progress:
-        table = demo(start(directory, info), settings, progress)
+        session = start(directory, info)
+        check_unchanged(session, trained=info.weights is None)
+        table = demo(session, settings, progress)
     rows = [{name: getattr(row, name) for name in row.__dataclass_fields__} for row in table.rows]
     files = {name: str(directory / FILES[name][0]) for name in ("dense_onnx", "onnx", "int8_onnx", "report")}
     plain = {"rows": rows, "run": str(directory), "files": files, "notes": table.notes}

@@ -93,12 +93,14 @@ def _judged(source: Source) -> dict[str, str]:
 @options(source=Source)
 def trace(run: Run, source: Source, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Start a run: find the groups of channels that can leave together, prove them, and say why not where not."""
-    from ..sessions import resume, start, untrained
+    from ..sessions import check_unchanged, resume, start, untrained
     from ..stages import opened
 
     info = source.info()
     with working(run, quiet, fresh=info is not None):
         session = resume(run) if info is None else start(run, info)
+        if info is not None:
+            check_unchanged(session)
         graph = opened(session)
         if untrained(session):
             complain(

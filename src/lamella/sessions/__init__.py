@@ -11,13 +11,14 @@ that returns a Task. The functions are called without arguments. `opening` makes
 
 from .opening import build_model, check_options, open_task, weighted
 from .provenance import describe, machine, versions
-from .session import Session, check_same, resume, start, untrained
+from .session import Session, check_same, check_unchanged, resume, start, untrained
 
 __all__ = [
     "Session",
     "build_model",
     "check_options",
     "check_same",
+    "check_unchanged",
     "describe",
     "machine",
     "open_task",

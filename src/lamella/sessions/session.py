@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from ..digests import weights_digest
 from ..errors import MismatchError, RunError
 from ..records import load_record, save_record
 from ..runs import check_made
@@ -119,6 +120,30 @@ def check_same(directory: Path, before: RunInfo, info: RunInfo) -> None:
     facts = "; ".join(f"{name} was {was[name]!r} and is {now[name]!r}" for name in was if was[name] != now[name])
     if facts:
         raise MismatchError(f"{directory}: holds another run: {facts}. Name another run directory.")
+
+
+def check_unchanged(session: Session, *, trained: bool = False) -> None:
+    """MismatchError where the network that a run names is another one by now than the one whose weights the run keeps.
+
+    `trained`: by the run itself, whose weights are then its own. Weights whose file is gone, and those that a function draws anew at
+    every call, are held to nothing but their shapes.
+    """
+    info = session.info
+    if not session.has("weights") or (info.weights and not Path(info.weights).exists()):
+        return
+    now, kept = weighted(info), session.dense()
+    brought = info.weights or (":" in info.model and not trained)
+    other = brought and weights_digest(now) != weights_digest(kept)
+    drawn = other and not info.weights and weights_digest(weighted(info)) != weights_digest(now)
+    if _shapes(now) != _shapes(kept) or (other and not drawn):
+        raise MismatchError(
+            f"{session.path('weights')}: keeps other weights than {info.weights or info.model} gives now, which has changed since, and "
+            "all that lies there follows from the old ones. Name another run directory, or remove this one to begin anew."
+        )
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
 
 
 def resume(directory: str | Path) -> Session:
