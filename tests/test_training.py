@@ -592,3 +592,23 @@ def test_channels_last_changes_no_gradient():
         gradients.append([p.grad.clone() for p in model.parameters()])
     for mine, plain in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, plain, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("targets", "seen"), [([0, 7, 1], "reach from 0 to 7"), ([1, -1, 0], "reach from -1 to 1")])
+def test_labels_without_an_output_are_told(targets, seen):
+    """Of the default loss, alone or within another one."""
+    torch.manual_seed(0)
+    x, labels = torch.randn(3, 4), torch.tensor(targets)
+    batches = [(x, torch.tensor([0, 1, 1])), (x, labels)]
+    for loss in (cross_entropy, lambda outputs, targets: 2 * cross_entropy(outputs, targets)):
+        task = Task(x[:1], train=batches, validation=batches, test=batches, loss=loss)
+        with pytest.raises(
+            DataError, match=rf"fit, epoch 1: the targets of batch 1 {seen}, and the network has no output"
+        ):
+            fit(nn.Linear(4, 2), task, Recipe(epochs=1))
+
+
+def test_labels_to_ignore_are_none_of_the_default_loss():
+    x = torch.randn(3, 4)
+    ignored = [(x, torch.tensor([0, -100, 1]))]
+    fit(nn.Linear(4, 2), Task(x[:1], train=ignored, validation=[], test=[]), Recipe(epochs=1))

@@ -4,6 +4,7 @@ with explained(index, task.loss, targets):
     loss = one_number(task.loss(model(inputs), targets), index)
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,15 +13,16 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..errors import DataError
-from .loaders import Loss
+from .loaders import CLASS_NUMBERS, Loss
 
 ALONE = "more than 1 value per channel"  # of a batch norm's message
+OUTSIDE = re.compile(r"Target (-?\d+) is out of bounds")  # of cross entropy's, on the CPU
 CLASSES = ("Long", "multi-target")  # of a loss's: the type of class numbers, and their shape
 
 
 @contextmanager
 def explained(index: int, loss: Loss | None = None, targets: Any = None) -> Iterator[None]:
-    """Around the work on batch `index`. DataError where a batch norm sees one value per channel, or targets are no class numbers."""
+    """Around the work on batch `index`. DataError where a batch norm sees one value per channel, or targets are not its classes."""
     try:
         yield
     except ValueError as error:
@@ -30,6 +32,10 @@ def explained(index: int, loss: Loss | None = None, targets: Any = None) -> Iter
             f"batch {index} is too small for a batch norm: it gives one value per channel, and a spread takes at least two. Drop the "
             "last batch, or take another batch_size."
         ) from error
+    except IndexError as error:
+        if not (seen := OUTSIDE.search(str(error))):
+            raise
+        raise _no_such_class(index, int(seen[1]), targets) from error
     except (RuntimeError, TypeError) as error:
         told = any(words in str(error) for words in CLASSES) or "argument 'target'" in str(error)
         if not (told and loss is cross_entropy):
@@ -44,6 +50,16 @@ def explained(index: int, loss: Loss | None = None, targets: Any = None) -> Iter
             "numbers, a tensor of int64, one per sample, or a share of every class. Give targets.long(), of a column "
             "targets.flatten(), of a list torch.tensor(targets), or for a regression Task(loss=..., score=...)."
         ) from error
+
+
+def _no_such_class(index: int, number: int, targets: Any) -> DataError:
+    """`number`: a target that the network has no output for."""
+    reach = (
+        f"reach from {int(targets.min())} to {int(targets.max())}" if isinstance(targets, Tensor) else f"hold {number}"
+    )
+    return DataError(
+        f"the targets of batch {index} {reach}, and the network has no output for class {number}: {CLASS_NUMBERS}."
+    )
 
 
 def one_number(loss: Any, index: int) -> Tensor:

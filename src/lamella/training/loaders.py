@@ -31,6 +31,9 @@ Transform = Callable[[Any, torch.Generator], Any]
 OTHER_NUMBERS = ("type", "not implemented for")
 
 
+CLASS_NUMBERS = "class numbers go from 0 to one below the number of outputs. Number the classes so, or give the network an output for each"
+
+
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:
     """1 where the largest of the logits (N, C) is the target class (N,), else 0; NaN where a logit is. Shape (N,)."""
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
