@@ -596,7 +596,7 @@ def test_channels_last_changes_no_gradient():
 
 @pytest.mark.parametrize(("targets", "seen"), [([0, 7, 1], "reach from 0 to 7"), ([1, -1, 0], "reach from -1 to 1")])
 def test_labels_without_an_output_are_told(targets, seen):
-    """Of the default loss, alone or within another one."""
+    """Of the default loss, alone or within another one, and of the default score."""
     torch.manual_seed(0)
     x, labels = torch.randn(3, 4), torch.tensor(targets)
     batches = [(x, torch.tensor([0, 1, 1])), (x, labels)]
@@ -606,6 +606,9 @@ def test_labels_without_an_output_are_told(targets, seen):
             DataError, match=rf"fit, epoch 1: the targets of batch 1 {seen}, and the network has no output"
         ):
             fit(nn.Linear(4, 2), task, Recipe(epochs=1))
+        with pytest.raises(DataError, match=rf"evaluate: the targets {seen}, and the network answers for 2 classes"):
+            evaluate(nn.Linear(4, 2), batches)
+    assert evaluate(nn.Linear(4, 8), batches[:1]).shape == (3,)
 
 
 def test_labels_to_ignore_are_none_of_the_default_loss():

@@ -48,6 +48,12 @@ def correct(outputs: Tensor, targets: Tensor) -> Tensor:
             f"{_form(targets)}. Give an array or a list as torch.as_tensor(targets), a column as targets.flatten(), shares of every "
             "class as targets.argmax(1), or pass Task(score=...)."
         )
+    classes = outputs.shape[1]
+    if bool(((targets < 0) | (targets >= classes)).any()):
+        raise DataError(
+            f"the targets reach from {targets.min().item()} to {targets.max().item()}, and the network answers for {classes} classes: "
+            f"{CLASS_NUMBERS}; where a label marks samples to ignore, pass Task(score=...), which says what they count."
+        )
     right_N = (outputs.argmax(1) == targets).double()
     # argmax of NaN is a class like any other: a broken network would pass for a guessing one.
     return right_N.masked_fill(outputs.isnan().any(1), math.nan)
