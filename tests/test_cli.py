@@ -330,9 +330,15 @@ def test_scores_that_are_not_numbers_are_refused(nets):
     assert "not finite" in refused("profile", "r")
 
 
-def test_an_empty_loader_is_refused(nets):
-    assert run("trace", "r", "--model", "nets:good", "--task", "nets:empty", "--quiet").exit_code == 0
-    assert "the loader gave no batch; at least one (inputs, targets) was expected" in refused("profile", "r")
+def test_an_empty_loader_is_refused_before_anything_is_measured(nets):
+    words = refused("trace", "r", "--model", "nets:good", "--task", "nets:empty", "--quiet")
+    assert "nets:empty: the task's train loader has no batch; at least one (inputs, targets) was expected" in words
+    text = (nets / "nets.py").read_text().replace("train=[],", "train=[(torch.zeros(1, 1, 8, 8), torch.zeros(1))],")
+    (nets / "nets.py").write_text(text)
+    sys.modules.pop("nets")
+    assert "the task's validation loader has no batch" in refused(
+        "trace", "r", "--model", "nets:good", "--task", "nets:empty"
+    )
 
 
 def plane_weights(path, seed):

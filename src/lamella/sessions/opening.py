@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..errors import LamellaError, unknown_name
+from ..errors import DataError, LamellaError, unknown_name
 from ..schema import RunInfo
 from ..tasks import TABLES, TASKS, Columns, make_task
 from ..texts import parsed
@@ -26,6 +27,7 @@ def open_task(info: RunInfo) -> Task:
         task = called(info.task, "task")
         if not isinstance(task, Task):
             raise LamellaError(f"{info.task} returned a {type(task).__name__}; a lamella.Task was expected.")
+        _check_filled(task, info.task)
         return task
     implied = "test_even" if info.weights and info.task in TASKS else None
     validation = info.options.get("validation") or implied
@@ -39,6 +41,17 @@ def open_task(info: RunInfo) -> Task:
         limit=limit,
         columns=_columns(info),
     )
+
+
+def _check_filled(task: Task, name: str) -> None:
+    """DataError where there is nothing to train or to judge by: every stage needs both, and the last ones would tell hours later."""
+    for part in ("train", "validation"):
+        with suppress(TypeError):  # a stream has no length
+            if not len(getattr(task, part)):
+                raise DataError(
+                    f"{name}: the task's {part} loader has no batch; at least one (inputs, targets) was expected. Check its data, its "
+                    "sampler, and whether drop_last leaves any."
+                )
 
 
 def _columns(info: RunInfo) -> Columns | None:
