@@ -396,6 +396,25 @@ def test_a_plan_of_another_model_is_refused(nets):
     assert "the plan was made for another model: group" in refused("compress", "b")
 
 
+def test_a_planner_that_looks_at_no_curve_plans_a_run_that_was_only_traced(nets):
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
+    for option in (
+        ("--planner", "shares", "--budget", "params=60%"),
+        ("--planner", "uniform", "--option", "pruning_ratio=0.5"),
+    ):
+        planned = run("plan", "r", *option, "--json")
+        assert planned.exit_code == 0, planned.exception
+        made = json.loads(planned.stdout)
+        assert {step["expected"] for step in made["steps"]} == {made["predicted_score"]} == {None}
+        assert made["dense_score"] is not None
+    assert [step["widths"] for step in made["steps"]] == [{"0": 4}, {"2": 4}, {}]
+    assert "expected" not in run("plan", "r", *option).stdout.replace("expected", "", 1)  # but for a column's head
+    assert run("compress", "r", "--quiet").exit_code == 0
+    assert run("report", "r").exit_code == 0
+    assert "profile.json: not there" in refused("plan", "r", "--planner", "threshold")
+    assert "holds no pruning_ratio curve" in refused("plan", "r", "--planner", "uniform", "--budget", "max_drop=1")
+
+
 def test_planning_again_never_mixes_two_plans(nets):
     run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
     run("profile", "r", "--pruning-ratios", "0.5", "--quiet")

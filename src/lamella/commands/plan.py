@@ -166,7 +166,8 @@ def plan(run: Run, asked: Asked, instead: Instead, quiet: Quiet = False, as_json
             if instead.edit
             else planned(session, request, progress)
         )
-    graph, curves = session.read("graph", Graph), session.read("profile", Profile)
+    graph = session.read("graph", Graph)
+    curves = session.read("profile", Profile) if session.has("profile") else None
     then = following(run, "compress")
     show(plan_view(made, graph, curves), to_plain(made), quiet=quiet, as_json=as_json, then=then)
 

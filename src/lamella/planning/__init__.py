@@ -142,6 +142,7 @@ def _made(ask: Ask, draft: Draft, planner: str, steps: tuple[Step, ...]) -> Plan
 
 
 __all__ = [
+    "ADDED_UP",
     "ORDERS",
     "PLANNERS",
     "Ask",

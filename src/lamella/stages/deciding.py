@@ -23,6 +23,7 @@ from ..exporting import NarrowedExports, onnx_bytes
 from ..latencies import Timing, latency_fit, predictor, written
 from ..making import folder
 from ..planning import (
+    ADDED_UP,
     PLANNERS,
     edited,
     front_csv,
@@ -42,14 +43,19 @@ from ..sessions import Session
 from ..surgery import narrow
 from ..timing import Precision
 from ..timing.tables import machine
+from ..walking import measured
 from .verbs import overtaken
 
+CURVELESS = ("shares", "uniform")  # planners that look at no curve
 WEIGHINGS = 4  # of one request's plans; the residue hardly changes from one to the next
 
 
 def planned(session: Session, request: Request, progress: Progress = silent) -> Plan:
-    """The plan from the run's curves, `plan.json` and `request.json`; with `trade` in the options also the measured front."""
-    profile, handed = session.read("profile", Profile), _handed(session, request, progress)
+    """The plan from the run's curves, `plan.json` and `request.json`; with `trade` in the options also the measured front.
+
+    A planner that looks at no curve plans without a profile too; then nothing is expected of its steps.
+    """
+    profile, handed = _curves(session, request), _handed(session, request, progress)
     notes = tuple(found.text for found in handed.pop("fits", ()))
     measure: Any = handed.get("measure")
 
@@ -61,9 +67,25 @@ def planned(session: Session, request: Request, progress: Progress = silent) -> 
         made = _weighed(session, made, request.budget, again)
     if measure is not None:
         getattr(measure, "__self__", measure).finished()
+    if not profile.points and request.order != "greedy":
+        made = _unexpected(made)
     made = _tuned(replace(made, notes=(*made.notes, *notes)), request)
     keep(session, made, request)
     return made
+
+
+def _curves(session: Session, request: Request) -> Profile:
+    """The run's profile; where there is none and the planner needs none, the dense network's score alone."""
+    if session.has("profile") or request.planner not in CURVELESS:
+        return session.read("profile", Profile)
+    baseline = measured(session.dense(), session.task)
+    return Profile(graph=session.graph(), baseline=baseline, points=(), metric=session.metric)
+
+
+def _unexpected(made: Plan) -> Plan:
+    """Of a plan that rests on no measurement: without the score that taking every cut to lose nothing would give."""
+    steps = tuple(replace(step, expected=None) for step in made.steps)
+    return replace(made, steps=steps, predicted_score=None, notes=tuple(n for n in made.notes if n != ADDED_UP))
 
 
 def keep(session: Session, made: Plan, request: Request) -> None:
