@@ -204,6 +204,10 @@ def test_tables_are_printed_for_people(nets):
             "limit=few: a whole number",
         ),
         (("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limits=5"), "did you mean 'limit'"),
+        (
+            ("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "round_to=0"),
+            "round_to=0: a whole number from 1 on, measured or measured_int8 was expected",
+        ),
         (("plan", "r", "--planner", "treshold"), "unknown planner 'treshold'; did you mean 'threshold'"),
         (("plan", "r", "--order", "by_scor"), "unknown order 'by_scor'; did you mean 'by_score'"),
         (("plan", "r", "--budget", "byte=5"), "did you mean 'bytes'"),

@@ -73,8 +73,9 @@ def whole_option(info: RunInfo, name: str, words: Iterable[str] = ()) -> int | N
     if value is None:
         return None
     if not str(value).isdigit() or int(str(value)) < 1:
-        others = "".join(f", or {word}," for word in words)
-        raise LamellaError(f"option {name}={value}: a whole number from 1 on{others} was expected.")
+        *others, last = ("a whole number from 1 on", *words)
+        expected = f"{', '.join(others)} or {last}" if others else last
+        raise LamellaError(f"option {name}={value}: {expected} was expected.")
     return int(str(value))
 
 
