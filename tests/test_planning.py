@@ -18,7 +18,7 @@ from lamella.costs import cost
 from lamella.errors import BudgetError, LamellaError, RecordError
 from lamella.planning import ORDERS, PLANNERS, editable, edited, greedy_measurements, plan, reorder
 from lamella.planning.asking import Ask
-from lamella.planning.curves import Rung, bit_rungs, group_rungs, monotone, score_at
+from lamella.planning.curves import Rung, bit_rungs, group_rungs, monotone, score_at, tenth_of_a_sample
 from lamella.planning.elimination import Table, TooWideError, aligned, eliminate
 from lamella.planning.products import Network
 from lamella.planning.programs import Linear, Program, Solution, nothing_printed
@@ -188,6 +188,30 @@ def brute_force(profile, limits, max_drop=None):
             if all(getattr(reached, n) <= limit for n, limit in limits.items()):
                 best = drop
     return best
+
+
+def in_unit(profile, unit):
+    """The same measurements of a score, told in another unit."""
+
+    def scaled(score):
+        return replace(score, value=unit * score.value, low=unit * score.low, high=unit * score.high)
+
+    points = tuple(replace(p, score=scaled(p.score)) for p in profile.points)
+    return replace(profile, baseline=scaled(profile.baseline), points=points, metric="score")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_knapsack_does_not_depend_on_the_unit_of_a_score(seed):
+    profile = measured(chain((16, 16, 16, 10)), seed=seed)
+    made = [plan(in_unit(profile, u), Budget(bytes="45%"), planner="knapsack") for u in (1.0, 1e-4, 1e-6, 1e3)]
+    assert len({str((sorted(each.widths.items()), sorted(each.bits.items()))) for each in made}) == 1
+
+
+def test_a_tenth_of_a_sample_is_that_of_its_spread():
+    profile = measured(GRAPHS["chain"])
+    right = tenth_of_a_sample(profile)
+    assert right == pytest.approx(10 / profile.baseline.n)
+    assert tenth_of_a_sample(in_unit(profile, 1.0)) == pytest.approx(right * np.sqrt(BASE * (1 - BASE)))
 
 
 def thinned(profile, widths, bits):

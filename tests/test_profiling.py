@@ -239,6 +239,25 @@ def test_screening_in_bf16_keeps_every_count(model, task, graph, exact, monkeypa
 
 
 @pytest.mark.usefixtures("bf16")
+def test_a_race_draws_the_same_samples_whatever_the_unit_of_the_score():
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1)).eval()
+    inputs = torch.randn(2000, 8, generator=generator)
+    with torch.no_grad():
+        wanted = net(inputs) + 0.05 * torch.randn(2000, 1, generator=generator)
+    held = Batches(inputs, wanted, 100)
+
+    def drawn(unit):
+        squares = lambda outputs, targets: -unit * (outputs - targets).square().mean(1)
+        own = Task((inputs[:2],), train=held, validation=held, test=held, loss=nn.functional.mse_loss, score=squares)
+        found = profile(net, own, pruning_ratios=(0.25, 0.5, 0.75), method="race", sweep=Sweep(factor=0.9))
+        return [(p.target, p.level, p.score.n) for p in found.points]
+
+    assert drawn(1.0) == drawn(2.0**-20)
+    assert all(n < 2000 for *_, n in drawn(1.0))
+
+
 def test_a_screened_race_is_the_same_race(model, task, graph):
     options = {"graph": graph, "pruning_ratios": RATIOS, "method": "race"}
     bare = profile(model, task, sweep=Sweep(points=("layer2*",), factor=0.9), **options)

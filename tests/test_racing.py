@@ -99,3 +99,22 @@ def test_climb_finds_the_last_level_that_holds(boundary):
 
     assert climb(9, holds) == boundary
     assert len(asked) == len(set(asked)) <= 4
+
+
+def test_a_race_does_not_depend_on_the_unit_of_the_score():
+    rng = np.random.default_rng(0)
+    scores, lost = rng.chisquare(1, SAMPLES), rng.normal(0.02, 0.1, SAMPLES)
+    strata = np.array_split(np.arange(SAMPLES), 5)
+
+    def counts(unit):
+        race = Race([len(part) for part in strata], -0.1 * unit, 0.05, variance=float((unit * scores).var()))
+        for look in range(race.looks):
+            for h, wanted in enumerate(race.wanted(look)):
+                race.add(h, -unit * lost[strata[h][int(race.counts[h]) : wanted]])
+            if race.verdict() is not None:
+                break
+        return race.verdict(), race.counts.tolist()
+
+    assert counts(1.0) == counts(1e-3) == counts(1e-6) == counts(1e3)
+    assert counts(1e-3)[0] is True
+    assert sum(counts(1e-3)[1]) < SAMPLES

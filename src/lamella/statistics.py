@@ -154,6 +154,7 @@ def clearly_below(values_KS: ArrayLike, reference: int, error: float) -> NDArray
 STRATA = 5  # by rising margin of the dense network: nearly all flips lie at the smallest
 # Samples of a stratum, of the first look, and how many times more each further look has.
 LEAST, FIRST, GROWTH = 16, 200, 1.35
+MOST = 0.25  # the largest variance of a score of 0 or 1
 PRIOR, CARRY = 8.0, 0.5  # a stratum counts as PRIOR samples more, with CARRY times the spread of the stratum before
 
 
@@ -169,14 +170,17 @@ class Race:
     """Is the mean of N differences (variant minus dense, on the same samples) at or above `floor`? Drawn until that is known.
 
     Samples come without replacement, stratum by stratum (`sizes` of each); the estimate is sum(W_h mean_h), its variance
-    sum(W_h^2 (1 - n_h / N_h) v_h / n_h), exact when all are drawn. There are at most `looks` looks, each at error / (2 looks) on
-    either side, so `error` bounds the chance of a wrong answer (Bonferroni); the last look sees all samples. Within
-    `indifference` of the floor either answer counts as right: a half-width below it ends the race at the estimate.
+    sum(W_h^2 (1 - n_h / N_h) v_h / n_h), exact when all are drawn; `variance` is taken for a sample's before any is seen. There are
+    at most `looks` looks, each at error / (2 looks) on either side, so `error` bounds the chance of a wrong answer (Bonferroni); the
+    last look sees all samples. Within `indifference` of the floor either answer counts as right: a half-width below it ends the race
+    at the estimate.
     """
 
-    def __init__(self, sizes: Sequence[int], floor: float, error: float, indifference: float = 0.0) -> None:
+    def __init__(
+        self, sizes: Sequence[int], floor: float, error: float, indifference: float = 0.0, *, variance: float = MOST
+    ) -> None:
         self.sizes = np.asarray(sizes, dtype=np.float64)
-        self.floor, self.indifference = floor, indifference
+        self.floor, self.indifference, self.variance = floor, indifference, variance
         self.counts, self.sums, self.squares = (np.zeros(len(sizes)) for _ in range(3))
         total = float(self.sizes.sum())
         self.looks = 1 + max(0, math.ceil(math.log(max(1.0, total / FIRST), GROWTH)))
@@ -213,7 +217,7 @@ class Race:
 
     def _spreads(self, means: Floats) -> Floats:
         """Variance within each stratum. Few samples may show no flip where there are some: each leans on the stratum before."""
-        spreads, before = np.zeros(len(self.sizes)), 0.25 / CARRY
+        spreads, before = np.zeros(len(self.sizes)), self.variance / CARRY
         for h, (n, square, mean) in enumerate(zip(self.counts, self.squares, means, strict=True)):
             own = max(0.0, square - n * mean * mean)
             prior = PRIOR if h else 1.0

@@ -7,6 +7,7 @@ Planning works on copies made monotone (giving up more never costs less) by isot
 measured. Drops are in points: 1.0 is one percentage point of the score.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 from ..errors import LamellaError
 from ..schema import Group, Point, Profile
 
-DOUBT = 10.0  # points x samples: a tenth of a sample
+DOUBT = 0.1  # of a sample
+NORMAL = 1.96  # standard errors from a mean to the end of its 95 % interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,8 @@ def group_rungs(profile: Profile, group: Group) -> tuple[Rung, ...]:
     if group.frozen is not None:
         return (dense,)
     scores = {w: s for w, s in measured_widths(profile, group).items() if w < group.width}
-    doubts = {w: DOUBT / profile.baseline.n * (1 - w / group.width) for w in scores}
+    doubt = tenth_of_a_sample(profile)
+    doubts = {w: doubt * (1 - w / group.width) for w in scores}
     return (dense, *_rungs(profile, scores, doubts))
 
 
@@ -82,7 +85,17 @@ def without_bits(profile: Profile) -> tuple[str, ...]:
 
 def _doubt(profile: Profile, bits: int) -> float:
     """In proportion to the noise power of rounding, 4^-bits."""
-    return DOUBT / profile.baseline.n * 4.0 ** (2 - bits)
+    return tenth_of_a_sample(profile) * 4.0 ** (2 - bits)
+
+
+def tenth_of_a_sample(profile: Profile) -> float:
+    """What a tenth of a sample moves the mean by, in points: a right or wrong one counts 1, any other as far as samples spread.
+
+    So plans do not depend on the unit of a score.
+    """
+    base = profile.baseline
+    one = 1.0 if profile.metric == "accuracy" else (base.high - base.low) / 2 / NORMAL * math.sqrt(base.n)
+    return 100 * DOUBT * one / base.n
 
 
 def _rungs(profile: Profile, scores: dict[int, float], doubts: dict[int, float]) -> list[Rung]:

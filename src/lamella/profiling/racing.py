@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import with_context
 from ..schema import Point, Score, lowered
-from ..statistics import Race, climb, strata_of
+from ..statistics import MOST, Race, climb, strata_of
 from ..training import mixed
 from .checks import Scores, is_out_of_memory
 from .engine import Engine, Run
@@ -90,7 +90,8 @@ class Racer:
         questions = max(1, math.ceil(math.log2(levels + 1)))
         floor = (self.sweep.factor - 1) * abs(float(self.dense_N.mean()))
         indifference = self.sweep.indifference * abs(float(self.dense_N.mean()))
-        race = Race([len(part) for part in self.strata], floor, self.sweep.error / questions, indifference)
+        sizes, variance = [len(part) for part in self.strata], self._variance()
+        race = Race(sizes, floor, self.sweep.error / questions, indifference, variance=variance)
         generator = np.random.default_rng(seed)
         queues = [[chunks[i] for i in generator.permutation(len(chunks))] for chunks in self.chunks]
         for look in range(race.looks):
@@ -101,6 +102,10 @@ class Racer:
             if race.verdict() is not None:
                 break
         return race
+
+    def _variance(self) -> float:
+        """Of a sample, before any is seen: that of the dense network's scores, in the task's own unit."""
+        return MOST if self.engine.binary else float(self.dense_N.var())
 
     def _scores(self, run: Run, chunk: Chunk) -> Scores:
         """Out of memory: no walk is kept any more, and this chunk is run in halves."""
