@@ -224,6 +224,27 @@ def test_an_exported_file_over_its_bytes_is_planned_again(session):
     assert heavier(session, "onnx") == [], "the file is that of the plan before this one"
     assert session.read("plan", Plan) == again
 
+def test_the_error_for_bytes_speaks_of_what_was_asked_and_weighed(session, monkeypatch):
+    request = replace(UNIFORM, options={}, bits=32)
+    dense = cost(session.graph()).bytes
+    asked_bytes = int(0.6 * dense)  # of what can be reached the least, so that any residue is too much
+    while True:
+        try:
+            made = asked(session, replace(request, budget=Budget(bytes=asked_bytes)))
+        except BudgetError:
+            break
+        asked_bytes = made.predicted.bytes - 1
+    budget, weights = Budget(bytes=made.predicted.bytes), iter((made.predicted.bytes + 700,))
+    monkeypatch.setattr("lamella.stages.deciding._file_bytes", lambda *_: next(weights))
+    with pytest.raises(BudgetError) as told:
+        planned(session, replace(request, budget=budget))
+    limit, weighs = made.predicted.bytes, made.predicted.bytes + 700
+    assert str(told.value) == (
+        f"no plan's file keeps bytes <= {limit:,}: the file of plan 1 weighs {weighs:,}.\n"
+        f"  try:     a budget of bytes={weighs}, or a smaller round_to."
+    )
+
+
 
 # -- plans made anew on the way -------------------------------------------------------------------------------------------------
 

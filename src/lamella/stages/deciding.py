@@ -263,7 +263,8 @@ def _weighed(session: Session, made: Plan, budget: Budget, again: Callable[[Budg
     limit = budget.limit("bytes", made.dense.bytes)
     if limit is None:
         return made
-    for number in range(1, WEIGHINGS + 1):
+    weighed: list[int] = []
+    while True:
         try:
             file_bytes = _file_bytes(session, made)
         except MissingExtra as error:
@@ -271,18 +272,25 @@ def _weighed(session: Session, made: Plan, budget: Budget, again: Callable[[Budg
         known = f"its file weighs {file_bytes:,} bytes, predicted {made.predicted.bytes:,}, allowed {limit:,.0f}"
         if file_bytes <= limit:
             return replace(made, notes=(*made.notes, known))
-        if again is None or number == WEIGHINGS:
+        weighed.append(file_bytes)
+        if again is None or len(weighed) == WEIGHINGS:
             break
-        over = f"planned again: the file of plan {number} weighed {file_bytes:,} bytes, and {limit:,.0f} are allowed"
-        made = again(with_residue(budget, made, file_bytes))
+        over = (
+            f"planned again: the file of plan {len(weighed)} weighed {file_bytes:,} bytes, and {limit:,.0f} are allowed"
+        )
+        try:
+            made = again(with_residue(budget, made, file_bytes))
+        except BudgetError:  # speaks of the limit less the residue, which nobody asked for
+            break
         made = replace(made, notes=(*made.notes, over))
     raise BudgetError(
-        f"no plan's file keeps bytes <= {limit:,.0f}: the file of plan {number} weighs {file_bytes:,}.\n"
-        f"  try:     a budget of bytes={file_bytes}, or a smaller round_to."
+        f"no plan's file keeps bytes <= {limit:,.0f}: the file of plan {weighed.index(lightest) + 1} weighs {lightest:,}.\n"
+        f"  try:     a budget of bytes={lightest}, or a smaller round_to."
     )
 
 
 def _file_bytes(session: Session, made: Plan) -> int:
+    lightest = min(weighed)
     """What the plan's file weighs. Weights do not change it, so the dense network's will do, untuned."""
     bits = {name: width for name, width in made.bits.items() if width < 32}
     small = narrow(session.dense(), session.graph(), made.widths)
