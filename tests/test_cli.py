@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -604,6 +605,18 @@ def test_an_edited_text_that_is_none_is_named(nets):
 
 
 def test_every_verb_says_what_comes_next(nets):
+def test_points_of_other_data_are_not_taken_in(nets):
+    for name, samples in (("a", "64"), ("b", "128")):
+        run("trace", name, "--model", "nets:good", "--task", "digits", "--option", f"limit={samples}", "--quiet")
+    shutil.copy("a/dense.safetensors", "b/dense.safetensors")
+    run("profile", "b", "--pruning-ratios", "0.5", "--quiet")
+    words = refused("profile", "a", "--pruning-ratios", "0.5", "--merge", "b/profile.jsonl")
+    assert "holds the points of other data or options: data is" in words
+    assert not (nets / "a" / "profile.jsonl").exists()
+    words = refused("profile", "b", "--pruning-ratios", "0.5", "--method", "race", "--merge", "b/profile.jsonl")
+    assert "method is None there and 'race: factor" in words
+
+
     asked = ("trace", "a run", "--model", "nets:plane", "--task", "nets:heights")
     assert run(*asked).output.rstrip().endswith("next: lamella profile 'a run'")
     json.loads(run(*asked, "--json").stdout)

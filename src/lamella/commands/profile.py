@@ -67,12 +67,11 @@ def profile(
     from ..sessions import resume
     from ..stages import profiled, taken_in
 
-    ratios, bits = measured.ratios(), measured.bit_widths()
+    ratios, bits, sweep = measured.ratios(), measured.bit_widths(), measured.chosen()
     with working(run, quiet) as progress:
         session = resume(run)
         if merge:
-            taken_in(session, merge)
-        sweep = measured.chosen()
+            taken_in(session, merge, method=measured.method, sweep=sweep)
         found: Profile = profiled(
             session, pruning_ratios=ratios, bits=bits, method=measured.method, sweep=sweep, progress=progress
         )

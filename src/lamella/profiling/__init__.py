@@ -170,6 +170,12 @@ def _reports(work: Work, orders: Sequence[Order]) -> Iterator[tuple[int, Report]
         yield indices[place], report
 
 
+def journal_identity(model: nn.Module, task: Task, graph: Graph, method: str, sweep: Sweep) -> dict[str, Any]:
+    """What the journal of such a profile belongs to: `merge` takes in what others with the same have measured."""
+    check_method(method, sweep)
+    return _identity(Work(Subject(model, graph, task, sweep), method))
+
+
 def _rest(order: Order, reports: Sequence[Report]) -> Order:
     return order.with_points(report.point for report in reports)
 
@@ -180,6 +186,7 @@ __all__ = [
     "Forecast",
     "Sweep",
     "identity_of",
+    "journal_identity",
     "layer_facts",
     "merge",
     "profile",

@@ -16,11 +16,10 @@ from torch import nn
 
 from ..compression import TUNING, compress
 from ..costs import cost
-from ..digests import weights_digest
 from ..errors import LamellaError, MismatchError
 from ..exporting import Export, NarrowedExports, OnnxModel, export_onnx, layers_in_float, onnx_bytes
 from ..lineage import is_made_from, made_from
-from ..profiling import RATIOS, Sweep, identity_of, merge, profile
+from ..profiling import RATIOS, Sweep, identity_of, journal_identity, merge, profile
 from ..progress import Progress, silent
 from ..quantization import apart, integers_file, quantize, same_answers
 from ..records import digest, save_record
@@ -65,15 +64,28 @@ def opened(session: Session) -> Graph:
     return graph
 
 
-def taken_in(session: Session, journals: Sequence[Path]) -> int:
-    """Add the points of other machines' journals to the run's; how many there were. MismatchError for another network's."""
-    own = {"structure": session.graph().structure, "weights": weights_digest(session.dense())}
+def taken_in(
+    session: Session,
+    journals: Sequence[Path],
+    *,
+    method: str = "exact",
+    sweep: Sweep = Sweep(),  # noqa: B008 - frozen
+) -> int:
+    """Add the points of other machines' journals to the run's; how many there were.
+
+    MismatchError for points of another network, other data or other options than a profile of this run would have now.
+    """
+    own = journal_identity(session.dense(), session.task, session.graph(), method, sweep)
     for path in journals:
         seen = identity_of(path)
-        differing = [name for name in own if seen.get(name) != own[name]]
+        differing = [name for name in {**own, **seen} if seen.get(name) != own.get(name)]
         if differing:
-            facts = "; ".join(f"{name} is {seen.get(name)!r} there and {own[name]!r} here" for name in differing)
-            raise MismatchError(f"{path}: holds the points of another network: {facts}. Nothing was taken in.")
+            facts = "; ".join(f"{name} is {seen.get(name)!r} there and {own.get(name)!r} here" for name in differing)
+            other = "another network" if {"structure", "weights"} & {*differing} else "other data or options"
+            raise MismatchError(
+                f"{path}: holds the points of {other}: {facts}. Nothing was taken in: --merge takes the journals of this network on "
+                "this data, with the --method and --sweep that they were measured with."
+            )
     return merge(journals, session.path("profile_journal"))
 
 
