@@ -173,6 +173,13 @@ def test_nonsense_from_the_editor_has_a_path_and_a_reason(profile, change, words
         edited(json.dumps(data), profile)
 
 
+def test_bits_from_the_editor_go_to_layers_that_take_them(profile):
+    layers = tuple(replace(x, weight=None) if x.name == "conv1" else x for x in profile.graph.layers)
+    other = replace(profile, graph=replace(profile.graph, layers=layers))
+    with pytest.raises(RecordError, match=r"steps\[0\]\.bits\['conv1'\]: no convolution or linear layer: leave it out"):
+        edited(json.dumps({"steps": [{"bits": {"conv1": 8}}]}), other)
+
+
 def test_an_edited_plan_is_held_to_model_budget_and_syntax(profile):
     made = plan(profile, planner="uniform", pruning_ratio=0.2)
     text = editable(made, profile.graph)

@@ -17,6 +17,7 @@ from ..costs import cost
 from ..errors import LamellaError, MismatchError, RecordError, unknown_name, with_context
 from ..records import check
 from ..schema import Budget, Graph, Plan, Profile, Step, factor_between
+from ..schema.plans import TAKES_NO_BITS
 from .asking import Predictor, check_precision
 from .blocking import check_budget, lossless
 from .curves import bits_drop, score_at
@@ -116,6 +117,7 @@ def _step(data: Any, graph: Graph) -> Step:
     for name in bits:
         known = name in graph.layer_of
         check(known, f"bits[{name!r}]", "" if known else unknown_name("layer", name, graph.layer_of))
+        check(graph.layer_of[name].takes_bits, f"bits[{name!r}]", TAKES_NO_BITS)
     return Step(widths=widths, bits=bits, epochs=epochs)
 
 

@@ -10,6 +10,7 @@ from ..records import check
 from .graphs import Graph
 
 AS_IS = "as it is"  # the planner of a plan without steps, by which a network is quantized and exported though nobody planned
+TAKES_NO_BITS = "no convolution or linear layer: leave it out, or plan anew"
 WEIGHT_BITS = (*range(2, 9), 32)  # what a layer's weights may be given; 32: left as they are
 Amount = float | str | None  # a number is absolute, "10%" is a share of the dense model
 
@@ -161,9 +162,7 @@ class Plan:
             for layer in step.bits:
                 path = f"steps[{index}].bits[{layer!r}]"
                 check(layer in graph.layer_of, path, "no such layer in this model")
-                check(
-                    graph.layer_of[layer].takes_bits, path, "no convolution or linear layer: leave it out, or plan anew"
-                )
+                check(graph.layer_of[layer].takes_bits, path, TAKES_NO_BITS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
