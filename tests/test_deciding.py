@@ -100,6 +100,22 @@ def test_a_budget_in_latency_times_the_network_once(session, quick, monkeypatch)
     assert not [p for p in session.directory.iterdir() if p.is_dir()]
 
 
+def test_a_network_with_few_plans_is_timed_once_too(session, quick, monkeypatch):
+    request = Request(
+        budget=Budget(latency_ms="95%"),
+        planner="knapsack",
+        order="by_score",
+        bits=32,
+        measuring=Measuring(fits=90, holds=90),
+    )
+    calls = []
+    monkeypatch.setattr("lamella.stages.deciding.latency_fit", lambda *given: calls.append(1) or latency_fit(*given))
+    made = planned(session, request)
+    assert len(session.read("latency_fp32", LatencyFit).plans) < 180
+    assert planned(session, request) == made
+    assert calls == [1]
+
+
 def test_latencies_in_integers_and_from_the_table_alone(session, quick):
     found = timed(session, Timing(precision="int8", fits=0, holds=0))
     assert (found.scale, found.per_layer, found.plans) == (1.0, 0.0, ())
@@ -208,22 +224,6 @@ def test_a_file_over_its_bytes_is_planned_again(session, monkeypatch):
         planned(session, request)
 
 
-def test_an_exported_file_over_its_bytes_is_planned_again(session):
-    request = replace(UNIFORM, budget=Budget(bytes="80%"), options={}, bits=32)
-    first = asked(session, request)
-    compressed(session, Way(Recipe(epochs=1, lr=0.01)))
-    exported(session)
-    budget = Budget(bytes=onnx_bytes(session.path("onnx")) - 1)
-    session.write("request", replace(request, budget=budget))
-    (note,) = heavier(session, "onnx")
-    assert "over its budget of" in note
-    assert "planned again with the" in note
-    assert session.read("plan", Plan).predicted.bytes < first.predicted.bytes
-    assert session.read("request", Request).budget == budget
-    again = session.read("plan", Plan)
-    assert heavier(session, "onnx") == [], "the file is that of the plan before this one"
-    assert session.read("plan", Plan) == again
-
 def test_the_error_for_bytes_speaks_of_what_was_asked_and_weighed(session, monkeypatch):
     request = replace(UNIFORM, options={}, bits=32)
     dense = cost(session.graph()).bytes
@@ -244,6 +244,22 @@ def test_the_error_for_bytes_speaks_of_what_was_asked_and_weighed(session, monke
         f"  try:     a budget of bytes={weighs}, or a smaller round_to."
     )
 
+
+def test_an_exported_file_over_its_bytes_is_planned_again(session):
+    request = replace(UNIFORM, budget=Budget(bytes="80%"), options={}, bits=32)
+    first = asked(session, request)
+    compressed(session, Way(Recipe(epochs=1, lr=0.01)))
+    exported(session)
+    budget = Budget(bytes=onnx_bytes(session.path("onnx")) - 1)
+    session.write("request", replace(request, budget=budget))
+    (note,) = heavier(session, "onnx")
+    assert "over its budget of" in note
+    assert "planned again with the" in note
+    assert session.read("plan", Plan).predicted.bytes < first.predicted.bytes
+    assert session.read("request", Request).budget == budget
+    again = session.read("plan", Plan)
+    assert heavier(session, "onnx") == [], "the file is that of the plan before this one"
+    assert session.read("plan", Plan) == again
 
 
 # -- plans made anew on the way -------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from ..candidates import Candidates
 from ..digests import weights_digest
 from ..errors import BudgetError, LamellaError, MissingExtra, RecordError
 from ..exporting import NarrowedExports, onnx_bytes
-from ..latencies import Timing, latency_fit, predictor, written
+from ..latencies import Timing, latency_fit, predictor, random_plans, written
 from ..making import folder
 from ..planning import (
     ADDED_UP,
@@ -175,7 +175,8 @@ def _handed(session: Session, request: Request, progress: Progress) -> dict[str,
     """What `measured_by` gives for the dense network, and under `fits` what a predictor rests on."""
     found = measured_by(session, request, progress, session.dense(), session.graph())
     if "latency" in found:
-        found["fits"] = (timed(session, _timing(session, request)),)
+        precision = _timing(session, request).precision
+        found["fits"] = (session.read(f"latency_{precision}", LatencyFit),)
     return found
 
 
@@ -212,18 +213,24 @@ def _has_bits(session: Session, request: Request) -> bool:
 
 
 def timed(session: Session, timing: Timing, progress: Progress = silent) -> LatencyFit:
-    """The run's fit of this precision: read where it was made on this runtime and CPU for as many plans, made where not."""
+    """The run's fit of this precision: read where it was made on this runtime and CPU of these plans, made where not."""
     name = f"latency_{timing.precision}"
     if session.has(name):
         found = session.read(name, LatencyFit)
-        counts = (found.machine, len(found.plans) - found.held_out, found.held_out)
-        same = counts == (machine(), timing.fits, timing.holds) and found.structure == session.graph().structure
-        if same and found.block:
+        if _is_as_asked(found, session.graph(), timing):
             return found
     scratch = session.directory / f"latency-{timing.precision}-{timing.fits}-{timing.holds}"
     found = latency_fit(session.dense(), session.graph(), session.task, timing, scratch, progress)
     session.write(name, found)
     return found
+
+
+def _is_as_asked(found: LatencyFit, graph: Graph, timing: Timing) -> bool:
+    """Whether the fit is of this network on this machine, and of the plans that would be drawn: small networks have few."""
+    plans = random_plans(graph, timing.fits + timing.holds, timing.seed)
+    drawn = [(widths, i < timing.fits) for i, widths in enumerate(plans)]
+    same = (found.machine, found.structure) == (machine(), graph.structure)
+    return same and found.block > 0 and [(p.widths, p.fitted) for p in found.plans] == drawn
 
 
 def _trials(request: Request) -> int:
@@ -283,6 +290,7 @@ def _weighed(session: Session, made: Plan, budget: Budget, again: Callable[[Budg
         except BudgetError:  # speaks of the limit less the residue, which nobody asked for
             break
         made = replace(made, notes=(*made.notes, over))
+    lightest = min(weighed)
     raise BudgetError(
         f"no plan's file keeps bytes <= {limit:,.0f}: the file of plan {weighed.index(lightest) + 1} weighs {lightest:,}.\n"
         f"  try:     a budget of bytes={lightest}, or a smaller round_to."
@@ -290,7 +298,6 @@ def _weighed(session: Session, made: Plan, budget: Budget, again: Callable[[Budg
 
 
 def _file_bytes(session: Session, made: Plan) -> int:
-    lightest = min(weighed)
     """What the plan's file weighs. Weights do not change it, so the dense network's will do, untuned."""
     bits = {name: width for name, width in made.bits.items() if width < 32}
     small = narrow(session.dense(), session.graph(), made.widths)
