@@ -369,6 +369,26 @@ def test_an_estimate_finds_the_channels_wherever_they_lie():
     assert any(note.startswith("bare: no estimate") for note in found.notes)
 
 
+class Bare(nn.Module):
+    """No layer is called as a module."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(1, 8, 3), nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = torch.relu(nn.functional.conv2d(x, self.conv.weight, self.conv.bias)).mean((2, 3))
+        return nn.functional.linear(x, self.out.weight, self.out.bias)
+
+
+def test_an_estimate_of_layers_that_are_no_modules_says_what_to_do():
+    torch.manual_seed(0)
+    data = [(torch.randn(6, 1, 8, 8), torch.arange(6))]
+    task = Task((data[0][0][:2],), train=data, validation=data, test=data)
+    with pytest.raises(LamellaError, match=r"no layer of this network that makes channels is called as one\. Measure"):
+        profile(Bare().eval(), task, pruning_ratios=(0.5,), method="estimate")
+
+
 def test_an_estimate_of_a_score_below_zero_falls_too(model, task, graph):
     negative = replace(
         task, score=lambda outputs, targets: -nn.functional.cross_entropy(outputs, targets, reduction="none")

@@ -57,6 +57,11 @@ def _kept_saliency(engine: Engine) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] | None = engine.__dict__.get("saliency")
     if found is None:
         found = engine.__dict__["saliency"] = saliencies(engine)
+        if not found:
+            raise LamellaError(
+                "method 'estimate' watches what layers give as modules, and no layer of this network that makes channels is called "
+                "as one. Measure with method='exact' or 'race', which need no modules."
+            )
     return found
 
 
@@ -68,6 +73,8 @@ def saliencies(engine: Engine) -> dict[str, np.ndarray]:
     samples = 0
     for chunk in islice(engine.samples, max(1, SAMPLES // engine.samples.chunk)):
         seen, logits = _watched(engine.model, outputs, chunk.inputs)
+        if not seen:
+            return {}
         loss = subject.task.loss(logits, chunk.targets) * len(chunk)
         gradients = torch.autograd.grad(loss, list(seen.values()), allow_unused=True)
         for name, gradient in zip(seen, gradients, strict=True):
