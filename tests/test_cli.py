@@ -247,6 +247,14 @@ def test_bad_input_is_one_paragraph(nets, arguments, words):
             "plan --planner search --budget bytes=50% --option trials=-1",
             "-1 where a whole number from 1 on was expected",
         ),
+        (
+            "plan --budget bytes=30% --budget bytes=90%",
+            "--budget bytes=30% and --budget bytes=90% say different things. Give one of them.",
+        ),
+        ("plan --option factor=0.9 --option factor=0.5", "--option factor=0.9 and --option factor=0.5 say different"),
+        ("plan --measure fits=3 --measure fits=4", "--measure fits=3 and --measure fits=4 say different things"),
+        ("plan --pareto bytes --budget bytes=30%", "--pareto bytes with --budget bytes=: a front goes over limits"),
+        ("plan --pareto bytes --epochs 7 --order greedy", "--pareto with --order and --epochs: a front has no steps."),
         ("plan --compare .", ".: is a folder; a file was expected, as made by `lamella plan RUN`"),
         ("plan --compare absent.json", "absent.json: not there. It is made by `lamella plan RUN`"),
         ("plan --edit .", ".: is a folder; a file was expected, as made by `lamella plan RUN --text`"),
@@ -597,14 +605,6 @@ def test_points_of_another_network_are_not_taken_in(nets):
     assert not (nets / "a" / "profile.jsonl").exists()
 
 
-def test_an_edited_text_that_is_none_is_named(nets):
-    run("trace", "r", "--model", "nets:plane", "--task", "nets:heights", "--quiet")
-    run("profile", "r", "--pruning-ratios", "0.5", "--quiet")
-    assert "nets.py: line 2, column 1: not JSON" in refused("plan", "r", "--edit", "nets.py")
-    assert "lamella plan --epochs" in refused("compress", "r", "--recipe", "epochs=3")
-
-
-def test_every_verb_says_what_comes_next(nets):
 def test_points_of_other_data_are_not_taken_in(nets):
     for name, samples in (("a", "64"), ("b", "128")):
         run("trace", name, "--model", "nets:good", "--task", "digits", "--option", f"limit={samples}", "--quiet")
@@ -617,6 +617,14 @@ def test_points_of_other_data_are_not_taken_in(nets):
     assert "method is None there and 'race: factor" in words
 
 
+def test_an_edited_text_that_is_none_is_named(nets):
+    run("trace", "r", "--model", "nets:plane", "--task", "nets:heights", "--quiet")
+    run("profile", "r", "--pruning-ratios", "0.5", "--quiet")
+    assert "nets.py: line 2, column 1: not JSON" in refused("plan", "r", "--edit", "nets.py")
+    assert "lamella plan --epochs" in refused("compress", "r", "--recipe", "epochs=3")
+
+
+def test_every_verb_says_what_comes_next(nets):
     asked = ("trace", "a run", "--model", "nets:plane", "--task", "nets:heights")
     assert run(*asked).output.rstrip().endswith("next: lamella profile 'a run'")
     json.loads(run(*asked, "--json").stdout)

@@ -35,23 +35,36 @@ def named_values(pairs: Iterable[str], option: str, known: Sequence[str] = ()) -
 
 
 def parsed_values(pairs: Iterable[str], option: str, known: Sequence[str] = ()) -> dict[str, Any]:
-    """NAME=VALUE texts as values by name, numbers as numbers."""
-    return {name: parsed(value) for name, value in named_values(pairs, option, known)}
+    """NAME=VALUE texts as values by name, numbers as numbers. LamellaError for a name that comes with two values."""
+    values: dict[str, Any] = {}
+    for name, text in named_values(pairs, option, known):
+        _add(values, name, text, option)
+    return values
+
+
+def _add(values: dict[str, Any], name: str, text: str, option: str, first: str | None = None) -> None:
+    """The value by its name, numbers as numbers. LamellaError where there is another by that name: `first`, or another pair."""
+    value = parsed(text)
+    before = values.setdefault(name, value)
+    if before is not value and before != value:  # not a number is not even equal to itself
+        first = first or f"{option} {name}={before}"
+        raise LamellaError(f"{first} and {option} {name}={text} say different things. Give one of them.")
 
 
 def options_of(kind: type[R], pairs: Iterable[str], option: str, **given: Any) -> R:
     """The record of options that NAME=VALUE pairs (and what is `given`) describe.
 
-    LamellaError for a name it does not have, RecordError for a value that does not fit.
+    LamellaError for a name it does not have or that comes with two values, RecordError for a value that does not fit.
     """
     kinds = {f.name: f.type for f in fields(kind)}  # type: ignore[arg-type]
-    values: dict[str, Any] = dict(given)
+    values: dict[str, Any] = {}
     for name, text in named_values(pairs, option):
         if name not in kinds or name in given:
             raise LamellaError(unknown_name(f"name of {option}", name, set(kinds) - set(given)))
-        value = parsed(text)
+        _add(values, name, text, option)
+    for name, value in values.items():
         values[name] = bool(value) if kinds[name] in (bool, "bool") and value in (0, 1) else value
-    return from_plain(values, kind)
+    return from_plain({**given, **values}, kind)
 
 
 def recipe_of(pairs: Iterable[str], option: str, defaults: R, **shorthands: Any) -> R:
@@ -64,9 +77,5 @@ def recipe_of(pairs: Iterable[str], option: str, defaults: R, **shorthands: Any)
     for name, text in named_values(pairs, option):
         if name not in known:
             raise LamellaError(unknown_name(f"name of {option}", name, known) + ELSEWHERE.get(name, ""))
-        value = parsed(text)
-        before = values.setdefault(name, value)
-        if before is not value and before != value:  # not a number is not even equal to itself
-            first = f"--{name} {before}" if shorthands.get(name) is not None else f"{option} {name}={before}"
-            raise LamellaError(f"{first} and {option} {name}={text} say different things. Give one of them.")
+        _add(values, name, text, option, f"--{name} {values[name]}" if shorthands.get(name) is not None else None)
     return from_plain({**to_plain(defaults), **values}, type(defaults))

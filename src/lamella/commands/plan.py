@@ -76,17 +76,18 @@ class Asked:
     ] = None
 
     def check_beside(self, instead: "Instead") -> None:
-        """LamellaError for what would be passed over: an edited text decides all but the budget, and a plan that is shown is there."""
-        taken = ("budget", "measure") if instead.edit else ()
-        if not (instead.edit or instead.text or instead.compare):
+        """LamellaError for what would be passed over: an edited text decides all but the budget, a front has no steps, and a plan
+        that is shown is there.
+        """
+        if not instead.named:
             return
         usual = Asked()
         given = [f.name for f in fields(self) if getattr(self, f.name) != getattr(usual, f.name)]
-        passed_over = [f"--{name.replace('_', '-')}" for name in given if name not in taken]
+        passed_over = [f"--{name.replace('_', '-')}" for name in given if name not in instead.reads]
         if passed_over:
-            why = (
-                "steps, epochs and bits are those of the edited text" if instead.edit else "the run's own plan is shown"
-            )
+            why = "the run's own plan is shown"
+            if instead.edit or instead.pareto:
+                why = "steps, epochs and bits are those of the edited text" if instead.edit else "a front has no steps"
             raise LamellaError(
                 f"{instead.named} with {' and '.join(passed_over)}: {why}. Leave out the one or the other."
             )
@@ -130,6 +131,21 @@ class Instead:
         return " and ".join(self._given)
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """What of `Asked` is read beside it."""
+        if self.pareto:
+            return ("planner", "budget", "option", "measure", "bits")
+        return ("budget", "measure") if self.edit else ()
+
+    def check_axis(self, budget: Budget) -> None:
+        """LamellaError for a limit on what the front is over."""
+        if self.pareto and getattr(budget, self.pareto, None) is not None:
+            raise LamellaError(
+                f"--pareto {self.pareto} with --budget {self.pareto}=: a front goes over limits of its own on its budget. Leave out "
+                "the one or the other."
+            )
+
+    @property
     def _given(self) -> list[str]:
         return [f"--{f.name}" for f in fields(self) if getattr(self, f.name)]
 
@@ -142,6 +158,7 @@ def plan(run: Run, asked: Asked, instead: Instead, quiet: Quiet = False, as_json
 
     asked.check_beside(instead)
     request = asked.request("knapsack" if instead.pareto else "threshold")
+    instead.check_axis(request.budget)
     if instead.text or instead.compare:  # which only read, beside whoever writes there
         _about_plan(resume(run), instead.compare, quiet=quiet, as_json=as_json)
         return
