@@ -20,6 +20,7 @@ from lamella.planning import ORDERS, PLANNERS, editable, edited, greedy_measurem
 from lamella.planning.asking import Ask
 from lamella.planning.curves import Rung, bit_rungs, group_rungs, monotone, score_at, tenth_of_a_sample
 from lamella.planning.elimination import Table, TooWideError, aligned, eliminate
+from lamella.planning.order import Choice, sorted_choices
 from lamella.planning.products import Network
 from lamella.planning.programs import Linear, Program, Solution, nothing_printed
 from lamella.planning.ratios import group_shares
@@ -212,6 +213,31 @@ def test_a_tenth_of_a_sample_is_that_of_its_spread():
     right = tenth_of_a_sample(profile)
     assert right == pytest.approx(10 / profile.baseline.n)
     assert tenth_of_a_sample(in_unit(profile, 1.0)) == pytest.approx(right * np.sqrt(BASE * (1 - BASE)))
+
+
+def test_a_cut_that_loses_just_what_may_be_lost_is_taken():
+    profile = measured(GRAPHS["chain"])
+    name, width = profile.graph.free[0].name, 4
+    at = Point(target=name, knob="pruning_ratio", level=0.5, width=width, score=score(0.7))
+    profile = replace(profile, baseline=score(0.8), points=(at,))
+    assert 0.8 - 10 / 100 > 0.7  # in floats
+    assert plan(profile, Budget(max_drop=10.0)).widths == {name: width}
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_cut_without_a_score_comes_last(sign):
+    graph = GRAPHS["chain"]
+    first, second = graph.free[:2]
+    cuts = [Choice(group=first.name, width=1, score=None), Choice(group=second.name, width=1, score=0.5 * sign)]
+    assert [c.group for c in sorted_choices(cuts, graph, "by_score")] == [second.name, first.name]
+
+
+def test_small_layers_weigh_least_in_eight_bits():
+    profile = measured(chain((40, 40, 4, 10)), widths=1)
+    best = plan(profile, Budget(max_drop=100.0), planner="knapsack")
+    assert {8, 2} <= {*best.bits.values()}
+    same = plan(profile, Budget(bytes=best.predicted.bytes), planner="knapsack")
+    assert (same.predicted.bytes, same.proof.status) == (best.predicted.bytes, "optimal")
 
 
 def thinned(profile, widths, bits):

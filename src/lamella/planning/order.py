@@ -9,6 +9,7 @@
 A row of `ORDERS` is a key that choices are sorted by; `greedy` has none, for its key changes with every step.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -41,7 +42,7 @@ def _position(choice: Choice, graph: Graph) -> float:
 
 
 def _score(choice: Choice, graph: Graph) -> float:
-    return -choice.score if choice.score is not None else 0.0
+    return -choice.score if choice.score is not None else math.inf
 
 
 def _saving(choice: Choice, graph: Graph) -> float:

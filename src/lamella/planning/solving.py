@@ -14,9 +14,11 @@ import heapq
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
+from ..costs import layer_cost
 from .asking import Ask, Draft, over
 from .closing import OpenProgram
 from .drafting import drafted, near, proven, read, value_of, within
@@ -216,9 +218,14 @@ class _Search:
 
 
 def _hopeless(ask: Ask, setting: Setting, limit_of: Mapping[str, float]) -> bool:
-    """Whether even the narrowest plan in the fewest bits breaks a limit; not one on latency, which may rise with fewer channels."""
+    """Whether even the narrowest plan in bits of fewest bytes breaks a limit; not one on latency, which may rise with fewer channels.
+
+    Small layers weigh least in 8 bits: fewer are packed, and packing has a price.
+    """
     falling = {name: limit for name, limit in limit_of.items() if name != "latency_ms"}
-    widths, bits = ({n: rungs[-1].level for n, rungs in each.items()} for each in (setting.widths, setting.bits))
+    widths = {name: rungs[-1].level for name, rungs in setting.widths.items()}
+    weighs = lambda name, bits: layer_cost(ask.graph, name, widths, {name: bits}).bytes
+    bits = {n: min((r.level for r in rungs), key=partial(weighs, n)) for n, rungs in setting.bits.items()}
     return bool(over(ask, falling, widths, {**ask.bits, **bits}))
 
 

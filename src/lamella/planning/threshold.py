@@ -41,5 +41,5 @@ def score_floor(profile: Profile, budget: Budget, factor: float | None) -> float
 
 def largest_that_holds(curve: tuple[Point, ...], floor: float) -> Point | None:
     """The point of the largest pruning ratio at or above the floor, as published: not the last before the first dip."""
-    holding = [p for p in curve if p.score.value >= floor]
+    holding = [p for p in curve if p.score.value >= floor - 1e-12]  # a drop of just `max_drop` is a hair off in floats
     return max(holding, key=lambda p: p.level, default=None)
