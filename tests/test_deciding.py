@@ -72,8 +72,13 @@ def session(made, tmp_path, monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """Plans timed by a formula: exporting takes seconds a file."""
-    ms = lambda plans: [0.01 + 1e-3 * sum(plan.values()) for plan in plans]
-    monkeypatch.setattr(latencies, "_timed", lambda *given: ms(given[4]))
+
+    def ms(model, graph, task, files, *rest):
+        return [
+            0.01 + 1e-3 * sum({g.name: widths.get(g.name, g.width) for g in graph.free}.values()) for widths, _ in files
+        ]
+
+    monkeypatch.setattr(latencies, "_timed", ms)
     monkeypatch.setattr(latencies.LatencyTable, "_timed", lambda _, shapes, slots: [1e-4 * s.outputs for s in shapes])
 
 
@@ -122,6 +127,28 @@ def test_latencies_in_integers_and_from_the_table_alone(session, quick):
     assert "its error is not known" in found.text
     with pytest.raises(LamellaError, match=r"fits=2, holds=8: 0 or at least 3 plans"):
         Timing(fits=2)
+
+
+@pytest.mark.parametrize("fits", [0, 3])
+def test_a_share_of_latency_in_integers_is_of_the_dense_network_in_float(session, quick, monkeypatch, fits):
+    formula, slower = latencies._timed, lambda kind: 2.0 if kind == "int8" else 1.0  # as layers of few channels are
+    layers = lambda self, shapes, slots: [1e-4 * slower(self.precision) * s.outputs for s in shapes]
+    plans = lambda *given: [slower(kind) * ms for ms, (_, kind) in zip(formula(*given), given[3], strict=True)]
+    monkeypatch.setattr(latencies.LatencyTable, "_timed", layers)
+    monkeypatch.setattr(latencies, "_timed", plans)
+    measuring = Measuring(fits=fits, holds=2, weigh=False)
+    request = replace(
+        UNIFORM, budget=Budget(latency_ms="100%"), options={"pruning_ratio": 0.0}, bits=8, measuring=measuring
+    )
+    with pytest.raises(BudgetError, match=r"reaches latency_ms <= "):
+        planned(session, request)
+    made = planned(session, replace(request, budget=Budget(latency_ms=10.0)))
+    assert made.latency_ms > 1.5 * made.dense_latency_ms
+    assert made.dense_latency_ms == session.read("latency_int8", LatencyFit).dense_ms
+    text = editable(made, session.graph())
+    (session.directory / "text.json").write_text(text)
+    with pytest.raises(BudgetError, match=r"reaches latency_ms <= "):
+        deciding.taken(session, session.directory / "text.json", Budget(latency_ms="100%"), measuring)
 
 
 def test_steps_follow_the_runtime(session, monkeypatch):

@@ -60,18 +60,22 @@ def latency_fit(
     """Export, time, fit, and predict the plans that were held out."""
     table = LatencyTable(cache_directory(), precision=timing.precision, slots=16)
     plans = random_plans(graph, timing.fits + timing.holds, timing.seed)
-    ms = _timed(model, graph, task, timing.precision, plans, Path(directory), progress) if plans else []
+    files: list[tuple[Widths, Precision]] = [(widths, timing.precision) for widths in plans]
+    if timing.fits and plans and timing.precision == "int8":
+        files.append(({}, "fp32"))
+    ms = _timed(model, graph, task, files, Path(directory), progress) if files else []
     fitted, held = plans[: timing.fits], plans[timing.fits :]
     found = LatencyPredictor(table, graph)
     if fitted:
         found = fit(table, graph, fitted, ms[: timing.fits], progress)
-    seen = accuracy(found, graph, held, ms[timing.fits :]) if held else None
+    seen = accuracy(found, graph, held, ms[timing.fits : len(plans)]) if held else None
     table.measure([s for widths in [*plans, {}] for s in shapes_of(table, graph, widths)], progress)
     shutil.rmtree(directory, ignore_errors=True)
     rows = [
         TimedPlan(widths=w, measured_ms=t, predicted_ms=found.predict(graph, w, {}), fitted=i < timing.fits)
-        for i, (w, t) in enumerate(zip(plans, ms, strict=True))
+        for i, (w, t) in enumerate(zip(plans, ms[: len(plans)], strict=True))
     ]
+    dense_ms = ms[-1] if len(ms) > len(plans) else _dense_in_float(graph, progress)
     return LatencyFit(
         structure=graph.structure,
         machine=machine(),
@@ -84,13 +88,21 @@ def latency_fit(
         median_error=None if seen is None else seen.median_error,
         worst_error=None if seen is None else seen.worst_error,
         rank_correlation=None if seen is None else seen.rank_correlation,
+        dense_ms=dense_ms if timing.precision == "int8" else None,
     )
+
+
+def _dense_in_float(graph: Graph, progress: Progress) -> float:
+    """What the dense network's layers take in float, added up: beside a table of layers in integers that nothing was fitted to."""
+    table = LatencyTable(cache_directory(), precision="fp32", slots=16)
+    table.measure(shapes_of(table, graph, {}), progress)
+    return LatencyPredictor(table, graph).predict(graph, {}, {})
 
 
 def predictor(found: LatencyFit, graph: Graph) -> LatencyPredictor:
     """The fit at work, over the table in the user's cache."""
     table = LatencyTable(cache_directory(), precision=found.precision, slots=16)
-    return LatencyPredictor(table, graph, found.scale, found.per_layer, found.per_element, found.block)
+    return LatencyPredictor(table, graph, found.scale, found.per_layer, found.per_element, found.block, found.dense_ms)
 
 
 def cache_directory() -> Path:
@@ -114,14 +126,13 @@ def _timed(
     model: nn.Module,
     graph: Graph,
     task: Task,
-    precision: Precision,
-    plans: Sequence[Widths],
+    plans: Sequence[tuple[Widths, Precision]],
     directory: Path,
     progress: Progress,
 ) -> list[float]:
-    """Milliseconds of every plan's file, all timed side by side."""
+    """Milliseconds of every plan's file in its precision, all timed side by side."""
     files, export = {}, NarrowedExports()
-    for i, widths in enumerate(plans):
+    for i, (widths, precision) in enumerate(plans):
         progress("export plans to time", i, len(plans))
         files[str(i)] = written(narrow(model, graph, widths), task, precision, directory / f"{i}.onnx", export=export)
     progress("export plans to time", len(plans), len(plans))

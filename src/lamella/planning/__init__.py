@@ -21,7 +21,7 @@ from ..errors import LamellaError, unknown_name, with_context
 from ..records import from_plain
 from ..schema import Budget, Graph, Plan, Profile, Step
 from ..schema.plans import WEIGHT_BITS
-from .asking import Ask, Draft, Predictor, check_precision
+from .asking import Ask, Draft, Predictor, check_precision, dense_ms
 from .blocking import check_budget, lossless
 from .curves import bits_drop, without_bits
 from .editing import editable, edited, replan, with_residue
@@ -137,8 +137,8 @@ def _made(ask: Ask, draft: Draft, planner: str, steps: tuple[Step, ...]) -> Plan
     if ask.latency is None:
         return made
     check_precision(ask.latency, made.bits)
-    dense_ms = ask.latency.predict(graph, {}, {})
-    return replace(made, latency_ms=ask.latency.predict(graph, made.widths, made.bits), dense_latency_ms=dense_ms)
+    ms = ask.latency.predict(graph, made.widths, made.bits)
+    return replace(made, latency_ms=ms, dense_latency_ms=dense_ms(ask.latency, graph))
 
 
 __all__ = [

@@ -22,7 +22,8 @@ Measure = Callable[[Mapping[str, int], Mapping[str, int]], float]  # (widths, bi
 class Predictor(Protocol):
     """Latency as a sum over layers, which is what a program can weigh; `timing.LatencyPredictor` is one.
 
-    One that describes files of one kind alone says so in an attribute `precision`, fp32 or int8, and gets plans of that kind.
+    One that describes files of one kind alone says so in an attribute `precision`, fp32 or int8, and gets plans of that kind. Shares
+    are of the dense network in float: one that does not predict that says it in an attribute `dense_ms`.
     """
 
     def layer_ms(self, layer: Layer, inputs: int, outputs: int, bits: int) -> float:
@@ -74,6 +75,12 @@ def precision_of(latency: Predictor | None) -> str | None:
     return getattr(latency, "precision", None)
 
 
+def dense_ms(latency: Predictor, graph: Graph) -> float:
+    """The dense network in float, in milliseconds: what shares of latency are of."""
+    said: float | None = getattr(latency, "dense_ms", None)
+    return latency.predict(graph, {}, {}) if said is None else said
+
+
 def check_precision(latency: Predictor | None, bits: Mapping[str, int]) -> None:
     """LamellaError where the milliseconds would be those of the other kind of file."""
     said, few = precision_of(latency), any(width < 32 for width in bits.values())
@@ -104,6 +111,8 @@ def limits(ask: Ask) -> dict[str, float]:
             "(its `fit`), or leave latency_ms out."
         )
     dense = costs(ask, {}, {})
+    if ask.latency is not None:
+        dense["latency_ms"] = dense_ms(ask.latency, ask.graph)
     found = {name: ask.budget.limit(name, value) for name, value in dense.items()}
     return {name: limit for name, limit in found.items() if limit is not None}
 

@@ -18,7 +18,7 @@ from ..errors import LamellaError, MismatchError, RecordError, unknown_name, wit
 from ..records import check
 from ..schema import Budget, Graph, Plan, Profile, Step, factor_between
 from ..schema.plans import TAKES_NO_BITS
-from .asking import Predictor, check_precision
+from .asking import Predictor, check_precision, dense_ms
 from .blocking import check_budget, lossless
 from .curves import bits_drop, score_at
 
@@ -67,8 +67,8 @@ def edited(text: str, profile: Profile, budget: Budget | None = None, latency: P
     made = replace(made, predicted=cost(graph, made.widths, made.bits))
     if latency is not None:
         check_precision(latency, made.bits)
-        ms, dense_ms = latency.predict(graph, made.widths, made.bits), latency.predict(graph, {}, {})
-        made = replace(made, latency_ms=ms, dense_latency_ms=dense_ms)
+        ms = latency.predict(graph, made.widths, made.bits)
+        made = replace(made, latency_ms=ms, dense_latency_ms=dense_ms(latency, graph))
     check_budget(made, graph, budget or Budget())
     return made
 

@@ -31,7 +31,10 @@ BLOCKS = (1, 8, 16)  # channels that runtimes keep together; 1: all widths alike
 
 @dataclass(frozen=True, slots=True)
 class LatencyPredictor:
-    """A table, three coefficients and a block; what `plan(latency=...)` takes."""
+    """A table, three coefficients and a block; what `plan(latency=...)` takes.
+
+    `dense_ms`: the dense network in float, where this is of files in integers: shares are of that.
+    """
 
     table: LatencyTable
     graph: Graph
@@ -39,6 +42,7 @@ class LatencyPredictor:
     per_layer: float = 0.0
     per_element: float = 0.0
     block: int = 1
+    dense_ms: float | None = None
 
     def layer_ms(self, layer: Layer, inputs: int, outputs: int, bits: int) -> float:
         """What one layer adds at these channels."""
