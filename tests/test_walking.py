@@ -156,6 +156,55 @@ def test_a_loader_that_draws_from_torch_is_walked_the_same_after_a_kill(task, gr
     assert result == expected
 
 
+class Drifting:
+    """A loader that gives other numbers each time it is walked, as one with a generator of its own does."""
+
+    def __init__(self, batches):
+        self.batches, self.walks = batches, 0
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        self.walks += 1
+        return iter([(inputs + 0.01 * self.walks, targets) for inputs, targets in self.batches])
+
+
+def killed_while_tuning(net, plan, task, graph, directory):
+    """Killed after the first epoch of the second step."""
+
+    def dying(stage, done, total, note=""):
+        if (stage, done, total) == ("tune", 1, 2):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        lm.compress(net, plan, task, recipe=RECIPE, graph=graph, directory=directory, progress=dying)
+
+
+@pytest.mark.parametrize("bits", [{}, {"0": 3, "3": 3}])
+def test_a_killed_tuning_goes_on_though_statistics_come_out_otherwise(task, graph, plan, tmp_path, bits):
+    drifting = Drifting(task.train)
+    task = replace(task, train=drifting, calibration=drifting)
+    plan = replace(plan, steps=(plan.steps[0], replace(plan.steps[1], bits=bits)))
+    killed_while_tuning(make_net(), plan, task, graph, tmp_path)
+    assert {path.name for path in tmp_path.glob("tuning-*")} == {"tuning-2.pt", "tuning-2.safetensors"}
+    told = []
+    lm.compress(
+        make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path, progress=lambda *x: told.append(x)
+    )
+    assert [done for stage, done, *_ in told if stage == "tune"] == [0, 2]
+    assert list(tmp_path.glob("tuning-*")) == []
+
+
+def test_what_was_begun_ends_with_its_journal(task, graph, plan, tmp_path):
+    killed_while_tuning(make_net(), plan, task, graph, tmp_path)
+    (tmp_path / "steps.jsonl").unlink()
+    whole, expected = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, seed=1)
+    small, result = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, seed=1, directory=tmp_path)
+    assert same(small, whole)
+    assert result == expected
+
+
 def test_other_training_data_are_refused(task, graph, plan, tmp_path):
     from dataclasses import replace
 

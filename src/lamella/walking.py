@@ -11,6 +11,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -160,7 +161,8 @@ def _take(
     kept: Kept = resolve(state.model, graph, step.widths)
     model = put_on_grids(narrow(state.model, graph, kept), bits)
     if kept or few_bits(step):
-        _mend(model, state.model, graph, kept, number, tuning)
+        mend = partial(_mend, model, state.model, graph, kept, number, tuning)
+        model = record.begun(model, number, mend) if record and step.epochs else mend()
     before_N = after_N = scores_of(model, task)
     slower = 0
     if removal and kept and step.epochs and not bits:  # on a grid of few levels nothing can fade
@@ -195,13 +197,14 @@ def _take(
     return after
 
 
-def _mend(model: nn.Module, before: nn.Module, graph: Graph, kept: Kept, number: int, tuning: Tuning) -> None:
-    """Bring the statistics back to what they were: of batch norms, or of all layers where there is none."""
+def _mend(model: nn.Module, before: nn.Module, graph: Graph, kept: Kept, number: int, tuning: Tuning) -> nn.Module:
+    """Bring the statistics back, in place, to what they were: of batch norms, or of all layers where there is none."""
     with seeded(tuning.seed, number, device_of(model)):
         if has_batch_norm(graph):
-            recalibrate_bn(model, tuning.task.train)  # as training saw it: its augmentation shapes the statistics
-        else:
-            match_outputs(model, before, graph, kept, first_inputs(tuning.task.calibration, MATCHED))
+            return recalibrate_bn(
+                model, tuning.task.train
+            )  # as training saw it: its augmentation shapes the statistics
+        return match_outputs(model, before, graph, kept, first_inputs(tuning.task.calibration, MATCHED))
 
 
 def _tunings(
@@ -301,7 +304,10 @@ class _Record:
         }
         if tuning.teacher not in (None, state.model):
             identity["teacher"] = weights_digest(tuning.teacher)
-        self.journal = Journal(self.directory / "steps.jsonl", identity)
+        journal = self.directory / "steps.jsonl"
+        if not journal.exists():  # deleted, to start afresh: what was begun may be another walk's
+            _remove(self.directory, "tuning-*")
+        self.journal = Journal(journal, identity)
         self.last = max((int(key) for key in self.journal.entries), default=0)
         self._hold_to(state.measures[0])
 
@@ -331,11 +337,26 @@ class _Record:
         if self.last:
             self._weights(self.last).unlink(missing_ok=True)
         self.last = number
-        for path in self.directory.glob(f"tuning-{number}.*"):
-            path.unlink()
+        _remove(self.directory, f"tuning-{number}.*")
+
+    def begun(self, model: nn.Module, number: int, mend: Callable[[], nn.Module]) -> nn.Module:
+        """The model as the step's tuning began; where none has begun yet, mended, and kept.
+
+        Statistics may not come out the same twice, as from a loader with a generator of its own, or on another number of threads.
+        """
+        path = self.directory / f"tuning-{number}.safetensors"
+        if path.exists():
+            return refitted(model, load_tensors(path)).to(device_of(model))
+        save_tensors(path, mend())
+        return model
 
     def tuning(self, number: int) -> Path:
         return self.directory / f"tuning-{number}.pt"
 
     def _weights(self, number: int) -> Path:
         return self.directory / f"step-{number}.safetensors"
+
+
+def _remove(directory: Path, pattern: str) -> None:
+    for path in directory.glob(pattern):
+        path.unlink()
