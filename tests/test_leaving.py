@@ -8,7 +8,7 @@ import pytest
 import torch
 import zoo
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, mse_loss
 
 from lamella.compression import compress
 from lamella.costs import cost
@@ -249,7 +249,35 @@ def test_what_chance_takes_is_no_harm():
     assert not harmed(before_N, np.repeat([1.0, 0.0], [16, 4]))  # 20 samples: below nine tenths by chance
     assert harmed(before_N.repeat(20), np.repeat([1.0, 0.0], [320, 80]))
     assert not harmed(before_N.repeat(20), np.repeat([1.0, 0.0], [325, 75]))
-    assert not harmed(-before_N, -2 * before_N)
+
+
+def test_harm_to_scores_below_zero_is_measured_by_their_size():
+    errors_N = np.random.default_rng(0).random(200) + 0.5
+    assert harmed(-errors_N, -1.15 * errors_N)
+    assert not harmed(-errors_N, -1.05 * errors_N)
+    assert not harmed(-errors_N, -0.5 * errors_N)
+    assert harmed(0 * errors_N, -errors_N)
+    assert not harmed(0 * errors_N, 0 * errors_N)
+
+
+def test_a_regression_that_a_tuning_loses_is_tried_again_slower():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(256, 8, generator=generator)
+    wanted = x[:, :3].sum(1, keepdim=True)
+    part = Batches(x, wanted, 32, shuffle=True)
+    data = Task(
+        x[:1], train=part, validation=part, test=part, loss=mse_loss, score=lambda y, t: -(y - t).square().mean(1)
+    )
+    torch.manual_seed(0)
+    model = fit(nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1)), data, Recipe(epochs=15, lr=0.02))
+    graph = trace(model, data.example_inputs, round_to=1)
+    plan = Plan(
+        structure=graph.structure, planner="", steps=(Step(epochs=2),), predicted=cost(graph), dense=cost(graph)
+    )
+    _, result = compress(model, plan, data, recipe=Recipe(epochs=2, lr=1.0), graph=graph)
+    tuned = result.history[-1]
+    assert "before, it did harm" in tuned.name
+    assert tuned.validation.value >= 1.1 * tuned.before_tuning
 
 
 def test_weights_lost_in_the_last_batch_are_a_divergence_too():

@@ -21,7 +21,7 @@ from .statistics import paired_difference
 from .texts import told
 from .training import Task, call, device_of, evaluate, first_inputs, metric_of, modes_kept, on_device, seeded
 
-HARMED = 0.9  # of the score before it, that a tuning must leave at least
+HARMED = 0.9  # of the score before it, that a tuning must leave at least; of one below zero it may take as much as of one above
 LOOKED_AT = 64  # validation samples whose answers are compared
 ALIKE = 1e-6  # of the largest answer
 
@@ -35,8 +35,13 @@ def scores_of(model: nn.Module, task: Task) -> Scores:
 
 
 def harmed(before_N: Scores, after_N: Scores) -> bool:
-    """Whether a tuning lost more than a tenth of the score, and more than chance takes. Scores below zero have no tenth."""
-    lost = before_N.mean() > 0 and after_N.mean() < HARMED * before_N.mean()
+    """Whether a tuning lost more than a tenth of the score, and more than chance takes.
+
+    Of a score below zero, an error say, it is a tenth of its size: an error more than a tenth larger. A score of about zero has no size
+    to go by, and what chance takes decides alone: a small loss and a large one are told apart by nothing else.
+    """
+    before = float(before_N.mean())
+    lost = float(after_N.mean()) < before - (1 - HARMED) * abs(before)
     return bool(lost and paired_difference(before_N, after_N)[1] > 0)
 
 
