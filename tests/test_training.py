@@ -18,7 +18,7 @@ from lamella.coarsening import observe
 from lamella.errors import DataError, LamellaError, MismatchError, RecordError, RunError
 from lamella.profiling import profile
 from lamella.training import Batches, Recipe, Task, correct, evaluate, first_inputs, fit, rate_at, recalibrate_bn
-from lamella.training.layouts import layout_for
+from lamella.training.layouts import as_given, channels_last
 
 
 @pytest.fixture(autouse=True)
@@ -567,10 +567,12 @@ class Flattening(nn.Module):
         self.conv, self.linear, self.view, self.seen = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(64, 2), view, set()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            self.seen.add(x.is_contiguous(memory_format=torch.channels_last))
+        last = x.is_contiguous(memory_format=torch.channels_last)
         x = self.conv(x)
-        return self.linear(x.view(len(x), -1) if self.view else x.flatten(1))
+        outputs = self.linear(x.view(len(x), -1) if self.view else x.flatten(1))
+        if self.training:
+            self.seen.add(last)
+        return outputs
 
 
 @pytest.mark.parametrize("view", [False, True])
@@ -582,11 +584,78 @@ def test_pictures_lie_channels_last_in_training_where_the_network_takes_them_so(
     assert model.seen == {not view}
 
 
+class Mapping(nn.Module):
+    """Statistics and chance before a map of outputs, and a branch that trains alone and may want its pictures in one piece."""
+
+    def __init__(self, view: bool = False) -> None:
+        super().__init__()
+        self.conv, self.norm, self.drop = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5)
+        self.aside, self.view = nn.Linear(64, 1), view
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.drop(self.norm(self.conv(x)))
+        aside = self.aside(x.view(len(x), -1)) if self.training and self.view else self.aside(x.flatten(1))
+        return x + aside[..., None, None]
+
+
+class Widening(torch.autograd.Function):
+    """The same, whose gradient wants what it saw in one piece."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return gradient * (x.view(-1) == x.view(-1)).view(x.shape)
+
+
+def flat_loss(outputs, targets):
+    return (outputs.view(-1) - targets.flatten()).square().mean()
+
+
+def even_loss(outputs, targets):
+    return (outputs.flatten() - targets.flatten()).square().mean()
+
+
+def backward_loss(outputs, targets):
+    return (Widening.apply(outputs).square() * (1 + targets)).mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "view", "teacher"),
+    [
+        (flat_loss, False, None),
+        (backward_loss, False, None),
+        (even_loss, True, None),
+        (even_loss, False, Flattening(view=True)),
+    ],
+    ids=["loss", "backward", "training alone", "teacher"],
+)
+def test_whoever_cannot_read_channels_last_trains_as_if_it_had_never_been_tried(loss, view, teacher, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    images, maps = torch.randn(16, 3, 4, 4, generator=generator), torch.randn(16, 4, 4, 4, generator=generator)
+    task = Task((images[:1],), train=Batches(images, maps, 8), validation=[], test=[], loss=loss)
+    ended = []
+    for laid in (channels_last, as_given):
+        monkeypatch.setattr("lamella.training.layouts.channels_last", laid)
+        torch.manual_seed(0)
+        model = Mapping(view)
+        if teacher:
+            model = nn.Sequential(model, nn.Flatten(), nn.Linear(64, 2))
+            task = replace(task, train=Batches(images, torch.arange(16) % 2, 8), loss=cross_entropy)
+        recipe = Recipe(epochs=2, lr=0.01, distil=0.5 if teacher else 0.0)
+        ended.append(state(fit(model, task, recipe, teacher=teacher)))
+    assert same(*ended)
+
+
 def test_channels_last_changes_no_gradient():
     torch.manual_seed(0)
     model, images = Flattening(view=False).double(), torch.randn(8, 3, 4, 4, dtype=torch.float64)
     gradients = []
-    for lay in (layout_for(model, images), lambda given: given):
+    for lay in (channels_last, as_given):
         model.zero_grad()
         model(lay(images)).square().sum().backward()
         gradients.append([p.grad.clone() for p in model.parameters()])

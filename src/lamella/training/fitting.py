@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from ..simulations import check_real
 from .batches import explained, one_number
 from .checkpoints import Best, identify, resume, save
 from .evaluation import evaluate, modes_kept
-from .layouts import layout_for
+from .layouts import Layout, first_laid
 from .loaders import Loader, Task, as_pair, device_of, empty_loader, mixed, on_device
 from .objectives import Objective, objective
 from .placing import Place, placed
@@ -159,16 +160,15 @@ def _train_epoch(course: _Course, loss: Objective, optimizer: torch.optim.Optimi
     """One pass over the batches; the mean of their losses."""
     model, train, place = course.model, course.task.train, course.place
     rates, after = rates_of(train, course.recipe, epoch), _shares(train, course.recipe, epoch, course.after_batch)
-    losses, lay = [], None
+    losses: list[float] = []
+    lay: Layout | None = None
     for index, batch in enumerate(one_epoch(train, course.seed, epoch)):
         for group in optimizer.param_groups:
             group["lr"] = rates(index)
         own, counts = place.share(batch)
         inputs, targets = as_pair(on_device(own, device_of(model)), index)
-        lay = lay or layout_for(model, inputs)
-        optimizer.zero_grad(set_to_none=True)
-        with explained(index, course.task.loss, targets):
-            mean_loss = place.backward(counts * one_number(loss(course.called, lay(inputs), targets), index))
+        step = partial(_gradients, course, loss, optimizer, index, (targets, counts))
+        lay, mean_loss = (lay, step(lay(inputs))) if lay else first_laid(model, step, inputs)
         losses.append(_finite(mean_loss, index, rates(index)))
         optimizer.step()
         if after:
@@ -176,6 +176,21 @@ def _train_epoch(course: _Course, loss: Objective, optimizer: torch.optim.Optimi
     if not losses:
         raise empty_loader()
     return math.fsum(losses) / len(losses)
+
+
+def _gradients(
+    course: _Course,
+    loss: Objective,
+    optimizer: torch.optim.Optimizer,
+    index: int,
+    wanted: tuple[Any, float],
+    inputs: Any,
+) -> float:
+    """Those of one batch, in place of the last one's; its mean loss. `wanted`: the targets, and what the loss counts."""
+    targets, counts = wanted
+    optimizer.zero_grad(set_to_none=True)
+    with explained(index, course.task.loss, targets):
+        return course.place.backward(counts * one_number(loss(course.called, inputs, targets), index))
 
 
 def _finite(loss: float, batch: int, rate: float) -> float:
