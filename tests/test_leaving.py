@@ -328,6 +328,36 @@ def test_distilling_takes_its_share_and_needs_a_teacher():
         Recipe(epochs=1, distil=1.5)
 
 
+class Two(nn.Module):
+    """Outputs in a dict, one of them of one number per sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one, self.tokens = nn.Linear(4, 8), nn.Linear(8, 1), nn.Linear(8, 15)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = torch.relu(self.stem(x))
+        return {"one": self.one(x), "tokens": self.tokens(x).unflatten(1, (3, 5)), "class": x.argmax(1)}
+
+
+def test_beside_a_loss_of_its_own_a_teacher_is_followed_in_outputs_of_any_form():
+    torch.manual_seed(0)
+    model, teacher, x = Two(), Two(), torch.randn(64, 4)
+    loss = lambda outputs, targets: mse_loss(outputs["one"], targets)
+    data = Task(x[:1], train=Batches(x, x[:, :1], 16), validation=[], test=[], loss=loss)
+    far = lambda: {key: mse_loss(model(x)[key], teacher(x)[key]).item() for key in ("one", "tokens")}
+    before = far()
+    fit(model, data, Recipe(epochs=40, lr=0.02, distil=1.0), teacher=teacher)
+    after = far()
+    assert all(after[key] < 0.5 * before[key] for key in before), (before, after)
+    with pytest.raises(LamellaError, match=r"gives 1 outputs .* of shapes \(64, 2\) and \(64, 3\): .*distil=0"):
+        objective(mse_loss, Recipe(epochs=1, distil=0.5), nn.Linear(4, 3))(nn.Linear(4, 2), x, x[:, :2])
+    with pytest.raises(
+        LamellaError, match=r"the networks gave dict and dict\. Give the task a loss of its own, beside which"
+    ):
+        distance(model(x), teacher(x), 1.0)
+
+
 def test_a_teacher_answers_as_it_is_used():
     torch.manual_seed(0)
     model, x, y = nn.Linear(4, 3), torch.randn(6, 4), torch.randint(3, (6,))

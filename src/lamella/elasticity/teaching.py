@@ -14,16 +14,12 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import smooth_l1_loss
-from torch.utils._pytree import tree_leaves
 
-from ..errors import LamellaError, unknown_name
+from ..errors import unknown_name
 from ..records import check
-from ..training import Loss, compares_logits, device_of, distance
+from ..training import Loss, apart, device_of
 
 Teacher = Literal["largest", "dense"]
-
-HARDLY = 1e-4  # of answers' mean square: a variance below which it says nothing of their scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,32 +84,6 @@ def one_by_dense(teaching: Teaching, task: Loss, outputs: tuple[Any, Any], targe
     """The loss of one level, which the dense network's answers teach."""
     answers, pupil = outputs
     return teaching.loss(task, pupil, answers, targets)
-
-
-def apart(loss: Loss, pupil: Any, teacher: Any, temperature: float = 1.0) -> Tensor:
-    """How far a pupil's answers are: softened `distance` where the task is classification; elsewhere, summed over outputs, the mean
-    squared difference in units of the spread of the teacher's answers, growing in proportion only beyond one spread (Huber 1964).
-
-    So neither the unit of an output nor a narrow level that is far off at first drowns the task's own loss.
-    """
-    if compares_logits(loss):
-        return distance(pupil, teacher.detach(), temperature)
-    said, answers = tree_leaves(pupil), tree_leaves(teacher)
-    if len(said) != len(answers):
-        raise LamellaError(
-            f"a level gives {len(said)} outputs while it trains, and its teacher {len(answers)}, which is not training: they cannot be "
-            "compared. Let forward return the same in both modes, or let the largest level teach (teacher='largest')."
-        )
-    pairs = zip(said, answers, strict=True)
-    return _sum([_in_spreads(p, t.detach()) for p, t in pairs if p.is_floating_point()])
-
-
-def _in_spreads(pupil: Tensor, answers: Tensor) -> Tensor:
-    """Of one output. The spread is the standard deviation; of answers that hardly differ (one sample, say) the root mean square."""
-    variance, square = answers.var(correction=0), answers.square().mean()
-    spread = torch.where(variance > HARDLY * square, variance, square).sqrt()
-    spread = torch.where(spread > 0, spread, torch.ones_like(spread))
-    return 2 * smooth_l1_loss(pupil / spread, answers / spread)
 
 
 def _sum(losses: Sequence[Tensor]) -> Tensor:

@@ -33,7 +33,7 @@ from .loaders import (
     mixed,
     on_device,
 )
-from .objectives import compares_logits, distance, smoothed
+from .objectives import apart, compares_logits, distance, smoothed
 from .recipes import OPTIMIZERS, SCHEDULES, Recipe, make_optimizer, rate_at
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "Recipe",
     "Task",
     "Transform",
+    "apart",
     "as_pair",
     "batch_length",
     "call",

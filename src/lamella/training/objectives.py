@@ -7,17 +7,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, smooth_l1_loss, softmax
+from torch.utils._pytree import tree_leaves
 
 from ..errors import LamellaError
 from .loaders import Loss, call, device_of
 from .recipes import Recipe
 
+HARDLY = 1e-4  # of answers' mean square: a variance below which it says nothing of their scale
+
 Objective = Callable[[nn.Module, Any, Any], Tensor]
 
 
 def objective(loss: Loss, recipe: Recipe, teacher: nn.Module | None = None) -> Objective:
-    """(model, inputs, targets) -> loss: (1 - distil) of the task's, and distil of what the teacher says."""
+    """(model, inputs, targets) -> loss: (1 - distil) of the task's, and distil of how far `apart` the teacher's answers are."""
     own = smoothed(loss, recipe.label_smoothing)
     if not recipe.distil:
         return lambda model, inputs, targets: own(call(model, inputs), targets)
@@ -29,9 +32,41 @@ def objective(loss: Loss, recipe: Recipe, teacher: nn.Module | None = None) -> O
         with torch.no_grad():
             answers = call(wise.to(device_of(model)), inputs)
         outputs = call(model, inputs)
-        return (1 - share) * own(outputs, targets) + share * distance(outputs, answers, heat)
+        return (1 - share) * own(outputs, targets) + share * apart(loss, outputs, answers, heat)
 
     return mixed
+
+
+def apart(loss: Loss, pupil: Any, teacher: Any, temperature: float = 1.0) -> Tensor:
+    """How far a pupil's answers are: softened `distance` where the task is classification; elsewhere, summed over outputs, the mean
+    squared difference in units of the spread of the teacher's answers, growing in proportion only beyond one spread (Huber 1964).
+
+    So neither the unit of an output nor a narrow network that is far off at first drowns the task's own loss.
+    """
+    if compares_logits(loss):
+        return distance(pupil, teacher, temperature)
+    said, answers = _numbers(pupil), _numbers(teacher)
+    if [y.shape for y in said] != [y.shape for y in answers]:
+        ours, theirs = (", ".join(str(tuple(y.shape)) for y in each) or "none" for each in (said, answers))
+        raise LamellaError(
+            f"the network gives {len(said)} outputs while it trains, and its teacher {len(answers)}, which is not training, of shapes "
+            f"{ours} and {theirs}: they cannot be compared. Let forward return the same in both modes, or train without this teacher "
+            "(distil=0; for levels, teacher='largest')."
+        )
+    return sum((_in_spreads(p, t.detach()) for p, t in zip(said, answers, strict=True)), torch.zeros(()))
+
+
+def _numbers(outputs: Any) -> list[Tensor]:
+    """The outputs that can be compared by their differences."""
+    return [y for y in tree_leaves(outputs) if isinstance(y, Tensor) and y.is_floating_point()]
+
+
+def _in_spreads(pupil: Tensor, answers: Tensor) -> Tensor:
+    """Of one output. The spread is the standard deviation; of answers that hardly differ (one sample, say) the root mean square."""
+    variance, square = answers.var(correction=0), answers.square().mean()
+    spread = torch.where(variance > HARDLY * square, variance, square).sqrt()
+    spread = torch.where(spread > 0, spread, torch.ones_like(spread))
+    return 2 * smooth_l1_loss(pupil / spread, answers / spread)
 
 
 def distance(outputs: Tensor, answers: Tensor, temperature: float) -> Tensor:
@@ -44,11 +79,11 @@ def distance(outputs: Tensor, answers: Tensor, temperature: float) -> Tensor:
             str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in (outputs, answers)
         )
         raise LamellaError(
-            f"a teacher's answers are compared as logits of one shape (N, C, ...), and the networks gave {seen}. Give the "
-            "task a loss of its own, or train without a teacher."
+            f"beside cross entropy a teacher's answers are compared as logits of one shape (N, C, ...), and the networks gave {seen}. "
+            "Give the task a loss of its own, beside which outputs of any form are compared, or train without a teacher."
         )
     answered = outputs.numel() // outputs.shape[1]
-    taught = softmax(answers / temperature, 1)
+    taught = softmax(answers.detach() / temperature, 1)
     return temperature**2 * kl_div(log_softmax(outputs / temperature, 1), taught, reduction="sum") / answered
 
 

@@ -22,7 +22,8 @@ from ..records import check
 class Recipe:
     """How to train: rates per batch follow `schedule` after `warmup` epochs of linear growth; only matrices decay.
 
-    `distil` is the share of the loss that comes from a teacher's softened answers (Hinton et al. 2015) at `temperature`.
+    `distil` is the share of the loss that comes from a teacher's answers: softened at `temperature` (Hinton et al. 2015) where the
+    task's loss is cross entropy, beside a loss of its own by their differences in units of their spread.
     With `patience`, training ends after so many epochs without a better validation score, and the best epoch's weights stay.
     `devices`: so many GPUs, or CPU processes where there is none, each taking its share of every batch; None: where the model is.
     """
