@@ -13,12 +13,12 @@ from torch.nn.functional import cross_entropy, mse_loss
 from lamella.compression import compress
 from lamella.costs import cost
 from lamella.errors import DivergedError, LamellaError, RecordError
-from lamella.harm import harmed
+from lamella.harm import harmed, scores_of, watch
 from lamella.leaving import REMOVALS
 from lamella.schema import Plan, Step
 from lamella.surgery import copied, narrow
 from lamella.tracing import trace
-from lamella.training import Batches, Recipe, Task, fit
+from lamella.training import Batches, Recipe, Task, correct, fit
 from lamella.training.objectives import distance, objective
 from lamella.walking import Tuning, start, walk
 from lamella.zoo import resnet
@@ -223,6 +223,41 @@ def test_a_tuning_that_loses_the_network_ends_at_once_and_one_that_dips_does_not
     assert result.history[-1].name.endswith("(rate / 4: before, it did harm)")
     with pytest.raises(DivergedError, match="after epoch 1 the network gives every input the same answer"):
         compress(model, one, data, recipe=Recipe(epochs=4, lr=6.0), graph=graph, removal=removal)
+
+
+class Beside(nn.Module):
+    """Logits, and beside them numbers that are no answers to single samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(4, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        logits = self.head(torch.relu(self.stem(x)))
+        return {
+            "loss": logits.square().mean(),
+            "logits": logits,
+            "one": logits.mean((0, 1)).reshape(1),
+            "none": x[:, :0],
+        }
+
+
+def test_a_network_that_returns_a_loss_beside_its_logits_is_tuned_and_seen_to_be_lost():
+    of_logits = lambda take: lambda outputs, targets: take(outputs["logits"], targets)
+    data = replace(task((4,)), loss=of_logits(cross_entropy), score=of_logits(correct))
+    torch.manual_seed(0)
+    model = fit(Beside(), data, Recipe(epochs=10, lr=0.1))
+    graph = trace(model, data.example_inputs, round_to=1)
+    plan = Plan(
+        structure=graph.structure, planner="", steps=(Step(epochs=1),), predicted=cost(graph), dense=cost(graph)
+    )
+    _, result = compress(model, plan, data, recipe=Recipe(epochs=1, lr=0.01), graph=graph)
+    assert [measure.name for measure in result.history] == ["dense", "tuned"]
+    look = watch(model, data, scores_of(model, data))
+    look(1, 0.0)
+    model.head.weight.data.zero_()
+    with pytest.raises(DivergedError, match="gives every input the same answer"):
+        look(2, 0.0)
 
 
 def test_a_gradual_removal_that_does_harm_is_tried_anew_too(subject, monkeypatch):

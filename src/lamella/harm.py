@@ -66,15 +66,15 @@ def watch(model: nn.Module, task: Task, before_N: Scores) -> Callable[[int, floa
 
 
 def _answers_alike(model: nn.Module, inputs: Any) -> bool:
-    """Whether all of these inputs get the same answer, but for the last digits."""
+    """Whether all of these inputs get the same answer, but for the last digits. Outputs of no more than one answer tell nothing."""
     with modes_kept(model), torch.inference_mode():
         answers = [
             y for y in tree_leaves(call(model.eval(), inputs)) if isinstance(y, Tensor) and y.is_floating_point()
         ]
-        return bool(answers) and all(_alike(y) for y in answers)
+    several = [y for y in answers if y.ndim and len(y) > 1 and y.numel()]
+    return bool(several) and all(_alike(y) for y in several)
 
 
 def _alike(answers_N: Tensor) -> bool:
     """Along the first axis."""
-    apart = (answers_N - answers_N[:1]).abs().max()
-    return len(answers_N) > 1 and bool(apart <= ALIKE * answers_N.abs().max())
+    return bool((answers_N - answers_N[:1]).abs().max() <= ALIKE * answers_N.abs().max())
