@@ -174,6 +174,36 @@ def test_a_tuning_that_diverges_starts_again_slower_and_says_so(subject, monkeyp
     assert len(rates) == walking.RATE_CUTS + 1
 
 
+@pytest.mark.parametrize("removal", ["cut", "soft"])
+@pytest.mark.parametrize("patience", [None, 2])
+def test_a_divergence_that_shows_in_the_scores_alone_is_tried_again_slower(subject, monkeypatch, removal, patience):
+    data, model, graph, plan = subject
+    from lamella import walking
+    from lamella.training import fitting
+
+    rates, check = [], fitting._check_weights
+
+    def fragile(model, task, recipe, **options):
+        rates.append(recipe.lr)
+        return fit(model, task, recipe, **options)
+
+    def overflowing(model):
+        check(model)
+        if rates[-1] > limit:
+            [p for p in model.parameters() if p.dim() > 1][-1].data.fill_(float("nan"))
+
+    monkeypatch.setattr(walking, "fit", fragile)
+    monkeypatch.setattr(fitting, "_check_weights", overflowing)
+    one, limit = replace(plan, steps=(replace(plan.steps[0], epochs=1),)), 0.05
+    recipe = Recipe(epochs=1, lr=0.1, patience=patience)
+    _, result = compress(model, one, data, recipe=recipe, graph=graph, removal=removal)
+    assert rates == [0.1, 0.025]
+    assert result.history[-1].name.endswith("(rate / 4: before, it did harm)")
+    limit = 0.0
+    with pytest.raises(DivergedError, match=r"scores of batch 0 are not finite.* That was the last of 4 tries"):
+        compress(model, one, data, recipe=recipe, graph=graph, removal=removal)
+
+
 @pytest.mark.parametrize("bits", [32, 4])
 def test_a_tuning_that_does_harm_is_tried_anew_at_a_lower_rate(subject, monkeypatch, bits):
     data, model, graph, plan = subject

@@ -43,6 +43,10 @@ class DataError(LamellaError):
     """Data that is absent, damaged, empty, or that gives scores which are not numbers."""
 
 
+class ScoreError(DataError):
+    """Scores that are not finite: of broken data, or of a network that a training broke."""
+
+
 class DivergedError(DataError):
     """A training whose loss is no longer a finite number."""
 

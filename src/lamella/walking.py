@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from torch import nn
 
@@ -20,7 +21,7 @@ from .axes import Kept
 from .baselines import check_baseline
 from .costs import cost
 from .digests import data_digest, weights_digest
-from .errors import DivergedError, LamellaError, unknown_name, with_context
+from .errors import DivergedError, LamellaError, ScoreError, unknown_name, with_context
 from .grids import put_on_grids, settle
 from .harm import Scores, harmed, scores_of, watch
 from .leaving import REMOVALS, Removal
@@ -50,6 +51,8 @@ from .training import (
 
 RATE_CUTS = 3  # how often a tuning that does harm is tried anew, each time at a rate lower by
 RATE_CUT = 4
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,16 +171,18 @@ def _take(
     if removal and kept and step.epochs and not bits:  # on a grid of few levels nothing can fade
         wide = copied(state.model, {})
         leave = removal(wide, graph, step.widths)
-        for slower in _tunings(wide, number, tuning, checkpoint, before_N, leave):  # noqa: B007 - the last one counts
+
+        def without() -> tuple[nn.Module, Kept, Scores]:
             kept = leave.kept()
-            model = narrow(wide, graph, kept)
-            _mend(model, wide, graph, kept, number, tuning)
-            after_N = scores_of(model, task)
+            small = _mend(narrow(wide, graph, kept), wide, graph, kept, number, tuning)
+            return small, kept, scores_of(small, task)
+
+        for slower, (model, kept, after_N) in _tunings(wide, number, tuning, checkpoint, before_N, without, leave):  # noqa: B007
             if not harmed(before_N, after_N):
                 break
     elif step.epochs:
-        for slower in _tunings(model, number, tuning, checkpoint, before_N):  # noqa: B007 - the last one counts
-            after_N = scores_of(model.eval(), task)
+        scored = lambda: scores_of(model.eval(), task)
+        for slower, after_N in _tunings(model, number, tuning, checkpoint, before_N, scored):  # noqa: B007 - the last one counts
             if not harmed(before_N, after_N):
                 break
     settle(model.eval(), bits)
@@ -213,11 +218,13 @@ def _tunings(
     tuning: Tuning,
     checkpoint: Path | None,
     before_N: Scores,
+    ended: Callable[[], T],
     leave: Removal | None = None,
-) -> Iterator[int]:
-    """Tune in place and give how often the rate was cut so far; who asks on has it tuned from the step's start at a lower rate.
+) -> Iterator[tuple[int, T]]:
+    """Tune in place and give how often the rate was cut so far, and what `ended` makes of the model, scores included; who asks on has it
+    tuned from the step's start at a lower rate.
 
-    So it goes on by itself where the loss is lost, or the network; DivergedError where it is at the lowest rate too.
+    So it goes on by itself where the loss is lost, the scores or the network; DivergedError where they are at the lowest rate too.
     """
     start, look = copy.deepcopy(model.state_dict()), watch(model, tuning.task, before_N)
 
@@ -242,14 +249,15 @@ def _tunings(
                 after_batch=leave,
                 teacher=tuning.teacher,
             )
-        except DivergedError as error:
+            found = ended()
+        except (DivergedError, ScoreError) as error:
             if cuts == RATE_CUTS:
                 raise DivergedError(
                     f"{error} That was the last of {cuts + 1} tries: the step began at lr={tuning.recipe.lr:g}, and each try after it at a "
                     f"rate {RATE_CUT} times lower, down to {recipe.lr:g}."
                 ) from error
             continue
-        yield cuts
+        yield cuts, found
 
 
 def _named(step: Step) -> str:

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
-from ..errors import DataError, with_context
+from ..errors import DataError, ScoreError, with_context
 from .batches import explained
 from .loaders import Loader, PerSample, as_pair, call, correct, device_of, empty_loader, inputs_of, on_device
 
@@ -22,7 +22,7 @@ def evaluate(
     """Every sample's score, shape (N,), float64, on the CPU, in the loader's order. The model is left as it was.
 
     `device` (default: the model's) is where the batches go. DataError on an empty loader and on scores that are not one
-    finite number per sample.
+    number per sample, ScoreError on numbers that are not finite.
     """
     where = device_of(model) if device is None else device
     with with_context("evaluate"), modes_kept(model), torch.inference_mode():
@@ -48,7 +48,7 @@ def checked_scores(scores_N: Any, samples: int, place: str) -> Tensor:
         )
     bad = torch.nonzero(~torch.isfinite(scores_N)).flatten().tolist()
     if bad:
-        raise DataError(
+        raise ScoreError(
             f"{len(bad)} of {samples} scores of {place} are not finite (the first, {scores_N[bad[0]].item()}, "
             f"at sample {bad[0]} of these); finite numbers were expected. Look for NaN in the inputs, weights or score function; after a "
             "training, take a lower lr."

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from ..errors import DataError, DivergedError, LamellaError, MismatchError, needing
+from ..errors import DataError, DivergedError, LamellaError, MismatchError, ScoreError, needing
 from ..making import folder
 from .loaders import device_of
 from .recipes import Recipe
@@ -166,7 +166,7 @@ def _in_processes(fabric: Any, epochs: Work, model: nn.Module) -> Epochs:
             ) from error
         ended = torch.load(path, map_location="cpu", weights_only=True)
     if "error" in ended:
-        kinds = {kind.__name__: kind for kind in (LamellaError, DataError, DivergedError, MismatchError)}
+        kinds = {kind.__name__: kind for kind in (LamellaError, DataError, DivergedError, MismatchError, ScoreError)}
         raise kinds.get(ended["kind"], LamellaError)(ended["error"])
     model.load_state_dict(ended["model"])
     yield from ended["epochs"]
