@@ -1,5 +1,6 @@
 """Narrow, tune, measure, checkpoint: interrupted anywhere and resumed, the walk ends where it would have ended."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -225,6 +226,30 @@ def test_steps_from_another_score_are_refused_and_those_of_none_are_read(task, g
     again = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
     assert again[1] == whole[1]
     assert journal.read_text() == "".join([identity, *steps, dense])
+
+
+def doubled(inputs, generator):
+    return 2 * inputs
+
+
+@pytest.mark.parametrize("other", ["training inputs", "loss", "transform"])
+def test_what_else_a_tuning_learned_from_is_known_too_unless_the_journal_is_older(task, graph, plan, tmp_path, other):
+    small, _ = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
+    inputs, targets = task.train.inputs, task.train.targets
+    changed = {
+        "training inputs": replace(task, train=Batches(2 * inputs, targets, 16, shuffle=True)),
+        "loss": replace(task, loss=nn.MultiMarginLoss()),
+        "transform": replace(task, train=Batches(inputs, targets, 16, shuffle=True, transform=doubled)),
+    }[other]
+    with pytest.raises(MismatchError, match=f"belongs to another run: {other} was .* Name another run directory"):
+        lm.compress(make_net(), plan, changed, recipe=RECIPE, graph=graph, directory=tmp_path)
+    journal = tmp_path / "steps.jsonl"
+    first, *rest = journal.read_text().splitlines(keepends=True)
+    known = json.loads(first)["identity"]
+    older = {name: fact for name, fact in known.items() if name not in ("training inputs", "loss", "transform")}
+    journal.write_text(json.dumps({"identity": older}) + "\n" + "".join(rest))
+    again, _ = lm.compress(make_net(), plan, changed, recipe=RECIPE, graph=graph, directory=tmp_path)
+    assert same(again, small)
 
 
 def test_finished_steps_are_not_taken_again(task, graph, plan, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ A journal is a line of identity and then one JSON line per finished item. A last
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -120,12 +120,15 @@ def _naming_the_disk(path: Path) -> Iterator[None]:
 class Journal:
     """Finished items of a long verb, by key, in the order they finished."""
 
-    def __init__(self, path: str | Path, identity: Mapping[str, Any]) -> None:
-        """Open or start the journal. MismatchError if it was written for another identity (model, weights, data, options)."""
-        self.path, self.identity = Path(path), dict(identity)
+    def __init__(self, path: str | Path, identity: Mapping[str, Any], added: Mapping[str, Any] | None = None) -> None:
+        """Open or start the journal. MismatchError if it was written for another identity (model, weights, data, options).
+
+        `added`: facts of the identity that older journals do not name, and are not refused for.
+        """
+        self.path, self.identity = Path(path), {**identity, **(added or {})}
         data = self.path.read_bytes() if self.path.exists() else b""
         whole = _whole(data)
-        self.entries = _finished(self.path, whole, self.identity)
+        self.entries = _finished(self.path, whole, self.identity, set(added or ()))
         if not whole:
             write_atomically(self.path, _line({"identity": self.identity}))
         elif len(whole) < len(data):  # the line that a kill fell into
@@ -153,11 +156,14 @@ def journalled(path: str | Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     return _finished(Path(path), _whole(Path(path).read_bytes()), identity)
 
 
-def _finished(path: Path, whole: bytes, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The items that these lines of a journal hold."""
+def _finished(path: Path, whole: bytes, identity: Mapping[str, Any], added: Collection[str] = ()) -> dict[str, Any]:
+    """The items that these lines of a journal hold, whose identity may lack what was `added` later."""
     lines = [_parse(path, n, text) for n, text in enumerate(whole.splitlines(), 1)]
     if lines:
-        _check_identity(path, lines[0]["identity"], identity)
+        seen = lines[0]["identity"]
+        _check_identity(
+            path, seen, {name: fact for name, fact in identity.items() if name in seen or name not in added}
+        )
     return {line["key"]: line["value"] for line in lines[1:]}
 
 

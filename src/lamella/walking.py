@@ -294,6 +294,24 @@ def training_data(loader: Loader) -> str:
     return f"{loader.samples} samples, targets {data_digest([loader.targets])}"
 
 
+def _learned_from(task: Task) -> dict[str, str]:
+    """What else a tuning depends on, as far as it can be told: the inputs, and the names of the loss and of what makes inputs ready.
+
+    An edited function of the same name is not seen.
+    """
+    batches = task.train.batches if isinstance(task.train, Portion) else task.train
+    facts = {"loss": _name(task.loss)}
+    if isinstance(batches, Batches):
+        facts |= {"training inputs": data_digest([batches.inputs]), "transform": _name(batches.transform)}
+    return facts
+
+
+def _name(function: object) -> str:
+    """A function's own; of a partial one, that of the function within; of an object that is called, its type's."""
+    inner = getattr(function, "func", function)
+    return str(getattr(inner, "__qualname__", type(inner).__qualname__))
+
+
 class _Record:
     """A walk on disk: a journal of finished steps, the model after the last one, and the tuning in progress."""
 
@@ -315,7 +333,7 @@ class _Record:
         journal = self.directory / "steps.jsonl"
         if not journal.exists():  # deleted, to start afresh: what was begun may be another walk's
             _remove(self.directory, "tuning-*")
-        self.journal = Journal(journal, identity)
+        self.journal = Journal(journal, identity, _learned_from(task))
         self.last = max((int(key) for key in self.journal.entries), default=0)
         self._hold_to(state.measures[0])
 
