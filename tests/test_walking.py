@@ -80,6 +80,17 @@ def test_compress_narrows_in_order_and_leaves_the_model_alone(task, graph, plan)
     assert model.training
 
 
+@pytest.mark.parametrize("steps", [(), (Step(bits={"3": 8}),)])
+def test_a_plan_without_work_gives_a_copy_in_evaluation_mode(task, graph, plan, steps):
+    model = make_net().train()
+    small, result = lm.compress(model, replace(plan, steps=steps), task, graph=graph)
+    assert small is not model
+    assert not small.training
+    assert model.training
+    assert same(small, model)
+    assert [measure.name for measure in result.history] == ["dense"]
+
+
 def test_the_control_of_no_cuts_trains_for_as_long_as_the_plan_on_grids_too(graph, plan):
     tuned = replace(plan, steps=(*plan.steps, Step(bits={"3": 4}, epochs=3)))
     (step,) = CONTROLS["origin"](SimpleNamespace(graph=lambda: graph), tuned).steps

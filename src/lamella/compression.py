@@ -13,7 +13,7 @@ from torch import nn
 
 from .progress import Progress, silent
 from .schema import Graph, Plan, Result
-from .surgery import integers_of
+from .surgery import copied, integers_of
 from .tracing import trace
 from .training import Recipe, Task
 from .walking import State, Tuning, start, walk
@@ -45,7 +45,8 @@ def compress(
     plan.check_fits(graph)
     tuning = Tuning(task, recipe, seed, removal)
     *_, state = walk(start(model, graph, task), plan.steps, tuning, directory=directory, progress=progress)
-    return state.model, outcome(state, plan, graph, seed)
+    small = state.model if state.model is not model else copied(model, {}).eval()  # of a plan without work
+    return small, outcome(state, plan, graph, seed)
 
 
 def outcome(state: State, plan: Plan, graph: Graph, seed: int) -> Result:
