@@ -91,6 +91,15 @@ def test_a_plan_without_work_gives_a_copy_in_evaluation_mode(task, graph, plan, 
     assert [measure.name for measure in result.history] == ["dense"]
 
 
+def test_the_uniform_control_of_bits_alone_is_the_plan(graph, monkeypatch, plan):
+    even = replace(plan, planner="uniform", steps=(Step(),))
+    monkeypatch.setattr("lamella.stages.controls.make_plan", lambda *_, **__: even)
+    session = SimpleNamespace(read=lambda *_: None)
+    bits = replace(plan, steps=(Step(bits={"3": 4}, epochs=2),))
+    assert CONTROLS["uniform"](session, bits).steps == bits.steps
+    assert [step.epochs for step in CONTROLS["uniform"](session, plan).steps] == [3, 0]
+
+
 def test_the_control_of_no_cuts_trains_for_as_long_as_the_plan_on_grids_too(graph, plan):
     tuned = replace(plan, steps=(*plan.steps, Step(bits={"3": 4}, epochs=3)))
     (step,) = CONTROLS["origin"](SimpleNamespace(graph=lambda: graph), tuned).steps

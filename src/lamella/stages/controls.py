@@ -19,6 +19,7 @@ from ..records import digest
 from ..schema import Budget, Plan, Profile, Step, Trial, Trials
 from ..sessions import Session
 from ..training import evaluate
+from ..walking import has_work
 from .verbs import Way, compressed_as
 
 
@@ -79,7 +80,10 @@ def _uniform(session: Session, plan: Plan) -> Plan:
     even = make_plan(session.read("profile", Profile), Budget(macs=plan.predicted.macs), planner="uniform")
     rounding = tuple(step for step in plan.steps if step.bits and not step.widths)
     cutting = tuple(step for step in plan.steps if step not in rounding)
-    return replace(even, steps=(Step(widths=even.widths, epochs=_epochs(cutting)), *rounding))
+    cut = Step(widths=even.widths, epochs=_epochs(cutting))
+    return replace(
+        even, steps=(*((cut,) if has_work(cut) else ()), *rounding)
+    )  # an empty step would give those after it other seeds
 
 
 def _epochs(steps: Sequence[Step]) -> int:
