@@ -7,13 +7,14 @@ import os
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from lamella import records, runs
+from lamella import harm, records, runs, walking
 from lamella.coarsening import observe
 from lamella.errors import DataError, LamellaError, MismatchError, RecordError, RunError
 from lamella.profiling import profile
@@ -524,6 +525,41 @@ def test_a_broken_network_is_not_taken_for_a_guessing_one(task):
         DataError, match=r"16 of 16 scores of batch 0 are not finite .* after a training, take a lower lr"
     ):
         evaluate(model, task.validation)
+
+
+class Tabled(nn.Module):
+    """Makes its table at the first forward, as rotary positions and masks do, and keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.head, self.table = nn.Linear(4, 4), nn.Linear(4, 3), None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.table is None:
+            self.table = torch.cos(torch.arange(4.0))
+        return self.head(self.linear(x) * self.table)
+
+
+TABLED = Batches(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3, 4)
+TABLED_TASK = Task(TABLED.inputs[:1], train=TABLED, validation=TABLED, test=TABLED)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda model: evaluate(model, TABLED),
+        lambda model: walking.measured(model, TABLED_TASK),
+        lambda model: harm.watch(model, TABLED_TASK, np.ones(8)),
+        lambda model: observe(model, ["head"], TABLED, 1),
+        lambda model: profile(model, TABLED_TASK, pruning_ratios=(0.5,), bits=(4,)),
+    ],
+    ids=["evaluate", "measured", "watch", "observe", "profile"],
+)
+def test_a_network_that_keeps_a_table_is_trained_after_it_was_looked_at(look):
+    torch.manual_seed(0)
+    model = Tabled()
+    look(model)
+    fit(model, TABLED_TASK, Recipe(epochs=1, lr=0.01))
 
 
 def test_the_default_score_asks_for_logits():

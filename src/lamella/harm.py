@@ -67,7 +67,7 @@ def watch(model: nn.Module, task: Task, before_N: Scores) -> Callable[[int, floa
 
 def _answers_alike(model: nn.Module, inputs: Any) -> bool:
     """Whether all of these inputs get the same answer, but for the last digits. Outputs of no more than one answer tell nothing."""
-    with modes_kept(model), torch.inference_mode():
+    with modes_kept(model), torch.no_grad():
         answers = [
             y for y in tree_leaves(call(model.eval(), inputs)) if isinstance(y, Tensor) and y.is_floating_point()
         ]

@@ -91,7 +91,7 @@ def observe_places(
 
 
 def _feed(model: nn.Module, loader: Iterable[Any], count: int) -> None:
-    with modes_kept(model), torch.inference_mode():
+    with modes_kept(model), torch.no_grad():
         model.eval()
         for index, batch in enumerate(islice(loader, count)):
             call(model, on_device(inputs_of(batch, index), device_of(model)))

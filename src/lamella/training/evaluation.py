@@ -25,7 +25,8 @@ def evaluate(
     number per sample, ScoreError on numbers that are not finite.
     """
     where = device_of(model) if device is None else device
-    with with_context("evaluate"), modes_kept(model), torch.inference_mode():
+    # Without gradients, not in inference mode: what a network keeps of a pass, a table of positions, could never be trained with.
+    with with_context("evaluate"), modes_kept(model), torch.no_grad():
         model.eval()
         scores = [_scored(model, on_device(batch, where), score, index) for index, batch in enumerate(batches)]
         if not scores:
