@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from lamella.costs import FILE_OVERHEAD, cost, layer_cost, layer_costs, numel
 from lamella.errors import RecordError
 from lamella.exporting import export_onnx, onnx_bytes, quantize_onnx
 from lamella.quantization import integers_file
-from lamella.schema import SCHEMES
+from lamella.records import from_plain, to_plain
+from lamella.schema import SCHEMES, Graph
 from lamella.surgery import narrow
 from lamella.tracing import trace
 from lamella.training import Batches, Task
@@ -43,7 +45,7 @@ def counted_macs(model, inputs):
 @every_net
 def test_params_and_macs_equal_counting(name):
     model, inputs, graph = zoo.traced(name)
-    for widths in ({}, halves(graph)):
+    for widths in ({}, halves(graph), {g.name: g.legal(2) for g in graph.free}):
         small = narrow(model, graph, widths)
         predicted = cost(graph, widths)
         assert predicted.params == sum(p.numel() for p in small.parameters())
@@ -63,6 +65,22 @@ def test_layers_sum_to_the_model(name):
     full = graph.completed(halves(graph))
     if name not in ("tied", "tied_modules"):
         assert sum(c.params for c in each) + sum(numel(p, full) for p in loose) == whole.params
+
+
+def test_a_graph_from_before_there_were_products_is_read_and_is_the_same_structure():
+    _, _, graph = zoo.traced("mixer")
+    plain = to_plain(graph)
+    del plain["products"]
+    old = from_plain(plain, Graph)
+    assert old.structure == graph.structure
+    assert cost(old) == cost(graph)
+    assert cost(old, halves(graph)).macs > cost(graph, halves(graph)).macs
+
+
+def test_a_product_of_no_layer_is_refused_with_its_path():
+    _, _, graph = zoo.traced("mixer")
+    with pytest.raises(RecordError, match=r"products\[0\].layer: 'nope' is not a layer"):
+        replace(graph, products=(replace(graph.products[0], layer="nope"),))
 
 
 def test_bytes_fall_with_bits_and_widths():

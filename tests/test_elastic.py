@@ -28,6 +28,7 @@ from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task, distance, fit, mixed, modes_kept, recalibrate_bn, seeded, smoothed
 
 every_net = pytest.mark.parametrize("name", zoo.NAMES)
+IN_ANOTHER_ORDER = ("cross_attention", "graph_product", "standardized", "windows")  # sums over weights that are views
 
 
 @cache
@@ -58,9 +59,7 @@ def test_a_level_equals_the_narrowed_model(name):
         for a, b in zip(small.state_dict().values(), twin.state_dict().values(), strict=True):
             assert torch.equal(a, b)
         equal(zoo.outputs(small, inputs), zoo.outputs(twin, inputs))
-        equal(
-            zoo.outputs(net, inputs), zoo.outputs(small, inputs), 1e-6 if name in ("standardized", "windows") else 0.0
-        )
+        equal(zoo.outputs(net, inputs), zoo.outputs(small, inputs), 1e-6 if name in IN_ANOTHER_ORDER else 0.0)
         dense_twin = narrow(model, graph, net.dense_channels(level.name))
         equal(zoo.outputs(net, inputs), zoo.outputs(dense_twin, inputs), 3e-6)
 

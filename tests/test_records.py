@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lamella.errors import MismatchError, RecordError
 from lamella.records import dumps, from_plain, load_record, loads, save_record, to_plain
-from lamella.schema import Budget, Cost, Family, Group, Level, Measure, Plan, Point, Result, Score, Size, Step
+from lamella.schema import Budget, Cost, Family, Group, Level, Measure, Plan, Point, Product, Result, Score, Size, Step
 
 COST = Cost(params=10, macs=20, bytes=30, memory=40)
 
@@ -32,6 +32,7 @@ VALUES = [
     Score(value=0.5, low=0.25, high=0.75, n=3),
     Point(target="conv1", knob="pruning_ratio", level=0.5, width=4, score=SCORE),
     Size(fixed=3, terms=(("conv1", 2),)),
+    Product(layer="fc", times=3, sizes=(Size(terms=(("conv1", 1),)),), divisor=2),
     Group(name="g", width=4, parts=(0, 0, 1, 1)),
     Level(
         name="core", widths={"conv1": 4}, bits={"conv1": 8}, ranges={"conv1": (0.0, 1.5)}, validation=SCORE, bytes=40

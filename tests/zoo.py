@@ -700,6 +700,55 @@ def embedded(w):
     ), (torch.randint(0, 11, (3, 6)), torch.randn(3, 4))
 
 
+# ---- layers that multiply other than their weight at every position
+
+
+@net(0.4, ("constant size",))
+def mixer(w):  # an MLP-Mixer block: the layers over tokens work on every channel, those over channels on every token
+    def run(s, x):
+        x = s.stem(x).flatten(2)
+        x = (x + s.tokens(x)).transpose(1, 2)
+        return s.out((x + s.channels(x)).mean(1))
+
+    tokens = nn.Sequential(nn.Linear(16, 2 * w), nn.GELU(), nn.Linear(2 * w, 16))
+    channels = nn.Sequential(nn.Linear(w, 3 * w), nn.GELU(), nn.Linear(3 * w, w))
+    return Fn(run, stem=nn.Conv2d(3, w, 2, 2), tokens=tokens, channels=channels, out=nn.Linear(w, 3)), picture()
+
+
+@net(0.4)
+def graph_product(w):  # a product of parameters and activations mixes the nodes of a graph, channel by channel
+    def run(s, x):
+        x = F.relu(s.matrix @ s.one(x))
+        return s.out(F.relu(s.matrix @ s.two(x)).mean(1))
+
+    parts = {"one": nn.Linear(3, w), "two": nn.Linear(w, 2 * w), "out": nn.Linear(2 * w, 3)}
+    return Fn(run, matrix=nn.Parameter(torch.rand(5, 5)), **parts), (torch.randn(2, 5, 3),)
+
+
+@net(0.1, ("nn.MultiheadAttention",))
+def cross_attention(
+    w,
+):  # a third of the projection meets one input, two thirds the other, and the two are of unequal length
+    def run(s, x, y):
+        q, k = s.query(x), s.key(y)
+        return s.out(s.mlp(s.attend(q, k, k, need_weights=False)[0]).mean(1))
+
+    parts = {"query": nn.Linear(5, 2 * w), "key": nn.Linear(4, 2 * w), "out": nn.Linear(4 * w, 3)}
+    attend, mlp = nn.MultiheadAttention(2 * w, 2, batch_first=True), nn.Sequential(nn.Linear(2 * w, 4 * w), nn.ReLU())
+    return Fn(run, attend=attend, mlp=mlp, **parts), (torch.randn(2, 3, 5), torch.randn(2, 7, 4))
+
+
+@net(0.3, ("sliced at constant positions",))
+def weight_slices(w):  # two convolutions of two sizes from one parameter
+    def run(s, x):
+        x = s.stem(x)
+        one, two = F.conv2d(x, s.weight[:w], padding=1), F.conv2d(x, s.weight[w:])
+        return s.one(F.relu(one).mean((2, 3))), s.two(F.relu(two).mean((2, 3)))
+
+    weight = nn.Parameter(torch.randn(3 * w, w, 3, 3) / 9)
+    return Fn(run, stem=cbr(3, w), weight=weight, one=nn.Linear(w, 3), two=nn.Linear(2 * w, 3)), picture()
+
+
 # ---- inputs and outputs
 
 

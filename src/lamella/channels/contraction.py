@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 from torch.fx import Node
 
-from .flow import Call, Use, Value, along, axis_ids, keep_whole, tidy, value_of, varying, without
+from .flow import Call, Use, Value, Work, along, axis_ids, flat, keep_whole, tidy, value_of, varying, without
 from .places import operator_name, place
 from .walk import Walk, argument, like, meet, shape_of
 
@@ -34,9 +34,22 @@ def convolution(walk: Walk, node: Node) -> Any:
     walk.flow.born.append(out_ids)
     kind = ("conv_transpose" if geometry["transposed"] else "conv") + f"{rank}d"
     name = walk.parameter_of(node, 1, "weight")
-    call = Call(node, kind, use, bias, out_ids, arriving, positions, weight.shape[2:], geometry["stride"], name)
+    # a weight that is computed from activations may hold one for every sample, as rows
+    several = 1 if walk.is_weight(argument(node, 1, "weight", None)) else len(use.rows)
+    work = Work(
+        multiplied=prod(weight.shape) * prod(spatial[channel + 1 :]) * prod(shape[:channel]),
+        samples=walk.samples(several * prod(shape[:channel])),
+        ids=_weight_ids(weight, use),
+    )
+    call = Call(node, kind, use, bias, out_ids, arriving, positions, work, weight.shape[2:], geometry["stride"], name)
     walk.flow.calls.append(call)
     return value_of(shape, [along(out_ids, channel, shape)])
+
+
+def _weight_ids(weight: Value, use: Use) -> tuple[np.ndarray, ...]:
+    """The ids along the axes of a convolution's weight; those of a grouped one's columns for all blocks in turn."""
+    blocks = use.block_ids
+    return tuple(flat(p) if blocks is None or 1 not in varying(p) else blocks for p in weight.planes)
 
 
 def _geometry(node: Node) -> dict[str, Any]:
@@ -119,12 +132,14 @@ def _by_weight(
     rows = axis_ids(weight.value, rank - 2 if weight.axis == rank - 1 else rank - 1, walk.flow, where)
     walk.flow.tie(columns, arriving, where)
     bound = walk.bind(node, *bias, rows) if bias else None
-    positions = walk.instances(prod(n for d, n in enumerate(x.value.shape) if d != x.axis))
+    leading = prod(n for d, n in enumerate(x.value.shape) if d != x.axis)
+    others = [p for p in x.value.planes if varying(p) and x.axis not in varying(p)]
+    ids = tuple(flat(p) for p in (*weight.value.planes, *others))
+    work = Work(multiplied=len(rows) * len(columns) * leading, samples=walk.samples(leading), ids=ids)
     walk.flow.born.append(rows)
-    use = Use(rows, columns)
-    walk.flow.calls.append(Call(node, "linear", use, bound, rows, arriving, positions, weight=name))
-    others = [p.narrow(x.axis, 0, 1).expand(shape) for p in x.value.planes if varying(p) and x.axis not in varying(p)]
-    return value_of(shape, [along(rows, x.axis, shape), *others])
+    use, positions = Use(rows, columns), walk.instances(leading)
+    walk.flow.calls.append(Call(node, "linear", use, bound, rows, arriving, positions, work, weight=name))
+    return value_of(shape, [along(rows, x.axis, shape), *(p.narrow(x.axis, 0, 1).expand(shape) for p in others)])
 
 
 def matmul(walk: Walk, node: Node) -> Any:

@@ -44,6 +44,15 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """How often a call multiplies over so many samples, dense. Of every array of ids the share that stays is the share that is left."""
+
+    multiplied: int = 0
+    samples: int = 1
+    ids: tuple[np.ndarray, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One operator that multiplies by a parameter or normalizes: node, kind, its weight, ids in and out, and its geometry."""
 
@@ -54,6 +63,7 @@ class Call:
     out_ids: np.ndarray
     in_ids: np.ndarray
     positions: int
+    work: Work = Work()
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
     weight: str | None = None
@@ -200,6 +210,11 @@ def compact(plane: Tensor) -> np.ndarray:
         if plane.stride(d) == 0 and plane.shape[d] > 1:
             plane = plane.narrow(d, 0, 1)
     return np.asarray(plane.numpy())
+
+
+def flat(plane: Tensor) -> np.ndarray:
+    """The ids of the plane in a row, each as often as it lies along the axes that hold channels."""
+    return compact(plane).ravel()
 
 
 def value_of(shape: Iterable[int], planes: Iterable[Tensor | None]) -> Value:

@@ -156,8 +156,12 @@ class Walk:
 
     def instances(self, leading: int) -> int:
         """How many samples of its own one sample of the network makes of this leading extent (windows, folded axes)."""
+        return max(1, leading // self.samples(leading))
+
+    def samples(self, leading: int) -> int:
+        """How many samples of the network this leading extent holds: all of them, or one where it is no multiple of them."""
         batch = self.batch or 1
-        return max(1, leading // batch) if leading % batch == 0 else max(1, leading)
+        return batch if leading % batch == 0 else 1
 
     def is_weight(self, argument: Any) -> bool:
         """Whether a value follows from parameters alone."""

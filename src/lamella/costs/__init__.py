@@ -6,8 +6,10 @@
     layer_cost(graph, "conv1", widths, bits)        one layer's share
     layer_costs(graph, widths, bits)                every layer's share, by name
 
-params and MACs equal what counting the narrowed model gives (a law, tested). `bytes` predicts the exported ONNX file: batch norm
-folded, integers packed, a calibrated overhead per layer; the file itself is the truth. `memory` is the peak of live activations.
+params and MACs equal what counting the narrowed model gives (a law, tested): the MACs of a layer are its weight's elements x its
+positions, or the sum of its `schema.Product`s; products of two activations are not counted. `bytes` predicts the exported ONNX
+file: batch norm folded, integers packed, a calibrated overhead per layer; the file itself is the truth. `memory` is the peak of
+live activations.
 `files` says what a layer takes in a file, `arrays` makes a graph into them, so that a plan costs microseconds.
 """
 
@@ -29,7 +31,7 @@ def cost(
     sizes, outputs, memory = model.at(model.vector(widths or {}))
     return Cost(
         params=int(sizes @ model.trained),
-        macs=int(sizes @ model.positions),
+        macs=int(sizes @ model.times),
         bytes=int(model.file.bytes(sizes, outputs, bits or {}, linear)),
         memory=4 * int(memory.max(initial=0)),
     )
@@ -58,10 +60,20 @@ def _layer_cost(
 ) -> Cost:
     own = [graph.parameter_of[p] for p in (layer.weight, layer.bias) if p]
     params = sum(numel(p, full) for p in own if p.trained)
-    macs = numel(graph.parameter_of[layer.weight], full) * layer.positions if layer.weight else 0
     positions = max(1, layer.positions // max(1, layer.calls))
     memory = 4 * layer.outputs.at(full) * positions
-    return Cost(params=params, macs=macs, bytes=layer_bytes(graph, layer, full, bits, linear), memory=memory)
+    return Cost(
+        params=params,
+        macs=_macs(graph, layer, full),
+        bytes=layer_bytes(graph, layer, full, bits, linear),
+        memory=memory,
+    )
+
+
+def _macs(graph: Graph, layer: Layer, full: Mapping[str, int]) -> int:
+    if layer.name in graph.products_of:
+        return sum(product.at(full) for product in graph.products_of[layer.name])
+    return numel(graph.parameter_of[layer.weight], full) * layer.positions if layer.weight else 0
 
 
 __all__ = [

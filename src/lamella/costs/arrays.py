@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from ..errors import RecordError
 from ..records import check
-from ..schema import Graph, Group, Layer, LinearForm, Share, Size
+from ..schema import Graph, Group, Layer, LinearForm, Parameter, Product, Share, Size
 from .files import FILE_OVERHEAD, beyond, numel, plain_rule
 
 Floats = npt.NDArray[np.float64]
-AXES = range(5)  # a parameter's axes; that of a 3d convolution has five
+Shape = tuple[tuple[Size, int], ...]  # the axes of a parameter or the sizes of a product, and what each is divided by
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ class Compiled:
     shares: tuple[tuple[str, int, Share], ...]  # group, column, share
     groups: Mapping[str, Group]
     checked: set[tuple[str, int]]
-    rows: Floats  # what multiplies a vector: axes of parameters, outputs of layers, moments of memory
-    parameters: int
+    rows: Floats  # what multiplies a vector: axes of parameters and products, outputs of layers, moments of memory
+    axes: tuple[int, int]  # the first rows: as many axes as any has, of every parameter and product
     layers: int
-    trained: Floats  # 1.0 for parameters, 0.0 for buffers
-    positions: Floats  # MACs per element, 0.0 where it multiplies nothing
+    trained: Floats  # 1.0 for parameters, 0.0 for buffers and products
+    times: Floats  # MACs per element, 0.0 where it multiplies nothing
     file: _File
 
     def vector(self, widths: Mapping[str, int]) -> Floats:
@@ -76,11 +76,10 @@ class Compiled:
         self.checked.add((name, width))
 
     def at(self, vector: Floats) -> tuple[Floats, Floats, Floats]:
-        """Elements of every parameter (and a zero), outputs of every layer in the file, live elements at every moment."""
+        """Elements of every parameter and product (and a zero), outputs of every layer in the file, live elements at every moment."""
         values = self.rows @ vector
-        axes = len(AXES) * self.parameters
-        extents = values[:axes].reshape(len(AXES), self.parameters)
-        sizes = np.rint(extents[0] * extents[1] * extents[2] * extents[3] * extents[4])
+        axes = self.axes[0] * self.axes[1]
+        sizes = np.rint(values[:axes].reshape(self.axes).prod(axis=0))
         return np.append(sizes, 0.0), values[axes : axes + self.layers], values[axes + self.layers :]
 
 
@@ -95,10 +94,8 @@ def compiled(graph: Graph) -> Compiled:
 def _compile(graph: Graph) -> Compiled:
     columns = _Columns(graph)
     index = {p.name: i for i, p in enumerate(graph.parameters)}
-    positions = np.zeros(len(index) + 1)
-    for layer in graph.layers:
-        if layer.weight:
-            positions[index[layer.weight]] += layer.positions
+    shapes = [*(_shape_of(p) for p in graph.parameters), *(_shape_of_product(p) for p in graph.products)]
+    depth = max(map(len, shapes), default=0)
     file, outputs = _file(graph, columns, index)
     return Compiled(
         column=columns.of,
@@ -106,26 +103,39 @@ def _compile(graph: Graph) -> Compiled:
         shares=tuple((share.group, column, share) for share, column in columns.shares.items()),
         groups=graph.group_of,
         checked=set(),
-        rows=np.concatenate([_extents(graph, columns), outputs, _moments(graph, columns)]),
-        parameters=len(index),
+        rows=np.concatenate([_extents(shapes, depth, columns), outputs, _moments(graph, columns)]),
+        axes=(depth, len(shapes)),
         layers=len(outputs),
-        trained=np.array([*(float(p.trained) for p in graph.parameters), 0.0]),
-        positions=positions,
+        trained=np.array([*(float(p.trained) for p in graph.parameters), *(0.0 for _ in graph.products), 0.0]),
+        times=_times(graph, index),
         file=file,
     )
 
 
-def _extents(graph: Graph, columns: "_Columns") -> Floats:
-    """The axes of all parameters as rows, first axes first; an axis that a parameter does not have is one long."""
-    rows = np.zeros((len(AXES), len(graph.parameters), columns.count))
+def _shape_of(parameter: Parameter) -> Shape:
+    return tuple((axis.size, axis.blocks) for axis in parameter.axes)
+
+
+def _shape_of_product(product: Product) -> Shape:
+    return (*((size, 1) for size in product.sizes), (Size(fixed=1), product.divisor))
+
+
+def _times(graph: Graph, index: Mapping[str, int]) -> Floats:
+    """MACs per element of every parameter, every product, and of the zero. The weight of a layer that has products has none."""
+    times = np.array([*(0.0 for _ in index), *(float(p.times) for p in graph.products), 0.0])
+    for layer in graph.layers:
+        if layer.weight and layer.name not in graph.products_of:
+            times[index[layer.weight]] += layer.positions
+    return times
+
+
+def _extents(shapes: Sequence[Shape], depth: int, columns: "_Columns") -> Floats:
+    """The axes of all as rows, first axes first; an axis that one does not have is one long."""
+    rows = np.zeros((depth, len(shapes), columns.count))
     rows[:, :, -1] = 1.0
-    for i, parameter in enumerate(graph.parameters):
-        for d, axis in enumerate(parameter.axes):
-            row = columns.row(axis.size) / axis.blocks
-            if d < len(AXES):
-                rows[d, i] = row
-            else:  # kernels of many axes have constant extents
-                rows[-1, i] *= row[-1]
+    for i, shape in enumerate(shapes):
+        for d, (size, blocks) in enumerate(shape):
+            rows[d, i] = columns.row(size) / blocks
     return rows.reshape(-1, columns.count)
 
 
@@ -136,6 +146,7 @@ class _Columns:
         self.of = {g.name: i for i, g in enumerate(graph.groups)}
         sizes = [
             *(axis.size for p in graph.parameters for axis in p.axes),
+            *(size for p in graph.products for size in p.sizes),
             *(t.size for t in graph.tensors),
             *(layer.outputs for layer in graph.layers),
         ]
@@ -171,7 +182,7 @@ def _file(graph: Graph, columns: _Columns, index: Mapping[str, int]) -> tuple[_F
     norm = [layer.kind == "batch_norm" for layer in rows]
     used = {name for layer in graph.layers for name in (layer.weight, layer.bias)}
     loose = [p for p in graph.parameters if p.trained and p.name not in used]
-    weights = [len(index) if n or not x.weight else index[x.weight] for x, n in zip(rows, norm, strict=True)]
+    weights = [-1 if n or not x.weight else index[x.weight] for x, n in zip(rows, norm, strict=True)]
     file = _File(
         index={layer.name: i for i, layer in enumerate(rows) if layer.kind != "batch_norm"},
         weight=np.array(weights, dtype=np.int64),

@@ -18,6 +18,7 @@ from .facts import attributes_of, layers_of, parameter_of, tensors_of
 from .groups import Groups
 from .joining import axis_channels, join, roles_of
 from .naming import Naming
+from .products import products_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,16 @@ def build_graph(name: str, flow: Flow, graph: torch.fx.Graph, tensors: Mapping[s
     roles = roles_of(flow, channels, axes)
     groups = Groups(flow, channels, axes, roles)
     groups.name_all(named)
+    layers = layers_of(flow, graph, channels, groups, named)
+    parameters = tuple(parameter_of(n, t, axes, roles, groups) for n, t in tensors.items())
     record = Graph(
         model=name,
-        layers=layers_of(flow, graph, channels, groups, named),
-        parameters=tuple(parameter_of(n, t, axes, roles, groups) for n, t in tensors.items()),
+        layers=layers,
+        parameters=parameters,
         tensors=tensors_of(flow, graph, channels, groups),
         groups=groups.records(named),
         attributes=attributes_of(flow, channels, groups),
+        products=products_of(flow, channels, groups, named, layers, parameters),
     )
     suspects: dict[str, str] = {}
     views: dict[str, frozenset[str]] = {}

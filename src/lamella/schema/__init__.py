@@ -18,7 +18,7 @@ All records are frozen, keyword-only and checked at birth; `records` writes and 
 from .accordions import Accordion, Comparison, Entry, ExportedFile, PairSweep, Role, Shape
 from .curves import Knob, Metric, Point, Profile, Score, factor_between, lowered
 from .families import Epoch, Family, Level, check_levels
-from .graphs import Attribute, Graph, Group, Integer, Layer, Parameter, Tensor
+from .graphs import Attribute, Graph, Group, Integer, Layer, Parameter, Product, Tensor
 from .plans import Amount, Budget, Cost, Front, FrontRow, Measuring, Plan, Proof, Request, Step, check_amount
 from .results import Measure, Result, Row, RunInfo, Table
 from .schemes import SCHEMES, LinearForm, Scheme
@@ -86,6 +86,7 @@ __all__ = [
     "Parameter",
     "Plan",
     "Point",
+    "Product",
     "Profile",
     "Proof",
     "Request",

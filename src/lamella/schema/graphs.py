@@ -24,7 +24,8 @@ class Parameter:
 class Layer:
     """A layer that multiplies or normalizes, by module path, in the order of its first call.
 
-    `positions`: MACs per weight element and sample, all calls together (1 for a linear layer on a vector).
+    `positions`: where it makes an output per sample, dense, all calls together (1 for a linear layer on a vector). Its MACs are its
+    weight's elements times these, where no `Product` says otherwise.
     `sources`: the layers whose outputs reach it with no other layer in between. `outputs`, `inputs`: channels out and in.
     """
 
@@ -50,6 +51,28 @@ class Layer:
         """Whether a plan may give it bits: it multiplies, and a module holds its weight. (Those of recurrent layers, of
         `nn.MultiheadAttention` and of functions have a parameter's name, and files hold them as they can.)"""
         return self.multiplies and str(self.weight).startswith(f"{self.name}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """MACs of a layer per sample: times x sizes / divisor. The MACs of a layer that has some are the sum of its own.
+
+    Layers have them whose MACs are not their weight's elements x their positions: where positions are channels themselves (an
+    MLP-Mixer's linear layers), and where a call takes a part of a weight.
+    """
+
+    layer: str
+    times: int = 1
+    sizes: tuple[Size, ...] = ()
+    divisor: int = 1
+
+    def __post_init__(self) -> None:
+        check(self.times > 0, "times", f"{self.times} is below 1")
+        check(self.divisor > 0, "divisor", f"{self.divisor} is below 1")
+
+    def at(self, widths: Mapping[str, int]) -> int:
+        """The number when the groups have these widths."""
+        return self.times * math.prod(size.at(widths) for size in self.sizes) // self.divisor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,10 +192,13 @@ class Graph:
     groups: tuple[Group, ...]
     attributes: tuple[Attribute, ...] = ()
     notes: tuple[str, ...] = ()
+    products: tuple[Product, ...] = ()
 
     def __post_init__(self) -> None:
         names = [g.name for g in self.groups]
         check(len(set(names)) == len(names), "groups", "two groups of one name")
+        for i, product in enumerate(self.products):
+            check(product.layer in self.layer_of, f"products[{i}].layer", f"{product.layer!r} is not a layer")
 
     @cached_property
     def structure(self) -> str:
@@ -196,6 +222,14 @@ class Graph:
     def multiplying(self) -> tuple[Layer, ...]:
         """The layers that multiply."""
         return tuple(layer for layer in self.layers if layer.multiplies)
+
+    @cached_property
+    def products_of(self) -> dict[str, tuple[Product, ...]]:
+        """The products of every layer that has some."""
+        found: dict[str, tuple[Product, ...]] = {}
+        for product in self.products:
+            found[product.layer] = (*found.get(product.layer, ()), product)
+        return found
 
     @property
     def free(self) -> tuple[Group, ...]:
