@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import zoo
 from reporting_records import chain, resnet, score
 
 from lamella.costs import cost
@@ -131,6 +132,20 @@ def test_a_file_in_float_is_offered_where_fewer_channels_are_slower():
     made = plan(profile, Budget(latency_ms=1.2), planner="knapsack", latency=Odd())
     assert made.bits == {}
     assert made.widths == {"fc0": 12, "fc1": 12}
+
+
+@WAYS
+@pytest.mark.parametrize("name", ["mixer", "weight_slices"])
+def test_macs_that_are_products_of_three_widths_are_priced_as_counted(solving, name):
+    profile = drawn(zoo.traced(name, 4)[2], 3, bits=(8,), widths=3)
+    rows = every_plan(profile)
+    for drop in np.quantile(rows[:, 0], (0.2, 0.6)):
+        made = plan(profile, Budget(max_drop=drop), planner="knapsack", minimize="macs", gap=0.0)
+        assert made.predicted.macs == rows[rows[:, 0] <= drop + 1e-9, 4].min()
+        assert made.proof.status == "optimal"
+    for macs in np.quantile(rows[:, 4], (0.2, 0.6)):
+        proof = plan(profile, Budget(macs=macs), planner="knapsack", gap=0.0).proof
+        assert proof.value == pytest.approx(rows[rows[:, 4] <= macs, 1].min(), abs=1e-6)
 
 
 # -- no plan in time --------------------------------------------------------------------------------------------------------

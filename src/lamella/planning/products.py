@@ -5,9 +5,10 @@
     network.moments()                                       # live activations, one Linear per moment
     network.latency()                                       # the sum over layers that a predictor gives
 
-The size of a weight is a product of sums over groups, and its bytes that product times the layer's bits. The axis with most
-groups stays a sum; the others are written out group by group, joined with the bits, and multiply it: with a column for every
-combination while these are few (a tight relaxation), else by `Program.times` (a short one). Both are exact in integers.
+The size of a weight is a product of sums over groups, and its bytes that product times the layer's bits; the MACs of a layer may
+have a factor more, where its positions are channels too (`schema.Product`). The factor with most groups stays a sum; the others are
+written out group by group, joined with the bits, and multiply it: with a column for every combination while these are few (a tight
+relaxation), else by `Program.times` (a short one). Both are exact in integers, for any number of factors.
 How bytes follow from elements, outputs and bits is the rule of `costs`: packed integers fill whole bytes.
 """
 
@@ -62,9 +63,10 @@ class Network:
         if name == "params":
             return weighted([self.elements(p) for p in self.graph.parameters if p.trained], self._ones())
         if name == "macs":
-            layers = [x for x in self.graph.layers if x.weight]
+            layers = [x for x in self.graph.layers if x.weight and x.name not in self.graph.products_of]
             sizes = [self.elements(self.graph.parameter_of[x.weight or ""]) for x in layers]
-            return weighted(sizes, [x.positions for x in layers])
+            rest = [self._product(p.sizes, p.times / p.divisor, Pick((), (None,)))[0] for p in self.graph.products]
+            return weighted([*sizes, *rest], [*(x.positions for x in layers), *(1.0 for _ in rest)])
         return self._bytes()
 
     def _ones(self) -> list[float]:
@@ -117,10 +119,12 @@ class Network:
 
     def elements_by(self, parameter: Parameter, choice: Pick) -> list[Linear]:
         """Per option of `choice`, the elements of the parameter where that option is taken, else 0."""
-        sizes = [axis.size for axis in parameter.axes]
-        scale = 1.0
-        for axis, size in zip(parameter.axes, sizes, strict=True):
-            scale *= (1 if self._varies(size) else self._range(size)[0]) / axis.blocks
+        scale = 1 / math.prod(axis.blocks for axis in parameter.axes)
+        return self._product([axis.size for axis in parameter.axes], scale, choice)
+
+    def _product(self, sizes: Sequence[Size], scale: float, choice: Pick) -> list[Linear]:
+        """Per option of `choice`, scale x the sizes where that option is taken, else 0."""
+        scale *= math.prod(self._range(size)[0] for size in sizes if not self._varies(size))
         varying = sorted((s for s in sizes if self._varies(s)), key=lambda s: len(s.groups))
         if not varying:
             return [scale * taken for taken in choice.each()]

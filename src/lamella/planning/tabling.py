@@ -9,6 +9,7 @@
 Names of costs are those of a Budget; `max_drop` is what a planner minimizes (factors and doubt in it), `points` the drop.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -129,16 +130,23 @@ class CostTables:
         for layer in self.graph.layers:
             self.constant["bytes"] -= layer_bytes(self.graph, layer, dense, {})
             self._layer(layer, first=layer.weight is not None and weights.get(layer.weight) is layer)
+        for product in self.graph.products:
+            self._product("macs", product.sizes, product.times, product.divisor)
 
     def _term(self, names: tuple[str, ...], layer: str | None = None) -> Term:
         return self._by_names.setdefault((names, layer), Term(names, layer))
 
     def _parameter(self, parameter: Parameter) -> None:
-        names, sizes = self._grid([axis.size for axis in parameter.axes])
-        product = np.ones([self.sizes[n] for n in names])
-        for axis, size in zip(parameter.axes, sizes, strict=True):
-            product = product * size / axis.blocks
-        self._put(names, None, "params", product[..., None])
+        blocks = math.prod(axis.blocks for axis in parameter.axes)
+        self._product("params", [axis.size for axis in parameter.axes], 1, blocks)
+
+    def _product(self, cost: str, sizes: Sequence[Size], times: int, divisor: int) -> None:
+        """What times x sizes / divisor adds to a cost."""
+        names, factors = self._grid(sizes)
+        product = np.full([self.sizes[n] for n in names], float(times))
+        for factor in factors:
+            product = product * factor
+        self._put(names, None, cost, product[..., None] / divisor)
 
     def _put(self, names: tuple[str, ...], layer: str | None, name: str, values: Floats) -> None:
         if names or layer:
@@ -164,7 +172,8 @@ class CostTables:
         self._put(names, name, "bytes", np.stack([rule.bytes(elements, outputs) for rule in rules], -1))
         if weight:
             same = np.repeat(elements[..., None], len(levels), -1)
-            self._put(names, name, "macs", same * layer.positions)
+            if layer.name not in self.graph.products_of:
+                self._put(names, name, "macs", same * layer.positions)
             if weight.trained and first:
                 self._put(names, name, "params", same)
         if rungs:
