@@ -20,7 +20,7 @@ from lamella.proof import proven
 from lamella.reach import reach
 from lamella.records import dumps, loads
 from lamella.schema import Graph
-from lamella.surgery import narrow
+from lamella.surgery import masked, narrow
 from lamella.tracing import aligned, trace
 from lamella.views import graph_view
 
@@ -98,6 +98,32 @@ def test_numbers_that_repeat_a_size_follow_it():
     model, _, graph = zoo.traced("uneven_split")
     small = narrow(model, graph, {g.name: g.legal(g.width / 2) for g in graph.free})
     assert (small.kept, small.grown) == (4, 8)
+
+
+class Newest(nn.Module):
+    """How much it reads of a text equals a width by chance; its heads are a number that must follow."""
+
+    def __init__(self):
+        super().__init__()
+        self.max_len, self.num_heads, self.head_dim = 32, 4, 8
+        self.words, self.qkv = nn.Embedding(50, 32), nn.Linear(32, 96)
+        self.out = nn.Linear(32, 4)
+
+    def forward(self, tokens):
+        x = self.words(tokens[:, -self.max_len :])
+        b, n, c = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        x = x + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, c)
+        return self.out(x.amax(1).view(b, c))
+
+
+def test_numbers_that_equal_a_size_by_chance_stay():
+    model, long = Newest().eval(), torch.randint(50, (2, 30))
+    graph = trace(model, (torch.randint(50, (2, 5)),), round_to=1)
+    kept = {g.name: tuple(range(g.legal(g.width / 2))) for g in graph.free}
+    small = narrow(model, graph, kept)
+    assert (small.max_len, small.num_heads) == (32, 2)
+    assert torch.allclose(small(long), masked(model, graph, kept)(long), atol=1e-5)
 
 
 # ---- options

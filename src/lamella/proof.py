@@ -4,6 +4,7 @@
 
 All free groups are narrowed at once, each to another share (sizes that only fit each other while all groups shrink alike must not
 pass), in float64, and must give the outputs of `masked`. On disagreement the groups are halved until the culprits are found.
+The integers of modules that equal a size follow it where the proof fails otherwise.
 Parameters that are still constant (a fresh norm's scale, a layer scale of 1e-6) get other values for the proof: behind a scale of
 zero every mistake looks right.
 """
@@ -23,12 +24,15 @@ from .axes import Kept
 from .channels import source_line
 from .costs import cost
 from .errors import TraceError, first_line
-from .schema import Graph, Group
+from .schema import Attribute, Graph, Group
 from .surgery import copied, cut, masked
 
 TOLERANCE = 1e-9  # relative, in float64; models that refuse float64 get 1e-5
 SINGLE_TOLERANCE = 1e-5
 SHARES = 0.2, 0.8  # of its channels that a group keeps: a share between these, drawn at random
+
+Culprit = tuple[str, str]  # a group, and why it cannot be narrowed
+Kind = tuple[type[nn.Module], str, int | None]  # the class of a module, the name of its attribute, the place in it
 
 
 def proven(
@@ -48,11 +52,7 @@ def proven(
     names = [g.name for g in graph.free]
     if names:
         proof.check_tells(graph)
-    culprits = proof.culprits(graph, names)
-    if culprits and (lean := _without_attributes(graph, [n for n, _ in culprits])) is not graph:
-        fewer = proof.culprits(lean, names)
-        if len(fewer) < len(culprits):
-            graph, culprits = lean, fewer
+    graph, culprits = _followed(proof, graph, names)
     if culprits:
         proof.check_repeatable(graph)
     for name, reason in culprits:
@@ -60,9 +60,52 @@ def proven(
     return graph
 
 
-def _without_attributes(graph: Graph, names: Sequence[str]) -> Graph:
-    """The graph without the attributes that follow these groups: an integer may equal a size by chance."""
-    rest = tuple(a for a in graph.attributes if not any(g in names for g in a.size.groups))
+def _followed(proof: "_Proof", graph: Graph, names: Sequence[str]) -> tuple[Graph, list[Culprit]]:
+    """The graph with those attributes alone that must follow for its groups to be right, and the groups that fail even so.
+
+    An integer may equal a size by chance: what no proof asks for stays as it is.
+    """
+    kinds = _kinds(proof.model, graph.attributes)
+    if kinds and proof.failure(lean := _without(proof.model, graph, kinds), names) is None:
+        return lean, []
+    graph, culprits = _least_culprits(proof, graph, names)
+    failed = {name for name, _ in culprits}
+    right = [name for name in names if name not in failed]
+    for kind in _kinds(proof.model, graph.attributes):
+        if proof.failure(lean := _without(proof.model, graph, [kind]), right) is None:
+            graph = lean
+    return graph, culprits
+
+
+def _least_culprits(proof: "_Proof", graph: Graph, names: Sequence[str]) -> tuple[Graph, list[Culprit]]:
+    """The groups that fail, and the graph without the attributes for which they or more would fail."""
+    culprits = proof.culprits(graph, names)
+    failed = {name for name, _ in culprits}
+    kinds = _kinds(proof.model, [a for a in graph.attributes if failed & set(a.size.groups)])
+    bare = _without(proof.model, graph, kinds)
+    for kind in kinds:
+        lean = _without(proof.model, graph, [kind])
+        if culprits and len(fewer := proof.culprits(lean, names)) < len(culprits):
+            graph, culprits = lean, fewer
+    if culprits and kinds and len(fewer := proof.culprits(bare, names)) <= len(culprits):
+        return bare, fewer
+    return graph, culprits
+
+
+def _kinds(model: nn.Module, attributes: Sequence[Attribute]) -> list[Kind]:
+    """What these are in the user's source, each once. (The numbers of torch's own modules are the sizes they are named for.)"""
+    return list(
+        dict.fromkeys(kind for a in attributes if not (kind := _kind(model, a))[0].__module__.startswith("torch.nn."))
+    )
+
+
+def _kind(model: nn.Module, attribute: Attribute) -> Kind:
+    return type(model.get_submodule(attribute.module)), attribute.name, attribute.index
+
+
+def _without(model: nn.Module, graph: Graph, kinds: Sequence[Kind]) -> Graph:
+    """The graph without the attributes of these kinds."""
+    rest = tuple(a for a in graph.attributes if _kind(model, a) not in kinds)
     return graph if len(rest) == len(graph.attributes) else replace(graph, attributes=rest)
 
 
@@ -90,7 +133,7 @@ class _Proof:
         first, second = (self._trained(copied(self.model, {}, share=True), seed) for seed in (0, 1))
         self.steady = all(map(torch.equal, first, second))
 
-    def culprits(self, graph: Graph, names: Sequence[str]) -> list[tuple[str, str]]:
+    def culprits(self, graph: Graph, names: Sequence[str]) -> list[Culprit]:
         """The groups that cannot be narrowed, with reasons.
 
         The suspects go by line of source: what fails at one place fails at the others. The rest is halved until single. What
@@ -110,14 +153,14 @@ class _Proof:
             left.pop()
         return found
 
-    def _alike(self, graph: Graph, names: list[str]) -> list[tuple[str, str]]:
+    def _alike(self, graph: Graph, names: list[str]) -> list[Culprit]:
         if self.failure(graph, names) is None:
             return []
         several = len({self.suspects.get(name) for name in names}) > 1  # modules of one class, at one line of source
         reason = self.failure(graph, names[:1]) if several else None
         return self._halve(graph, names) if reason is None else [(name, reason) for name in names]
 
-    def _halve(self, graph: Graph, names: list[str]) -> list[tuple[str, str]]:
+    def _halve(self, graph: Graph, names: list[str]) -> list[Culprit]:
         if not names:
             return []
         reason = self.failure(graph, names)

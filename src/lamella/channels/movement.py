@@ -115,9 +115,10 @@ def expand(walk: Walk, node: Node) -> Any:
 
 
 def _note_sizes(walk: Walk, node: Node, plane: Tensor) -> None:
-    array = compact(plane)
+    array, written = compact(plane), _written(node)
     for d in varying(plane):
-        walk.literal(node, plane.shape[d], array, d)
+        if plane.shape[d] in written:
+            walk.literal(node, plane.shape[d], array, d)
 
 
 def join(walk: Walk, node: Node) -> Any:
@@ -184,8 +185,8 @@ def reshape(walk: Walk, node: Node) -> Any:
 
 
 def _written(node: Node) -> tuple[int, ...]:
-    """The extents that a view is given as numbers."""
-    sizes = node.args[1] if len(node.args) > 1 else ()
+    """The extents that a view or an expansion is given as numbers."""
+    sizes = argument(node, 2, "sizes", ()) if operator_name(node) == "unflatten" else argument(node, 1, "size", ())
     return tuple(n for n in sizes if isinstance(n, int)) if isinstance(sizes, list | tuple) else ()
 
 
