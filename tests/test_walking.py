@@ -14,7 +14,7 @@ import lamella as lm
 from lamella.errors import MismatchError, RecordError
 from lamella.schema import Cost, Plan, Step
 from lamella.stages.controls import CONTROLS
-from lamella.storage import load, load_tensors, save, save_tensors
+from lamella.storage import load, load_tensors, read_into, save, save_tensors
 from lamella.surgery import integers_of, narrow, refitted, resolve
 from lamella.training import Batches, Recipe, Task
 from lamella.walking import Tuning, _named, composed, start, walk
@@ -370,6 +370,42 @@ def test_every_narrowed_network_is_read_back_bit_for_bit(name, tmp_path):
     again = refitted(fresh, load_tensors(tmp_path / "m.safetensors"), integers_of(graph, kept)).eval()
     for a, b in zip(zoo.outputs(again, inputs), zoo.outputs(small, inputs), strict=True):
         assert torch.equal(a, b)
+
+
+class Filled(nn.Module):
+    """Its first call fills one buffer, makes another that was None, and registers a third."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+        self.register_buffer("grid", torch.empty(0), persistent=False)
+        self.register_buffer("shift", None)
+
+    def forward(self, x):
+        if len(self.grid) != x.shape[-1]:
+            self.grid = torch.linspace(0.5, 1, x.shape[-1])
+        if self.shift is None:
+            self.shift = torch.ones(1)
+        if not hasattr(self, "scale"):
+            self.register_buffer("scale", torch.full((1,), 2.0), persistent=False)
+        return self.head(torch.relu(self.body(x) * self.grid + self.shift) * self.scale).mean((2, 3))
+
+
+def test_a_network_that_fills_its_buffers_at_the_first_call_is_read_back(task, tmp_path):
+    model = Filled().eval()
+    model(*task.example_inputs)
+    graph = lm.trace(model, task.example_inputs, round_to=1)
+    kept = {"body": (0, 2, 5)}
+    small = narrow(model, graph, kept)
+    save_tensors(tmp_path / "m.safetensors", small)
+    again = read_into(Filled(), tmp_path / "m.safetensors", integers_of(graph, kept)).eval()
+    assert torch.equal(again(*task.example_inputs), small(*task.example_inputs))
+    assert tensors(again).keys() == tensors(small).keys()
+    assert again.state_dict().keys() == small.state_dict().keys()
+    with pytest.raises(MismatchError, match=r"scale is unknown; shift is unknown"):
+        refitted(make_net(), {**tensors(make_net()), "scale": small.scale, "shift": small.shift})
+    with pytest.raises(MismatchError, match=r"running_mean is unknown"):  # a norm of another kind is another network
+        refitted(nn.BatchNorm1d(3, track_running_stats=False), tensors(nn.BatchNorm1d(3)))
 
 
 def test_kept_channels_are_counted_in_the_dense_network():

@@ -26,8 +26,8 @@ from .sessions import Session, build_model
 from .stages import Way, compressed_as, export_once, opened, profiled, quantized, train, tuning_task
 from .stages.deciding import planned
 from .statistics import paired_difference
-from .storage import load_tensors, save_tensors
-from .surgery import narrow, refitted
+from .storage import read_into, save_tensors
+from .surgery import narrow
 from .timing import latency
 from .training import Recipe, evaluate, fit
 
@@ -133,7 +133,7 @@ def _from_scratch(session: Session, settings: Settings, progress: Progress) -> n
     model = _drawn_anew(session)
     path = scratch_weights(session, settings)
     if path.exists():
-        return refitted(model, load_tensors(path)).eval()
+        return read_into(model, path).eval()
     epochs = scratch_epochs(session, settings)
     recipe = replace(settings.training, epochs=epochs)
     task = tuning_task(session.task, settings.tuning_samples if session.info.weights else None)

@@ -25,7 +25,7 @@ from .channels import source_line
 from .costs import cost
 from .errors import TraceError, first_line
 from .schema import Attribute, Graph, Group
-from .surgery import copied, cut, masked
+from .surgery import copied, cut, is_of_torch, masked
 
 TOLERANCE = 1e-9  # relative, in float64; models that refuse float64 get 1e-5
 SINGLE_TOLERANCE = 1e-5
@@ -94,9 +94,8 @@ def _least_culprits(proof: "_Proof", graph: Graph, names: Sequence[str]) -> tupl
 
 def _kinds(model: nn.Module, attributes: Sequence[Attribute]) -> list[Kind]:
     """What these are in the user's source, each once. (The numbers of torch's own modules are the sizes they are named for.)"""
-    return list(
-        dict.fromkeys(kind for a in attributes if not (kind := _kind(model, a))[0].__module__.startswith("torch.nn."))
-    )
+    own = (a for a in attributes if not is_of_torch(model.get_submodule(a.module)))
+    return list(dict.fromkeys(_kind(model, a) for a in own))
 
 
 def _kind(model: nn.Module, attribute: Attribute) -> Kind:

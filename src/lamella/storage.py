@@ -7,8 +7,10 @@ The tensors lie in `model.safetensors`, what was done in `result.json`. Loading 
 to the saved shape and copies the numbers in: outputs are equal bit for bit.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -17,9 +19,11 @@ from torch import Tensor, nn
 from .errors import MismatchError, RecordError, RunError
 from .records import load_record, save_record
 from .runs import write_through
-from .schema import FILES, Result
+from .schema import FILES, Integer, Result
 from .simulations import check_real
 from .surgery import refitted
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def save(directory: str | Path, model: nn.Module, result: Result) -> None:
@@ -64,14 +68,22 @@ def load(directory: str | Path, make_model: Callable[[], nn.Module]) -> tuple[nn
     """
     directory = Path(directory)
     result = load_record(directory / FILES["result"][0], Result)
-    tensors = load_tensors(directory / FILES["model"][0])
-    return refitted(make_model(), tensors, result.integers).eval(), result
+    return read_into(make_model(), directory / FILES["model"][0], result.integers).eval(), result
+
+
+def read_into(model: M, path: str | Path, integers: Iterable[Integer] = ()) -> M:
+    """A copy of the dense model that holds what `save_tensors` wrote of a narrowed one, with these integers of its modules."""
+    return refitted(model, load_tensors(path), integers, caches=_caches(path))
 
 
 def save_tensors(path: str | Path, model: nn.Module) -> None:
-    """Every parameter and buffer of the model, tied ones once, as safetensors."""
+    """Every parameter and buffer of the model, tied ones once, as safetensors; the names of buffers that are not persistent beside them."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in _tensors(model).items()}
-    write_through(path, lambda temporary: save_file(tensors, str(temporary)))
+    caches = sorted(
+        f"{path}.{n}".lstrip(".") for path, module in model.named_modules() for n in module._non_persistent_buffers_set
+    )
+    metadata = {"non_persistent": json.dumps(caches)} if caches else None
+    write_through(path, lambda temporary: save_file(tensors, str(temporary), metadata))
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -81,6 +93,17 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
         problem = f"cannot be read as safetensors ({error}); it is damaged or absent: make it again"
+        raise RecordError(str(path), problem) from None
+
+
+def _caches(path: str | Path) -> frozenset[str]:
+    """The buffers in such a file that are not persistent: their model may fill them, or first have them, when it is called."""
+    with safe_open(str(path), framework="pt") as file:
+        names = (file.metadata() or {}).get("non_persistent", "[]")
+    try:
+        return frozenset(json.loads(names))
+    except ValueError:
+        problem = f"names its buffers that are not persistent as {names[:100]!r}; it is damaged: make it again"
         raise RecordError(str(path), problem) from None
 
 

@@ -9,7 +9,7 @@ tied and nothing is allocated at full size. `torch` attributes that repeat a sha
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
 from typing import Any, TypeVar
@@ -300,25 +300,48 @@ def _agree_convolution(module: nn.modules.conv._ConvNd, weight: Tensor, *, group
         module.out_channels, module.in_channels = rows, columns * module.groups
 
 
-def refitted(model: M, tensors: Mapping[str, Tensor], integers: Iterable[Integer] = ()) -> M:
+def refitted(
+    model: M, tensors: Mapping[str, Tensor], integers: Iterable[Integer] = (), caches: Collection[str] = ()
+) -> M:
     """A copy that holds exactly these parameters and buffers, whatever their widths: how a saved model is replayed.
 
     `tensors` name every parameter and buffer of the model (tied ones once); `integers` are those of modules that repeat a
-    size (a number of heads, a split). Raises MismatchError with the first differences.
+    size (a number of heads, a split); `caches` are buffers that a call fills or makes, so the model may hold less of them.
+    Raises MismatchError with the first differences.
     """
     own = dict(model.named_parameters()) | dict(model.named_buffers())
+    late = {n for n in tensors if n not in own and _takes_late(model, n, caches)}
     problems = [f"{n} is missing" for n in own if n not in tensors] + [
-        f"{n} is unknown" for n in tensors if n not in own
+        f"{n} is unknown" for n in tensors if n not in own and n not in late
     ]
     problems += [
         f"{n} has shape {tuple(t.shape)}, more than {tuple(own[n].shape)}"
         for n, t in tensors.items()
-        if n in own and (t.dim() != own[n].dim() or any(a > b for a, b in zip(t.shape, own[n].shape, strict=False)))
+        if n in own and n not in caches and not _fits(t, own[n])
     ]
     if problems:
         raise MismatchError(f"the weights belong to another model: {'; '.join(problems[:3])}")
     small = copied(model, {name: tensor.clone() for name, tensor in tensors.items()})
+    for name in late:
+        path, _, leaf = name.rpartition(".")
+        small.get_submodule(path).register_buffer(leaf, tensors[name].clone(), persistent=name not in caches)
     for module in small.modules():
         _agree(module)
     _set_integers(small, integers)
     return small
+
+
+def _takes_late(model: nn.Module, name: str, caches: Collection[str]) -> bool:
+    """Whether a module that is there takes this buffer later: a cache, or one that it registered as None."""
+    path, _, leaf = name.rpartition(".")
+    module = dict(model.named_modules()).get(path)
+    return module is not None and (name in caches or (leaf in module._buffers and not is_of_torch(module)))
+
+
+def _fits(tensor: Tensor, dense: Tensor) -> bool:
+    return tensor.dim() == dense.dim() and all(a <= b for a, b in zip(tensor.shape, dense.shape, strict=True))
+
+
+def is_of_torch(module: nn.Module) -> bool:
+    """Whether this is one of torch's own layers, and not of a class of the user's."""
+    return type(module).__module__.startswith("torch.nn.")

@@ -31,8 +31,8 @@ from .records import digest, from_plain, to_plain
 from .runs import Journal
 from .schema import Graph, Measure, Score, Step
 from .statistics import score_interval
-from .storage import load_tensors, save_tensors
-from .surgery import copied, narrow, refitted, resolve, retraced
+from .storage import read_into, save_tensors
+from .surgery import copied, narrow, resolve, retraced
 from .texts import told
 from .training import (
     Batches,
@@ -353,7 +353,7 @@ class _Record:
         measure = from_plain(entry["measure"], Measure)
         model = narrow(state.model, state.graph, kept)
         if number == self.last:
-            model = refitted(model, load_tensors(self._weights(number))).eval()
+            model = read_into(model, self._weights(number)).eval()
         after = _advanced(state, model, kept)
         return replace(after, measures=(*state.measures, measure))
 

@@ -12,8 +12,7 @@ from ..errors import MismatchError, RunError
 from ..records import load_record, save_record
 from ..runs import check_made
 from ..schema import FILES, Graph, Metric, RunInfo
-from ..storage import load_tensors, save_tensors
-from ..surgery import refitted
+from ..storage import read_into, save_tensors
 from ..timing import Precision
 from ..tracing import aligned, trace
 from ..training import Task, metric_of
@@ -64,7 +63,7 @@ class Session:
         """The dense network with the run's weights; before any are there, those the run names (or fresh ones)."""
         if not self.has("weights"):
             return weighted(self.info).eval()
-        return refitted(self.fresh(), load_tensors(self.path("weights"))).eval()
+        return read_into(self.fresh(), self.path("weights")).eval()
 
     def keep_dense(self, model: nn.Module) -> None:
         save_tensors(self.path("weights"), model)
