@@ -20,7 +20,7 @@ from lamella.proof import proven
 from lamella.reach import reach
 from lamella.records import dumps, loads
 from lamella.schema import Graph
-from lamella.surgery import masked, narrow
+from lamella.surgery import check_graph, masked, narrow
 from lamella.tracing import aligned, trace
 from lamella.views import graph_view
 
@@ -387,6 +387,34 @@ def test_pieces_that_a_view_mixes_again_leave_together():
 
     graph = trace(Shuffled(), (torch.randn(2, 3, 4, 4),), round_to=1)
     assert {g.name: g.width for g in graph.free} == {"stem": 4, "body": 4}
+
+
+@pytest.mark.parametrize("held", [None, torch.empty(0)], ids=["none", "empty"])
+@pytest.mark.parametrize("registered", [True, False], ids=["buffer", "attribute"])
+def test_what_a_first_call_computes_is_there_before_the_export(held, registered):
+    class Gridded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.out = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+            if registered:
+                self.register_buffer("grid", held, persistent=False)
+            else:
+                self.grid = held
+
+        def forward(self, x):
+            if self.grid is None or self.grid.shape[0] != x.shape[-1]:
+                self.grid = torch.linspace(0.5, 1, x.shape[-1], dtype=x.dtype)
+            if not hasattr(self, "shift"):
+                self.register_buffer("shift", torch.ones(1), persistent=False)
+            return self.out(torch.relu(self.body(x) * self.grid + self.shift))
+
+    model = Gridded()
+    graph = trace(model, PICTURE)
+    assert [g.name for g in graph.free] == ["body"]
+    assert model.grid is held
+    assert not hasattr(model, "shift")
+    check_graph(model, graph)
+    check_graph(Gridded(), graph)
 
 
 # ---- the proof

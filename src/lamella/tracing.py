@@ -54,9 +54,9 @@ def trace(
     subject = _subject(model)
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     limits = round_to, floor, (ignored_layers,) if isinstance(ignored_layers, str) else tuple(ignored_layers)
-    _check_runs(subject, inputs)
-    program = _export(subject, inputs)
-    training = training_of(subject, inputs, program)
+    called = _called(subject, inputs)
+    program = _export(copied(called, {}, share=True), inputs)  # what an export computes may stay behind in the model
+    training = training_of(called, inputs, program)
     graph, doubts = _attempt(subject, inputs, (program, training), limits, prove)
     if doubts:  # where a view cuts channels and its last piece cannot shrink, whole pieces may
         other, _ = _attempt(subject, inputs, (program, training), limits, prove, whole=doubts)
@@ -127,12 +127,18 @@ def _build(model: nn.Module, programs: Programs, whole: frozenset[str]) -> Built
 
 def _first_names(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer once, by its first name."""
+    first = _first_name_of(model)
+    return {name: tensor for name, tensor in _held(model) if first[name] == name}
+
+
+def _first_name_of(model: nn.Module) -> dict[str, str]:
+    """The first name of what each name stands for: tied parameters and buffers have several."""
     found: dict[int, str] = {}
-    tensors = {}
-    for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
-        if found.setdefault(id(tensor), name) == name:
-            tensors[name] = tensor
-    return tensors
+    return {name: found.setdefault(id(tensor), name) for name, tensor in _held(model)}
+
+
+def _held(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
 
 
 def _walk(
@@ -144,12 +150,13 @@ def _walk(
 ) -> tuple[Flow, torch.fx.Graph]:
     signature = program.graph_signature
     targets = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    first = {id(t): name for name, t in tensors.items()}
+    first, by_id = _first_name_of(model), {id(t): name for name, t in tensors.items()}
     held = {**program.state_dict, **program.constants}
     names = {}
     for placeholder, target in targets.items():
-        name = target if target in tensors else first.get(id(held.get(target)))
-        if name is not None:
+        value = held.get(target)
+        name = first.get(target) or by_id.get(id(value))
+        if name is not None and (value is None or value.shape == tensors[name].shape):  # a call may fill a buffer
             names[placeholder] = name
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     holders = _Holders(model)
@@ -182,11 +189,12 @@ def _export(model: nn.Module, inputs: tuple[Any, ...]) -> torch.export.ExportedP
         raise TraceError(_refusal(model, error)) from error
 
 
-def _check_runs(model: nn.Module, inputs: tuple[Any, ...]) -> None:
-    """The model itself must run on the inputs. (On a copy: some models keep what they compute on their first call.)"""
+def _called(model: nn.Module, inputs: tuple[Any, ...]) -> nn.Module:
+    """A copy that has run on the inputs, as the model must: some keep what they compute on their first call, and differ in it."""
+    called = copied(model, {}, share=True)
     try:
         with torch.no_grad(), quiet():
-            copied(model, {}, share=True)(*inputs)
+            called(*inputs)
     except Exception as own:
         shapes = ", ".join(str(tuple(t.shape)) for t in tree_leaves(inputs) if isinstance(t, Tensor))
         shapes = f"shapes {shapes}" if shapes else "no tensors"
@@ -194,6 +202,7 @@ def _check_runs(model: nn.Module, inputs: tuple[Any, ...]) -> None:
             f"{type(model).__name__} fails on the example inputs ({shapes}): {line_of(own)}. "
             "Pass a tuple of inputs as its forward takes them, on the model's device and in its dtype."
         ) from own
+    return called
 
 
 def _refusal(model: nn.Module, error: Exception) -> str:
