@@ -95,6 +95,32 @@ def test_bytes_fall_with_bits_and_widths():
     assert sum(layer_cost(graph, layer.name, bits=bits).bytes for layer in graph.layers) + FILE_OVERHEAD == int8.bytes
 
 
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_batch_is_told_by_inputs_of_one_axis_and_of_any_name(batch):
+    class Pairs(nn.Module):  # users and items, each a number a sample
+        def __init__(self):
+            super().__init__()
+            self.users, self.items = nn.Embedding(10, 8), nn.Embedding(12, 8)
+            self.body, self.out = nn.Linear(16, 16), nn.Linear(16, 1)
+
+        def forward(self, b_users, c_items):
+            return self.out(torch.relu(self.body(torch.cat((self.users(b_users), self.items(c_items)), 1))))
+
+    class Step(nn.Module):  # one moment for all pictures
+        def __init__(self):
+            super().__init__()
+            self.time, self.body, self.out = nn.Linear(1, 8), nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)
+
+        def forward(self, p_time, b_x):
+            return self.out(torch.relu(self.body(b_x)) + self.time(p_time)[:, None, None])
+
+    pairs = torch.randint(10, (batch,)), torch.randint(10, (batch,))
+    assert cost(trace(Pairs(), pairs, prove=False)).macs == 16 * 16 + 16
+    found = cost(trace(Step(), (torch.rand(1), torch.randn(batch, 3, 4, 4)), prove=False))
+    assert found.macs == 8 + 4 * (27 * 8 + 8 * 2)
+    assert found.memory == cost(trace(Step(), (torch.rand(1), torch.randn(3, 3, 4, 4)), prove=False)).memory
+
+
 def test_memory_is_the_peak_of_live_activations():
     class Net(nn.Module):
         def __init__(self):

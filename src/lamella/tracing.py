@@ -160,7 +160,8 @@ def _walk(
             names[placeholder] = name
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     holders = _Holders(model)
-    return Walk(names, shapes, rule_of, holders, whole, flow).run(program.graph), program.graph
+    taken = [name for name in signature.user_inputs if isinstance(name, str)]
+    return Walk(names, shapes, rule_of, holders, whole, flow).run(program.graph, taken), program.graph
 
 
 class _Holders:

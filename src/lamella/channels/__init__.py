@@ -1,6 +1,6 @@
 """Channel ids through the exported graph: which elements of which tensors are the same channel.
 
-    flow = Walk(names, shapes, rule_of).run(exported_graph)
+    flow = Walk(names, shapes, rule_of).run(exported_graph, inputs)
 
 Every axis of every parameter is born with an id per index. A value carries *planes*: integer tensors of its own shape that hold
 the id each element belongs to, stretched (stride 0) over the axes that hold no channels. The graph is run once on planes:

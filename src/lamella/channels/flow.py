@@ -108,6 +108,7 @@ class Flow:
     born: list[np.ndarray] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     trained: list[Call] = field(default_factory=list)  # calls of training only
+    inputs: set[Node] = field(default_factory=set)  # the placeholders that are no parameter, buffer or constant
     values: dict[Node, Value] = field(default_factory=dict)
     unknown: list[Node] = field(default_factory=list)
 

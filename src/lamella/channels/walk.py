@@ -1,9 +1,9 @@
 """The run: one pass over an exported graph, a rule per operator.
 
-Walk(names, shapes, rule_of, holders).run(graph) -> Flow
+Walk(names, shapes, rule_of, holders).run(graph, inputs) -> Flow
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,10 +48,13 @@ class Walk:
         self.env: dict[Node, Any] = {}
         self.source: dict[Node, str] = {}
         self.weights: set[Node] = set()
-        self.batch: int | None = None
+        self.batch = 1
 
-    def run(self, graph: torch.fx.Graph) -> Flow:
-        """The flow of this graph. A walk runs once."""
+    def run(self, graph: torch.fx.Graph, inputs: Collection[str]) -> Flow:
+        """The flow of this graph, whose placeholders of these names are the network's inputs. A walk runs once."""
+        taken = [n for n in graph.nodes if n.op == "placeholder" and n.name in inputs]
+        self.flow.inputs.update(taken)
+        self.batch = _batch_of([shape_of(n) for n in taken if isinstance(n.meta.get("val"), Tensor)])
         for node in graph.nodes:
             if node.op == "placeholder":
                 self.env[node] = self._placeholder(node)
@@ -70,10 +73,7 @@ class Walk:
     def _placeholder(self, node: Node) -> Any:
         name = self.names.get(node.name)
         if name is None:
-            value = unknown_shape(node)
-            if self.batch is None and isinstance(value, Value) and not node.name.startswith(("p_", "b_", "c_")):
-                self.batch = value.shape[0] if len(value.shape) > 1 else 1
-            return value
+            return unknown_shape(node)
         self.source[node] = name
         shape = self.shapes[name]
         if name not in self.flow.axis_start:
@@ -160,12 +160,17 @@ class Walk:
 
     def samples(self, leading: int) -> int:
         """How many samples of the network this leading extent holds: all of them, or one where it is no multiple of them."""
-        batch = self.batch or 1
-        return batch if leading % batch == 0 else 1
+        return self.batch if leading % self.batch == 0 else 1
 
     def is_weight(self, argument: Any) -> bool:
         """Whether a value follows from parameters alone."""
         return isinstance(argument, Node) and argument in self.weights
+
+
+def _batch_of(shapes: Sequence[tuple[int, ...]]) -> int:
+    """The samples in inputs of these shapes: the first of several axes tells, and one of a single axis where none has more."""
+    several = next((s for s in shapes if len(s) > 1), None) or next((s for s in shapes if s), (1,))
+    return max(1, several[0])
 
 
 def _leaves(tree: Any) -> list[Value]:

@@ -101,7 +101,7 @@ def tensors_of(flow: Flow, graph: torch.fx.Graph, channels: np.ndarray, groups: 
         inputs = [home[n] for n in node.all_input_nodes if n in home]
         for each in inputs:
             spans[each][1] = moment
-        if node not in flow.values or (node.op == "placeholder" and _is_parameter(node)):
+        if node not in flow.values or (node.op == "placeholder" and node not in flow.inputs):
             continue
         shared = len(inputs) == 1 and _in_place(node)
         home[node] = inputs[0] if shared else node
@@ -111,11 +111,6 @@ def tensors_of(flow: Flow, graph: torch.fx.Graph, channels: np.ndarray, groups: 
         Tensor(size=_tensor_size(flow, node, channels, groups), producer=a, last_reader=b)
         for node, (a, b) in spans.items()
     )
-
-
-def _is_parameter(node: Node) -> bool:
-    """Whether a placeholder stands for a parameter, buffer or constant, not for an input of the model."""
-    return node.name.startswith(("p_", "b_", "c_"))
 
 
 def _in_place(node: Node) -> bool:
