@@ -15,12 +15,12 @@ from rich.console import Console
 from torch import nn
 
 from lamella.costs import cost
-from lamella.errors import TraceError
+from lamella.errors import MismatchError, TraceError
 from lamella.proof import proven
 from lamella.reach import reach
 from lamella.records import dumps, loads
 from lamella.schema import Graph
-from lamella.surgery import check_graph, masked, narrow
+from lamella.surgery import check_graph, masked, narrow, refitted
 from lamella.tracing import aligned, trace
 from lamella.views import graph_view
 
@@ -238,6 +238,22 @@ def test_bad_input_is_answered_in_words(model, inputs, words):
 
 def test_a_tensor_alone_is_taken_as_the_only_input():
     assert trace(chain(), PICTURE[0], prove=False) == trace(chain(), PICTURE, prove=False)
+
+
+def lazy():
+    return nn.Sequential(nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4))
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+def test_lazy_layers_are_asked_to_see_an_input_first():
+    model = lazy()
+    with pytest.raises(TraceError, match=r"'0\.weight' has no shape yet\. Run the model once on its example inputs"):
+        trace(model, PICTURE)
+    assert type(model[0]) is nn.LazyConv2d
+    model.eval()(*PICTURE)
+    assert [g.name for g in trace(model, PICTURE).free] == ["0"]
+    with pytest.raises(MismatchError, match=r"'0\.weight' has no shape yet"):
+        refitted(lazy(), model.state_dict())
 
 
 def test_an_unknown_operator_freezes_what_it_touches():

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from .axes import Kept, best_channels, groups_of, kept_mask
@@ -309,6 +310,7 @@ def refitted(
     size (a number of heads, a split); `caches` are buffers that a call fills or makes, so the model may hold less of them.
     Raises MismatchError with the first differences.
     """
+    check_sized(model, MismatchError)
     own = dict(model.named_parameters()) | dict(model.named_buffers())
     late = {n for n in tensors if n not in own and _takes_late(model, n, caches)}
     problems = [f"{n} is missing" for n in own if n not in tensors] + [
@@ -340,6 +342,16 @@ def _takes_late(model: nn.Module, name: str, caches: Collection[str]) -> bool:
 
 def _fits(tensor: Tensor, dense: Tensor) -> bool:
     return tensor.dim() == dense.dim() and all(a <= b for a, b in zip(tensor.shape, dense.shape, strict=True))
+
+
+def check_sized(model: nn.Module, kind: type[LamellaError]) -> None:
+    """An error of this kind where lazy layers have not seen an input yet: their tensors have no shape."""
+    held = [*model.named_parameters(), *model.named_buffers()]
+    if lazy := next((name for name, tensor in held if is_lazy(tensor)), None):
+        raise kind(
+            f"the model has lazy layers that have seen no input: {lazy!r} has no shape yet. Run the model once on its example inputs "
+            "in the function that makes it, before you return it."
+        )
 
 
 def is_of_torch(module: nn.Module) -> bool:

@@ -23,7 +23,7 @@ from .errors import TraceError, unknown_name
 from .grouping import Built, build_graph
 from .proof import line_of, proven
 from .schema import Graph, Group
-from .surgery import copied, uncompiled
+from .surgery import check_sized, copied, uncompiled
 from .trainingmode import Training, exported, quiet, training_of
 
 RoundTo = int | Mapping[str, int] | Callable[[int], int]
@@ -109,6 +109,7 @@ def _subject(model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TraceError(f"{type(model).__name__} is not an nn.Module.")
     bare: nn.Module = uncompiled(model)
+    check_sized(bare, TraceError)
     return copied(bare, {}, share=True).eval()
 
 
