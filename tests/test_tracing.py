@@ -240,6 +240,25 @@ def test_a_tensor_alone_is_taken_as_the_only_input():
     assert trace(chain(), PICTURE[0], prove=False) == trace(chain(), PICTURE, prove=False)
 
 
+def test_a_mask_whose_kind_torch_looks_up_is_told_with_what_to_say_instead(capfd, caplog):
+    class Masked(nn.Module):
+        def __init__(self, **told):
+            super().__init__()
+            self.told, self.words = told, nn.Linear(8, 12)
+            self.body = nn.TransformerDecoder(nn.TransformerDecoderLayer(12, 3, 24, batch_first=True), 1)
+            self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(5))
+
+        def forward(self, x):
+            x = self.words(x)
+            return self.body(x, x, tgt_mask=self.mask, **self.told)
+
+    with pytest.raises(TraceError, match=r"Masked cannot be exported.*Say so in the call: tgt_is_causal=True or False"):
+        trace(Masked(), (torch.randn(2, 5, 8),))
+    assert capfd.readouterr().err == ""
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+    assert trace(Masked(tgt_is_causal=True), (torch.randn(2, 5, 8),)).layers
+
+
 def lazy():
     return nn.Sequential(nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4))
 

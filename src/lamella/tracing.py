@@ -9,6 +9,7 @@ narrow is an error. Layers that run in training only (auxiliary heads) are follo
 """
 
 import fnmatch
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -209,8 +210,14 @@ def _called(model: nn.Module, inputs: tuple[Any, ...]) -> nn.Module:
 
 def _refusal(model: nn.Module, error: Exception) -> str:
     """Where the export stopped, and what usually helps."""
+    stopped = f"{type(model).__name__} cannot be exported: {line_of(error)}."
+    if any(f.name == "_detect_is_causal_mask" for f in traceback.extract_tb(error.__traceback__)):
+        return (
+            f"{stopped} torch's transformer looks at its mask's values to tell whether it is causal. Say so in the call: "
+            "tgt_is_causal=True or False for nn.TransformerDecoder, is_causal= for nn.TransformerEncoder."
+        )
     return (
-        f"{type(model).__name__} cannot be exported: {line_of(error)}. torch.export follows one path through the model: a branch on "
+        f"{stopped} torch.export follows one path through the model: a branch on "
         "tensor values, `.item()` or a loop of data-dependent length stops it. Write it with torch.where, or move it out of forward."
     )
 

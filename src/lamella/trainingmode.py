@@ -7,9 +7,11 @@
 A network in evaluation mode never shows them. Left as they are they would refuse the narrowed channels when it is tuned.
 """
 
+import io
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +60,7 @@ def _unfollowed(idle: Sequence[str], reason: str) -> str:
 
 def exported(model: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram:
     """The model in its present mode. Whatever torch.export raises comes through."""
-    with quiet(), torch.no_grad():
+    with quiet(), _unlogged(), redirect_stderr(io.StringIO()), torch.no_grad():
         return torch.export.export(model, inputs, strict=False)
 
 
@@ -68,6 +70,17 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Without what an export that fails logs, and prints of its graph: the error says what stopped it."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)
 
 
 def _parameters(program: ExportedProgram) -> set[str]:
