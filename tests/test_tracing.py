@@ -302,6 +302,14 @@ def test_weight_norm_by_the_old_hook_is_named():
     assert small(*PICTURE).shape == model(*PICTURE).shape
 
 
+def test_spectral_norm_is_not_called_weight_norm():
+    layer = torch.nn.utils.parametrizations.spectral_norm(nn.Conv2d(8, 8, 3))
+    graph = trace(nn.Sequential(nn.Conv2d(3, 8, 3), layer, nn.ReLU(), nn.Conv2d(8, 2, 1)), PICTURE, prove=False)
+    assert graph.group_of["0"].frozen.startswith(
+        "spectral norm, or another computation of the weight, takes a statistic"
+    )
+
+
 # ---- what runs in training only
 
 

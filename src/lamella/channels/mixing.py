@@ -42,11 +42,12 @@ def reduce(walk: Walk, node: Node) -> Any:
         else list(axes)
     )
     axes = [a % rank for a in axes] if value.shape else []
-    what = (
-        "weight norm takes a statistic over these columns"
-        if walk.is_weight(node.args[0])
-        else f"{operator_name(node)} over channels"
-    )
+    what = f"{operator_name(node)} over channels"
+    if walk.is_weight(node.args[0]):
+        norm = (
+            "weight norm" if "norm" in operator_name(node) else "spectral norm, or another computation of the weight,"
+        )
+        what = f"{norm} takes a statistic over these columns"
     keep_whole(value, axes, walk.flow, f"{what} ({place(node)})")
     ones = tuple(1 if d in axes else n for d, n in enumerate(value.shape))
     reduced = value_of(shape, [p.reshape(shape) for p in without(value, axes, ones).planes])
