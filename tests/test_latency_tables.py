@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from reporting_records import resnet
 from test_planning import measured
+from torch import nn
 
-from lamella import processors
+from lamella import processors, trace
 from lamella.errors import BudgetError, LamellaError, RecordError
 from lamella.planning import plan
 from lamella.schema import Budget
@@ -147,6 +149,18 @@ def test_a_shape_follows_the_layer(graph):
     shape = layer_shape(graph, layer, 5, 7, "fp32")
     assert (shape.inputs, shape.outputs, shape.kernel, shape.blocks) == (5, 7, (3, 3), 1)
     assert np.prod(shape.sides) == layer.positions
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_convolutions_that_name_no_stride_have_shapes_and_files(precision, tmp_path):
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 4, 1), nn.Flatten(), nn.Linear(144, 4))
+    graph = trace(model, (torch.zeros(1, 1, 8, 8),))
+    assert graph.layers[0].stride == (1,)  # torch.export leaves defaults out
+    shapes = shapes_of(LatencyTable(precision=precision), graph, {})
+    assert [shape.stride for shape in shapes] == [(1, 1), (1, 1), ()]
+    for shape in shapes:
+        write_layer(shape, tmp_path / "layer.onnx")
+        assert input_sizes(shape)[2:] == list(shape.sides)
 
 
 def test_knapsack_keeps_a_latency_budget(graph):

@@ -27,6 +27,7 @@ class Layer:
     `positions`: where it makes an output per sample, dense, all calls together (1 for a linear layer on a vector). Its MACs are its
     weight's elements times these, where no `Product` says otherwise.
     `sources`: the layers whose outputs reach it with no other layer in between. `outputs`, `inputs`: channels out and in.
+    `stride`: one for each axis of the kernel, or one for all.
     """
 
     name: str

@@ -60,11 +60,17 @@ def layer_shape(graph: Graph, layer: Layer, inputs: int, outputs: int, precision
         inputs=inputs,
         outputs=outputs,
         kernel=layer.kernel,
-        stride=layer.stride or (1,) * len(layer.kernel),
+        stride=_strides(layer),
         sides=_sides(positions, len(layer.kernel)),
         blocks=inputs if depthwise else blocks,
         precision=precision,
     )
+
+
+def _strides(layer: Layer) -> tuple[int, ...]:
+    """One for each axis of the kernel. A Layer may hold one for all: torch.export leaves out what is 1."""
+    strides = layer.stride or (1,)
+    return strides * len(layer.kernel) if len(strides) == 1 else strides
 
 
 def _sides(positions: int, axes: int) -> tuple[int, ...]:
