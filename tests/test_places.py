@@ -148,6 +148,46 @@ def test_the_file_computes_what_is_simulated(name, tmp_path):
     assert rounding < 0.08
 
 
+class Tokens(nn.Module):
+    """Pixels as tokens: linear layers of inputs that lie in order and of others, and of no whole number of blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.first = nn.Conv2d(3, 36, 2, stride=2), nn.Linear(36, 36)
+        self.norm, self.wide, self.narrow = nn.RMSNorm(36), nn.Linear(36, 200), nn.Linear(200, 36)
+        self.head = nn.Linear(36, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(self.patches(x).flatten(2).transpose(1, 2))
+        y = y + self.narrow(F.gelu(self.wide(self.norm(y))))
+        return self.head(y.mean(1))
+
+
+@pytest.mark.parametrize(("scheme", "most"), [("static", 0.3), ("static-nbits-fc", 0.1)])
+def test_linear_layers_on_tokens_compute_what_is_simulated(scheme, most, tmp_path):
+    torch.manual_seed(1)
+    task, model = batches(), Tokens().eval()
+    coarse, found = quantize(model, no_plan(), task, scheme=scheme)
+    source = export_onnx(model, task.example_inputs, tmp_path / "model.onnx")
+    file = integers_file(source, tmp_path / "integers.onnx", found.bits, task, scheme=scheme)
+    x = task.validation.inputs
+    computed = leaves(run_onnx(file, x))
+    with torch.no_grad():
+        simulated, exact = leaves(coarse(x)), leaves(model(x))
+    assert error(computed, simulated) < most * error(computed, exact)
+
+
+def test_a_bias_is_added_apart_by_the_layer_on_tokens_alone():
+    """torch itself adds it so where the inputs do not lie in order; that of a function behind is part of its product all the same."""
+
+    class Mixed(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(self[0](x.transpose(1, 2)).mean(1), self[1].weight, self[1].bias)
+
+    seen = observe_places(Mixed(nn.Linear(3, 6), nn.Linear(6, 4)).eval(), ["0", "1"], [(torch.randn(4, 3, 8),)])
+    assert seen.inputs[OUTPUT] == ["addmm.0"]
+
+
 def test_a_value_is_asked_for_once_and_by_what_made_it():
     model, made = Net(both).eval(), {"convolution.0", "relu.0", "add.0", "max_pool2d_with_indices.0", "relu.1"}
     seen = observe_places(model, ["a", "b", "head"], [(torch.randn(4, 3, 8, 8),)])

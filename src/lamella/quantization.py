@@ -67,7 +67,7 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
         notes += unusual(seen.by_reader())
         others = {n: called.get(n, 8) for n in seen.inputs if n not in (*alone, OUTPUT)}
         ranges = seen.ranges()
-        coarse = coarsen(plain, others, ranges)
+        coarse = coarsen(plain, others, ranges, linear=not how.linear)
     else:
         called, coarse, ranges = {n: b for n, b in called.items() if n in alone}, plain, {}
     coarse = coarsen_linear(coarse, [n for n in alone if n in called], how.linear).eval()

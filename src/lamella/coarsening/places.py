@@ -118,13 +118,20 @@ def at_places(model: nn.Module, visit: Visit, layers: Iterable[str] = (), *, lin
     def wake(module: nn.Module, inputs: Any, outputs: Any) -> None:
         if here.walk is not None:
             here.walk.asleep = False
-            here.walk.hold_all(outputs, "recurrent")
+            here.walk.hold_all(outputs, "linear" if isinstance(module, nn.Linear) else "recurrent")
+
+    def leave(module: nn.Module, inputs: Any, outputs: Any) -> None:
+        if here.walk is not None:
+            here.walk.apart = False
 
     hooks: list[Any] = [_Forward(model, walked)]
     hooks += [model.get_submodule(name).register_forward_pre_hook(partial(read, name)) for name in layers]
+    opaque = OPAQUE if linear else (*OPAQUE, nn.Linear)
     for module in model.modules():
-        if isinstance(module, OPAQUE):
+        if isinstance(module, opaque):
             hooks += [module.register_forward_pre_hook(sleep), module.register_forward_hook(wake, always_call=True)]
+        elif isinstance(module, nn.Linear):
+            hooks += [module.register_forward_hook(leave, always_call=True)]
     return hooks
 
 

@@ -14,12 +14,17 @@ from .places import Read, at_places
 
 
 def coarsen(
-    model: nn.Module, bits: Mapping[str, int], ranges: Ranges | None = None, input_bits: Mapping[str, int] | None = None
+    model: nn.Module,
+    bits: Mapping[str, int],
+    ranges: Ranges | None = None,
+    input_bits: Mapping[str, int] | None = None,
+    *,
+    linear: bool = True,
 ) -> nn.Module:
     """A copy with the weights of these layers (by module path) rounded to `bits`, and their inputs too where a range is given.
 
     Inputs have 8 bits where `input_bits` does not say otherwise. With ranges of all places (`observe_places`) what is made there is
-    rounded wherever it is read, and so are the biases.
+    rounded wherever it is read, and so are the biases; `linear` as they were observed with.
     """
     coarse = copied(model, {})
     for name in bits:
@@ -46,7 +51,7 @@ def coarsen(
     def visit(read: Read) -> Tensor:
         return grids[read.place].rounded(read.x) if read.place in grids else read.x
 
-    at_places(coarse, visit, [name for name in layers if name in grids])
+    at_places(coarse, visit, [name for name in layers if name in grids or name in bits], linear=linear)
     return coarse
 
 
