@@ -234,6 +234,17 @@ def test_a_plan_in_bytes_is_weighed(session):
     assert heavier(session, "int8_onnx") == []
 
 
+def test_integers_follow_the_data_that_their_ranges_come_from(session):
+    _, first = quantized(session)
+    before = session.path("int8_onnx").read_bytes()
+    batches = [batch for batch, _ in zip(session.task.calibration, range(2), strict=False)]
+    session.task = replace(session.task, calibration=[(2 * x, y) for x, y in batches])
+    _, second = quantized(session)
+    assert second.ranges != first.ranges
+    assert session.path("int8_onnx").read_bytes() != before
+    assert quantized(session)[1] == second
+
+
 def test_a_file_over_its_bytes_is_planned_again(session, monkeypatch):
     request = replace(UNIFORM, budget=Budget(bytes="80%"), options={}, bits=32)
     first = asked(session, request)

@@ -261,6 +261,18 @@ def test_a_file_is_made_again_only_where_its_source_holds_something_else(tmp_pat
     assert is_made_from(source, target)
 
 
+def test_a_file_is_made_again_where_what_lies_in_no_file_is_another(tmp_path):
+    source, target, calls = tmp_path / "source", tmp_path / "target", []
+    source.write_text("a")
+    made_from(source, target, making(target, "of a run of before", calls))
+    for also in ("ranges", "ranges", "others"):
+        made_from(source, target, making(target, also, calls), also=also)
+    assert calls == ["of a run of before", "ranges", "others"]
+    assert is_made_from(source, target)
+    assert is_made_from(source, target, also="others")
+    assert not is_made_from(source, target, also="ranges")
+
+
 def test_a_copy_of_a_run_knows_what_was_made_from_what(tmp_path):
     run, calls = tmp_path / "run", []
     run.mkdir()

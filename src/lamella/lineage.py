@@ -2,9 +2,10 @@
 
     made_from(weights, onnx, make)          # `onnx`, made unless it is there and was made from these very bytes
     is_made_from(weights, onnx)
+    made_from(onnx, int8, make, also=digest((bits, ranges)))    # and from these
 
-`made.json` beside a made file holds a digest of what it was made from, and one of itself. Files that are not in it, those of
-older runs, are told by their times.
+`made.json` beside a made file holds a digest of what it was made from, one of itself, and one of what else decides it, where that lies in
+no file. Files that are not in it, those of older runs, are told by their times.
 """
 
 import hashlib
@@ -18,28 +19,30 @@ from .runs import write_through
 LEDGER = "made.json"
 
 
-def made_from(source: Path, target: Path, make: Callable[[], object]) -> Path:
-    """`target`, made where it is not there or was made from something else."""
-    if not is_made_from(source, target):
+def made_from(source: Path, target: Path, make: Callable[[], object], *, also: str | None = None) -> Path:
+    """`target`, made where it is not there or was made from something else; `also` is a digest of what else it is made from."""
+    if not is_made_from(source, target, also=also):
         make()
-    _write_down(source, target)
+    _write_down(source, target, also)
     return target
 
 
-def is_made_from(source: Path, target: Path) -> bool:
-    """Whether `target` is there and was made from what `source` now is (or from fresh weights of the run's seed, which lie in no file)."""
+def is_made_from(source: Path, target: Path, *, also: str | None = None) -> bool:
+    """Whether `target` is there and was made from what `source` now is (or from fresh weights of the run's seed, which lie in no file),
+    and from `also` where that is given.
+    """
     if not target.exists() or not source.exists():
         return target.exists()
     known = _ledger(target).get(target.name)
-    if known is None:
-        return target.stat().st_mtime_ns >= source.stat().st_mtime_ns
-    return known == [_contents(source), _contents(target)]
+    if not isinstance(known, list):
+        return also is None and target.stat().st_mtime_ns >= source.stat().st_mtime_ns
+    return known[:2] == [_contents(source), _contents(target)] and (also is None or known[2:] == [also])
 
 
-def _write_down(source: Path, target: Path) -> None:
+def _write_down(source: Path, target: Path, also: str | None) -> None:
     if not source.exists() or not target.exists():
         return
-    known, entry = _ledger(target), [_contents(source), _contents(target)]
+    known, entry = _ledger(target), [_contents(source), _contents(target), *([also] if also else [])]
     if known.get(target.name) != entry:
         text = json.dumps({**known, target.name: entry}, indent=1, sort_keys=True)
         write_through(target.with_name(LEDGER), lambda temporary: temporary.write_text(text))

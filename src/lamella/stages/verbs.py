@@ -194,7 +194,8 @@ def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Resu
     coarse, result = quantize(small, result, session.task, scheme=scheme)
     _, source = exported(session)
     target = session.path(file_of(scheme))
-    made_from(source, target, lambda: integers_file(source, target, result.bits, session.task, scheme=scheme))
+    make = lambda: integers_file(source, target, result.bits, session.task, scheme=scheme)
+    made_from(source, target, make, also=digest((scheme, result.bits, result.ranges)))
     if session.metric == "accuracy":
         result = _compared(result, same_answers(_opened(session, target, coarse), coarse, session.task))
     save_record(session.path("result"), result)
