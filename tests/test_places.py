@@ -84,6 +84,11 @@ def pooled_first(net: Net, y: Tensor) -> Tensor:
     return (y[:, :1].expand(-1, 16, -1, -1) + y)[:, :, 2:10, 2:10]
 
 
+def hanging(net: Net, y: Tensor) -> Tensor:
+    """Means over windows that hang over a padded border."""
+    return F.interpolate(F.avg_pool2d(F.relu(y), 3, 2, 1, ceil_mode=True), scale_factor=2)[:, :, 2:, 2:]
+
+
 def preactivated(net: Net, y: Tensor) -> Tensor:
     """A batch norm behind a layer whose outputs others read, too: that one is not folded, and the others are."""
     return F.relu(net.norm(y)) + y
@@ -101,6 +106,7 @@ NETS = {
     "both": lambda: Net(both),
     "normed": lambda: Net(normed),
     "pooled first": lambda: Net(pooled_first),
+    "hanging": lambda: Net(hanging),
     "preactivated": lambda: Net(preactivated),
     "sliced outputs": lambda: Net(plain, lambda y: (y[:, :4], y[:, 4:])),
     "circular": lambda: Net(plain, padding_mode="circular"),
@@ -146,6 +152,18 @@ def test_the_file_computes_what_is_simulated(name, tmp_path):
     # A sum between two steps may be rounded either way; nothing else may be apart.
     assert error(computed, simulated) < 0.3 * rounding
     assert rounding < 0.08
+
+
+def test_means_at_the_border_are_divided_by_what_they_are_means_of(tmp_path):
+    def bare(net: Net, y: Tensor) -> Tensor:
+        return F.interpolate(F.avg_pool2d(F.relu(y), 3, 2, ceil_mode=True), scale_factor=2)
+
+    torch.manual_seed(1)
+    task, model = batches(), Net(bare).eval()
+    source, x = export_onnx(model, task.example_inputs, tmp_path / "model.onnx"), task.validation.inputs
+    file = integers_file(source, tmp_path / "integers.onnx", {}, task)
+    with torch.no_grad():
+        assert error(leaves(run_onnx(file, x)), leaves(model(x))) < 0.03
 
 
 class Tokens(nn.Module):

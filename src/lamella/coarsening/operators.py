@@ -157,17 +157,35 @@ COMPOSED: dict[str, Callable[..., Any]] = {
 
 
 def name_of(func: Any, args: tuple[Any, ...]) -> str:
-    """The operator's name in these tables. A mean over anything but all pixels is no pool, and a layer norm over several axes no
-    operator of integers (`exporting.integers`): they are told apart.
+    """The operator's name in these tables. A mean over anything but all pixels is no pool; padded ones over windows that hang over the
+    border, and a layer norm over several axes, are no operators of integers (`exporting.pooling`, `exporting.integers`): they are told
+    apart.
     """
     name: str = func.overloadpacket.__name__.removesuffix("_")
-    apart = (name == "mean" and not _averages_pixels(args)) or (name == "native_layer_norm" and len(args[1]) > 1)
+    apart = name in IN_FLOAT and IN_FLOAT[name](args)
     return f"{name}_in_float" if apart else name
 
 
 def _averages_pixels(args: tuple[Any, ...]) -> bool:
     axes = args[1] if len(args) > 1 and args[1] is not None else ()
     return args[0].dim() > 3 and {axis % args[0].dim() for axis in axes} == set(range(2, args[0].dim()))
+
+
+def _hangs(args: tuple[Any, ...]) -> bool:
+    """Whether a mean over windows takes padding in, and windows that hang over it (x, kernel, stride, padding, ceil, taken in)."""
+    given = args[3:6]
+    padding, ceil, taken_in = given + (0, False, True)[len(given) :]
+    return bool(ceil and taken_in and any(tree_leaves(padding)))
+
+
+# In float for some arguments.
+IN_FLOAT: dict[str, Callable[[tuple[Any, ...]], bool]] = {
+    "mean": lambda args: not _averages_pixels(args),
+    "native_layer_norm": lambda args: len(args[1]) > 1,
+    "avg_pool1d": _hangs,
+    "avg_pool2d": _hangs,
+    "avg_pool3d": _hangs,
+}
 
 
 def operands_of(name: str, args: tuple[Any, ...], target: Tensor | None, count: int | None) -> list[Tensor]:

@@ -34,6 +34,7 @@ from .marks import clipped_marks, hide, take_out
 from .nodes import own_constants
 from .onnx_file import check_float32, onnx_library, read_onnx
 from .packing import layer_of, pack
+from .pooling import hanging_means, leave_padding_out
 from .ranging import activation_ranges
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -103,11 +104,12 @@ def _quantized(
     ready, written = scratch / "ready.onnx", scratch / "written.onnx"
     model = _made_ready(source, scratch)
     as_convolutions(model)
+    leave_padding_out(model.graph)
     own_constants(model.graph, WEIGHTED)  # a weight has a scale per channel, and what a Gather takes of it one for all
     onnx.save(hide(model), str(ready))
     first = next(feeds)
     ranges = activation_ranges(model, chain([first], feeds))
-    in_float = [*_norms_of_several_axes(model.graph), *clipped_marks(model.graph, ranges)]
+    in_float = [*_norms_of_several_axes(model.graph), *hanging_means(model.graph), *clipped_marks(model.graph, ranges)]
     if linear_in_float:
         in_float += [*linear_nodes(model.graph), *bias_nodes(model.graph)]
     quantize_static(
