@@ -47,6 +47,23 @@ class Branchy(nn.Module):
 def branchy():
     return Branchy()
 
+class Aux(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.aux, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4, 10), nn.Linear(4, 10)
+        self.table = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 4))
+        self.register_buffer("places", torch.rand(36, 2))
+
+    def forward(self, x):
+        x = self.conv(x).relu()
+        side = self.aux(x.mean((2, 3)))
+        main = self.head((x.flatten(2) + self.table(self.places).T).mean(2))
+        return (main, side) if self.training else main
+
+def aux():
+    torch.manual_seed(0)
+    return Aux()
+
 def single():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 
@@ -180,6 +197,14 @@ def test_the_verbs_work_over_one_run_directory(nets):
     assert "unknown scheme 'static-fc'; did you mean" in refused("quantize", "r", "--scheme", "static-fc")
     assert run("report", "r").exit_code == 0
     assert "<svg" in (nets / "r" / "report.html").read_text()
+
+
+def test_layers_that_are_in_no_file_have_no_bits(nets):
+    assert run("trace", "r", "--model", "nets:aux", "--task", "digits", "--option", "limit=64").exit_code == 0
+    quantized = run("quantize", "r", "--allow-slower", "--json")
+    assert quantized.exit_code == 0, quantized.output
+    assert "'aux': called in PyTorch, and no output of the exported network follows from it" in quantized.output
+    assert set(json.loads((nets / "r" / "result.json").read_text())["value"]["bits"]) == {"conv", "head"}
 
 
 def test_tables_are_printed_for_people(nets):

@@ -210,8 +210,8 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
     # What reads
 
     def read_layer(self, x: Tensor, name: str, module: nn.Module) -> Tensor:
-        """The first input of a layer; how its bias is added."""
-        if not x.is_floating_point():
+        """The first input of a layer, unless a file folds all that the layer computes; how its bias is added."""
+        if not x.is_floating_point() or self._value(x).operator == CONSTANT:
             return x
         is_linear = isinstance(module, nn.Linear)
         self.apart = self.linear and is_linear and x.dim() > 2

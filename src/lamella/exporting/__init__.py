@@ -14,7 +14,7 @@ These know modules, tensors and files, and nothing of graphs and plans. `timing`
 from .capturing import one_sample
 from .families import Part, Place, Written, export_family, family_bytes, remove_family
 from .formats import FORMATS, Format, export, file_bytes, format_named
-from .integers import layers_in_float, quantize_onnx
+from .integers import layers_in_float, layers_of, quantize_onnx
 from .likeness import Export, NarrowedExports
 from .linear_layers import quantize_linear
 from .onnx_file import export_onnx, onnx_bytes
@@ -40,6 +40,7 @@ __all__ = [
     "in_form",
     "layers_in_float",
     "one_sample",
+    "layers_of",
     "onnx_bytes",
     "quantize_linear",
     "quantize_onnx",

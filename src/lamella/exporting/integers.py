@@ -266,6 +266,11 @@ def _check_integers(path: Path, place: str) -> None:
         )
 
 
+def layers_of(path: str | Path) -> frozenset[str]:
+    """The layers whose weights a float file holds, by name. RecordError for a file that cannot be read."""
+    return frozenset(layer_of(constant.name) for constant in read_onnx(Path(path)).graph.initializer)
+
+
 def layers_in_float(path: str | Path) -> tuple[str, ...]:
     """The layers that ONNX Runtime here computes in float, by name, in order: of a well quantized file, none.
 

@@ -6,7 +6,7 @@
 Each reads what earlier stages wrote, writes its own file when it is done, and goes on from where it was after a kill.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import nn
 from ..compression import TUNING, compress
 from ..costs import cost
 from ..errors import LamellaError, MismatchError
-from ..exporting import Export, NarrowedExports, OnnxModel, export_onnx, layers_in_float, onnx_bytes
+from ..exporting import Export, NarrowedExports, OnnxModel, export_onnx, layers_in_float, layers_of, onnx_bytes
 from ..lineage import is_made_from, made_from
 from ..profiling import RATIOS, Sweep, identity_of, journal_identity, merge, profile
 from ..progress import Progress, silent
@@ -193,6 +193,7 @@ def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Resu
         result = replace(result, history=result.history[:-1], bits={}, ranges={}, notes=(), agreement=None)
     coarse, result = quantize(small, result, session.task, scheme=scheme)
     _, source = exported(session)
+    result = _of_file(result, layers_of(source))
     target = session.path(file_of(scheme))
     make = lambda: integers_file(source, target, result.bits, session.task, scheme=scheme)
     made_from(source, target, make, also=digest((scheme, result.bits, result.ranges)))
@@ -200,6 +201,19 @@ def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Resu
         result = _compared(result, same_answers(_opened(session, target, coarse), coarse, session.task))
     save_record(session.path("result"), result)
     return coarse, result
+
+
+def _of_file(result: Result, layers: Collection[str]) -> Result:
+    """Without the bits of what is no layer of the float file, those aside that the plan named, and a note that tells of them."""
+    without = [name for name in result.bits if name not in layers and name not in result.plan.bits]
+    if not without:
+        return result
+    told = (
+        f"{listed([repr(name) for name in without], SHOWN)}: called in PyTorch, and no output of the exported network follows from it (an auxiliary head does so), "
+        "so no bits of it are in the file."
+    )
+    bits = {name: width for name, width in result.bits.items() if name not in without}
+    return replace(result, bits=bits, notes=(*result.notes, told))
 
 
 def overtaken(session: Session, result: Result) -> bool:
