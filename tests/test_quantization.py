@@ -664,3 +664,33 @@ def test_bits_of_a_recurrent_layer_are_refused_before_anything_is_tuned(reading)
     )
     with pytest.raises(RecordError, match=r"steps\[0\].bits\['rows.weight_ih_l0'\]: no convolution or linear layer"):
         compress(model, made, data, graph=graph)
+
+
+class Words(nn.Module):
+    """A head tied to the table of words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.wide, self.head = nn.Embedding(50, 16), nn.Linear(16, 16), nn.Linear(16, 50, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.wide(self.table(x)).relu().mean(1))
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("static", 4), ("nbits-fc", 4)])
+def test_a_head_keeps_its_bits_and_the_table_it_is_tied_to_its_words(scheme, width, tmp_path):
+    torch.manual_seed(0)
+    x = torch.randint(0, 50, (64, 12))
+    batches = Batches(x, torch.randint(4, (64,)), 16)
+    data, model = Task((x[:1],), train=batches, validation=batches, test=batches), Words().eval()
+    _, planned = whole(model, data, {"wide": 4, "table": 4})
+    coarse, found = quantize(model, planned, data, scheme=scheme)
+    assert found.bits == {"table": width, "wide": width}
+    source = export_onnx(model, data.example_inputs, tmp_path / "model.onnx")
+    file = integers_file(source, tmp_path / "few.onnx", found.bits, data, scheme=scheme)
+    packed = [i.name for i in onnx.load(file).graph.initializer if i.data_type == onnx.TensorProto.INT4]
+    assert len(packed) == (2 if scheme == "static" else 0)
+    with torch.no_grad():
+        exact, apart = model(x), coarse(x) - run_onnx(file, x)
+    assert apart.square().mean().sqrt() < 0.03 * exact.square().mean().sqrt()

@@ -81,7 +81,7 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     )
     history, groups = (*result.history, measure), sharing(small)
     # As files and graphs name a weight that layers share. One that is computed is nobody else's.
-    called = {n: b for n, b in called.items() if n == groups.get(n, [n])[0]}
+    called = {groups.get(n, [n])[0]: b for n, b in called.items()}
     done = replace(
         result, bits=called, ranges=ranges, scheme=scheme, history=history, notes=tuple(notes), agreement=None
     )

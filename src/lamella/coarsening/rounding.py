@@ -29,7 +29,9 @@ def coarsen(
     coarse = copied(model, {})
     for name in bits:
         settle_weight(_layer(coarse, name), name)
-    bits = shared_bits(coarse, bits)
+    # An embedding tied to one of these layers keeps its weight: files hold a copy for it, which has 8 bits.
+    shared = shared_bits(coarse, bits).items()
+    bits = {n: b for n, b in shared if n in bits or not isinstance(_layer(coarse, n), nn.Embedding)}
     ranges, layers = ranges or {}, dict(coarse.named_modules())
     rounded: dict[tuple[int, int], nn.Parameter] = {}  # by weight and axis, so that shared ones stay shared
     for name, width in bits.items():
