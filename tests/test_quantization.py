@@ -678,7 +678,7 @@ class Words(nn.Module):
         return self.head(self.wide(self.table(x)).relu().mean(1))
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("static", 4), ("nbits-fc", 4)])
+@pytest.mark.parametrize(("scheme", "width"), [("static", 4), ("dynamic-fc", 8), ("nbits-fc", 4)])
 def test_a_head_keeps_its_bits_and_the_table_it_is_tied_to_its_words(scheme, width, tmp_path):
     torch.manual_seed(0)
     x = torch.randint(0, 50, (64, 12))

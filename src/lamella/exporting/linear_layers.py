@@ -20,9 +20,10 @@ from ..grids import grid_scale, levels
 from ..making import folder
 from ..runs import write_through
 from ..timing import Array, onnxruntime, prepared
-from .blocks import hold_in_blocks, linear_nodes, linear_weights
+from .blocks import LINEAR, hold_in_blocks, linear_nodes, linear_weights
 from .capturing import error_share
 from .integers import root_logger_kept
+from .nodes import own_constants
 from .onnx_file import check_float32, onnx_library
 
 TOLERANCES = {"dynamic-fc": 0.1, "nbits-fc": 0.5}  # root mean square, of that of the outputs, on the inputs given
@@ -68,6 +69,7 @@ def _dynamic(proto: Any) -> Any:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    own_constants(proto.graph, LINEAR)  # the quantizer takes the weight away from an embedding that is tied to it
     weights = linear_weights(proto.graph)
     with folder() as scratch, root_logger_kept():
         path = scratch / "dynamic.onnx"
