@@ -372,7 +372,7 @@ class _Record:
         """
         path = self.directory / f"tuning-{number}.safetensors"
         if path.exists():
-            return refitted(model, load_tensors(path)).to(device_of(model))
+            return read_into(model, path).to(device_of(model))
         save_tensors(path, mend())
         return model
 

@@ -209,8 +209,8 @@ def _of_file(result: Result, layers: Collection[str]) -> Result:
     if not without:
         return result
     told = (
-        f"{listed([repr(name) for name in without], SHOWN)}: called in PyTorch, and no output of the exported network follows from it (an auxiliary head does so), "
-        "so no bits of it are in the file."
+        f"{listed([repr(name) for name in without], SHOWN)}: called in PyTorch, and no output of the exported network follows from it (an "
+        "auxiliary head does so), so no bits of it are in the file."
     )
     bits = {name: width for name, width in result.bits.items() if name not in without}
     return replace(result, bits=bits, notes=(*result.notes, told))
