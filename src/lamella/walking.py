@@ -206,9 +206,7 @@ def _mend(model: nn.Module, before: nn.Module, graph: Graph, kept: Kept, number:
     """Bring the statistics back, in place, to what they were: of batch norms, or of all layers where there is none."""
     with seeded(tuning.seed, number, device_of(model)):
         if has_batch_norm(graph):
-            return recalibrate_bn(
-                model, tuning.task.train
-            )  # as training saw it: its augmentation shapes the statistics
+            return recalibrate_bn(model, tuning.task.train)  # as training saw it: augmentation shapes statistics
         return match_outputs(model, before, graph, kept, first_inputs(tuning.task.calibration, MATCHED))
 
 
