@@ -31,8 +31,7 @@ def check_baseline(path: Path, was: Score, now: Score) -> None:
 
 def _alike(was: Score, now: Score) -> bool:
     """Whether two scores on the same samples are equal but for rounding."""
-    spread = (
-        (was.high - was.low) * math.sqrt(was.n) / 4
-    )  # of single scores: an interval reaches two standard errors either way
+    # Of single scores: an interval reaches two standard errors either way.
+    spread = (was.high - was.low) * math.sqrt(was.n) / 4
     rounding = max(THOUSANDTH * abs(was.value), SPREADS * spread / was.n)
     return abs(was.value - now.value) <= rounding

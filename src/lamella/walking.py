@@ -351,7 +351,7 @@ class _Record:
         measure = from_plain(entry["measure"], Measure)
         model = narrow(state.model, state.graph, kept)
         if number == self.last:
-            model = read_into(model, self._weights(number)).eval()
+            model = read_into(model, self._weights(number)).to(device_of(state.model)).eval()
         after = _advanced(state, model, kept)
         return replace(after, measures=(*state.measures, measure))
 
