@@ -12,12 +12,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lamella.axes import best, groups_of
-from lamella.costs import FILE_OVERHEAD, cost, layer_cost, layer_costs, numel
+from lamella.costs import FILE_OVERHEAD, cost, file_bits, layer_cost, layer_costs, numel
 from lamella.errors import RecordError
 from lamella.exporting import export_onnx, onnx_bytes, quantize_onnx
+from lamella.planning import plan
 from lamella.quantization import integers_file
 from lamella.records import from_plain, to_plain
-from lamella.schema import SCHEMES, Graph
+from lamella.schema import SCHEMES, Budget, Graph, Point, Profile, Score
 from lamella.surgery import narrow
 from lamella.tracing import trace
 from lamella.training import Batches, Task
@@ -199,3 +200,68 @@ def test_bytes_of_small_files_are_predicted_too(name, tmp_path):
         given = dict.fromkeys(layers, bits)
         weighs = onnx_bytes(quantize_onnx(source, tmp_path / "integers.onnx", [x], bits=given))
         assert cost(graph, bits=given).bytes == pytest.approx(weighs, rel=0.05)
+
+
+class Worded(nn.Module):
+    """What a file of integers rounds though no plan gives it bits: a table, attention's own weight, a function's; and what it leaves."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.attention = nn.Embedding(500, 32), nn.MultiheadAttention(32, 4, batch_first=True)
+        self.free = nn.Parameter(torch.randn(64, 32))
+        self.rows, self.out = nn.GRU(64, 16, batch_first=True), nn.Linear(16, 4)
+
+    def forward(self, x):
+        h = self.words(x)
+        h = nn.functional.linear(h + self.attention(h, h, h)[0], self.free)
+        return self.out(self.rows(h.relu())[0][:, -1])
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes self.rows")  # torch.export's, of its own GRU
+def test_bytes_of_what_is_rounded_without_being_asked_are_predicted_too(tmp_path):
+    torch.manual_seed(0)
+    model, x = Worded().eval(), torch.randint(0, 500, (4, 12))
+    graph = trace(model, (x,))
+    bits = {layer.name: 8 for layer in graph.layers if layer.takes_bits}
+    assert file_bits(graph, {}) == {}
+    assert set(file_bits(graph, bits)) - set(bits) == {"words", "attention.in_proj", "free"}
+    file = quantize_onnx(export_onnx(model, (x,), tmp_path / "m.onnx"), tmp_path / "m.int8.onnx", [x])
+    assert cost(graph, {}, file_bits(graph, bits)).bytes == pytest.approx(onnx_bytes(file), rel=0.08)
+
+
+class Texts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.conv, self.out = nn.Embedding(500, 32), nn.Conv1d(32, 48, 3), nn.Linear(48, 4)
+
+    def forward(self, x):
+        return self.out(self.conv(self.words(x).transpose(1, 2)).relu().amax(2))
+
+
+def test_a_budget_of_bytes_counts_the_table_of_an_embedding_as_the_file_holds_it():
+    graph = trace(Texts().eval(), (torch.randint(0, 500, (4, 12)),), round_to=4)
+    curves = [
+        Point(target=layer.name, knob="bits", level=8, score=Score(value=0.9, low=0.88, high=0.92, n=500))
+        for layer in graph.layers
+        if layer.takes_bits
+    ]
+    curves += [
+        Point(
+            target=g.name,
+            knob="pruning_ratio",
+            level=0.5,
+            width=g.legal(g.width / 2),
+            score=Score(value=0.5, low=0.45, high=0.55, n=500),
+        )
+        for g in graph.free
+    ]
+    profile = Profile(
+        graph=graph, baseline=Score(value=0.9, low=0.88, high=0.92, n=500), method="exact", points=tuple(curves)
+    )
+    made = plan(profile, Budget(bytes="45%"), planner="knapsack")
+    assert made.widths == {}
+    assert made.predicted.bytes < 0.45 * made.dense.bytes
+    tight = plan(profile, Budget(bytes="20%"), planner="knapsack")
+    assert tight.widths
+    assert tight.predicted.bytes <= 0.2 * tight.dense.bytes
+    assert tight.predicted == cost(graph, tight.widths, file_bits(graph, tight.bits))

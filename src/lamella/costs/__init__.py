@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 from ..schema import Cost, Graph, Layer, LinearForm
 from .arrays import compiled
-from .files import FILE_OVERHEAD, ByteRule, block_length, byte_rule, layer_bytes, numel, stored_bits
+from .files import FILE_OVERHEAD, ByteRule, block_length, byte_rule, file_bits, layer_bytes, numel, stored_bits
 
 
 def cost(
@@ -82,6 +82,7 @@ __all__ = [
     "block_length",
     "byte_rule",
     "cost",
+    "file_bits",
     "layer_bytes",
     "layer_cost",
     "layer_costs",

@@ -1,5 +1,6 @@
 """What a layer takes in an exported file: how its bytes follow from its weight's elements, its outputs and its bits."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ LAYER_OVERHEAD, LINEAR_OVERHEAD = 290, 190
 INTEGER_LAYER_OVERHEAD, INTEGER_LINEAR_OVERHEAD = 420, 270
 PACKED_OVERHEAD = 55  # more where weights are packed, and unpacked when the file is loaded
 BLOCK = 128  # weights of a linear layer that share a scale where it is held in blocks
+RECURRENT = re.compile(r"weight_(ih|hh|hr)_l\d+(_reverse)?$")  # how nn.RNN, nn.GRU and nn.LSTM name their weights
 STORED_BITS = {2: 2, 3: 4, 4: 4}  # bits of a layer's weights -> bits one takes in the file; 5 to 8 take 8
 
 
@@ -40,6 +42,20 @@ def layer_bytes(
     outputs, width = layer.outputs.at(widths), bits.get(layer.name, 32)
     form = linear if layer.kind == "linear" else ""
     return int(byte_rule(graph, layer, width).bytes(weight, outputs) + beyond(form, width, weight, outputs))
+
+
+def file_bits(graph: Graph, bits: Mapping[str, int]) -> Mapping[str, int]:
+    """The bits of a file in integers, where some layer has some: 8 too for tables of embeddings and for the weights of functions and of
+    `nn.MultiheadAttention`, which no plan gives bits, and which the file rounds all the same. Recurrent layers stay in float.
+    """
+    if not any(width < 32 for width in bits.values()):
+        return bits
+    return {**{layer.name: 8 for layer in graph.layers if _rounded_unasked(layer)}, **bits}
+
+
+def _rounded_unasked(layer: Layer) -> bool:
+    multiplies = layer.multiplies and not layer.takes_bits and not RECURRENT.search(layer.weight or "")
+    return layer.kind == "embedding" or multiplies
 
 
 @dataclass(frozen=True, slots=True)

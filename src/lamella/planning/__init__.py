@@ -16,7 +16,7 @@ from dataclasses import replace
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from ..costs import cost
+from ..costs import cost, file_bits
 from ..errors import LamellaError, unknown_name, with_context
 from ..records import from_plain
 from ..schema import Budget, Graph, Plan, Profile, Step
@@ -126,7 +126,7 @@ def _made(ask: Ask, draft: Draft, planner: str, steps: tuple[Step, ...]) -> Plan
         notes = (ADDED_UP, *notes, *lossless(unknown, "at so few bits"))
     made = replace(
         made,
-        predicted=cost(graph, made.widths, made.bits),
+        predicted=cost(graph, made.widths, file_bits(graph, made.bits)),
         predicted_score=ask.profile.possible(baseline - drop),
         dense_score=baseline,
         threshold=draft.threshold,

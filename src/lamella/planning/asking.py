@@ -5,11 +5,11 @@ limits(ask)                    # {"bytes": 109034.0}
 costs(ask, widths, bits)       # {"params": ..., "macs": ..., "bytes": ..., "memory": ...} and latency_ms with a predictor
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..costs import cost
+from ..costs import cost, file_bits
 from ..errors import LamellaError
 from ..schema import Budget, FrontRow, Graph, Layer, Profile, Proof
 from .order import Choice
@@ -93,10 +93,16 @@ def check_precision(latency: Predictor | None, bits: Mapping[str, int]) -> None:
     )
 
 
+def settled_in_file(ask: Ask, choices: Mapping[str, Sequence[Any]]) -> Mapping[str, int]:
+    """The bits that layers without a choice have in the file, which is in integers as a whole where the rungs of any choice are."""
+    chosen = {name: rungs[0].level for name, rungs in choices.items() if rungs}
+    return file_bits(ask.graph, {**ask.bits, **chosen})
+
+
 def costs(ask: Ask, widths: Mapping[str, int], bits: Mapping[str, int] | None = None) -> dict[str, float]:
     """Every cost by name, at these widths and bits (those of the ask where none are given)."""
     bits = ask.bits if bits is None else bits
-    counted = cost(ask.graph, widths, bits)
+    counted = cost(ask.graph, widths, file_bits(ask.graph, bits))
     found: dict[str, float] = {name: getattr(counted, name) for name in COSTS}
     if ask.latency is not None:
         found["latency_ms"] = ask.latency.predict(ask.graph, widths, bits)

@@ -13,7 +13,7 @@ from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..costs import cost
+from ..costs import cost, file_bits
 from ..errors import LamellaError, MismatchError, RecordError, unknown_name, with_context
 from ..records import check
 from ..schema import Budget, Graph, Plan, Profile, Step, factor_between
@@ -64,7 +64,7 @@ def edited(text: str, profile: Profile, budget: Budget | None = None, latency: P
             *lossless(bits_drop(profile, bits)[1], "at so few bits"),
         ),
     )
-    made = replace(made, predicted=cost(graph, made.widths, made.bits))
+    made = replace(made, predicted=cost(graph, made.widths, file_bits(graph, made.bits)))
     if latency is not None:
         check_precision(latency, made.bits)
         ms = latency.predict(graph, made.widths, made.bits)

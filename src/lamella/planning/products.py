@@ -21,7 +21,7 @@ import numpy as np
 
 from ..costs import byte_rule, cost, layer_bytes
 from ..schema import Graph, Layer, Parameter, Size
-from .asking import Ask
+from .asking import Ask, settled_in_file
 from .curves import Rung
 from .programs import Linear, Pick, Program, weighted
 
@@ -37,6 +37,7 @@ class Network:
         self.program, self.ask = program, ask
         self.graph: Graph = ask.graph
         self.width_rungs, self.bit_rungs = widths, bits
+        self.settled = settled_in_file(ask, bits)
         self.width = {name: program.pick([r.level for r in rungs]) for name, rungs in widths.items()}
         self.bits = {name: program.pick([r.level for r in rungs]) for name, rungs in bits.items()}
         self._totals: dict[Any, Pick] = {}
@@ -106,7 +107,7 @@ class Network:
         return found
 
     def _bits_of(self, layer: Layer) -> Pick:
-        return self.bits.get(layer.name) or Pick((), (self.ask.bits.get(layer.name, 32),))
+        return self.bits.get(layer.name) or Pick((), (self.settled.get(layer.name, 32),))
 
     def _elements_by_bits(self, layer: Layer, choice: Pick) -> list[Linear]:
         if layer.weight is None:

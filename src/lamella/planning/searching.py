@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..costs import cost
+from ..costs import cost, file_bits
 from ..errors import LamellaError, needing
 from ..schema import FrontRow, Metric, Point, Profile
 from ..texts import told
@@ -223,7 +223,7 @@ def _front(ask: Ask, rungs: Nearby, study: Any) -> tuple[FrontRow, ...]:
     for trial in study.best_trials:
         widths, bits = _levels(rungs.widths, "width", trial), _levels(rungs.bits, "bits", trial)
         score, spent = trial.values
-        now = cost(ask.graph, widths, {**ask.bits, **bits})
+        now = cost(ask.graph, widths, file_bits(ask.graph, {**ask.bits, **bits}))
         rows[score, spent] = FrontRow(
             limit=spent, predicted=now, predicted_score=score, drop=100 * (base - score), measured_score=score
         )

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..costs import byte_rule, cost, layer_bytes
 from ..schema import Layer, Parameter, Size
-from .asking import Ask
+from .asking import Ask, settled_in_file
 from .curves import Rung
 from .elimination import IMPOSSIBLE, LARGEST, Floats, Table, TooWideError
 from .modelling import sizes_seen
@@ -55,7 +55,7 @@ class CostTables:
         factors: Mapping[str, float],
     ) -> None:
         self.ask, self.graph, self.bits, self.factors = ask, ask.graph, bits, factors
-        self.rungs = widths
+        self.rungs, self.settled = widths, settled_in_file(ask, bits)
         self.widths = {name: rungs for name, rungs in widths.items() if len(rungs) > 1}
         self.level = {name: np.array([r.level for r in rungs]) for name, rungs in widths.items()}
         self.sizes = {name: len(rungs) for name, rungs in self.widths.items()}
@@ -168,7 +168,8 @@ class CostTables:
             elements = elements * size / axis.blocks
         outputs = np.broadcast_to(sizes[len(axes)], shape)
         name = layer.name if rungs else None
-        rules = [byte_rule(self.graph, layer, b) for b in levels]
+        held = [r.level for r in rungs] or [self.settled.get(layer.name, 32)]
+        rules = [byte_rule(self.graph, layer, b) for b in held]
         self._put(names, name, "bytes", np.stack([rule.bytes(elements, outputs) for rule in rules], -1))
         if weight:
             same = np.repeat(elements[..., None], len(levels), -1)

@@ -94,7 +94,7 @@ def facts_at(
     from ..costs import layer_costs
 
     after = graph.completed(widths)
-    before, now = layer_costs(graph, graph.widths, {}), layer_costs(graph, after, bits, linear)
+    before, now = layer_costs(graph, graph.widths, {}), layer_costs(graph, after, _held(graph, bits, linear), linear)
     totals = whole_cost(graph, graph.widths, {}).bytes, whole_cost(graph, after, bits, linear).bytes
     steps, losses = steps_of_groups(graph, plan), half_losses(profile) if profile else {}
     return tuple(
@@ -162,7 +162,14 @@ def linear_form(value: Plan | Result | None) -> LinearForm:
 def whole_cost(graph: Graph, widths: Mapping[str, int], bits: Mapping[str, int], linear: LinearForm = "") -> Cost:
     from ..costs import cost
 
-    return cost(graph, widths, bits, linear)
+    return cost(graph, widths, _held(graph, bits, linear), linear)
+
+
+def _held(graph: Graph, bits: Mapping[str, int], linear: LinearForm) -> Mapping[str, int]:
+    """The bits that the file has; where linear layers have a form of their own, the rest may be in float."""
+    from ..costs import file_bits
+
+    return bits if linear else file_bits(graph, bits)
 
 
 def _why_frozen(graph: Graph, groups: tuple[str, ...]) -> str | None:
