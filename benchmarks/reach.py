@@ -124,10 +124,6 @@ ROWS["vgg16_bn_longer_bytes"] = replace(
     weights="vgg16_bn_longer",
     tuning=Recipe(epochs=8, lr=0.04, distil=0.5, precision="bf16-mixed"),
 )
-# Its teacher followed more than the labels.
-ROWS["resnet56_taught_macs"] = replace(
-    ROWS["resnet56_macs"], tuning=Recipe(epochs=10, lr=0.05, distil=0.9, precision="bf16-mixed")
-)
 # At a rate that is large for a network without batch norm: what comes out depends on the seed.
 ROWS["alexnet32_fast"] = replace(ROWS["alexnet32_bytes"], tuning=Recipe(epochs=4, lr=0.02))
 MISSING = {
