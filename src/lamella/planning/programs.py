@@ -180,9 +180,8 @@ class Program:
         known = bound is not None and np.isfinite(bound)
         bound = float(bound) + objective.constant if known else -np.inf
         value = float(weights @ found.x) + objective.constant if found.x is not None else np.inf
-        return Solution(
-            found.x, found.status != 2, value, bound, found.status == 1
-        )  # an error is no proof that there is none
+        # An error is no proof that there is none.
+        return Solution(found.x, found.status != 2, value, bound, found.status == 1)
 
     def _constraints(self, n: int) -> Any:
         from scipy.optimize import LinearConstraint

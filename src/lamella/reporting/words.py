@@ -13,9 +13,8 @@ from ..texts import short as short  # of this vocabulary too
 from ..texts import told
 
 MINUS, TIMES = "\u2212", "\u00d7"
-_METRIC: ContextVar[Metric] = ContextVar(
-    "metric", default="accuracy"
-)  # one page tells one task's scores, in a hundred places
+# One page tells one task's scores, in a hundred places.
+_METRIC: ContextVar[Metric] = ContextVar("metric", default="accuracy")
 
 
 def metric_of(scores: Iterable[float]) -> Metric:

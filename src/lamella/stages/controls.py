@@ -81,9 +81,8 @@ def _uniform(session: Session, plan: Plan) -> Plan:
     rounding = tuple(step for step in plan.steps if step.bits and not step.widths)
     cutting = tuple(step for step in plan.steps if step not in rounding)
     cut = Step(widths=even.widths, epochs=_epochs(cutting))
-    return replace(
-        even, steps=(*((cut,) if has_work(cut) else ()), *rounding)
-    )  # an empty step would give those after it other seeds
+    cutting_steps = (cut,) if has_work(cut) else ()  # an empty step would give those after it other seeds
+    return replace(even, steps=(*cutting_steps, *rounding))
 
 
 def _epochs(steps: Sequence[Step]) -> int:
