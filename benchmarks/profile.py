@@ -168,7 +168,7 @@ class Recorded:
     def glance(self, run: Any, chunk: Chunk) -> Any:
         return run[chunk.targets.numpy()]
 
-    def settled(self, run: Any, chunks: Any, seen: Any) -> Any:
+    def final_scores(self, run: Any, chunks: Any, seen: Any) -> Any:
         return np.concatenate(seen)
 
 

@@ -22,7 +22,7 @@ from lamella.elasticity import (
 )
 from lamella.elasticity.recipes import RECIPES, recalibrate, train_stage
 from lamella.errors import LamellaError
-from lamella.grids import put_on_grids, rounded_weight, settle
+from lamella.grids import put_on_grids, rounded_weight, take_off_grids
 from lamella.matching import match_outputs, matchable, moments
 from lamella.profiling import Sweep, profile
 from lamella.schema import Level, Step
@@ -101,7 +101,7 @@ def test_weights_on_a_grid_stay_on_one():
     match_outputs(coarse, model, graph, {}, IMAGES)
     for name in ("0", "2", "4", "7"):
         same(of_layer(coarse, name), of_layer(model, name))
-    settle(coarse, ["0", "4", "7"])
+    take_off_grids(coarse, ["0", "4", "7"])
     for name, bits in (("0", 2), ("4", 3), ("7", 2)):
         weight = coarse.get_submodule(name).weight.detach()
         torch.testing.assert_close(rounded_weight(weight, bits), weight, rtol=1e-5, atol=1e-8)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lamella.errors import DivergedError, LamellaError, MissingExtra, RecordError
-from lamella.grids import put_on_grids, settle
+from lamella.grids import put_on_grids, take_off_grids
 from lamella.training import Batches, Recipe, Task, evaluate, fit
 
 BRIGHT = torch.randn(256, 1, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -86,7 +86,7 @@ def test_weights_on_grids_and_a_head_that_rests_train_in_two_processes(task):
 
     model = put_on_grids(Rested(), {"net.5": 4})
     fit(model, task, Recipe(epochs=1, lr=0.05, devices=2, distil=0.5, patience=1), teacher=net())
-    settle(model, ["net.5"])
+    take_off_grids(model, ["net.5"])
     assert max(len(row.unique()) for row in model.net[5].weight) <= 15
     assert model.net[5].weight.std() > 0
 

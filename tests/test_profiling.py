@@ -276,7 +276,7 @@ def test_a_larger_error_raises_the_bound(model, task, graph, bf16):
         seen = [engine.glance(run, chunk) for chunk in chunks]
         seen[0].margins[:2] = 0.0, 0.01  # the first is in doubt, and shows how wrong the other may be
         seen[0].scores[:2] = 1.0 - seen[0].scores[:2]
-        found = engine.settled(run, chunks, seen)
+        found = engine.final_scores(run, chunks, seen)
     assert run.error > 0
     assert found.sum() == evaluate(run.whole(), task.validation).sum()
 

@@ -232,7 +232,7 @@ def put_on_grids(model: nn.Module, bits: Mapping[str, int]) -> nn.Module:
     return model
 
 
-def settle(model: nn.Module, layers: Iterable[str]) -> nn.Module:
+def take_off_grids(model: nn.Module, layers: Iterable[str]) -> nn.Module:
     """Undo `put_on_grids`, in place: ordinary parameters that hold the values on the grids, and shared ones still shared."""
     groups = sharing(model)
     for name in dict.fromkeys(each for layer in layers for each in groups.get(layer, [layer])):

@@ -22,7 +22,7 @@ from .baselines import check_baseline
 from .costs import cost
 from .digests import data_digest, weights_digest
 from .errors import DivergedError, LamellaError, ScoreError, unknown_name, with_context
-from .grids import put_on_grids, settle
+from .grids import put_on_grids, take_off_grids
 from .harm import Scores, harmed, scores_of, watch
 from .leaving import REMOVALS, Removal
 from .matching import MATCHED, has_batch_norm, match_outputs
@@ -185,7 +185,7 @@ def _take(
         for slower, after_N in _tunings(model, number, tuning, checkpoint, before_N, scored):  # noqa: B007 - the last one counts
             if not harmed(before_N, after_N):
                 break
-    settle(model.eval(), bits)
+    take_off_grids(model.eval(), bits)
     after = _advanced(state, model, kept)
     measure = Measure(
         name=_named(step) + (f" (rate / {RATE_CUT**slower}: before, it did harm)" if slower else ""),

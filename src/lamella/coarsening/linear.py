@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..grids import in_blocks, rounded_in_blocks, rounded_weight
 from ..surgery import copied
 from .places import unseen
-from .rounding import InputGrid, settle_weight
+from .rounding import InputGrid, hold_own_weight
 
 LINEAR_BITS = {"blocks": 4, "dynamic": 8}
 
@@ -27,7 +27,7 @@ def coarsen_linear(model: nn.Module, layers: Iterable[str], how: str) -> nn.Modu
     inputs_of: Callable[[Tensor], Tensor] = _rounded_blocks if how == "blocks" else _rounded_tensor
     for name in layers:
         module: Any = coarse.get_submodule(name)
-        settle_weight(module, name)
+        hold_own_weight(module, name)
         module.weight = nn.Parameter(weight_of(module.weight.detach(), LINEAR_BITS[how]), module.weight.requires_grad)
         module.register_forward_pre_hook(lambda module, inputs: (_unseen(inputs_of, inputs[0]), *inputs[1:]))
     return coarse

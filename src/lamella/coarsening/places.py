@@ -295,7 +295,7 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
         target = args[0] if writes_first(func) and isinstance(args[0], Tensor) else None
         partly = target is not None and _is_part(target)
         if target is not None and partly:
-            self._settle(target)
+            self._round_whole(target)
         elif all(self._value(x).operator == CONSTANT for x in computed_of(name, args)):
             return self._fold(func, args, kwargs, target)
         operands = operands_of(name, args, target, self.operands.get(name))
@@ -352,7 +352,7 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     # What is written into a part of something makes something else, in float, of what was there and of what is written
 
-    def _settle(self, target: Tensor) -> None:
+    def _round_whole(self, target: Tensor) -> None:
         """Have what the target is a part of rounded where integers made it."""
         value, whole = self._value(target), _whole(target)
         if value.integer and (read := self._read(whole, value, wanted=True)) is not whole:

@@ -28,7 +28,7 @@ def coarsen(
     """
     coarse = copied(model, {})
     for name in bits:
-        settle_weight(_layer(coarse, name), name)
+        hold_own_weight(_layer(coarse, name), name)
     # An embedding tied to one of these layers keeps its weight: files hold a copy for it, which has 8 bits.
     shared = shared_bits(coarse, bits).items()
     bits = {n: b for n, b in shared if n in bits or not isinstance(_layer(coarse, n), nn.Embedding)}
@@ -57,7 +57,7 @@ def coarsen(
     return coarse
 
 
-def settle_weight(module: Any, name: str) -> None:
+def hold_own_weight(module: Any, name: str) -> None:
     """A weight that a parametrization computes becomes one that is held, in place."""
     hold_weight(module)
     if module._parameters.get("weight") is None:

@@ -160,7 +160,7 @@ class _Search:
             part = heapq.heappop(heap)
             stream = _stream(part, self.value)
             if stream is None:
-                self._settle(part)
+                self._close_by_programs(part)
                 continue
             if part in roots:
                 self._attempt(part, part.value + _first_window(part))
@@ -181,7 +181,7 @@ class _Search:
             pricing = part.pricing.only({**open_, group: index[None]})
             yield self._part(part.setting, part.seen_by, pricing, part.bound)
 
-    def _settle(self, part: Part) -> None:
+    def _close_by_programs(self, part: Part) -> None:
         """Programs over wider and wider windows, until nothing in the part can be better by more than the gap."""
         window = _first_window(part)
         while True:

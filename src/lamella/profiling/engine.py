@@ -218,7 +218,7 @@ class Engine:
     def _level(self, run: "Run", early: dict[int, Seen]) -> Scores:
         with torch.inference_mode():
             seen = [early[chunk.number] if chunk.number in early else self.glance(run, chunk) for chunk in self.samples]
-            return self.settled(run, self.samples, seen)
+            return self.final_scores(run, self.samples, seen)
 
     def maker(self, item: Item) -> "Callable[[Level], Run]":
         """How to make a level of this item ready; proven on the last one, which changes most."""
@@ -262,7 +262,7 @@ class Engine:
         return program.outputs(branch, run.variant)
 
     def glance(self, run: "Run", chunk: Chunk) -> Seen:
-        """The scores of a run on this chunk, or what bf16 makes of them; `settled` turns either into scores."""
+        """The scores of a run on this chunk, or what bf16 makes of them; `final_scores` turns either into scores."""
         shared = self._walks is not None and run.variant is not None and self._walks.program.accepts(len(chunk))
         if self._walks is None or not shared or (self.screen and run.low is None):
             return self.scored(self.outputs(run, chunk), chunk)
@@ -277,7 +277,7 @@ class Engine:
             run.error = max(run.error, float(seen.errors(slice(None), self.outputs(run, chunk)).max()))
         return seen
 
-    def settled(self, run: "Run", chunks: "Samples | Sequence[Chunk]", seen: Sequence[Seen]) -> Scores:
+    def final_scores(self, run: "Run", chunks: "Samples | Sequence[Chunk]", seen: Sequence[Seen]) -> Scores:
         """The scores of all these chunks; what bf16 left in doubt is scored again, until no error seen raises the bound."""
         glances = [part for part in seen if isinstance(part, Glance)]
         if not glances:

@@ -110,7 +110,7 @@ class Racer:
     def _scores(self, run: Run, chunk: Chunk) -> Scores:
         """Out of memory: no walk is kept any more, and this chunk is run in halves."""
         try:
-            return self.engine.settled(run, [chunk], [self.engine.glance(run, chunk)])
+            return self.engine.final_scores(run, [chunk], [self.engine.glance(run, chunk)])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or len(chunk) == 1:
                 raise

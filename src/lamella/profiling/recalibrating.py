@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..errors import first_line
 from ..replay import Change, Program, watch
 from ..surgery import copied
-from ..training import Loader, device_of, on_device, recalibrate_bn, settling
+from ..training import Loader, device_of, on_device, recalibrate_bn, statistics_batches
 from .checks import agree
 from .engine import Engine
 from .samples import Chunk
@@ -37,7 +37,7 @@ class Statistics:
     """
 
     def __init__(self, model: nn.Module, loader: Loader, memory: int) -> None:
-        self.chunks = [_chunk(number, batch, model) for number, batch in settling(loader, BATCHES)]
+        self.chunks = [_chunk(number, batch, model) for number, batch in statistics_batches(loader, BATCHES)]
         norms = {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
         if not norms:
             raise ValueError("it has no batch norm; its layers were matched to the dense network's")

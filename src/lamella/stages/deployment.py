@@ -27,7 +27,7 @@ from ..timing import TOLERATED, Latency, latency
 from ..timing.calls import RUNTIME_OF, TITLES, require
 from ..tracing import aligned
 from ..training import Task, first_inputs
-from .verbs import exported_files, settle
+from .verbs import ensure_compressed, exported_files
 
 SAMPLES = 8  # real inputs on which a file is compared with its model
 SHOWN = 6  # groups named in a refusal
@@ -66,7 +66,7 @@ def delivered(session: Session, formats: Iterable[str] = ("onnx",)) -> Files:
     for made in named.values():
         runtime = RUNTIME_OF[made.suffix]
         require(runtime, f"exporting to {TITLES[runtime]}")
-    settle(session)
+    ensure_compressed(session)
     sources = exported_files(session)
     portable = {variant: path for variant, path in sources.items() if variant in ("dense", "model", "int8")}
     return {name: sources if name == "onnx" else _in_format(session, made, portable) for name, made in named.items()}

@@ -150,7 +150,7 @@ def compressed_as(
     return small, result
 
 
-def settle(session: Session) -> None:
+def ensure_compressed(session: Session) -> None:
     """See to it that there is a compressed network: in a run without plan and result the dense one, by a plan without steps.
 
     RunError for a plan that was not walked.
@@ -183,7 +183,7 @@ def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Resu
     """The plan's bits: `model.onnx`, its twin in integers by a row of `schema.SCHEMES`, and `result.json` with bits, ranges and how
     far the file agrees with the eager simulation, which is returned. Without a plan, the dense network in 8 bits.
     """
-    settle(session)
+    ensure_compressed(session)
     small, result = load(session.directory, session.fresh)
     if overtaken(session, result):
         raise MismatchError(

@@ -9,7 +9,7 @@ Inputs are a tensor or a tuple of tensors, targets and outputs any pytree. Train
 training that was not, bit for bit. Shapes: N samples, C classes or channels, H height, W width.
 """
 
-from .evaluation import checked_scores, evaluate, hooked, modes_kept, recalibrate_bn, settling
+from .evaluation import checked_scores, evaluate, hooked, modes_kept, recalibrate_bn, statistics_batches
 from .fitting import fit, one_epoch, rates_of, seeded
 from .loaders import (
     Batches,
@@ -74,6 +74,6 @@ __all__ = [
     "rates_of",
     "recalibrate_bn",
     "seeded",
-    "settling",
     "smoothed",
+    "statistics_batches",
 ]

@@ -73,13 +73,13 @@ def recalibrate_bn(model: nn.Module, batches: Loader, count: int = 15) -> nn.Mod
         model.eval()
         for norm in norms:
             norm.train()
-        for index, batch in settling(batches, count):
+        for index, batch in statistics_batches(batches, count):
             with explained(index):
                 call(model, on_device(batch[0], device_of(model)))
     return model
 
 
-def settling(batches: Loader, count: int) -> Iterator[tuple[int, Any]]:
+def statistics_batches(batches: Loader, count: int) -> Iterator[tuple[int, Any]]:
     """The batches that statistics come from, numbered: the first `count` but for single samples after larger batches."""
     largest = 0
     for index, batch in enumerate(islice(batches, count)):

@@ -97,7 +97,7 @@ def _epochs(
             break
         with with_context(f"fit, epoch {epoch + 1}"), _training_mode(model), _drawing(course, epoch):
             mean_loss = _train_epoch(course, loss, optimizer, epoch)
-            place.settle(model)
+            place.sync_buffers(model)
             _check_weights(model)
         if recipe.patience and (epoch + 1) / recipe.epochs >= (course.after_batch.until if course.after_batch else 0):
             best = _better(best, epoch + 1, model, task)

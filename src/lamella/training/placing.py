@@ -43,7 +43,7 @@ class Place(Protocol):
     def backward(self, loss: Tensor) -> float:
         """Gradients, the mean over processes; the mean loss over them."""
 
-    def settle(self, model: nn.Module) -> None:
+    def sync_buffers(self, model: nn.Module) -> None:
         """Give every process the first one's buffers."""
 
 
@@ -62,7 +62,7 @@ class Here:
         torch.autograd.backward(loss)
         return float(loss.detach())
 
-    def settle(self, model: nn.Module) -> None:
+    def sync_buffers(self, model: nn.Module) -> None:
         """Nothing to do."""
 
 
@@ -88,7 +88,7 @@ class OnFabric:
         self.fabric.backward(loss)
         return float(self.fabric.all_reduce(loss.detach(), reduce_op="mean"))
 
-    def settle(self, model: nn.Module) -> None:
+    def sync_buffers(self, model: nn.Module) -> None:
         for buffer in model.buffers():
             buffer.copy_(self.fabric.broadcast(buffer))
 
