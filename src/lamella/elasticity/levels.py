@@ -133,8 +133,7 @@ def _widest(graph: Graph, budget: Budget, latency: LatencyOf | None) -> dict[str
     if budget.latency_ms is not None and latency is None:
         raise LamellaError("a latency target needs something that predicts it: make_levels(..., latency=predictor).")
     check(budget.max_drop is None, "max_drop", "a level's budget is of costs; its score is measured after training")
-    dense = _costs(graph, {}, latency)
-    limits = {name: limit for name in dense if (limit := budget.limit(name, dense[name])) is not None}
+    limits = budget.limits(_costs(graph, {}, latency))
 
     def over(widths: Widths) -> dict[str, float]:
         found = _costs(graph, widths, latency)

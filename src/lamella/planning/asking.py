@@ -119,8 +119,7 @@ def limits(ask: Ask) -> dict[str, float]:
     dense = costs(ask, {}, {})
     if ask.latency is not None:
         dense["latency_ms"] = dense_ms(ask.latency, ask.graph)
-    found = {name: ask.budget.limit(name, value) for name, value in dense.items()}
-    return {name: limit for name, limit in found.items() if limit is not None}
+    return ask.budget.limits(dense)
 
 
 def keeps(reached: float, limit: float) -> bool:

@@ -42,8 +42,7 @@ def limits_for(made: Plan, budget: Budget) -> dict[str, float]:
     dense: dict[str, float] = {name: getattr(made.dense, name) for name in COSTS}
     if made.dense_latency_ms is not None:
         dense["latency_ms"] = made.dense_latency_ms
-    found = {name: budget.limit(name, value) for name, value in dense.items()}
-    return {n: x for n, x in {**found, "max_drop": budget.max_drop}.items() if x is not None}
+    return budget.limits(dense) | ({} if budget.max_drop is None else {"max_drop": budget.max_drop})
 
 
 def unreached(

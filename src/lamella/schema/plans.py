@@ -1,7 +1,7 @@
 """Budgets, costs, and the Plan: steps in order, with what they are expected to cost and keep."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -38,6 +38,11 @@ class Budget:
         """The absolute limit for one cost, given the dense model's cost; None where the budget does not speak of it."""
         amount: Amount = getattr(self, name)
         return dense * float(amount[:-1]) / 100 if isinstance(amount, str) else amount
+
+    def limits(self, dense: Mapping[str, float]) -> dict[str, float]:
+        """The absolute limits of all costs that it speaks of, given the dense model's by name."""
+        found = {name: self.limit(name, value) for name, value in dense.items()}
+        return {name: limit for name, limit in found.items() if limit is not None}
 
 
 def check_amount(amount: Amount, name: str) -> None:
