@@ -16,8 +16,8 @@ live activations.
 from collections.abc import Mapping
 
 from ..schema import Cost, Graph, Layer, LinearForm
-from .arrays import compiled
-from .files import FILE_OVERHEAD, ByteRule, block_length, byte_rule, file_bits, layer_bytes, numel, stored_bits
+from .arrays import compiled, file_bits
+from .files import FILE_OVERHEAD, ByteRule, block_length, byte_rule, layer_bytes, numel, stored_bits
 
 
 def cost(

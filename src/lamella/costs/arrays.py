@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..errors import RecordError
 from ..records import check
 from ..schema import Graph, Group, Layer, LinearForm, Parameter, Product, Share, Size
-from .files import FILE_OVERHEAD, beyond, numel, plain_rule
+from .files import FILE_OVERHEAD, beyond, numel, plain_rule, rounded_unasked
 
 Floats = npt.NDArray[np.float64]
 Shape = tuple[tuple[Size, int], ...]  # the axes of a parameter or the sizes of a product, and what each is divided by
@@ -55,6 +55,7 @@ class Compiled:
     trained: Floats  # 1.0 for parameters, 0.0 for buffers and products
     times: Floats  # MACs per element, 0.0 where it multiplies nothing
     file: _File
+    unasked: dict[str, int]  # the bits of what a file in integers rounds though no plan gives it any
 
     def vector(self, widths: Mapping[str, int]) -> Floats:
         """The vector of these widths; RecordError for a group that does not exist or a width that it cannot have."""
@@ -91,6 +92,12 @@ def compiled(graph: Graph) -> Compiled:
     return kept  # type: ignore[no-any-return]
 
 
+def file_bits(graph: Graph, bits: Mapping[str, int]) -> Mapping[str, int]:
+    """The bits of a file in integers, where some layer has some: those of `rounded_unasked` layers too."""
+    unasked = compiled(graph).unasked
+    return {**unasked, **bits} if unasked and any(width < 32 for width in bits.values()) else bits
+
+
 def _compile(graph: Graph) -> Compiled:
     columns = _Columns(graph)
     index = {p.name: i for i, p in enumerate(graph.parameters)}
@@ -109,6 +116,7 @@ def _compile(graph: Graph) -> Compiled:
         trained=np.array([*(float(p.trained) for p in graph.parameters), *(0.0 for _ in graph.products), 0.0]),
         times=_times(graph, index),
         file=file,
+        unasked={layer.name: 8 for layer in graph.layers if rounded_unasked(layer)},
     )
 
 

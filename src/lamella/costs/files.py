@@ -44,16 +44,10 @@ def layer_bytes(
     return int(byte_rule(graph, layer, width).bytes(weight, outputs) + beyond(form, width, weight, outputs))
 
 
-def file_bits(graph: Graph, bits: Mapping[str, int]) -> Mapping[str, int]:
-    """The bits of a file in integers, where some layer has some: 8 too for tables of embeddings and for the weights of functions and of
-    `nn.MultiheadAttention`, which no plan gives bits, and which the file rounds all the same. Recurrent layers stay in float.
+def rounded_unasked(layer: Layer) -> bool:
+    """Whether a file in integers holds it in 8 bits though no plan gives it any: tables of embeddings, and weights of functions and of
+    `nn.MultiheadAttention`. Recurrent layers stay in float.
     """
-    if not any(width < 32 for width in bits.values()):
-        return bits
-    return {**{layer.name: 8 for layer in graph.layers if _rounded_unasked(layer)}, **bits}
-
-
-def _rounded_unasked(layer: Layer) -> bool:
     multiplies = layer.multiplies and not layer.takes_bits and not RECURRENT.search(layer.weight or "")
     return layer.kind == "embedding" or multiplies
 
