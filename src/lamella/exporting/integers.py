@@ -30,7 +30,7 @@ from ..timing import Array, feeds_of, onnxruntime, open_session
 from .blocks import bias_nodes, hold_in_blocks, linear_nodes
 from .compaction import compact
 from .convolving import as_convolutions
-from .marks import clipped_marks, hide, take_out
+from .marks import clipped_marks, hide, marked_constants, take_out
 from .nodes import own_constants
 from .onnx_file import check_float32, onnx_library, read_onnx
 from .packing import layer_of, pack
@@ -106,7 +106,8 @@ def _quantized(
     as_convolutions(model)
     leave_padding_out(model.graph)
     own_constants(model.graph, WEIGHTED)  # a weight has a scale per channel, and what a Gather takes of it one for all
-    onnx.save(hide(model), str(ready))
+    marked = marked_constants(model.graph)
+    onnx.save(hide(model, marked), str(ready))
     first = next(feeds)
     ranges = activation_ranges(model, chain([first], feeds))
     in_float = [*_norms_of_several_axes(model.graph), *hanging_means(model.graph), *clipped_marks(model.graph, ranges)]
@@ -129,7 +130,7 @@ def _quantized(
         },
     )
     quantized = onnx.load(str(written))
-    take_out(quantized, model, ranges)
+    take_out(quantized.graph, marked, ranges)
     return model, quantized
 
 

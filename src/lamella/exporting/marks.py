@@ -1,7 +1,8 @@
 """Tensors of a quantized ONNX graph that stay in float: those that take marks, such as the infinite ones of a mask before softmax.
 
-    hidden = hide(model)                   # the float model whose marked constants are zeros, which the quantizer can round
-    take_out(quantized, model, ranges)     # in place: what has no range is neither quantized nor dequantized
+    marked = marked_constants(graph)                # of the float model, by name
+    hide(model, marked)                             # the model whose marked constants are zeros, which the quantizer can round
+    take_out(quantized.graph, marked, ranges)       # in place: what has no range is neither quantized nor dequantized
 
 `coarsening` leaves the same places out.
 """
@@ -19,14 +20,15 @@ QUANTIZED = "_quantized"  # ends the name of a constant that the quantizer has r
 CLIPPING = ("Relu", "Clip")  # the quantizer leaves them to the grid of what they make
 
 
-def hide(model: Any) -> Any:
-    """A copy of the model, its marked constants zeros."""
+def hide(model: Any, marked: Mapping[str, Array]) -> Any:
+    """The model with zeros for its marked constants: a copy, where it has some."""
     import onnx
     from onnx import numpy_helper
 
+    if not marked:
+        return model
     hidden = onnx.ModelProto()
     hidden.CopyFrom(model)
-    marked = marked_constants(hidden.graph)
     for constant in hidden.graph.initializer:
         if constant.name in marked:
             zeros = np.zeros_like(marked[constant.name])
@@ -48,12 +50,13 @@ def clipped_marks(graph: Any, ranges: Collection[str]) -> list[Any]:
     return [node for node in graph.node if node.op_type in CLIPPING and node.output[0] not in ranges]
 
 
-def take_out(quantized: Any, model: Any, ranges: Collection[str]) -> None:
+def take_out(graph: Any, marked: Mapping[str, Array], ranges: Collection[str]) -> None:
     """Let whoever reads a tensor that has no range, or a marked constant, read it in float, as in the float model."""
     from onnx import numpy_helper
 
-    graph, marked = quantized.graph, marked_constants(model.graph)
     instead = _float_names(graph, marked, ranges)
+    if not (instead or marked):
+        return
     kept_nodes = [node for node in graph.node if not _leaves(node, instead)]
     del graph.node[:]
     graph.node.extend(kept_nodes)
