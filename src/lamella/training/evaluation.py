@@ -8,12 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import DataError, ScoreError, with_context
 from .batches import explained
-from .loaders import Loader, PerSample, as_pair, call, correct, device_of, empty_loader, inputs_of, on_device
+from .loaders import (
+    Loader,
+    PerSample,
+    as_pair,
+    batch_length,
+    call,
+    correct,
+    device_of,
+    empty_loader,
+    inputs_of,
+    on_device,
+)
 
 
 def evaluate(
@@ -36,7 +46,7 @@ def evaluate(
 
 def _scored(model: nn.Module, batch: Any, score: PerSample, index: int) -> Tensor:
     inputs, targets = as_pair(batch, index)
-    return checked_scores(score(call(model, inputs), targets), len(tree_leaves(inputs)[0]), f"batch {index}")
+    return checked_scores(score(call(model, inputs), targets), batch_length(inputs), f"batch {index}")
 
 
 def checked_scores(scores_N: Any, samples: int, place: str) -> Tensor:
@@ -83,7 +93,7 @@ def statistics_batches(batches: Loader, count: int) -> Iterator[tuple[int, Any]]
     """The batches that statistics come from, numbered: the first `count` but for single samples after larger batches."""
     largest = 0
     for index, batch in enumerate(islice(batches, count)):
-        samples = len(tree_leaves(inputs_of(batch, index))[0])
+        samples = batch_length(inputs_of(batch, index))
         largest = max(largest, samples)
         if samples > 1 or largest == 1:
             yield index, batch

@@ -18,11 +18,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..errors import DataError, DivergedError, LamellaError, MismatchError, ScoreError, needing
 from ..making import folder
-from .loaders import device_of
+from .loaders import batch_length, cut_batch, device_of
 from .recipes import Recipe
 
 Epochs = Iterator[tuple[int, float]]  # epochs done, mean loss
@@ -78,11 +77,11 @@ class OnFabric:
 
     def share(self, batch: Any) -> tuple[Any, float]:
         """Every `world`-th sample, from its rank on. A batch of fewer than two samples for each process goes to all of them whole."""
-        world, samples = self.fabric.world_size, len(tree_leaves(batch)[0])
+        world, samples = self.fabric.world_size, batch_length(batch)
         if world == 1 or samples < 2 * world:
             return batch, 1.0
-        own = tree_map_only(Tensor, lambda leaf: leaf[self.rank :: world], batch)
-        return own, len(tree_leaves(own)[0]) * world / samples
+        own = cut_batch(batch, lambda leaf: leaf[self.rank :: world])
+        return own, batch_length(own) * world / samples
 
     def backward(self, loss: Tensor) -> float:
         self.fabric.backward(loss)
