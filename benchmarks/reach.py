@@ -122,6 +122,7 @@ for times, share in ((100, "0.98%"), (200, "0.49%"), (400, "0.24%")):
 ROWS["vgg16_bn_longer_bytes"] = replace(
     ROWS["vgg16_bn_bytes"],
     weights="vgg16_bn_longer",
+    origin=True,
     tuning=Recipe(epochs=8, lr=0.04, distil=0.5, precision="bf16-mixed"),
 )
 # At a rate that is large for a network without batch norm: what comes out depends on the seed.
