@@ -29,7 +29,7 @@ FLOORS = (
     ("replay", "coarsening", "grouping"),
     ("leaving", "matching", "harm"),
     ("surgery",),
-    ("keptstatistics", "balance", "grids"),
+    ("keptstatistics", "balance", "grids", "emptied"),
     ("channels", "importance", "zoo"),
     ("training",),
     ("simulations",),

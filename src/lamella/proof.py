@@ -24,6 +24,7 @@ from .axes import Kept
 from .channels import source_line
 from .costs import cost
 from .errors import TraceError, first_line
+from .grouping import removable
 from .schema import Attribute, Graph, Group
 from .surgery import copied, cut, is_of_torch, masked
 
@@ -57,7 +58,25 @@ def proven(
         proof.check_repeatable(graph)
     for name, reason in culprits:
         graph = frozen(graph, name, f"{suspects[name]}: {reason}" if name in suspects else reason)
-    return graph
+    return _with_removable(proof, graph)
+
+
+def _with_removable(proof: "_Proof", graph: Graph) -> Graph:
+    """The graph in which those groups are removable that something leads around, and without which the model is the masked one."""
+    names = removable(graph)
+    whole = _removable(graph, names)
+
+    def fails(empty: Sequence[str]) -> bool:
+        return bool(empty) and proof.difference(whole, dict.fromkeys(empty, ())) is not None
+
+    if fails(names):
+        names = tuple(name for name in names if not fails([name]))
+        names = () if fails(names) else names
+    return _removable(graph, names)
+
+
+def _removable(graph: Graph, names: Sequence[str]) -> Graph:
+    return replace(graph, groups=tuple(replace(g, removable=g.name in names) for g in graph.groups))
 
 
 def _followed(proof: "_Proof", graph: Graph, names: Sequence[str]) -> tuple[Graph, list[Culprit]]:
@@ -173,7 +192,10 @@ class _Proof:
 
     def failure(self, graph: Graph, names: Sequence[str]) -> str | None:
         """Why narrowing these groups is wrong; None when it is right."""
-        kept = {name: portion(graph.group_of[name], index) for index, name in enumerate(names)}
+        return self.difference(graph, {name: portion(graph.group_of[name], i) for i, name in enumerate(names)})
+
+    def difference(self, graph: Graph, kept: Kept) -> str | None:
+        """Why keeping these channels is wrong; None when it is right."""
         try:
             small = cut(self.model, graph, kept, share=True)
             _check_counts(small, graph, kept)

@@ -31,6 +31,7 @@ from .coarsening import (
     observe_places,
     quantizable,
 )
+from .emptied import is_emptied
 from .errors import LamellaError, unknown_name
 from .exporting import quantize_linear, quantize_onnx
 from .grids import shared_bits, sharing
@@ -98,8 +99,9 @@ def _check_weights(small: nn.Module) -> None:
 
 
 def _bits_asked(small: nn.Module, planned: Mapping[str, int]) -> dict[str, int]:
-    """Of every layer, as the plan says and 8 otherwise; LamellaError where the plan names what is no layer."""
-    few = {n: b for n, b in planned.items() if b < 32}
+    """Of every layer that has weights left, as the plan says and 8 otherwise; LamellaError where the plan names what is no layer."""
+    layers = dict(small.named_modules())
+    few = {n: b for n, b in planned.items() if b < 32 and not is_emptied(layers.get(n))}
     bits = dict.fromkeys(multiplying_layers(small), 8) | few | shared_bits(small, few)
     unknown = set(bits) - set(quantizable(small, bits))
     if unknown:
@@ -140,9 +142,9 @@ def _named(scheme: str, bits: Mapping[str, int]) -> str:
 
 
 def multiplying_layers(model: nn.Module) -> list[str]:
-    """The module paths of convolutions and linear layers."""
+    """The module paths of convolutions and linear layers that have weights left."""
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
-    return [name for name, module in model.named_modules() if isinstance(module, kinds)]
+    return [name for name, module in model.named_modules() if isinstance(module, kinds) and not is_emptied(module)]
 
 
 def integers_file(

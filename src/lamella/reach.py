@@ -32,7 +32,7 @@ class GroupRow:
     """A group: the layers that make its channels, how narrow it may become, and why not narrower.
 
     `params` and `macs` are the shares of the model that leave when this group alone goes to its lowest width. `frozen` is the
-    reason why it cannot; `changes` what narrowing changes for the channels that stay.
+    reason why it cannot; `changes` what narrowing changes for the channels that stay; `removable`: none of them need stay.
     """
 
     name: str
@@ -45,6 +45,7 @@ class GroupRow:
     macs: float = 0.0
     frozen: str | None = None
     changes: str | None = None
+    removable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,4 +105,5 @@ def _group_row(graph: Graph, group: Group, params: int, macs: int) -> GroupRow:
         macs=1 - least.macs / max(1, macs),
         frozen=group.frozen,
         changes=group.changes,
+        removable=group.removable,
     )

@@ -21,6 +21,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from .axes import Kept, best_channels, groups_of, kept_mask
+from .emptied import set_kind
 from .errors import LamellaError, MismatchError, RecordError, TraceError
 from .importance import importance
 from .keptstatistics import KeptStatistics
@@ -94,9 +95,8 @@ def _checked(graph: Graph, name: str, channels: Sequence[int]) -> tuple[int, ...
     group = graph.group_of[name]
     chosen = sorted({int(c) for c in channels})
     check(len(chosen) == len(channels), f"[{name!r}]", "a channel is named twice")
-    check(
-        chosen[0] >= 0 and chosen[-1] < group.width, f"[{name!r}]", f"channel {chosen[-1]} asked, {group.width} exist"
-    )
+    outside = next((c for c in chosen[::-1] if not 0 <= c < group.width), None)
+    check(outside is None, f"[{name!r}]", f"channel {outside} asked, {group.width} exist")
     if group.parts:
         counts = np.bincount([group.parts[c] for c in chosen], minlength=max(group.parts) + 1).tolist()
         wanted = list(group.counts(len(chosen)))
@@ -113,6 +113,8 @@ def retraced(graph: Graph, kept: Kept) -> Graph:
 
 
 def _narrowed_group(group: Group, channels: Sequence[int]) -> Group:
+    if not channels:
+        return replace(group, width=0, parts=(), ladder=(), floor=1, frozen="all of its channels are gone")
     ladder = tuple(rung for rung in group.ladder if sum(rung) <= len(channels))
     parts = tuple(group.parts[c] for c in channels) if group.parts else ()
     return replace(group, width=len(channels), parts=parts, ladder=ladder, floor=min(group.floor, len(channels)))
@@ -264,6 +266,7 @@ def _grouped(graph: Graph) -> set[str]:
 def _agree(module: nn.Module, *, grouped: bool = False) -> None:
     """Make the attributes that repeat a parameter's shape agree with it."""
     weight = module._parameters.get("weight")
+    set_kind(module)
     if isinstance(module, nn.modules.conv._ConvNd):
         _agree_convolution(module, _weight_of(module), grouped=grouped)
     elif isinstance(module, nn.Linear):
@@ -291,6 +294,9 @@ def _weight_of(module: nn.Module) -> Tensor:
 
 def _agree_convolution(module: nn.modules.conv._ConvNd, weight: Tensor, *, grouped: bool) -> None:
     rows, columns = weight.shape[:2]
+    if not weight.numel():
+        module.out_channels, module.in_channels = rows, columns
+        return
     depthwise = not grouped and module.groups > 1 and module.groups == module.in_channels
     if module.transposed:
         module.groups = rows if depthwise else module.groups

@@ -36,7 +36,7 @@ class Measured:
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Of the sweep: recalibrate=1, layers=1, inputs=1, factor=0.99, executor=ray ... Repeatable.",
+            help="Of the sweep: recalibrate=1, whole=1, layers=1, inputs=1, factor=0.99, executor=ray ... Repeatable.",
         ),
     ] = None
 

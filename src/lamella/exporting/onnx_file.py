@@ -24,6 +24,7 @@ from ..version import __version__
 from .capturing import capture, compare, lacking, quiet
 from .nodes import forget_unread
 from .operators import built_once
+from .repeating import hold_once
 from .together import write_together
 
 OPSET = 20
@@ -108,6 +109,7 @@ def _converted(program: torch.export.ExportedProgram, outputs: int) -> Any:
 def _clean(proto: Any) -> None:
     """Leave what a runtime reads; name weighted nodes after their layers, the free dimension `batch`."""
     graph = proto.graph
+    hold_once(graph)
     _pool_globally(graph)
     forget_unread(graph)
     for holder in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):

@@ -14,6 +14,7 @@ import torch
 
 from ..channels import Flow
 from ..schema import Graph
+from .bypasses import removable
 from .facts import attributes_of, layers_of, parameter_of, tensors_of
 from .groups import Groups
 from .joining import axis_channels, join, roles_of
@@ -64,3 +65,6 @@ def build_graph(name: str, flow: Flow, graph: torch.fx.Graph, tensors: Mapping[s
     sizes = [groups.size(channels[ids]) for ids in flow.pairs]
     pairs = frozenset(s.terms[0][0] for s in sizes if s.fixed == 0 and not s.shares and [n for _, n in s.terms] == [1])
     return Built(record, suspects, views, pairs)
+
+
+__all__ = ["Built", "build_graph", "removable"]

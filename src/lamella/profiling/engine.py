@@ -221,12 +221,13 @@ class Engine:
             return self.final_scores(run, self.samples, seen)
 
     def maker(self, item: Item) -> "Callable[[Level], Run]":
-        """How to make a level of this item ready; proven on the last one, which changes most."""
+        """How to make a level of this item ready; proven on the one that changes most and leaves some channels."""
         subject, program = self.subject, self.program
         if program is None or (subject.sweep.changes_models and self.adjust is None):
             return lambda level: self._whole(subject.setting(item, level))
         if _key(item) not in self._ways:
-            self._ways[_key(item)] = way_of(program, self._probe, subject.setting(item, item.levels[-1]))
+            hardest = next((level for level in reversed(item.levels) if level.width != 0), item.levels[-1])
+            self._ways[_key(item)] = way_of(program, self._probe, subject.setting(item, hardest))
             if self._ways[_key(item)] is None:
                 self.notes.append(
                     f"{item.target}: every point ran the whole network, because its program differs from the model"

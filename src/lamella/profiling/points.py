@@ -47,8 +47,8 @@ def planned_items(
     model: nn.Module, graph: Graph, sweep: Sweep, pruning_ratios: Sequence[float], bits: Sequence[int]
 ) -> list[Item]:
     """Everything to measure, groups first, then single layers, then bits; in network order."""
-    _check_ratios(pruning_ratios, empty=bool(bits))
-    items = [_group_item(group, pruning_ratios) for group in graph.free] if pruning_ratios else []
+    _check_ratios(pruning_ratios, empty=bool(bits) or sweep.whole)
+    items = [_group_item(g, pruning_ratios, sweep.whole) for g in graph.free] if pruning_ratios or sweep.whole else []
     if sweep.layers:
         items += [_layer_item(name, width, pruning_ratios) for name, width in maskable(graph).items()]
     if bits:
@@ -75,9 +75,10 @@ def _widths(width: int, ratios: Iterable[float]) -> set[int]:
     return {int(width * (1 - p) + 1e-9) for p in ratios}
 
 
-def _group_item(group: Group, ratios: Sequence[float]) -> Item:
-    """For every ratio P floor(N (1 - P)) channels, then the nearest legal width."""
+def _group_item(group: Group, ratios: Sequence[float], whole: bool) -> Item:
+    """For every ratio P floor(N (1 - P)) channels, then the nearest legal width; last, with `whole`, none."""
     widths = {group.legal(width) for width in _widths(group.width, ratios)} - {group.width}
+    widths |= {0} if whole and group.removable else set()
     levels = tuple(Level(1 - width / group.width, width) for width in sorted(widths, reverse=True))
     return Item(group.name, "pruning_ratio", levels)
 

@@ -13,8 +13,9 @@ METHODS = ("exact", "race", "estimate")
 class Sweep:
     """Options of `profile`.
 
-    `layers`: also a curve per layer, its filters masked. `inputs`: for bits, also a curve with the inputs rounded. `points`: globs
-    of the targets to measure. `recalibrate`: re-estimate batch-norm statistics before scoring, or match layers where there are none
+    `whole`: groups that are `removable` also without any channel, so that a plan may remove a residual block. `layers`: also a curve
+    per layer, its filters masked. `inputs`: for bits, also a curve with the inputs rounded. `points`: globs of the targets to
+    measure. `recalibrate`: re-estimate batch-norm statistics before scoring, or match layers where there are none
     (decisions 0005, 0017); `tune_epochs`: tune every point first, as published, on `tune_samples` samples an epoch. `factor`,
     `error`, `indifference`: the race's threshold factor, error rate per target, and the share of the baseline within which either
     answer is right. `executor`: serial, processes or ray, with so many `workers`; `address`: of a Ray cluster. `chunk`: samples
@@ -23,6 +24,7 @@ class Sweep:
     directory of a LatencyTable, for the layers' milliseconds.
     """
 
+    whole: bool = False
     layers: bool = False
     inputs: bool = False
     points: tuple[str, ...] = ("*",)

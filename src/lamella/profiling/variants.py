@@ -88,7 +88,12 @@ def _narrowed(subject: Subject, target: str, level: Level) -> Setting:
     small = cut(model, graph, kept, share=True)
     names = touched(graph, [target])
     rows = {p.name: _rows(p, kept, model) for p in graph.parameters if p.name in names and _loses_rows(p, target)}
-    masks = lambda: Change(_tensors(masked(model, graph, kept, share=True), _readers(graph, target)))
+
+    def masks() -> Change:
+        return Change(_tensors(masked(model, graph, kept, share=True), _readers(graph, target)))
+
+    if not kept[target]:  # operators take no tensors without elements
+        return Setting(masks(), lambda: small, masks, kept)
     alone = graph.group_of[target].changes is None  # a norm over channels would see those that masks only silence
     return Setting(Change(_tensors(small, names), rows=rows), lambda: small, masks if alone else None, kept)
 

@@ -20,8 +20,9 @@ FULL_BITS = 32
 class LayerFacts:
     """One layer before and after.
 
-    `order` holds the numbers of the steps that narrow its channels; `half_losses` per group the layer's channels in it and the
-    fraction of the score that is lost, untuned, when half of that group leaves; `latency_ms` that of the dense layer, where known.
+    `kept` is 0 of a layer that has nothing left to make or to read. `order` holds the numbers of the steps that narrow its channels;
+    `half_losses` per group the layer's channels in it and the fraction of the score that is lost, untuned, when half of that group
+    leaves; `latency_ms` that of the dense layer, where known.
     """
 
     name: str
@@ -54,7 +55,8 @@ class LayerFacts:
         worst = max((loss for _, _, loss in self.half_losses), default=None)
         worth = "" if worst is None else f"without half its channels {lost_points(worst)}"
         frozen = f"cannot be narrowed: {self.frozen}" if self.frozen else ""
-        parts = (width, f"{self.bits} bits", self._weight, self._work, worth, steps, frozen)
+        held = f"{self.bits} bits" if self.kept else ""
+        parts = (width, held, self._weight, self._work, worth, steps, frozen)
         return ", ".join(part for part in parts if part)
 
     @property
@@ -103,7 +105,7 @@ def facts_at(
             kind=x.kind,
             kernel=x.kernel,
             dense=x.outputs.at(graph.widths),
-            kept=x.outputs.at(after),
+            kept=0 if x.is_emptied(after) else x.outputs.at(after),
             bits=bits.get(x.name, FULL_BITS),
             bytes_dense=before[x.name].bytes,
             bytes_kept=now[x.name].bytes,

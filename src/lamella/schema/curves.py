@@ -61,7 +61,7 @@ class Point:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        ratio = not self.knob.endswith("ratio") or 0 <= self.level < 1
+        ratio = not self.knob.endswith("ratio") or 0 <= self.level < 1 or (self.level == 1 and self.width == 0)
         check(ratio, "level", f"{self.level} is not in [0, 1): a pruning_ratio is the fraction removed")
 
 

@@ -53,6 +53,10 @@ class Layer:
         `nn.MultiheadAttention` and of functions have a parameter's name, and files hold them as they can.)"""
         return self.multiplies and str(self.weight).startswith(f"{self.name}.")
 
+    def is_emptied(self, widths: Mapping[str, int]) -> bool:
+        """Whether these widths leave it nothing to make, or nothing to read."""
+        return any(size.groups and size.at(widths) == 0 for size in (self.outputs, self.inputs))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
@@ -91,7 +95,8 @@ class Group:
 
     `parts`: the part of each channel when the group is balanced (the same number leaves every part), else empty.
     `ladder`: where parts differ in size, the possible widths ascending, each as the numbers kept of every part; else empty.
-    `layers`: the layers that make these channels. `changes`: what removing a channel changes for the ones that stay, if anything
+    `layers`: the layers that make these channels. `removable`: none need stay, for something leads around the layers that would be left
+    without channels (the inner ones of a residual block). `changes`: what removing a channel changes for the ones that stay, if anything
     (a layer norm takes its statistics over those that are left), so that narrowed and masked agree only on those terms.
     """
 
@@ -104,9 +109,11 @@ class Group:
     frozen: str | None = None
     ladder: tuple[tuple[int, ...], ...] = ()
     changes: str | None = None
+    removable: bool = False
 
     def __post_init__(self) -> None:
-        check(self.width > 0, "width", f"{self.width}: a group has at least one channel")
+        some = self.width > 0 or (self.width == 0 and self.frozen is not None)
+        check(some, "width", f"{self.width}: a group has at least one channel, or is frozen without any")
         check(
             not self.parts or len(self.parts) == self.width, "parts", f"{len(self.parts)} labels, {self.width} channels"
         )
@@ -121,7 +128,10 @@ class Group:
         return len(set(self.parts)) or 1
 
     def legal(self, width: float) -> int:
-        """The nearest width this group may have: a multiple of `round_to` and of its parts, at least the floor, at most dense."""
+        """The nearest width this group may have: a multiple of `round_to` and of its parts, at least the floor, at most dense.
+
+        Never 0: that a group goes altogether is said, and no matter of rounding.
+        """
         if self.frozen:
             return self.width
         if self.ladder:
@@ -145,7 +155,8 @@ class Group:
 
     def check_width(self, width: int) -> None:
         """Raise RecordError unless narrowing to `width` is possible (legal multiples are the planner's concern, not this one's)."""
-        check(1 <= width <= self.width, "", f"{width} channels asked, {self.width} exist")
+        check(0 <= width <= self.width, "", f"{width} channels asked, {self.width} exist")
+        check(width > 0 or self.removable, "", "0 channels asked, and nothing leads around these layers: one must stay")
         if self.ladder:
             rungs = [sum(rung) for rung in self.ladder]
             check(width in rungs, "", f"{width} is not one of the widths at which its parts balance: {rungs}")

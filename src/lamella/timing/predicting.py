@@ -12,7 +12,7 @@ blocks of channels and back (ONNX Runtime: 16 channels with AVX-512, 8 without, 
 fitted. One predictor is of one precision: bits are not looked at.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +45,9 @@ class LatencyPredictor:
     dense_ms: float | None = None
 
     def layer_ms(self, layer: Layer, inputs: int, outputs: int, bits: int) -> float:
-        """What one layer adds at these channels."""
+        """What one layer adds at these channels; nothing where none are left on one side."""
+        if not inputs or not outputs:
+            return 0.0
         shape = layer_shape(self.graph, layer, inputs, outputs, self.table.precision)
         return layer.calls * max(0.0, float(_features(self.table, shape, self.block) @ self._coefficients))
 
@@ -78,11 +80,9 @@ def fit(
             "coefficients (ten make a steady fit)."
         )
     table.measure([s for widths in plans for s in shapes_of(table, graph, widths)], progress)
-    calls = np.array([layer.calls for layer in graph.multiplying])
     best, least = LatencyPredictor(table, graph), np.inf
     for block in BLOCKS:
-        shapes = [shapes_of(table, graph, widths) for widths in plans]
-        rows = np.array([calls @ [_features(table, s, block) for s in each] for each in shapes])
+        rows = np.array([_sums(table, graph, widths, block) for widths in plans])
         relative = rows / np.array(measured_ms, dtype=float)[:, None]
         norm = np.maximum(np.abs(relative).max(axis=0), 1e-12)
         found = lsq_linear(relative / norm, np.ones(len(rows)), ([0, -np.inf, -np.inf], np.inf))
@@ -93,12 +93,22 @@ def fit(
 
 
 def shapes_of(table: LatencyTable, graph: Graph, widths: Widths) -> list[LayerShape]:
-    """The shape of every layer that multiplies, in order, at these widths."""
+    """The shape of every layer that multiplies at these widths, in order; without those that have no channels left."""
+    return [shape for _, shape in _calls(table, graph, widths)]
+
+
+def _calls(table: LatencyTable, graph: Graph, widths: Widths) -> Iterator[tuple[int, LayerShape]]:
+    """How often each is called, and its shape."""
     full = graph.completed(widths)
-    return [
-        layer_shape(graph, layer, layer.inputs.at(full), layer.outputs.at(full), table.precision)
-        for layer in graph.multiplying
-    ]
+    for layer in graph.multiplying:
+        if not layer.is_emptied(full):
+            shape = layer_shape(graph, layer, layer.inputs.at(full), layer.outputs.at(full), table.precision)
+            yield layer.calls, shape
+
+
+def _sums(table: LatencyTable, graph: Graph, widths: Widths, block: int) -> np.ndarray:
+    """What the coefficients multiply, for the whole network."""
+    return sum((n * _features(table, shape, block) for n, shape in _calls(table, graph, widths)), np.zeros(3))
 
 
 def _features(table: LatencyTable, shape: LayerShape, block: int) -> np.ndarray:

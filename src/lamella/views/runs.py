@@ -47,7 +47,9 @@ def _freedom(row: GroupRow) -> str:
         return f"no: {row.frozen}"
     if row.lowest == row.width:
         return f"no: at its lowest width in steps of {row.step}"
-    return f"yes, but {row.changes}" if row.changes else "yes"
+    if row.changes:
+        return f"yes, but {row.changes}"
+    return "yes, or all of it" if row.removable else "yes"
 
 
 def _reach_line(found: Reach) -> str:

@@ -26,7 +26,7 @@ def legend_marks(frame: Frame, facts: Sequence[LayerFacts], braces: bool, change
 def _entries(facts: Sequence[LayerFacts], braces: bool, changed: bool) -> Iterator[tuple[str, str]]:
     if changed:
         yield "outline key", "dense"
-    for bits in sorted({f.bits for f in facts}, reverse=True):
+    for bits in sorted({f.bits for f in facts if f.kept}, reverse=True):
         yield f"bits-{bits}", f"{'kept, ' if changed else ''}{bits} bits"
     if any(f.order for f in facts):
         yield "badge", "when it was pruned"

@@ -1,0 +1,88 @@
+"""What is left of a layer that has no channels on one side: torch's own layers refuse such tensors, or answer with a wrong shape.
+
+    set_kind(module)            # a convolution or batch norm without elements becomes an emptied one, any other stays
+
+A convolution that reads nothing gives its bias everywhere, as one would whose weights are zero; one that makes nothing gives no
+channels, in the right shape; a batch norm of nothing passes it on. Parameters keep their names: an emptied layer is saved, loaded and
+trained (its bias) as any other.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from .errors import LamellaError
+
+
+class _EmptiedConvolution(nn.modules.conv._ConvNd):
+    def forward(self, input: Tensor) -> Tensor:
+        """The bias at every position, of shape (N, out_channels, ...)."""
+        places = self._places(input)
+        nothing = self.weight.flatten(1).sum(1)  # zeros that follow the weight's channels
+        bias = nothing if self.bias is None else self.bias
+        return bias.view(1, -1, *(1 for _ in places)).expand(input.shape[0], -1, *places)
+
+    def _places(self, input: Tensor) -> torch.Size:
+        """Where it makes outputs: the shape that one channel would have, without computing it."""
+        image = input.new_empty((1, 1, *input.shape[2:]), device="meta")
+        kernel = self.weight.new_empty((1, 1, *self.kernel_size), device="meta")
+        made: Tensor = self._conv_forward(image, kernel, None)
+        return made.shape[2:]
+
+
+class EmptiedConv1d(_EmptiedConvolution, nn.Conv1d):
+    """A Conv1d without inputs or without outputs."""
+
+
+class EmptiedConv2d(_EmptiedConvolution, nn.Conv2d):
+    """A Conv2d without inputs or without outputs."""
+
+
+class EmptiedConv3d(_EmptiedConvolution, nn.Conv3d):
+    """A Conv3d without inputs or without outputs."""
+
+
+class _EmptiedNorm(nn.modules.batchnorm._BatchNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        """No channels, as they came."""
+        return input
+
+
+class EmptiedBatchNorm1d(_EmptiedNorm, nn.BatchNorm1d):
+    """A BatchNorm1d of no channels."""
+
+
+class EmptiedBatchNorm2d(_EmptiedNorm, nn.BatchNorm2d):
+    """A BatchNorm2d of no channels."""
+
+
+class EmptiedBatchNorm3d(_EmptiedNorm, nn.BatchNorm3d):
+    """A BatchNorm3d of no channels."""
+
+
+_EMPTIED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv1d: EmptiedConv1d,
+    nn.Conv2d: EmptiedConv2d,
+    nn.Conv3d: EmptiedConv3d,
+    nn.BatchNorm1d: EmptiedBatchNorm1d,
+    nn.BatchNorm2d: EmptiedBatchNorm2d,
+    nn.BatchNorm3d: EmptiedBatchNorm3d,
+}
+
+
+def is_emptied(module: object) -> bool:
+    """Whether a layer's weight has no elements left."""
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and weight.numel() == 0
+
+
+def set_kind(module: nn.Module) -> None:
+    """Make a convolution or batch norm without elements an emptied one, in place. LamellaError for a kind that cannot be."""
+    weight = module._parameters.get("weight")
+    if weight is None or weight.numel() or type(module) in _EMPTIED.values():
+        return
+    if isinstance(module, (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)):
+        if type(module) not in _EMPTIED:
+            raise LamellaError(f"a {type(module).__name__} cannot be left without channels.")
+        object.__setattr__(module, "__class__", _EMPTIED[type(module)])
+    if isinstance(module, nn.modules.conv._ConvNd):
+        module.groups = 1  # of nothing; its shape is that of one channel

@@ -1,0 +1,118 @@
+"""What is the same at every position is held once: the constants that emptied layers leave behind.
+
+    hold_once(graph)        # Expand -> BatchNormalization -> Add becomes an Add of C numbers, or nothing where these are zeros
+
+A convolution or linear layer without inputs gives its bias everywhere (`emptied`); a norm and an activation behind it give other
+constants. All of that is worked out here, up to the operator where it meets what depends on the input, which repeats a smaller operand
+by itself. So nothing is left in the file of what leads to such a layer, or of tensors without elements.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..timing import Array
+from .nodes import attributes_of
+
+REPEATING = {"Add", "Sub", "Mul", "Div"}  # operators that repeat the smaller operand
+POINTWISE = {  # what follows value by value, and so from one of those that are alike
+    *REPEATING,
+    *("BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Elu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gelu"),
+    *("Softplus", "Erf", "Clip", "Identity", "Neg", "Transpose"),
+}
+ONCE = "_once"  # ends the name of a constant that stands for its repetition
+Shape = tuple[int | str, ...]
+
+
+def hold_once(graph: Any) -> None:
+    """Rewrite the graph in place. It needs its `value_info`; what nobody reads any more goes with the next `forget_unread`."""
+    from onnx import numpy_helper
+
+    shapes = {v.name: _shape(v) for v in (*graph.value_info, *graph.input, *graph.output)}
+    constants = {i.name: numpy_helper.to_array(i) for i in graph.initializer if i.data_type == 1}
+    small = _small(graph, shapes, constants)
+    if not small:
+        return
+    outputs = {value.name for value in graph.output}
+    kept = outputs | {name for node in graph.node for name in _read_whole(node, small, shapes)}
+    zeros = {name for name in small.keys() - kept if not small[name].any()}
+    _forget_sums(graph, zeros, outputs)
+    for node in graph.node:
+        if node.op_type in REPEATING and node.output[0] not in small:
+            node.input[:] = [f"{name}{ONCE}" if name in small.keys() - kept else name for name in node.input]
+    read = {name for node in graph.node for name in node.input}
+    graph.initializer.extend(numpy_helper.from_array(a, f"{n}{ONCE}") for n, a in small.items() if f"{n}{ONCE}" in read)
+
+
+def _small(graph: Any, shapes: Mapping[str, Shape], constants: Mapping[str, Array]) -> dict[str, Array]:
+    """The values that do not follow from the input, as arrays that are repeated along their axes of extent 1."""
+    found: dict[str, Array] = {}
+    for node in graph.node:
+        made = _made(node, {**constants, **found}, shapes.get(node.output[0], ()))
+        if made is not None and (node.op_type not in POINTWISE or not found.keys().isdisjoint(node.input)):
+            found[node.output[0]] = made
+    return found
+
+
+def _made(node: Any, known: Mapping[str, Array], shape: Shape) -> Array | None:
+    """What the node makes of what is known, if that is all it reads; None also where it is no smaller than what the network holds."""
+    made: Array | None
+    if node.op_type == "Expand" and node.input[0] in known:
+        made = known[node.input[0]]
+    elif node.op_type in ("Gemm", "MatMul"):
+        made = _of_nothing(node, known, len(shape))
+    elif node.op_type in POINTWISE and all(name in known for name in node.input):
+        made = _run(node, {name: known[name] for name in node.input})
+    else:
+        return None
+    return made if made is not None and _repeats(made, shape) else None
+
+
+def _of_nothing(node: Any, known: Mapping[str, Array], rank: int) -> Array | None:
+    """What a linear layer without inputs makes, at every row."""
+    weight = known.get(node.input[1])
+    if weight is None or weight.size or weight.ndim != 2:
+        return None
+    transposed = node.op_type == "Gemm" and attributes_of(node).get("transB", 0)
+    outputs = weight.shape[0 if transposed else 1]
+    bias = known.get(node.input[2]) if len(node.input) > 2 else np.zeros(outputs, dtype=np.float32)
+    return None if not outputs or bias is None else bias.reshape(*(1 for _ in range(rank - 1)), outputs)
+
+
+def _run(node: Any, values: Mapping[str, Any]) -> Array:
+    from onnx.reference import ReferenceEvaluator
+
+    made: Any = ReferenceEvaluator(node).run(None, dict(values))
+    return np.asarray(made[0], dtype=np.float32)
+
+
+def _repeats(made: Array, shape: Shape) -> bool:
+    """Whether repeating `made` gives a value of this shape, and makes it larger."""
+    fits = made.ndim == len(shape) > 1 and all(a in (1, b) for a, b in zip(made.shape, shape, strict=True))
+    return fits and made.shape != shape
+
+
+def _read_whole(node: Any, small: Mapping[str, Array], shapes: Mapping[str, Shape]) -> Iterator[str]:
+    """The small values that this node must read at every position, for nothing else that it reads has its output's shape."""
+    whole = (name not in small and shapes.get(name) == shapes.get(node.output[0], ()) for name in node.input)
+    if node.output[0] not in small and not (node.op_type in REPEATING and any(whole)):
+        yield from (name for name in node.input if name in small)
+
+
+def _forget_sums(graph: Any, zeros: set[str], outputs: set[str]) -> None:
+    """Leave out sums with nothing but zeros."""
+    names: dict[str, str] = {}
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        rest = [name for name in node.input if name not in zeros]
+        if node.op_type == "Add" and len(rest) == 1 and node.output[0] not in outputs:
+            names[node.output[0]] = rest[0]
+        else:
+            graph.node.append(node)
+
+
+def _shape(value: Any) -> Shape:
+    return tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)

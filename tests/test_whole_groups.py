@@ -1,0 +1,247 @@
+"""Groups that lose all their channels: what a residual block is without its branch, from the proof to the file in integers."""
+
+import copy
+import json
+import pickle
+
+import onnx
+import pytest
+import torch
+import zoo
+from onnx import numpy_helper
+from torch import nn
+from typer.testing import CliRunner
+
+from lamella.cli import app
+from lamella.compression import compress
+from lamella.costs import cost
+from lamella.emptied import EmptiedConv2d
+from lamella.errors import RecordError
+from lamella.exporting import OnnxModel, export_onnx, onnx_bytes
+from lamella.planning import plan
+from lamella.profiling import Sweep, profile
+from lamella.quantization import agreement, integers_file, quantize
+from lamella.reporting.facts import facts_at
+from lamella.schema import Budget, Group, Plan, Point, Score, Step
+from lamella.surgery import masked, narrow, refitted, retraced
+from lamella.tasks import make_task
+from lamella.timing.predicting import shapes_of
+from lamella.timing.tables import LatencyTable
+from lamella.tracing import trace
+from lamella.training import Recipe, evaluate, fit
+from lamella.zoo import make_model
+
+# What something leads around, by network; of all others no group.
+REMOVABLE = {
+    "padded_shortcut": {"down.0.0"},
+    "padded_by_buffers": {"down", "down#2"},
+    "inverted_residual": {"expand.0"},
+    "dense_concat": {"one.0", "two.0"},
+    "shuffle_units": {"1.body.0.0", "2.body.0.0"},
+    "res2net": {"two.0"},
+    "cross_stage": {"b.0.0", "b.1.0"},
+    "uneven_split": {"a.0"},
+    "fixed_slice": {"a.0#2", "b.0"},
+    "squeeze_excite": {"gate.0"},
+    "layer_scaled": {"one"},
+    "multihead_module": {"mlp.0"},
+    "vision_transformer": {"qkv", "mlp.0"},
+    "shared_head": {"b.0"},
+    "embedded": {"table"},
+    "mixer": {"tokens.0", "channels.0"},
+}
+some_nets = pytest.mark.parametrize("name", REMOVABLE)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return make_task("digits", limit=600)
+
+
+@pytest.fixture(scope="module")
+def small_resnet(digits):
+    torch.manual_seed(0)
+    model = make_model("resnet14", in_channels=1, num_classes=10)
+    fit(model, digits, Recipe(epochs=3, lr=0.1))
+    return model.eval()
+
+
+def emptied(name):
+    model, inputs, graph = zoo.traced(name)
+    return model, inputs, graph, {group.name: () for group in graph.groups if group.removable}
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_what_something_leads_around_is_removable(name):
+    _, _, _, kept = emptied(name)
+    assert set(kept) == REMOVABLE.get(name, set())
+
+
+@some_nets
+def test_without_these_groups_the_network_is_the_masked_one_and_costs_what_is_counted(name):
+    model, inputs, graph, kept = emptied(name)
+    small, twin = narrow(model, graph, kept), masked(model, graph, kept)
+    for seen, expected in zip(zoo.outputs(small, inputs), zoo.outputs(twin, inputs), strict=True):
+        torch.testing.assert_close(seen, expected)
+    assert cost(graph, dict.fromkeys(kept, 0)).params == sum(p.numel() for p in small.parameters())
+    assert cost(retraced(graph, kept)) == cost(graph, dict.fromkeys(kept, 0))
+
+
+@some_nets
+def test_the_file_holds_nothing_of_what_is_gone(name, tmp_path):
+    model, inputs, graph, kept = emptied(name)
+    path = export_onnx(narrow(model, graph, kept), inputs, tmp_path / "small.onnx")
+    shapes = {i.name: tuple(i.dims) for i in onnx.load(path).graph.initializer}
+    assert not {name: shape for name, shape in shapes.items() if 0 in shape}
+    assert onnx_bytes(path) < onnx_bytes(export_onnx(model, inputs, tmp_path / "dense.onnx"))
+
+
+def test_a_constant_that_a_branch_leaves_is_held_once_and_zeros_not_at_all(tmp_path):
+    model = make_model("resnet14", in_channels=1, num_classes=10).eval()
+    inputs = torch.randn(2, 1, 8, 8)
+    graph = trace(model, inputs)
+    small = narrow(model, graph, {"layer1.1.conv1": (), "layer2.1.conv1": ()})
+    sums = lambda path: [n for n in onnx.load(path).graph.node if n.op_type == "Add"]
+    before = len(sums(export_onnx(model, inputs, tmp_path / "dense.onnx")))
+    assert len(sums(export_onnx(small, inputs, tmp_path / "zeros.onnx"))) == before - 2
+    nn.init.normal_(small.layer1[1].bn2.bias)
+    path = export_onnx(small, inputs, tmp_path / "constant.onnx")
+    assert len(sums(path)) == before - 1
+    held = {i.name: numpy_helper.to_array(i) for i in onnx.load(path).graph.initializer}
+    (constant,) = (array for name, array in held.items() if array.shape == (1, 16, 1, 1) and name.endswith("_once"))
+    torch.testing.assert_close(torch.from_numpy(constant.ravel().copy()), small.layer1[1].bn2.bias.detach())
+
+
+def test_an_emptied_network_trains_travels_and_is_read_back(small_resnet, digits):
+    model, inputs = small_resnet, digits.example_inputs
+    graph = trace(model, inputs)
+    small = narrow(model, graph, {group.name: () for group in graph.groups if group.removable}).train()
+    small(*inputs).sum().backward()
+    tensors = {**dict(small.named_parameters()), **dict(small.named_buffers())}
+    for other in (copy.deepcopy(small), pickle.loads(pickle.dumps(small)), refitted(model, tensors)):
+        for seen, expected in zip(zoo.outputs(other.eval(), inputs), zoo.outputs(small.eval(), inputs), strict=True):
+            assert torch.equal(seen, expected)
+        assert [type(m) for m in other.modules()] == [type(m) for m in small.modules()]
+
+
+@pytest.mark.parametrize(
+    ("conv", "size"),
+    [
+        (nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=2), (9, 7)),
+        (nn.Conv2d(4, 6, (3, 1), padding="same", padding_mode="reflect"), (9, 7)),
+        (nn.Conv1d(4, 6, 5), (11,)),
+        (nn.Conv3d(4, 4, 3, groups=4), (5, 6, 7)),
+    ],
+)
+def test_an_emptied_convolution_has_the_shape_and_the_bias_of_one_of_zeros(conv, size):
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = conv
+
+        def forward(self, x):
+            return self.conv(x)
+
+    zero = copy.deepcopy(conv)
+    nn.init.zeros_(zero.weight)
+    expected = zero(torch.randn(2, 4, *size))
+    weight = conv.weight.detach()[:, :0] if conv.groups == 1 else conv.weight.detach()[:0]
+    small = refitted(Around(), {"conv.weight": weight, "conv.bias": conv.bias.detach()[: 6 * (conv.groups == 1)]})
+    seen = small(torch.randn(2, 0, *size))
+    assert seen.shape[2:] == expected.shape[2:]
+    torch.testing.assert_close(seen, expected[:, : seen.shape[1]])
+    assert seen.shape[1] == (6 if conv.groups == 1 else 0)
+
+
+def test_of_two_branches_beside_each_other_one_stays():
+    class Beside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = (nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5)) for _ in range(2))
+            self.out = nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.out(torch.relu(self.one(x) + self.two(x)))
+
+    graph = trace(Beside(), torch.randn(2, 6))
+    assert [group.name for group in graph.groups if group.removable] == ["one.0"]
+
+
+def test_what_nothing_leads_around_keeps_a_channel():
+    model, _, graph = zoo.traced("chain")
+    with pytest.raises(RecordError, match="0 channels asked, and nothing leads around these layers: one must stay"):
+        narrow(model, graph, {graph.free[0].name: []})
+    with pytest.raises(RecordError, match="at least one channel, or is frozen without any"):
+        Group(name="g", width=0)
+    with pytest.raises(RecordError, match="fraction removed"):
+        Point(target="g", knob="pruning_ratio", level=1.0, width=2, score=Score(value=1, low=1, high=1, n=1))
+
+
+@pytest.mark.parametrize("sweep", [Sweep(whole=True), Sweep(whole=True, recalibrate=True)])
+def test_a_profile_with_whole_groups_scores_what_narrowing_gives(small_resnet, digits, sweep):
+    found = profile(small_resnet, digits, pruning_ratios=(0.5,), sweep=sweep)
+    graph = found.graph
+    gone = {point.target: point for point in found.points if point.width == 0}
+    assert set(gone) == {group.name for group in graph.groups if group.removable}
+    assert all(point.level == 1 for point in gone.values())
+    if not sweep.recalibrate:
+        for name, point in gone.items():
+            small = narrow(small_resnet, graph, {name: ()})
+            assert point.score.value == float(evaluate(small, digits.validation, digits.score).mean())
+    without = profile(small_resnet, digits, pruning_ratios=(0.5,), sweep=Sweep())
+    assert not any(point.width == 0 for point in without.points)
+
+
+def test_a_whole_block_is_planned_where_that_is_the_best_there_is(small_resnet, digits):
+    found = profile(small_resnet, digits, pruning_ratios=(0.5,), sweep=Sweep(whole=True))
+    made = plan(found, Budget(macs="30%"), planner="knapsack")
+    assert 0 in made.widths.values()  # half of every inner width leaves more than 30 % of the MACs
+    assert made.predicted.macs <= 0.3 * made.dense.macs
+
+
+def test_a_network_without_a_block_in_integers_is_what_was_simulated(small_resnet, digits, tmp_path):
+    graph = trace(small_resnet, digits.example_inputs)
+    gone = {"layer1.1.conv1": 0, "layer3.1.conv1": 0}
+    dense = cost(graph)
+    asked = Plan(structure=graph.structure, planner="mine", steps=(Step(widths=gone),), predicted=dense, dense=dense)
+    small, result = compress(small_resnet, asked, digits, graph=graph)
+    assert isinstance(small.layer1[1].conv1, EmptiedConv2d)
+    twin, done = quantize(small, result, digits)
+    assert not {"layer1.1.conv1", "layer1.1.conv2"} & set(done.bits)
+    whole = export_onnx(small, digits.example_inputs, tmp_path / "small.onnx")
+    file = OnnxModel(integers_file(whole, tmp_path / "small.int8.onnx", done.bits, digits))
+    assert agreement(file, twin, digits) >= 0.995
+
+
+def test_layers_that_are_gone_take_no_time_and_are_drawn_so(small_resnet, digits, tmp_path):
+    graph = trace(small_resnet, digits.example_inputs)
+    table = LatencyTable(tmp_path, slots=1)
+    dense, gone = shapes_of(table, graph, {}), shapes_of(table, graph, {"layer1.1.conv1": 0})
+    assert len(gone) == len(dense) - 2
+    facts = {fact.name: fact for fact in facts_at(graph, {"layer1.1.conv1": 0}, {})}
+    assert facts["layer1.1.conv1"].kept == facts["layer1.1.conv2"].kept == 0
+    assert facts["layer1.1.conv2"].macs_kept == 0
+    assert "0 of 16 channels" in str(facts["layer1.1.conv2"])
+    assert "bits" not in str(facts["layer1.1.conv2"])
+
+
+def test_a_run_removes_blocks_from_trace_to_report(tmp_path):
+    run, command = str(tmp_path / "run"), CliRunner()
+
+    def lamella(*words):
+        found = command.invoke(app, list(words))
+        assert found.exit_code == 0, found.output
+        return found.output
+
+    options = ("--option", "limit=200", "--option", "model.in_channels=1")
+    traced = lamella("trace", run, "--model", "resnet14", "--task", "digits", *options)
+    assert "yes, or all of it" in traced
+    lamella("profile", run, "--pruning-ratios", ".5", "--sweep", "whole=1")
+    lamella("plan", run, "--planner", "knapsack", "--budget", "macs=25%")
+    steps = json.loads((tmp_path / "run/plan.json").read_text())["value"]["steps"]
+    assert any(0 in step["widths"].values() for step in steps)
+    lamella("compress", run, "--tuning-samples", "64")
+    lamella("quantize", run)
+    lamella("export", run)
+    lamella("report", run)
+    assert "0/" in (tmp_path / "run/report.html").read_text()
