@@ -57,7 +57,7 @@ class Row:
     """A network, what it may cost at most, and how it is tuned: `tuning` after the cuts, `bits_epochs` on grids of few bits.
 
     `weights`: the name of the trained ones, where that is not the network's. `recalibrate`: its curves are those of recalibrated points
-    (decision 0005). `right_sized`: the hidden widths of a head that fits pictures of 32 px, since most of what a head of 4096 weighs is
+    (decision 0005). `whole`: residual blocks may go altogether. `right_sized`: the hidden widths of a head that fits pictures of 32 px, since most of what a head of 4096 weighs is
     there only to be taken away: the file is told against that too.
     """
 
@@ -69,6 +69,7 @@ class Row:
     heldout: bool = True
     origin: bool = True
     recalibrate: bool = False
+    whole: bool = False
     right_sized: tuple[int, ...] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
@@ -115,6 +116,8 @@ ROWS = {
         origin=False,
     ),
 }
+# Blocks may go altogether, and what stays is aligned: the fewest channels that int8 kernels like.
+ROWS["resnet20_blocks"] = replace(ROWS["resnet20_macs"], whole=True, options={"align": 16})
 # Where the accuracy breaks: the same rows at other budgets, without their origin.
 for times, share in ((100, "0.98%"), (200, "0.49%"), (400, "0.24%")):
     ROWS[f"alexnet32_{times}x"] = replace(ROWS["alexnet32_bytes"], budget={"bytes": share}, origin=False)
@@ -259,7 +262,7 @@ def curves_of(row: Row, model: nn.Module, asked: argparse.Namespace) -> Profile:
     folder = asked.curves or asked.work
     folder.mkdir(parents=True, exist_ok=True)
     bits = tuple(int(b) for b in asked.bits.split(",")) if row.budget.get("bytes") else ()
-    sweep = Sweep(recalibrate=row.recalibrate)
+    sweep = Sweep(recalibrate=row.recalibrate, whole=row.whole)
     whole = profile(model, task, bits=bits, sweep=sweep, journal=folder / name, progress=say)
     kept = tuple(p for p in whole.points if p.knob != "bits" or p.level in row.bits)
     return replace(whole, points=kept)

@@ -36,6 +36,7 @@ from .onnx_file import check_float32, onnx_library, read_onnx
 from .packing import layer_of, pack
 from .pooling import hanging_means, leave_padding_out
 from .ranging import activation_ranges
+from .repeating import hold_in_rows
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 IN_INTEGERS = {
@@ -105,6 +106,7 @@ def _quantized(
     model = _made_ready(source, scratch)
     as_convolutions(model)
     leave_padding_out(model.graph)
+    hold_in_rows(model.graph)
     own_constants(model.graph, WEIGHTED)  # a weight has a scale per channel, and what a Gather takes of it one for all
     marked = marked_constants(model.graph)
     onnx.save(hide(model, marked), str(ready))

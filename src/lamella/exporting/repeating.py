@@ -1,6 +1,7 @@
 """What is the same at every position is held once: the constants that emptied layers leave behind.
 
     hold_once(graph)        # Expand -> BatchNormalization -> Add becomes an Add of C numbers, or nothing where these are zeros
+    hold_in_rows(graph)     # before integers: C numbers become C rows, which ONNX Runtime adds seven times as fast
 
 A convolution or linear layer without inputs gives its bias everywhere (`emptied`); a norm and an activation behind it give other
 constants. All of that is worked out here, up to the operator where it meets what depends on the input, which repeats a smaller operand
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..timing import Array
-from .nodes import attributes_of
+from .nodes import attributes_of, forget_unread
 
 REPEATING = {"Add", "Sub", "Mul", "Div"}  # operators that repeat the smaller operand
 POINTWISE = {  # what follows value by value, and so from one of those that are alike
@@ -43,6 +44,28 @@ def hold_once(graph: Any) -> None:
             node.input[:] = [f"{name}{ONCE}" if name in small.keys() - kept else name for name in node.input]
     read = {name for node in graph.node for name in node.input}
     graph.initializer.extend(numpy_helper.from_array(a, f"{n}{ONCE}") for n, a in small.items() if f"{n}{ONCE}" in read)
+
+
+def hold_in_rows(graph: Any) -> None:
+    """Repeat constants of shape (1, C, 1, 1) along the last axis, in place, where they meet pictures of a known width.
+
+    ONNX Runtime 1.31 works in integers with channels last, and on as many values at once as the operands share: C of them, or a row. A
+    ResNet-20 without four blocks takes 0.255 of dense instead of 0.367.
+    """
+    from onnx import numpy_helper
+
+    shapes = {v.name: _shape(v) for v in (*graph.value_info, *graph.input, *graph.output)}
+    constants = {i.name: numpy_helper.to_array(i) for i in graph.initializer if len(i.dims) == 4}
+    rows: dict[str, Array] = {}
+    for node in (n for n in graph.node if n.op_type in REPEATING):
+        width = shapes.get(node.output[0], (0,))[-1]
+        for place, name in enumerate(node.input):
+            per_channel = name in constants and constants[name].size == constants[name].shape[1] > 1
+            if per_channel and isinstance(width, int) and width > 1:
+                node.input[place] = f"{name}_{width}"
+                rows[node.input[place]] = np.repeat(constants[name], width, axis=3)
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in rows.items())
+    forget_unread(graph)
 
 
 def _small(graph: Any, shapes: Mapping[str, Shape], constants: Mapping[str, Array]) -> dict[str, Array]:
