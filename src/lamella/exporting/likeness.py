@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..coarsening import folded
+from ..emptied import is_emptied
 from ..timing import feeds_of, open_session
 from .capturing import check_outputs, on_cpu, outputs_of
 from .onnx_file import export_onnx, read_onnx, save_onnx
@@ -47,6 +48,8 @@ class NarrowedExports:
 
     def _filled(self, model: nn.Module, example_inputs: Tensor | Sequence[Any], path: Path) -> bool:
         """Whether the file could be written with the graph of an earlier one. Whatever is in the way, an export is there to tell it."""
+        if any(map(is_emptied, model.modules())):  # an export leaves out what earlier graphs hold
+            return False
         with suppress(Exception):
             subject, inputs = on_cpu(model, example_inputs)
             cases = [(case, outputs_of(subject, case)) for case in (inputs, _shaken(inputs))]

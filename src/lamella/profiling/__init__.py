@@ -81,7 +81,7 @@ def profile(
             progress("profile", total - left, total, _told(point, metric_of(task)))
     points = tuple(point for order in orders for point in order.known)
     facts = layer_facts(model, graph, work.engine.program, table)
-    notes = (*NOTES[method], *_adjusted(sweep), *dict.fromkeys(work.engine.notes))
+    notes = (*NOTES[method], *_adjusted(sweep), *_without_removable(graph, sweep), *dict.fromkeys(work.engine.notes))
     about: dict[str, Any] = {"method": method, "notes": notes, "facts": facts, "recalibrated": sweep.changes_models}
     return Profile(graph=graph, baseline=baseline, points=points, metric=metric_of(task), **about)
 
@@ -91,6 +91,12 @@ def _adjusted(sweep: Sweep) -> tuple[str, ...]:
     tuned = f", then tuned (tune_epochs={sweep.tune_epochs})" if sweep.tune_epochs else ""
     settled = "every point was recalibrated before it was scored (without batch norms: its layers' outputs matched)"
     return (settled + tuned,) if sweep.changes_models else ()
+
+
+def _without_removable(graph: Graph, sweep: Sweep) -> tuple[str, ...]:
+    """What to say where whole groups were asked for and there are none."""
+    lacking = sweep.whole and not any(group.removable for group in graph.free)
+    return ("whole=1 measured nothing more: nothing leads around any group that is free",) if lacking else ()
 
 
 def _measurable(items: Sequence[Item], work: Work) -> list[Item]:

@@ -94,7 +94,9 @@ def _curves(
     before = session.read("profile", Profile)
     bits = tuple(sorted({int(p.level) for p in before.points if p.knob == "bits"}, reverse=True))
     curves = [before.curve(group.name) for group in before.graph.free]
-    ratios = tuple(point.level for point in max(curves, key=len, default=()))  # every group has levels near these
+    some = [tuple(point.level for point in curve if point.level < 1) for curve in curves]
+    ratios = max(some, key=len, default=())  # every group has levels near these
+    whole = any(point.width == 0 for curve in curves for point in curve)
     layers = tuple(layer.name for layer in state.graph.layers) if bits else ()
     wanted = tuple(glob.escape(name) for name in (*left, *layers))
     folder = session.directory / "replan"
@@ -105,7 +107,7 @@ def _curves(
         graph=state.graph,
         pruning_ratios=ratios,
         bits=bits,
-        sweep=Sweep(points=wanted, recalibrate=before.recalibrated),
+        sweep=Sweep(points=wanted, recalibrate=before.recalibrated, whole=whole),
         journal=folder / f"profile-{digest((plan.steps[:taken],))}.jsonl",
         progress=lambda stage, done, total, note="": progress(f"profile after step {taken}", done, total, note),
     )
