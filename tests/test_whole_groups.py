@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+from dataclasses import replace
 
 import onnx
 import pytest
@@ -15,14 +16,16 @@ from typer.testing import CliRunner
 from lamella.cli import app
 from lamella.compression import compress
 from lamella.costs import cost
+from lamella.elasticity import elasticize, load_elastic, publish, save_elastic
 from lamella.emptied import EmptiedConv2d
 from lamella.errors import RecordError
 from lamella.exporting import OnnxModel, export_onnx, onnx_bytes
+from lamella.matching import match_outputs
 from lamella.planning import plan
 from lamella.profiling import Sweep, profile
 from lamella.quantization import agreement, integers_file, quantize
 from lamella.reporting.facts import facts_at
-from lamella.schema import Budget, Group, Plan, Point, Score, Step
+from lamella.schema import Budget, Group, Level, Plan, Point, Score, Step
 from lamella.surgery import masked, narrow, refitted, retraced
 from lamella.tasks import make_task
 from lamella.timing.predicting import shapes_of
@@ -211,6 +214,57 @@ def test_a_network_without_a_block_in_integers_is_what_was_simulated(small_resne
     whole = export_onnx(small, digits.example_inputs, tmp_path / "small.onnx")
     file = OnnxModel(integers_file(whole, tmp_path / "small.int8.onnx", done.bits, digits))
     assert agreement(file, twin, digits) >= 0.995
+
+
+def test_bits_are_for_layers_that_are_left(small_resnet, digits):
+    found = profile(small_resnet, digits, pruning_ratios=(0.5,), sweep=Sweep(whole=True))
+    made = plan(found, Budget(macs="30%"), planner="knapsack", bits=4)
+    gone = {name for name, width in made.widths.items() if width == 0 and name.endswith("conv1")}
+    assert gone
+    assert not gone & set(made.bits)
+    by_hand = replace(made, steps=(*made.steps[:-1], Step(bits={**made.bits, next(iter(gone)): 4})))
+    small, result = compress(small_resnet, by_hand, digits, graph=found.graph)
+    _, done = quantize(small, result, digits)
+    assert not gone & set(done.bits)
+
+
+def test_levels_of_an_elastic_network_may_lack_blocks(small_resnet, digits, tmp_path):
+    flat = Level(name="flat", widths={"layer1.1.conv1": 0, "layer2.1.conv1": 0, "layer3.1.conv1": 0})
+    mixed = Level(
+        name="mixed", widths={"layer2.1.conv1": 16, "layer3.1.conv1": 0}, bits={"layer3.1.conv2": 4, "linear": 4}
+    )
+    net = elasticize(small_resnet, [flat, mixed], digits, tuning=Recipe(epochs=1, lr=0.02))
+    inputs = digits.example_inputs[0]
+    for level in net.levels:
+        net.set_active_subnet(level.name)
+        torch.testing.assert_close(net(inputs), net.extract(level.name)(inputs))
+    assert isinstance(net.extract("flat").layer3[1].conv2, EmptiedConv2d)
+    save_elastic(tmp_path, net)
+    again = load_elastic(tmp_path, lambda: make_model("resnet14", in_channels=1, num_classes=10))
+    assert torch.equal(again.view("flat")(inputs), net.view("flat")(inputs))
+    publish(net, digits, tmp_path / "files", slots=1)
+    file = OnnxModel(tmp_path / "files" / "flat.onnx")
+    torch.testing.assert_close(file(inputs), net.extract("flat")(inputs), rtol=1e-3, atol=1e-3)
+
+
+def test_without_batch_norm_a_constant_becomes_the_mean_of_the_branch_that_went(digits):
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.inner = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
+            self.back, self.out = nn.Conv2d(12, 8, 3, padding=1), nn.Linear(8, 10)
+
+        def forward(self, x):
+            x = torch.relu(self.stem(x))
+            return self.out(torch.relu(x + self.back(torch.relu(self.inner(x)))).mean((2, 3)))
+
+    torch.manual_seed(0)
+    model = Residual().eval()
+    inputs, graph = digits.example_inputs[0], trace(model, digits.example_inputs)
+    small = match_outputs(narrow(model, graph, {"inner": ()}), model, graph, {"inner": ()}, inputs)
+    with torch.no_grad():
+        branch = model.back(torch.relu(model.inner(torch.relu(model.stem(inputs)))))
+    torch.testing.assert_close(small.back.bias, branch.mean((0, 2, 3)))
 
 
 def test_layers_that_are_gone_take_no_time_and_are_drawn_so(small_resnet, digits, tmp_path):

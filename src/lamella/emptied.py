@@ -1,11 +1,14 @@
 """What is left of a layer that has no channels on one side: torch's own layers refuse such tensors, or answer with a wrong shape.
 
-    set_kind(module)            # a convolution or batch norm without elements becomes an emptied one, any other stays
+    set_kind(module)                            # a convolution or batch norm without elements becomes an emptied one, any other stays
+    of_what_is_left(model, {"conv1": 4})        # bits are for layers with weights
 
 A convolution that reads nothing gives its bias everywhere, as one would whose weights are zero; one that makes nothing gives no
 channels, in the right shape; a batch norm of nothing passes it on. Parameters keep their names: an emptied layer is saved, loaded and
 trained (its bias) as any other.
 """
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +76,12 @@ def is_emptied(module: object) -> bool:
     """Whether a layer's weight has no elements left."""
     weight = getattr(module, "weight", None)
     return isinstance(weight, Tensor) and weight.numel() == 0
+
+
+def of_what_is_left(model: nn.Module, bits: Mapping[str, int]) -> dict[str, int]:
+    """These bits of layers, without those of layers that have no weights left."""
+    modules = dict(model.named_modules())
+    return {name: width for name, width in bits.items() if not is_emptied(modules.get(name))}
 
 
 def set_kind(module: nn.Module) -> None:

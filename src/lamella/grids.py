@@ -23,6 +23,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization, remove_parametrizations
 
 from .costs import block_length
+from .emptied import is_emptied, of_what_is_left
 from .errors import LamellaError
 
 SHRINKS = torch.linspace(0.2, 1.0, 41)  # shares of the largest weight that the search for the best scale tries
@@ -113,7 +114,9 @@ def grid_scale(weight: Tensor, bits: int, axis: int = 0) -> Tensor:
 
 
 def rounded_weight(weight: Tensor, bits: int, axis: int = 0) -> Tensor:
-    """The weight on its grid: round(w / s) s per output channel."""
+    """The weight on its grid: round(w / s) s per output channel; one without elements as it is."""
+    if not weight.numel():
+        return weight
     scale, top = grid_scale(weight, bits, axis), levels(bits)
     return ((weight.double() / scale).round().clamp(-top, top) * scale).to(weight.dtype)
 
@@ -216,10 +219,11 @@ def shared_bits(model: nn.Module, bits: Mapping[str, int]) -> dict[str, int]:
 
 def put_on_grids(model: nn.Module, bits: Mapping[str, int]) -> nn.Module:
     """Keep, in place, the weights of these layers on grids of so many bits while the model is trained and evaluated; returns it.
+    Layers without weights stay as they are.
 
     LamellaError for a layer whose weight is computed anew at every call.
     """
-    for name, width in shared_bits(model, bits).items():
+    for name, width in shared_bits(model, of_what_is_left(model, bits)).items():
         module = model.get_submodule(name)
         weight = module._parameters.get("weight")
         if weight is None:
@@ -237,6 +241,8 @@ def take_off_grids(model: nn.Module, layers: Iterable[str]) -> nn.Module:
     groups = sharing(model)
     for name in dict.fromkeys(each for layer in layers for each in groups.get(layer, [layer])):
         module = model.get_submodule(name)
+        if is_emptied(module):
+            continue
         remove_parametrizations(module, "weight", leave_parametrized=True)
         if module._parameters.get("bias") is not None:
             module._parameters["bias"] = module._parameters.pop("bias")  # after the weight, as it was

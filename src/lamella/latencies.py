@@ -19,6 +19,7 @@ from pathlib import Path
 
 from torch import nn
 
+from .emptied import of_what_is_left
 from .errors import LamellaError
 from .exporting import Export, NarrowedExports, export_onnx, quantize_onnx
 from .progress import Progress, silent
@@ -155,7 +156,8 @@ def written(
         path.parent.mkdir(parents=True, exist_ok=True)
         export(model, task.example_inputs, path)
         if precision == "int8":
-            quantize_onnx(path, final, (batch[0] for batch in islice(task.calibration, 1)), bits=bits)
+            held = of_what_is_left(model, bits or {})
+            quantize_onnx(path, final, (batch[0] for batch in islice(task.calibration, 1)), bits=held)
     return final
 
 

@@ -66,7 +66,7 @@ def match_outputs(
         wanted[name] = moments(module, outputs_N).of(stays_O)
 
     def match(name: str, module: Any, outputs_N: Tensor) -> Tensor:
-        if name not in wanted:
+        if name not in wanted or not len(wanted[name].mean):  # nothing of it is left
             return outputs_N
         factor_O, shift_O = _towards(wanted[name], moments(module, outputs_N))
         by(name, factor_O, shift_O)

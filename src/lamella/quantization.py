@@ -31,7 +31,7 @@ from .coarsening import (
     observe_places,
     quantizable,
 )
-from .emptied import is_emptied
+from .emptied import is_emptied, of_what_is_left
 from .errors import LamellaError, unknown_name
 from .exporting import quantize_linear, quantize_onnx
 from .grids import shared_bits, sharing
@@ -100,8 +100,7 @@ def _check_weights(small: nn.Module) -> None:
 
 def _bits_asked(small: nn.Module, planned: Mapping[str, int]) -> dict[str, int]:
     """Of every layer that has weights left, as the plan says and 8 otherwise; LamellaError where the plan names what is no layer."""
-    layers = dict(small.named_modules())
-    few = {n: b for n, b in planned.items() if b < 32 and not is_emptied(layers.get(n))}
+    few = {n: b for n, b in of_what_is_left(small, planned).items() if b < 32}
     bits = dict.fromkeys(multiplying_layers(small), 8) | few | shared_bits(small, few)
     unknown = set(bits) - set(quantizable(small, bits))
     if unknown:

@@ -104,6 +104,8 @@ def _cut(axes: tuple[Axis, ...], kept: Kept) -> Cut:
 def _place(mask: np.ndarray) -> Place:
     """A slice if the kept positions are evenly spaced, else their indices."""
     positions = np.flatnonzero(mask)
+    if not len(positions):
+        return slice(0, 0, 1)
     steps = np.unique(np.diff(positions)) if len(positions) > 1 else np.array([1])
     if len(steps) == 1:
         step = int(steps[0])

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ..coarsening import CALIBRATION_BATCHES
+from ..emptied import of_what_is_left
 from ..exporting import Part, Place, Written, export_family, family_bytes, one_sample
 from ..lineage import file_digest
 from ..progress import Progress, silent
@@ -71,7 +72,8 @@ def part_of(net: ElasticModel, level: Level) -> Part:
             places[name] = tuple(slice(0, extent, 1) for extent in tensor.shape)
         elif cut.blocks is None:
             places[name] = tuple(p if isinstance(p, slice) else p.cpu().numpy() for p in cut.places)
-    return Part(net.extract(level.name, rounded=False), places, level.bits)
+    module = net.extract(level.name, rounded=False)
+    return Part(module, places, of_what_is_left(module, level.bits))
 
 
 def _times(

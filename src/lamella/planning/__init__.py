@@ -110,7 +110,8 @@ def _steps(choices: list[Choice], bits: dict[str, int], profile: Profile, epochs
         lost += baseline - c.score if c.score is not None else 0.0
         expected = profile.possible(baseline - lost) if c.expected is None else c.expected
         steps.append(Step(widths={c.group: c.width}, epochs=epochs, predicted=c.score, expected=expected))
-    few = {layer: width for layer, width in bits.items() if width < 32}
+    widths, layers = profile.graph.completed({c.group: c.width for c in choices}), profile.graph.layer_of
+    few = {name: width for name, width in bits.items() if width < 32 and not layers[name].is_emptied(widths)}
     return (*steps, Step(bits=few)) if few else tuple(steps)
 
 

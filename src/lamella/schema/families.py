@@ -174,8 +174,8 @@ def _check_widths(level: Level, graph: Graph) -> None:
         graph.check_widths(level.widths)
         for name, width in level.widths.items():
             floor = min(graph.group_of[name].floor, graph.group_of[name].width)
-            advice = "ask for more, or trace with a lower floor" if width else "elastic levels keep every layer"
-            check(width >= floor, f"[{name!r}]", f"{width} channels, below the group's floor of {floor}: {advice}")
+            known = f"{width} channels, below the group's floor of {floor}: ask for more, or trace with a lower floor"
+            check(width >= floor or width == 0, f"[{name!r}]", known)
 
 
 def _check_bits(level: Level, graph: Graph) -> None:
