@@ -73,7 +73,8 @@ def _small(graph: Any, shapes: Mapping[str, Shape], constants: Mapping[str, Arra
     found: dict[str, Array] = {}
     for node in graph.node:
         made = _made(node, {**constants, **found}, shapes.get(node.output[0], ()))
-        if made is not None and (node.op_type not in POINTWISE or not found.keys().isdisjoint(node.input)):
+        first = node.op_type in ("Expand", "Gemm", "MatMul") and node.input[0] not in found
+        if made is not None and (first or not found.keys().isdisjoint(node.input)):
             found[node.output[0]] = made
     return found
 
@@ -83,13 +84,22 @@ def _made(node: Any, known: Mapping[str, Array], shape: Shape) -> Array | None:
     made: Array | None
     if node.op_type == "Expand" and node.input[0] in known:
         made = known[node.input[0]]
-    elif node.op_type in ("Gemm", "MatMul"):
+    elif node.op_type in ("Gemm", "MatMul") and node.input[0] not in known:
         made = _of_nothing(node, known, len(shape))
-    elif node.op_type in POINTWISE and all(name in known for name in node.input):
+    elif all(name in known for name in node.input) and _follows_values(node, known[node.input[0]]):
         made = _run(node, {name: known[name] for name in node.input})
     else:
         return None
     return made if made is not None and _repeats(made, shape) else None
+
+
+def _follows_values(node: Any, first: Array) -> bool:
+    """Whether its output at a position follows from the channels there: of a layer behind one that makes a constant, too."""
+    if node.op_type == "Conv":
+        about = attributes_of(node)
+        alone = all(k == 1 for k in about["kernel_shape"]) and not any(about.get("pads", ()))
+        return alone and first.size == first.shape[1]
+    return node.op_type in POINTWISE or (node.op_type in ("Gemm", "MatMul") and first.size == first.shape[-1])
 
 
 def _of_nothing(node: Any, known: Mapping[str, Array], rank: int) -> Array | None:
