@@ -36,6 +36,7 @@ from benchmarks.provenance import earlier, keep, provenance, result_file
 from lamella.compression import compress
 from lamella.costs import cost
 from lamella.exporting import OnnxModel, convert_to_openvino, export_onnx, onnx_bytes, quantize_onnx
+from lamella.latencies import Timing, latency_fit, predictor
 from lamella.planning import plan as make_plan
 from lamella.planning import reorder
 from lamella.profiling import Sweep, profile
@@ -118,6 +119,8 @@ ROWS = {
 }
 # Blocks may go altogether, and what stays is aligned: the fewest channels that int8 kernels like.
 ROWS["resnet20_blocks"] = replace(ROWS["resnet20_macs"], whole=True, options={"align": 16})
+# As quick as it shall be, whatever the MACs: milliseconds of integers in ONNX Runtime, predicted from files of this machine.
+ROWS["resnet20_fast"] = replace(ROWS["resnet20_blocks"], budget={"latency_ms": "32%"})
 # Where the accuracy breaks: the same rows at other budgets, without their origin.
 for times, share in ((100, "0.98%"), (200, "0.49%"), (400, "0.24%")):
     ROWS[f"alexnet32_{times}x"] = replace(ROWS["alexnet32_bytes"], budget={"bytes": share}, origin=False)
@@ -177,7 +180,8 @@ def reached(row: Row, asked: argparse.Namespace) -> dict[str, Any]:
     started = time.process_time()
     model, task, work = network(row, asked)
     curves = curves_of(row, model, asked)
-    made = at_once(make_plan(curves, Budget(**row.budget), planner="knapsack", **_bits(row), **row.options), row)
+    options = {**_bits(row), **row.options, **timing(row, model, task, curves, work)}
+    made = at_once(make_plan(curves, Budget(**row.budget), planner="knapsack", **options), row)
     print("plan:", made.predicted, made.widths, made.bits, flush=True)
     tuned = replace(task, train=portion(task, asked.epoch))
     small, result = compress(
@@ -235,6 +239,17 @@ def beside_right_sized(row: Row, size: int, work: Path) -> dict[str, Any]:
 
 def _bits(row: Row) -> dict[str, Any]:
     return {"bits": row.bits[0]} if len(row.bits) == 1 else {}
+
+
+def timing(row: Row, model: nn.Module, task: Task, curves: Profile, work: Path) -> dict[str, Any]:
+    """What predicts milliseconds of files in integers, where the row's budget speaks of them."""
+    if "latency_ms" not in row.budget:
+        return {}
+    found = latency_fit(model, curves.graph, task, Timing(precision="int8"), work / "fit")
+    print(
+        f"latency predicted: median error {found.median_error}, rank correlation {found.rank_correlation}", flush=True
+    )
+    return {"latency": predictor(found, curves.graph)}
 
 
 def network(row: Row, asked: argparse.Namespace) -> tuple[nn.Module, Task, Path]:
