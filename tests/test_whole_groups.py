@@ -19,7 +19,7 @@ from lamella.costs import cost
 from lamella.elasticity import elasticize, load_elastic, publish, save_elastic
 from lamella.emptied import EmptiedConv2d
 from lamella.errors import RecordError
-from lamella.exporting import OnnxModel, export_onnx, onnx_bytes
+from lamella.exporting import OnnxModel, export_onnx, onnx_bytes, quantize_onnx
 from lamella.matching import match_outputs
 from lamella.planning import plan
 from lamella.profiling import Sweep, profile
@@ -67,6 +67,13 @@ def small_resnet(digits):
     model = make_model("resnet14", in_channels=1, num_classes=10)
     fit(model, digits, Recipe(epochs=3, lr=0.1))
     return model.eval()
+
+
+def planned_by_hand(graph, widths):
+    dense = cost(graph)
+    return Plan(
+        structure=graph.structure, planner="by hand", steps=(Step(widths=widths),), predicted=dense, dense=dense
+    )
 
 
 def emptied(name):
@@ -136,6 +143,70 @@ def test_layers_behind_a_constant_are_worked_out(tmp_path):
     kinds = [node.op_type for node in onnx.load(path).graph.node]
     assert kinds.count("Conv") == 1
     assert kinds.count("Gemm") == 1
+
+
+class Branches(nn.Module):
+    """A bottleneck, and two linear layers with a shortcut around them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.down = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 8, 1)
+        self.over, self.up = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 16, 1)
+        self.first, self.second, self.last = nn.Linear(16, 12), nn.Linear(12, 16), nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        x = torch.relu(x + self.up(torch.relu(self.over(torch.relu(self.down(x)))))).mean((2, 3))
+        return self.last(x + self.second(torch.relu(self.first(x))))
+
+
+def test_groups_are_cut_beside_one_that_is_gone(digits):
+    torch.manual_seed(0)
+    model, inputs = Branches().eval(), digits.example_inputs[0]
+    graph = trace(model, digits.example_inputs)
+    first, then = {"down": ()}, {"stem": tuple(range(8)), "over": (0, 2)}
+    once = narrow(model, graph, {**first, **then})
+    twice = narrow(narrow(model, graph, first), retraced(graph, first), then)
+    assert torch.equal(once(inputs), twice(inputs))
+
+
+def test_a_layer_that_only_an_emptied_one_reads_has_no_bits(digits, tmp_path):
+    torch.manual_seed(0)
+    model, graph = Branches().eval(), trace(Branches(), digits.example_inputs)
+    small, result = compress(model, planned_by_hand(graph, {"over": 0, "first": 0}), digits, graph=graph)
+    twin, done = quantize(small, result, digits)
+    assert set(done.bits) == {"stem", "last"}
+    path = export_onnx(small, digits.example_inputs, tmp_path / "small.onnx")
+    file = OnnxModel(integers_file(path, tmp_path / "small.int8.onnx", done.bits, digits))
+    assert agreement(file, twin, digits) >= 0.995
+
+
+def test_an_emptied_network_is_traced_by_either_tracer(digits):
+    model, inputs = Branches().eval(), digits.example_inputs
+    graph = trace(model, inputs)
+    small = narrow(model, graph, {"down": (), "first": ()})
+    assert {"stem", "last"} <= trace(small, inputs).group_of.keys()
+    scripted = torch.jit.trace(small, inputs)
+    assert torch.equal(scripted(inputs[0]), small(inputs[0]))
+
+
+def test_constants_of_networks_that_lost_nothing_stay_in_their_files(tmp_path):
+    class Token(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lift, self.out = nn.Linear(6, 8), nn.Linear(8, 3)
+            self.token, self.place = nn.Parameter(torch.zeros(1, 1, 8)), nn.Parameter(torch.randn(1, 1, 8))
+
+        def forward(self, x):
+            x = x / (x.abs().max() + 1e-6)
+            token = self.token.expand(x.shape[0], -1, -1) + self.place
+            return self.out(torch.cat([token, self.lift(x)], 1).mean(1))
+
+    model, inputs = Token().eval(), torch.randn(1, 4, 6)
+    path = export_onnx(model, inputs, tmp_path / "token.onnx")
+    several = inputs.expand(5, -1, -1).contiguous()
+    torch.testing.assert_close(OnnxModel(path)(several), model(several))
+    quantize_onnx(path, tmp_path / "token.int8.onnx", [several])
 
 
 def test_an_emptied_network_trains_travels_and_is_read_back(small_resnet, digits):
@@ -228,9 +299,7 @@ def test_a_whole_block_is_planned_where_that_is_the_best_there_is(small_resnet, 
 def test_a_network_without_a_block_in_integers_is_what_was_simulated(small_resnet, digits, tmp_path):
     graph = trace(small_resnet, digits.example_inputs)
     gone = {"layer1.1.conv1": 0, "layer3.1.conv1": 0}
-    dense = cost(graph)
-    asked = Plan(structure=graph.structure, planner="mine", steps=(Step(widths=gone),), predicted=dense, dense=dense)
-    small, result = compress(small_resnet, asked, digits, graph=graph)
+    small, result = compress(small_resnet, planned_by_hand(graph, gone), digits, graph=graph)
     assert isinstance(small.layer1[1].conv1, EmptiedConv2d)
     twin, done = quantize(small, result, digits)
     assert not {"layer1.1.conv1", "layer1.1.conv2"} & set(done.bits)

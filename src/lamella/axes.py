@@ -19,9 +19,8 @@ Kept = Mapping[str, Sequence[int]]
 
 def channel_positions(axis: Axis, group: str) -> np.ndarray:
     """For every position of the axis the channel of `group` that it belongs to, or -1. Shape (positions,)."""
-    return np.concatenate(
-        [_channels(run) if run.group == group else np.full(run.count * run.repeat, -1) for run in axis.runs]
-    )
+    each = [_channels(run) if run.group == group else np.full(run.count * run.repeat, -1) for run in axis.runs]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *each])
 
 
 def _channels(run: Run) -> np.ndarray:
@@ -30,7 +29,7 @@ def _channels(run: Run) -> np.ndarray:
 
 def kept_mask(axis: Axis, kept: Kept) -> np.ndarray:
     """True where a position of the axis stays. Shape (positions,), all blocks of a grouped convolution in turn."""
-    return np.concatenate([_run_mask(run, kept) for run in axis.runs])
+    return np.concatenate([np.zeros(0, dtype=bool), *(_run_mask(run, kept) for run in axis.runs)])
 
 
 def _run_mask(run: Run, kept: Kept) -> np.ndarray:

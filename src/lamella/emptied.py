@@ -8,9 +8,8 @@ channels, in the right shape; a batch norm of nothing passes it on. Parameters k
 trained (its bias) as any other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from .errors import LamellaError
@@ -19,17 +18,22 @@ from .errors import LamellaError
 class _EmptiedConvolution(nn.modules.conv._ConvNd):
     def forward(self, input: Tensor) -> Tensor:
         """The bias at every position, of shape (N, out_channels, ...)."""
-        places = self._places(input)
+        places = [_places(*each) for each in zip(input.shape[2:], *self._geometry(), strict=True)]
         nothing = self.weight.flatten(1).sum(1)  # zeros that follow the weight's channels
         bias = nothing if self.bias is None else self.bias
         return bias.view(1, -1, *(1 for _ in places)).expand(input.shape[0], -1, *places)
 
-    def _places(self, input: Tensor) -> torch.Size:
-        """Where it makes outputs: the shape that one channel would have, without computing it."""
-        image = input.new_empty((1, 1, *input.shape[2:]), device="meta")
-        kernel = self.weight.new_empty((1, 1, *self.kernel_size), device="meta")
-        made: Tensor = self._conv_forward(image, kernel, None)
-        return made.shape[2:]
+    def _geometry(self) -> tuple[Sequence[int], ...]:
+        """Kernel, stride, dilation, and what is added at both ends together, axis by axis."""
+        reach = [d * (k - 1) for k, d in zip(self.kernel_size, self.dilation, strict=True)]
+        named = {"same": reach, "valid": [0] * len(reach)}
+        added = named[self.padding] if isinstance(self.padding, str) else [2 * p for p in self.padding]
+        return self.kernel_size, self.stride, self.dilation, added
+
+
+def _places(size: int, kernel: int, stride: int, dilation: int, added: int) -> int:
+    """How many outputs a convolution makes along an axis."""
+    return (size + added - dilation * (kernel - 1) - 1) // stride + 1
 
 
 class EmptiedConv1d(_EmptiedConvolution, nn.Conv1d):

@@ -19,9 +19,8 @@ from pathlib import Path
 
 from torch import nn
 
-from .emptied import of_what_is_left
 from .errors import LamellaError
-from .exporting import Export, NarrowedExports, export_onnx, quantize_onnx
+from .exporting import Export, NarrowedExports, export_onnx, layers_of, quantize_onnx
 from .progress import Progress, silent
 from .schema import Graph, LatencyFit, TimedPlan
 from .surgery import narrow
@@ -156,7 +155,7 @@ def written(
         path.parent.mkdir(parents=True, exist_ok=True)
         export(model, task.example_inputs, path)
         if precision == "int8":
-            held = of_what_is_left(model, bits or {})
+            held = {name: width for name, width in (bits or {}).items() if name in layers_of(path)}
             quantize_onnx(path, final, (batch[0] for batch in islice(task.calibration, 1)), bits=held)
     return final
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from .calibrating import check_calibration, unusual
 from .coarsening import (
@@ -38,7 +39,8 @@ from .grids import shared_bits, sharing
 from .schema import SCHEMES, Measure, Result, Scheme
 from .simulations import as_simulation, check_real
 from .storage import check_belongs
-from .training import PerSample, Task, correct, device_of, evaluate, inputs_of, seeded
+from .surgery import copied
+from .training import PerSample, Task, call, correct, device_of, evaluate, inputs_of, on_device, seeded
 from .walking import measured
 
 
@@ -56,7 +58,8 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     check_belongs(small, result)
     _check_weights(small)
     how = scheme_named(scheme)
-    bits = _bits_asked(small, result.plan.bits)
+    unread = _unread(small, task.example_inputs)
+    bits = {n: b for n, b in _bits_asked(small, result.plan.bits).items() if n not in unread}
     with drawn_alike(small):
         notes = check_calibration(task, CALIBRATION_BATCHES) if how.calibrated else []
     plain, alone = folded(small, task.example_inputs), _linear_alone(small, how, scheme)
@@ -108,6 +111,18 @@ def _bits_asked(small: nn.Module, planned: Mapping[str, int]) -> dict[str, int]:
             f"the plan gives bits to {sorted(unknown)[:3]}, which are not layers with a weight of this model."
         )
     return bits
+
+
+def _unread(small: nn.Module, example_inputs: Any) -> set[str]:
+    """Of a network with emptied layers, those from which no output follows: what makes the inputs of an emptied one."""
+    if not any(map(is_emptied, small.modules())):
+        return set()
+    model = copied(small, {}).eval().requires_grad_()
+    inputs = on_device(example_inputs, device_of(model))
+    held: dict[str, Any] = {n: model.get_submodule(n).weight for n in multiplying_layers(model)}
+    outputs = [t for t in tree_leaves(call(model, inputs)) if isinstance(t, torch.Tensor) and t.requires_grad]
+    found = torch.autograd.grad([t.sum() for t in outputs], list(held.values()), allow_unused=True)
+    return {name for name, gradient in zip(held, found, strict=True) if gradient is None}
 
 
 def _seen(plain: nn.Module, how: Scheme, bits: Mapping[str, int], task: Task) -> Seen:

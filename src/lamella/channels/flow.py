@@ -235,7 +235,7 @@ def axis_ids(value: Value, axis: int, flow: Flow, where: str) -> np.ndarray:
     """The ids along one axis (C,), after tying whatever differs along the others; FIXED where no plane speaks of it."""
     axis %= len(value.shape)
     for plane in value.planes:
-        if axis in varying(plane):
+        if axis in varying(plane) and plane.numel():
             array = np.moveaxis(compact(plane), axis, 0).reshape(value.shape[axis], -1)
             flow.tie(array, array[:, :1], where)
             return array[:, 0].copy()

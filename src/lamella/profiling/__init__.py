@@ -96,7 +96,7 @@ def _adjusted(sweep: Sweep) -> tuple[str, ...]:
 def _without_removable(graph: Graph, sweep: Sweep) -> tuple[str, ...]:
     """What to say where whole groups were asked for and there are none."""
     lacking = sweep.whole and not any(group.removable for group in graph.free)
-    return ("whole=1 measured nothing more: nothing leads around any group that is free",) if lacking else ()
+    return (WITHOUT_REMOVABLE,) if lacking else ()
 
 
 def _measurable(items: Sequence[Item], work: Work) -> list[Item]:
@@ -109,6 +109,10 @@ def _measurable(items: Sequence[Item], work: Work) -> list[Item]:
     return [item for item in items if item.knob != "bits_both" or item.target in seen]
 
 
+WITHOUT_REMOVABLE = (
+    "whole=1 measured nothing more: no free group is known that something leads around (a run that was traced before there were such "
+    "is to be traced anew)"
+)
 NOTES: dict[str, tuple[str, ...]] = {
     "exact": (),
     "race": (
