@@ -186,7 +186,7 @@ def test_an_emptied_network_is_traced_by_either_tracer(digits):
     graph = trace(model, inputs)
     small = narrow(model, graph, {"down": (), "first": ()})
     assert {"stem", "last"} <= trace(small, inputs).group_of.keys()
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="jit"):
         scripted = torch.jit.trace(small, inputs)
     assert torch.equal(scripted(inputs[0]), small(inputs[0]))
 

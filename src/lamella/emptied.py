@@ -1,11 +1,11 @@
 """What is left of a layer that has no channels on one side: torch's own layers refuse such tensors, or answer with a wrong shape.
 
-    set_kind(module)                            # a convolution or batch norm without elements becomes an emptied one, any other stays
+    set_kind(module)                            # a layer or batch norm without elements becomes an emptied one, any other stays
     of_what_is_left(model, {"conv1": 4})        # bits are for layers with weights
 
-A convolution that reads nothing gives its bias everywhere, as one would whose weights are zero; one that makes nothing gives no
-channels, in the right shape; a batch norm of nothing passes it on. Parameters keep their names: an emptied layer is saved, loaded and
-trained (its bias) as any other.
+A layer that reads nothing gives its bias everywhere, as one would whose weights are zero, and one that makes nothing gives no channels,
+in the right shape: neither follows from its input. A batch norm of nothing passes it on. Parameters keep their names: an emptied layer
+is saved, loaded and trained (its bias) as any other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,7 @@ class _EmptiedConvolution(nn.modules.conv._ConvNd):
     def forward(self, input: Tensor) -> Tensor:
         """The bias at every position, of shape (N, out_channels, ...)."""
         places = [_places(*each) for each in zip(input.shape[2:], *self._geometry(), strict=True)]
-        nothing = self.weight.flatten(1).sum(1)  # zeros that follow the weight's channels
-        bias = nothing if self.bias is None else self.bias
-        return bias.view(1, -1, *(1 for _ in places)).expand(input.shape[0], -1, *places)
+        return _bias(self).view(1, -1, *(1 for _ in places)).expand(input.shape[0], -1, *places)
 
     def _geometry(self) -> tuple[Sequence[int], ...]:
         """Kernel, stride, dilation, and what is added at both ends together, axis by axis."""
@@ -34,6 +32,20 @@ class _EmptiedConvolution(nn.modules.conv._ConvNd):
 def _places(size: int, kernel: int, stride: int, dilation: int, added: int) -> int:
     """How many outputs a convolution makes along an axis."""
     return (size + added - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _bias(layer: nn.Linear | nn.modules.conv._ConvNd) -> Tensor:
+    """The bias, or as many zeros."""
+    return layer.weight.flatten(1).sum(1) if layer.bias is None else layer.bias
+
+
+class EmptiedLinear(nn.Linear):
+    """A Linear without inputs or without outputs."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The bias for every row, of shape (..., out_features)."""
+        rows = input.shape[:-1]
+        return _bias(self).view(*(1 for _ in rows), -1).expand(*rows, -1)
 
 
 class EmptiedConv1d(_EmptiedConvolution, nn.Conv1d):
@@ -67,6 +79,7 @@ class EmptiedBatchNorm3d(_EmptiedNorm, nn.BatchNorm3d):
 
 
 _EMPTIED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: EmptiedLinear,
     nn.Conv1d: EmptiedConv1d,
     nn.Conv2d: EmptiedConv2d,
     nn.Conv3d: EmptiedConv3d,
@@ -89,11 +102,11 @@ def of_what_is_left(model: nn.Module, bits: Mapping[str, int]) -> dict[str, int]
 
 
 def set_kind(module: nn.Module) -> None:
-    """Make a convolution or batch norm without elements an emptied one, in place. LamellaError for a kind that cannot be."""
+    """Make a layer or batch norm without elements an emptied one, in place. LamellaError for a kind that cannot be."""
     weight = module._parameters.get("weight")
     if weight is None or weight.numel() or type(module) in _EMPTIED.values():
         return
-    if isinstance(module, (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)):
+    if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)):
         if type(module) not in _EMPTIED:
             raise LamellaError(f"a {type(module).__name__} cannot be left without channels.")
         object.__setattr__(module, "__class__", _EMPTIED[type(module)])

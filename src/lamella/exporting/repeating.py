@@ -3,9 +3,8 @@
     hold_once(graph)        # Expand -> BatchNormalization -> Add becomes an Add of C numbers, or nothing where these are zeros
     hold_in_rows(graph)     # before integers: C numbers become C rows, which ONNX Runtime adds seven times as fast
 
-A convolution or linear layer without inputs gives its bias everywhere (`emptied`); a norm and an activation behind it give other
-constants. All of that is worked out here, up to the operator where it meets what depends on the input, which repeats a smaller operand
-by itself. So nothing is left in the file of what leads to such a layer, or of tensors without elements.
+A layer without inputs gives its bias everywhere (`emptied`); a norm and an activation behind it give other constants. All of that is
+worked out here, up to the operator where it meets what depends on the input, which repeats a smaller operand by itself. So nothing is left in the file of what leads to such a layer, or of tensors without elements.
 """
 
 from collections.abc import Iterator, Mapping
@@ -73,8 +72,7 @@ def _small(graph: Any, shapes: Mapping[str, Shape], constants: Mapping[str, Arra
     found: dict[str, Array] = {}
     for node in graph.node:
         made = _made(node, {**constants, **found}, shapes.get(node.output[0], ()))
-        first = node.op_type in ("Expand", "Gemm", "MatMul") and node.input[0] not in found
-        if made is not None and (first or not found.keys().isdisjoint(node.input)):
+        if made is not None and (node.op_type == "Expand" or not found.keys().isdisjoint(node.input)):
             found[node.output[0]] = made
     return found
 
@@ -84,8 +82,6 @@ def _made(node: Any, known: Mapping[str, Array], shape: Shape) -> Array | None:
     made: Array | None
     if node.op_type == "Expand" and node.input[0] in known:
         made = known[node.input[0]]
-    elif node.op_type in ("Gemm", "MatMul") and node.input[0] not in known:
-        made = _of_nothing(node, known, len(shape))
     elif all(name in known for name in node.input) and _follows_values(node, known[node.input[0]]):
         made = _run(node, {name: known[name] for name in node.input})
     else:
@@ -100,17 +96,6 @@ def _follows_values(node: Any, first: Array) -> bool:
         alone = all(k == 1 for k in about["kernel_shape"]) and not any(about.get("pads", ()))
         return alone and first.size == first.shape[1]
     return node.op_type in POINTWISE or (node.op_type in ("Gemm", "MatMul") and first.size == first.shape[-1])
-
-
-def _of_nothing(node: Any, known: Mapping[str, Array], rank: int) -> Array | None:
-    """What a linear layer without inputs makes, at every row."""
-    weight = known.get(node.input[1])
-    if weight is None or weight.size or weight.ndim != 2:
-        return None
-    transposed = node.op_type == "Gemm" and attributes_of(node).get("transB", 0)
-    outputs = weight.shape[0 if transposed else 1]
-    bias = known.get(node.input[2]) if len(node.input) > 2 else np.zeros(outputs, dtype=np.float32)
-    return None if not outputs or bias is None else bias.reshape(*(1 for _ in range(rank - 1)), outputs)
 
 
 def _run(node: Any, values: Mapping[str, Any]) -> Array:
