@@ -4,7 +4,8 @@
     hold_in_rows(graph)     # before integers: C numbers become C rows, which ONNX Runtime adds seven times as fast
 
 A layer without inputs gives its bias everywhere (`emptied`); a norm and an activation behind it give other constants. All of that is
-worked out here, up to the operator where it meets what depends on the input, which repeats a smaller operand by itself. So nothing is left in the file of what leads to such a layer, or of tensors without elements.
+worked out here, up to the operator where it meets what depends on the input, which repeats a smaller operand by itself. So nothing is
+left in the file of what leads to such a layer, or of tensors without elements.
 """
 
 from collections.abc import Iterator, Mapping

@@ -35,7 +35,7 @@ def layer_facts(
         counts = {"position": position, "params": costs.params, "macs": costs.macs, "memory": costs.memory}
         known = {name: float(value) for name, value in counts.items()}
         weight = held.get(layer.weight or "")
-        if weight is not None and layer.positions and weight.dim() > 1:
+        if weight is not None and layer.positions and weight.dim() > 1 and weight.numel():
             known |= weight_facts(weight)
         if layer.weight in fields:
             before, after, side = fields[layer.weight]
@@ -48,9 +48,9 @@ def layer_facts(
 
 
 def layer_latencies(graph: Graph, table: LatencyTable) -> dict[str, float]:
-    """Milliseconds of every layer that multiplies, all its calls together, at its dense widths and batch 1."""
+    """Milliseconds of every layer that multiplies and has channels, all its calls together, at its dense widths and batch 1."""
     widths = graph.widths
-    layers = graph.multiplying
+    layers = [layer for layer in graph.multiplying if not layer.is_emptied(widths)]
     shapes = [layer_shape(graph, x, x.inputs.at(widths), x.outputs.at(widths), table.precision) for x in layers]
     table.measure(shapes)
     return {layer.name: layer.calls * table.ms(shape) for layer, shape in zip(layers, shapes, strict=True)}

@@ -100,8 +100,8 @@ def _bits_items(model: nn.Module, graph: Graph, bits: Sequence[int], sweep: Swee
     bad = [b for b in bits if not 2 <= b <= 8]
     if bad:
         raise LamellaError(f"bits {bad}: whole numbers from 2 to 8 were expected.")
-    # A weight that is computed anew at every call cannot be rounded.
-    held = dict(model.named_parameters(remove_duplicate=False))
+    # A weight that is computed anew at every call cannot be rounded, nor can one that is gone.
+    held = {name for name, weight in model.named_parameters(remove_duplicate=False) if weight.numel()}
     layers = [x.name for x in graph.multiplying if f"{x.name}.weight" in held]
     levels = tuple(Level(float(b)) for b in sorted(set(bits), reverse=True))
     knobs: tuple[Knob, ...] = ("bits", "bits_both") if sweep.inputs else ("bits",)
