@@ -8,6 +8,7 @@ worked out here, up to the operator where it meets what depends on the input, wh
 left in the file of what leads to such a layer, or of tensors without elements.
 """
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -30,18 +31,18 @@ def hold_once(graph: Any) -> None:
     """Rewrite the graph in place. It needs its `value_info`; what nobody reads any more goes with the next `forget_unread`."""
     from onnx import numpy_helper
 
+    if not any(node.op_type == "Expand" for node in graph.node):
+        return
     shapes = {v.name: _shape(v) for v in (*graph.value_info, *graph.input, *graph.output)}
     constants = {i.name: numpy_helper.to_array(i) for i in graph.initializer if i.data_type == 1}
     small = _small(graph, shapes, constants)
-    if not small:
-        return
     outputs = {value.name for value in graph.output}
     kept = outputs | {name for node in graph.node for name in _read_whole(node, small, shapes)}
-    zeros = {name for name in small.keys() - kept if not small[name].any()}
-    _forget_sums(graph, zeros, outputs, shapes)
+    repeated = small.keys() - kept
+    _forget_sums(graph, {name for name in repeated if not small[name].any()}, outputs, shapes)
     for node in graph.node:
         if node.op_type in REPEATING and node.output[0] not in small:
-            node.input[:] = [f"{name}{ONCE}" if name in small.keys() - kept else name for name in node.input]
+            node.input[:] = [f"{name}{ONCE}" if name in repeated else name for name in node.input]
     read = {name for node in graph.node for name in node.input}
     graph.initializer.extend(numpy_helper.from_array(a, f"{n}{ONCE}") for n, a in small.items() if f"{n}{ONCE}" in read)
 
@@ -68,11 +69,11 @@ def hold_in_rows(graph: Any) -> None:
     forget_unread(graph)
 
 
-def _small(graph: Any, shapes: Mapping[str, Shape], constants: Mapping[str, Array]) -> dict[str, Array]:
+def _small(graph: Any, shapes: Mapping[str, Shape], constants: dict[str, Array]) -> dict[str, Array]:
     """The values that do not follow from the input, as arrays that are repeated along their axes of extent 1."""
     found: dict[str, Array] = {}
     for node in graph.node:
-        made = _made(node, {**constants, **found}, shapes.get(node.output[0], ()))
+        made = _made(node, ChainMap(found, constants), shapes.get(node.output[0], ()))
         if made is not None and (node.op_type == "Expand" or not found.keys().isdisjoint(node.input)):
             found[node.output[0]] = made
     return found
