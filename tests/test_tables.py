@@ -250,6 +250,11 @@ def test_scores_are_deviations_of_the_copy(table):
         (lambda v, y: (v, y + 1), Columns(), r"holds 2 classes \(1, 2\); two were expected, 1 for an anomaly"),
         (lambda v, y: (v, np.arange(len(y)) == 5), Columns(), "holds no anomaly"),
         (lambda v, y: (v * (1, 0, 1), y), Columns(), "column 'b' is constant over the clean training rows"),
+        (
+            lambda v, y: (np.column_stack([v[:, 0], 0.1 + y, v[:, 2]]), y),
+            Columns(),
+            "column 'b' is constant over the clean",
+        ),
         (lambda v, y: (v, y), Columns(inputs=("a", "b")), r"3 inputs were found and 2 expected: it has 'c' besides"),
         (
             lambda v, y: (v, y),
