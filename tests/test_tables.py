@@ -76,6 +76,13 @@ def test_npz_and_parquet_give_the_same_table(tmp_path):
     assert np.array_equal(first.values, second.values)
 
 
+def test_whole_numbers_of_64_bits_are_read_as_the_nearest_there_are(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    nanoseconds = 1_763_000_000_000_000_001 + np.arange(3) * 10**9
+    pq.write_table(pa.table({"stamp": nanoseconds, "label": [0, 1, 0]}), tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet").column("stamp").tolist() == nanoseconds.astype(np.float64).tolist()
+
+
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     real = builtins.__import__
 

@@ -197,7 +197,9 @@ def _read_parquet(path: Path, ignore: Collection[str]) -> Table:
             f"it out with ignore={texts[0]}."
         )
     columns = [
-        column.cast(pa.float64()).to_numpy(zero_copy_only=False) if name in read else np.zeros(found.num_rows)
+        column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        if name in read
+        else np.zeros(found.num_rows)
         for name, column in zip(found.column_names, found.combine_chunks().itercolumns(), strict=True)
     ]
     return Table(tuple(found.column_names), _stacked(columns))
