@@ -30,7 +30,7 @@ from lamella.errors import BudgetError, DataError, LamellaError, MismatchError, 
 from lamella.schema import Budget
 from lamella.statistics import clearly_below
 from lamella.tasks import make_task
-from lamella.training import Recipe, Task
+from lamella.training import Batches, Portion, Recipe, Task
 from lamella.zoo import make_model
 
 QUICK = Recipe(epochs=2, lr=0.01, optimizer="adamw", weight_decay=1e-4)
@@ -162,8 +162,6 @@ def separable(n=240):
     y = torch.arange(n) % 4
     x = torch.eye(4)[y].repeat(1, 2) + 0.3 * torch.randn(n, 8, generator=generator)
     parts = [(x[i::3], y[i::3]) for i in range(3)]
-    from lamella.training import Batches
-
     train, held, test = (Batches(*part, 16, shuffle=i == 0) for i, part in enumerate(parts))
     return Task((x[:1],), train=train, validation=held, test=test)
 
@@ -385,8 +383,28 @@ def test_a_rate_that_diverges_names_the_network(table):
         quick(table, recipe=Recipe(epochs=30, lr=1e12, optimizer="sgd", schedule="constant"), activation="relu")
 
 
-def test_targets_that_are_neither_classes_nor_rows():
-    task = copying()
-    held = [(x, torch.zeros(len(x), 4)) for x, _ in task.validation]
-    with pytest.raises(DataError, match="neither classes"):
+@pytest.mark.parametrize(("shape", "words"), [((4,), r"float32, \(30, 4\)"), ((), r"float32, \(30,\)")])
+def test_targets_that_are_neither_classes_nor_rows(shape, words):
+    task = copying(batch_size=30)
+    held = [(x, torch.zeros(len(x), *shape)) for x, _ in task.validation]
+    with pytest.raises(
+        DataError, match=rf"targets \(torch\.{words}\) are neither class numbers.*Give classes as targets.long\(\)"
+    ):
         quick(replace(task, validation=held, loss=squared), (3, 2, 3))
+
+
+@pytest.mark.parametrize("kind", ["batches", "portion", "list"])
+def test_a_class_that_only_training_holds_has_its_output(kind):
+    task = separable()
+    batches = Batches(task.train.inputs, torch.arange(len(task.train.inputs)) % 5, 16, shuffle=True)
+    train = {"batches": batches, "portion": Portion(batches, 16), "list": list(batches)}[kind]
+    bench = Bench(replace(task, train=train, calibration=task.validation), QUICK)
+    assert bench.outputs == 5
+    assert len(bench.measured([Net((3,), 0)])) == 1
+
+
+def test_a_class_below_0_is_told_by_its_batch():
+    task = separable()
+    train = Batches(task.train.inputs, task.train.targets - 1, 16)
+    with pytest.raises(DataError, match=r"the targets of batch 0 reach from -1 to .* no output for class -1"):
+        Bench(replace(task, train=train, calibration=task.validation), QUICK).trained([Net((3,), 0)])

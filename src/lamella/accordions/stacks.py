@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_map_only
 
 from ..errors import DataError, LamellaError
 from ..training import OPTIMIZERS, Batches, Loader, PerSample, Recipe, Task, empty_loader, mixed, one_epoch, rates_of
+from ..training.batches import explained
 from ..zoo import make_model
 from .shapes import Widths, named
 
@@ -161,13 +162,9 @@ def train(stack: Stack, task: Task, recipe: Recipe) -> None:
         for index, (x_KBD, targets) in enumerate(_together(task.train, seeds, epoch)):
             for group in optimizer.param_groups:
                 group["lr"] = rates(index)
-            _step(
-                stack,
-                x_KBD if in_turn else x_KBD[place_S],
-                tree_map_only(Tensor, lambda t: t[place_S], targets),
-                task,
-                epoch,
-            )
+            x_SBD = x_KBD if in_turn else x_KBD[place_S]
+            with explained(index, task.loss, targets):
+                _step(stack, x_SBD, tree_map_only(Tensor, lambda t: t[place_S], targets), task, epoch)
             optimizer.step()
             count += 1
         if not count:

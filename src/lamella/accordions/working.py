@@ -21,7 +21,7 @@ from ..errors import DataError
 from ..executors import execute, portable
 from ..progress import Progress, silent
 from ..runs import Journal
-from ..training import Recipe, Task
+from ..training import Batches, Loader, Portion, Recipe, Task
 from .metrics import Judge, Metrics
 from .settings import Settings
 from .shapes import Widths, named, params
@@ -81,15 +81,23 @@ def sizes(task: Task) -> tuple[int, int]:
     inputs, targets = next(iter(task.validation))
     width = flattened(inputs).shape[1]
     if isinstance(targets, torch.Tensor) and targets.ndim == 1 and not targets.is_floating_point():
-        return width, 1 + max(int(t.max()) for loader in (task.validation, task.calibration) for _, t in loader)
+        return width, 1 + max(map(_highest, (task.train, task.validation, task.calibration)))
     rows = targets["rows"] if isinstance(targets, dict) and "rows" in targets else targets
-    if not isinstance(rows, torch.Tensor) or rows.flatten(1).shape[1] != width:
-        seen = tuple(rows.shape) if isinstance(rows, torch.Tensor) else type(rows).__name__
+    if not isinstance(rows, torch.Tensor) or rows.ndim < 2 or rows.flatten(1).shape[1] != width:
+        seen = f"{rows.dtype}, {tuple(rows.shape)}" if isinstance(rows, torch.Tensor) else type(rows).__name__
         raise DataError(
-            f"task {task.name!r}: the targets ({seen}) are neither classes (N,) nor rows as wide as the {width} inputs; an accordion "
-            "classifies or copies."
+            f"task {task.name!r}: the targets ({seen}) are neither class numbers (N,) nor rows as wide as the {width} inputs; an accordion "
+            "classifies or copies. Give classes as targets.long(), or the inputs as targets."
         )
     return width, width
+
+
+def _highest(loader: Loader) -> int:
+    """The highest class number, of all samples where an epoch draws some of them."""
+    batches = loader.batches if isinstance(loader, Portion) else loader
+    if isinstance(batches, Batches):
+        return int(batches.targets.max())
+    return max(int(targets.max()) for _, targets in batches)
 
 
 def make_bench(task: Task, recipe: Recipe, activation: str) -> Bench:
