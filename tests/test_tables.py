@@ -147,6 +147,45 @@ def test_a_hostile_csv_is_refused_with_its_place(tmp_path, text, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("ignore", [(), ("",)])
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [(",a,label\n0,5,0\n1,6,1\n", "1 of 3"), ("a,label,\n5,0,\n6,1,\n", "3 of 3"), ('a," ",label\n5,x,0\n', "2 of 3")],
+)
+def test_a_column_without_a_name_is_refused(tmp_path, text, column, ignore):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(
+        DataError, match=rf"t\.csv: column {column} has no name\. .*index=False.* name it in the first line"
+    ):
+        read_table(tmp_path / "t.csv", ignore)
+    named = (
+        text.replace(",a", "id,a", 1) if column == "1 of 3" else text.replace(",\n", ",id\n", 1).replace('" "', "id")
+    )
+    (tmp_path / "t.csv").write_text(named)
+    assert read_table(tmp_path / "t.csv", ("id",)).names == ("a", "label")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_the_index_of_pandas_is_no_input(tmp_path, kind):
+    path, index = tmp_path / f"t.{kind}", "Unnamed: 0" if kind == "csv" else "__index_level_0__"
+    if kind == "csv":
+        path.write_text(f"{index},a,label\n7,1,0\n3,2,1\n")
+    else:
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pa.table({index: [7, 3], "a": [1, 2], "label": [0, 1]}), path)
+    with pytest.raises(DataError, match=rf"column '{index}' is pandas' index.*ignore={index}, or"):
+        read_table(path)
+    assert read_table(path, (index,)).names == ("a", "label")
+
+
+def test_a_time_that_is_text_is_told_what_works(tmp_path):
+    (tmp_path / "t.csv").write_text("stamp,a,label\n2026-01-01,1,0\n2026-01-02,2,1\n")
+    with pytest.raises(
+        DataError, match=r"column 'stamp' holds text .*\(a date as seconds\), or, unless it is the label or the time"
+    ):
+        make_task("table", tmp_path / "t.csv", columns=Columns(time="stamp"))
+
+
 def test_a_lone_array_is_no_npz(tmp_path):
     with (tmp_path / "t.npz").open("wb") as file:
         np.save(file, np.zeros((3, 2)))

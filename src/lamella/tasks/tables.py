@@ -25,6 +25,8 @@ from ..errors import DataError, MissingExtra, unknown_name
 
 Floats = NDArray[np.float64]
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
+# An index without a name, in a CSV that pandas wrote, read and wrote again, and in Parquet.
+PANDAS_INDEX = ("Unnamed: 0", "__index_level_0__")
 NPZ_LABEL = "Class"  # what the labels of an npz are called as a column
 
 
@@ -63,11 +65,11 @@ def read_table(path: Path, ignore: Collection[str] = ()) -> Table:
     if reader is None:
         raise DataError(f"{path}: {path.suffix or 'no ending'} is not one of {', '.join(READERS)}. Convert it to CSV.")
     table = reader(path, ignore)
-    _check_names(path, table.names)
     for name in ignore:
         if name not in table.names:
             raise DataError(f"{path}: {unknown_name('column', name, table.names)} Name the right one with ignore=.")
     table = table.without(ignore)
+    _check_index(path, table.names)
     if not len(table.values):
         raise DataError(f"{path}: holds no row. One row per sample was expected.")
     bad = np.argwhere(~np.isfinite(table.values))
@@ -88,12 +90,27 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
         raise DataError(
             f"{path}: the first line holds numbers ({shown} ...); a line of column names was expected. Add one."
         )
+    unnamed = [number for number, name in enumerate(names, 1) if not name]
+    if unnamed:
+        raise DataError(
+            f"{path}: column {unnamed[0]} of {len(names)} has no name. Where it is pandas' index, write the file with index=False; where "
+            "the lines end in a separator, end them without. Else name it in the first line; ignore= then takes that name."
+        )
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"{path}: column {twice[0]!r} is there twice. Rename one.")
 
 
-# Readers give zeros for the columns to ignore.
+def _check_index(path: Path, names: Sequence[str]) -> None:
+    for name in PANDAS_INDEX:
+        if name in names:
+            raise DataError(
+                f"{path}: column {name!r} is pandas' index, the number of a row, which is no input. Leave it out with ignore={name}, or "
+                "give it the name of what it holds."
+            )
+
+
+# Readers check the names, and give zeros for the columns to ignore.
 
 
 def _read_csv(path: Path, ignore: Collection[str]) -> Table:
@@ -102,6 +119,7 @@ def _read_csv(path: Path, ignore: Collection[str]) -> Table:
         with _opened(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "input contained no data": said better by read_table
             names = tuple(name.strip() for name in next(csv.reader(file, delimiter=separator), ()))
+            _check_names(path, names)
             unread: dict[int | str, Callable[[str], float]] = {
                 i: _zero for i, name in enumerate(names) if name in ignore
             }
@@ -165,9 +183,14 @@ def _bad_cell(path: Path, row: int, name: str, cell: str) -> DataError:
             f"or the column with ignore={name}."
         )
     shown = cell if len(cell) <= 40 else cell[:37] + "..."
-    return DataError(
-        f"{path}: row {row:,}, column {name!r} holds text ({shown!r}). Every cell must be a number: encode the column as numbers or "
-        f"leave it out with ignore={name}."
+    return DataError(f"{path}: row {row:,}, column {name!r} holds text ({shown!r}). {_encode(name)}")
+
+
+def _encode(name: str) -> str:
+    """What to do about a column of no numbers."""
+    return (
+        f"Every cell must be a number: encode the column as numbers (a date as seconds), or, unless it is the label or the time, leave it "
+        f"out with ignore={name}."
     )
 
 
@@ -188,14 +211,12 @@ def _read_parquet(path: Path, ignore: Collection[str]) -> Table:
         found = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as Parquet ({error}). It is damaged: export it again.") from None
+    _check_names(path, found.column_names)
     kinds = {field.name: field.type for field in found.schema}
     read = [name for name in kinds if name not in ignore]
     texts = [name for name in read if not (pa.types.is_floating(kinds[name]) or _whole(pa, kinds[name]))]
     if texts:
-        raise DataError(
-            f"{path}: column {texts[0]!r} holds {kinds[texts[0]]}. Every cell must be a number: encode the column as numbers or leave "
-            f"it out with ignore={texts[0]}."
-        )
+        raise DataError(f"{path}: column {texts[0]!r} holds {kinds[texts[0]]}. {_encode(texts[0])}")
     columns = [
         column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         if name in read
@@ -223,6 +244,7 @@ def _read_npz(path: Path, _: Collection[str]) -> Table:
         if x.ndim != 2 or y.shape != (len(x),) or x.shape[1] != len(names):
             seen = ", ".join(f"{name} {array.shape}" for name, array in parts.items())
             raise DataError(f"{path}: the arrays do not belong together ({seen}); {wanted} were expected.")
+        _check_names(path, (*names, NPZ_LABEL))
         return Table((*names, NPZ_LABEL), np.concatenate([x, y[:, None]], axis=1).astype(np.float64))
     except KeyError as error:
         raise DataError(f"{path}: has no array {error}; {wanted} were expected.") from None
