@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lamella.accordions.metrics import Judge
 from lamella.errors import DataError, LamellaError, MissingExtra
 from lamella.tasks import FRAUD, Columns, make_task, read_table
 from lamella.training import evaluate
@@ -261,6 +262,32 @@ def test_weights_bring_back_the_natural_rate(tmp_path):
         assert weights[~odd].sum() == pytest.approx(18_000 / days, rel=1e-6)
         assert weights[odd].sum() == pytest.approx(20 / days, rel=1e-6)
     assert any("each is weighted by 100.00" in note for note in task.notes)
+
+
+@pytest.mark.parametrize("split", ["random", "time"])
+def test_a_limit_leaves_the_rows_a_day_of_each_label(tmp_path, split):
+    values, labels, times = rows()
+    path, columns = csv(tmp_path / "t.csv", values, labels, times), Columns(time="Time", clean=18_000)
+    whole, cut = (make_task("table", path, columns=columns, validation=split, limit=limit) for limit in (None, 20))
+    for name in ("validation", "test"):
+        daily = []
+        for task in (whole, cut):
+            part = getattr(task, name)
+            weights, odd = column_of(part, "weights"), column_of(part, "labels") == 1
+            daily.append((weights[odd].sum(), weights[~odd].sum()))
+        assert getattr(cut, name).samples == 20 < getattr(whole, name).samples
+        assert daily[1] == pytest.approx(daily[0])
+
+
+def test_a_limit_that_cuts_nothing_changes_no_weight(table):
+    whole, cut = (make_task("table", table, limit=limit) for limit in (None, 10_000))
+    for part in ("validation", "test"):
+        assert np.array_equal(*(column_of(getattr(task, part), "weights") for task in (whole, cut)))
+
+
+def test_a_limit_of_one_row_is_told_when_it_is_judged(table):
+    with pytest.raises(DataError, match="the samples of a split hold one class only"):
+        Judge.of(make_task("table", table, limit=1))
 
 
 def test_the_official_columns_make_the_fraud_task(tmp_path):

@@ -57,10 +57,10 @@ def detection_task(
     ones = np.ones(len(labels_N))
     train = _batches(scaled, labels_N, ones, clean[cut], shuffle=True, **shared)
     calibration = _batches(scaled, labels_N, ones, clean[cut], shuffle=True, seed=seed, **shared)
-    held, test = (
-        _batches(scaled, labels_N, parts.weights, _sorted(part, labels_N)[cut], **shared)
-        for part in (parts.validation, parts.test)
-    )
+    judged = [
+        _first(_sorted(part, labels_N), labels_N, parts.weights, limit) for part in (parts.validation, parts.test)
+    ]
+    held, test = (_batches(scaled, labels_N, weights_N, part, **shared) for weights_N, part in judged)
     return Task(
         (scaled[parts.validation[:1]],),
         train=train,
@@ -81,6 +81,16 @@ def _sorted(part: Rows, labels_N: Rows) -> Rows:
         members = np.flatnonzero(labels_N[part] == label)
         order[members] = (np.arange(len(members)) + 0.5) / max(1, len(members))
     return part[np.argsort(order, kind="stable")]
+
+
+def _first(part: Rows, labels_N: Rows, weights_N: Floats, limit: int | None) -> tuple[Floats, Rows]:
+    """Weights and row numbers of a split's first rows: those of a label stand for as many rows a day as all of it in the split."""
+    kept, scaled_N = part[:limit], weights_N.copy()
+    for label in (0, 1):
+        whole, left = (rows[labels_N[rows] == label] for rows in (part, kept))
+        if len(left):
+            scaled_N[left] *= weights_N[whole].sum() / weights_N[left].sum()
+    return scaled_N, kept
 
 
 def _batches(scaled: Tensor, labels_N: Rows, weights_N: Floats, part: Rows, **options: Any) -> Batches:
