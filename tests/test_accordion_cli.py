@@ -2,14 +2,18 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from test_tables import csv, rows
 from torch import nn
 from typer.testing import CliRunner
@@ -17,12 +21,15 @@ from typer.testing import CliRunner
 from lamella.accordions import RECIPE, Settings, accordion, networks
 from lamella.cli import app
 from lamella.errors import DataError, LamellaError, MismatchError
+from lamella.exporting import OnnxModel
 from lamella.records import load_record, save_record, to_plain
-from lamella.schema import Accordion, Budget, Graph, RunInfo
+from lamella.schema import Accordion, Budget, Graph, RunInfo, Standardization
 from lamella.sessions import describe, resume
 from lamella.stages import quantized, shaping
-from lamella.tasks import make_task
+from lamella.tasks import make_task, read_table
 
+ROOT = Path(__file__).parent.parent
+KEPT = {"accordion/inputs.json": Standardization, "accordion.json": Accordion}
 QUICK = ("--widths", "4,2,4", "--candidates", "2,4", "--seeds", "2", "--epochs", "2", "--option", "batch_size=32")
 
 
@@ -58,6 +65,56 @@ def test_a_table_in_a_run_of_the_winner_out(finished):
     assert [group.width for group in groups if group.frozen is None] == list(found.widths)
 
 
+def test_raw_rows_standardized_by_the_inputs_file_give_the_recorded_outputs(finished, table):
+    directory, plain = finished
+    told, found = (load_record(directory / name, kind) for name, kind in KEPT.items())
+    assert any("accordion/inputs.json" in note for note in plain["notes"])
+    raw = read_table(table).columns(told.columns)
+    rows_ND = ((raw - np.array(told.mean)) / np.array(told.std)).astype(np.float32)
+    place = {row.tobytes(): number for number, row in enumerate(rows_ND)}
+    test = resume(directory).task.test
+    numbers = [place[row.numpy().tobytes()] for row in test.inputs]  # bit for bit what the files were judged on
+    odd_N, weights_N = test.targets["labels"].numpy() == 1, test.targets["weights"].numpy()
+    assert list(told.thresholds) == ["baseline.onnx", "winner.onnx", "winner.int8.onnx"]
+    for file in found.files:
+        outputs_ND = OnnxModel(directory / file.file)(torch.from_numpy(rows_ND[numbers])).numpy()
+        scores_N = 1 / (1 + np.abs(outputs_ND.astype(float) - rows_ND[numbers]).mean(1))
+        alarm_N = scores_N <= told.thresholds[Path(file.file).name]
+        assert weights_N[alarm_N & odd_N].sum() / weights_N[odd_N].sum() == pytest.approx(file.test["recall"])
+        assert weights_N[alarm_N == odd_N].sum() / weights_N.sum() == pytest.approx(file.test["accuracy"])
+
+
+def test_the_documented_program_raises_the_recorded_alarms(finished, table, tmp_path, monkeypatch):
+    told, found = (load_record(finished[0] / name, kind) for name, kind in KEPT.items())
+    test = resume(finished[0]).task.test
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "machines").symlink_to(finished[0])
+    monkeypatch.chdir(tmp_path)
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "accordions.md").read_text(), re.DOTALL)
+    names = {"values": test.inputs.double().numpy() * np.array(told.std) + np.array(told.mean)}
+    exec(compile(program, "accordions.md", "exec"), names)
+    right_N = names["alarms"] == (test.targets["labels"].numpy() == 1)
+    weights_N = test.targets["weights"].numpy()
+    assert weights_N[right_N].sum() / weights_N.sum() == pytest.approx(found.files[1].test["accuracy"])
+
+
+def test_a_run_of_a_version_that_wrote_no_inputs_file_gets_one(finished, table, tmp_path):
+    directory = tmp_path / "r"
+    shutil.copytree(finished[0], directory)
+    path, record, files = (
+        directory / "accordion" / "inputs.json",
+        directory / "accordion.json",
+        (directory / "accordion"),
+    )
+    before, found = path.read_bytes(), load_record(record, Accordion)
+    path.unlink()
+    save_record(record, replace(found, notes=found.notes[:1]))
+    written = {each: each.stat().st_mtime_ns for each in (record, *files.iterdir())}
+    assert run(directory, "--task", "table", "--data", table, *QUICK).exit_code == 0
+    assert path.read_bytes() == before
+    assert written == {each: each.stat().st_mtime_ns for each in written}
+
+
 def test_what_was_made_of_an_earlier_winner_goes_with_it(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "r")
     session = resume(tmp_path / "r")
@@ -68,6 +125,7 @@ def test_what_was_made_of_an_earlier_winner_goes_with_it(finished, tmp_path):
     assert shaping._finished(session, replace(found, files=())) is None  # a kill from here on begins anew
     shaping._as_run(session, found, winner, "relu")
     assert not session.has("result")
+    assert not session.has("inputs")
     quantized(session)
 
 

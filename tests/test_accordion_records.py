@@ -10,7 +10,7 @@ from accordion_records import accordion
 
 from lamella.errors import RecordError
 from lamella.records import dumps, from_plain, loads, to_plain
-from lamella.schema import Accordion
+from lamella.schema import Accordion, Standardization
 
 
 def test_the_record_survives_the_file():
@@ -39,6 +39,21 @@ def test_nonsense_is_refused_with_its_path(path, value, words):
     inner[path[-1]] = value
     with pytest.raises(RecordError, match=words):
         from_plain(plain, Accordion)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"mean": (0.0,)}, "mean: 1 numbers for 2 columns"),
+        ({"std": (1.0, 2.0, 3.0)}, "std: 3 numbers for 2 columns"),
+        ({"std": (1.0, 0.0)}, "std: 0.0 of column 'b' is not a positive number"),
+    ],
+)
+def test_inputs_that_cannot_be_made_are_refused(change, words):
+    good = Standardization(columns=("a", "b"), mean=(0.0, 1.0), std=(1.0, 2.0), thresholds={"winner.onnx": 0.5})
+    assert loads(dumps(good), Standardization) == good
+    with pytest.raises(RecordError, match=words):
+        replace(good, **change)
 
 
 def test_two_winners_are_one_too_many():

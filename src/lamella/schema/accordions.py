@@ -4,6 +4,7 @@ Every figure is a `Score` over seeds: the mean of the metric, its 95 % interval 
 along depth, hidden layers only; a *pair* is the hidden layers that share a width, (0, 6) the outermost of seven.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -87,6 +88,26 @@ class ExportedFile:
     latency_ms: float
     latency_ratio: float
     test: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standardization:
+    """How rows of a table become a network's inputs: (value - mean) / std of these columns, in this order, then float32.
+
+    `thresholds`: for every file beside `accordion/inputs.json`, the highest score that is an alarm, as validation chose it. The score of
+    a row is 1 / (1 + d), d the mean absolute difference between the file's outputs and its inputs.
+    """
+
+    columns: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    thresholds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            check(len(values) == len(self.columns), name, f"{len(values)} numbers for {len(self.columns)} columns")
+        for name, std in zip(self.columns, self.std, strict=True):
+            check(0 < std < math.inf, "std", f"{std} of column {name!r} is not a positive number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

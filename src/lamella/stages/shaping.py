@@ -4,7 +4,7 @@
     found = shaped(session, (16, 8, 4, 2, 4, 8, 16), settings=Settings(...))
 
 The directory ends as a run of the chosen network: its weights, its graph, and `run.json` with its widths, so that every other verb goes on
-from there. ONNX files of baseline and winner lie in `accordion/`.
+from there. ONNX files of baseline and winner lie in `accordion/`, and beside them, for a table, how its rows become their inputs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import nn
 
 from ..accordions import RECIPE, Settings, accordion, networks
-from ..accordions.metrics import Judge
+from ..accordions.metrics import Judge, best_threshold, truth_of
 from ..exporting import OnnxModel, export_onnx, onnx_bytes
 from ..progress import Progress, silent
 from ..quantization import integers_file
@@ -69,6 +69,7 @@ def shaped(
         progress=progress,
     )
     if (before := _finished(session, found)) is not None:
+        _write_inputs(session, before)
         return before
     progress("export", 0, 2, "training the chosen network")
     baseline, winner = networks(
@@ -78,6 +79,7 @@ def shaped(
     found = replace(found, files=_written(session.directory, session.task, baseline, winner))
     _forget(session)
     session.write("accordion", found)
+    _write_inputs(session, found)
     _as_run(session, found, winner, settings.activation)
     progress("export", 2, 2)
     return found
@@ -91,7 +93,8 @@ def _finished(session: Session, found: Accordion) -> Accordion | None:
     before = load_record(path, Accordion)
     files = [(session.directory / each.file, each.bytes) for each in before.files]
     whole = bool(files) and all(file.exists() and onnx_bytes(file) == size for file, size in files)
-    return before if whole and replace(before, files=()) == found else None
+    same = replace(before, files=(), notes=found.notes) == found  # an older version's notes say less
+    return before if whole and same else None
 
 
 def _written(directory: Path, task: Task, baseline: nn.Module, winner: nn.Module) -> tuple[ExportedFile, ...]:
@@ -120,9 +123,26 @@ def _judged(judge: Judge, task: Task, model: nn.Module) -> dict[str, float]:
     return judge.test(held, test)
 
 
+def _write_inputs(session: Session, found: Accordion) -> None:
+    """How rows become the inputs of the files, and the threshold of each, where the task knows."""
+    told = session.task.standardization
+    if told is not None and not session.has("inputs"):
+        paths = [session.directory / file.file for file in found.files]
+        session.write("inputs", replace(told, thresholds=_thresholds(session.task, paths)))
+
+
+def _thresholds(task: Task, paths: Sequence[Path]) -> dict[str, float]:
+    """The alarm threshold of every file, by its name; none where samples are classified."""
+    held = truth_of(task.validation)
+    if held is None:
+        return {}
+    scores = {path.name: evaluate(OnnxModel(path), task.validation, task.score) for path in paths}
+    return {name: best_threshold(held, scores_N.numpy()) for name, scores_N in scores.items()}
+
+
 def _forget(session: Session) -> None:
     """An earlier winner, and what was made of it. Its weights go first: without them nothing is taken to be finished."""
-    for name in ("weights", "graph", "result", "model"):
+    for name in ("weights", "inputs", "graph", "result", "model"):
         session.path(name).unlink(missing_ok=True)
 
 

@@ -19,9 +19,15 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from ..errors import DataError, unknown_name
+from ..schema import FILES, Standardization
 from ..training import Batches, Task
 from .splitting import SPLITS, Columns, Floats, Rows, Stream
 from .tables import Table, read_table
+
+STANDARDIZED = (
+    "rows are standardized by the clean training rows, and exported files take them so: columns, means, standard deviations and each "
+    f"file's threshold are in {FILES['inputs'][0]} of a width search's run (in Python, Task.standardization)."
+)
 
 
 def reconstruction_loss(outputs_ND: Tensor, targets: dict[str, Tensor]) -> Tensor:
@@ -70,7 +76,8 @@ def detection_task(
         loss=reconstruction_loss,
         score=reconstruction_score,
         name=name,
-        notes=parts.notes,
+        notes=(*parts.notes, STANDARDIZED),
+        standardization=Standardization(columns=names, mean=tuple(mean_D.tolist()), std=tuple(std_D.tolist())),
     )
 
 

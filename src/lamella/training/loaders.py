@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from ..errors import DataError, first_line
-from ..schema import Metric
+from ..schema import Metric, Standardization
 
 Loader = Iterable[Any]
 Loss = Callable[..., Tensor]
@@ -70,7 +70,7 @@ class Task:
     """What a network is trained and judged on. `score(outputs, targets)` is per sample, (N,), and higher is better.
 
     Choices are made on `validation`, `test` is only reported, `calibration` (default: `train`) re-estimates statistics
-    and ranges. `notes` say what a table of results must tell about the data.
+    and ranges. `notes` say what a table of results must tell about the data, `standardization` how its inputs were made from a table.
     """
 
     example_inputs: tuple[Tensor, ...]
@@ -83,6 +83,7 @@ class Task:
     name: str = "custom"
     calibration: Loader = ()
     notes: tuple[str, ...] = ()
+    standardization: Standardization | None = None
 
     def __post_init__(self) -> None:
         example = self.example_inputs
