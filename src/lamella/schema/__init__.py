@@ -10,6 +10,7 @@
     Family     the levels of an elastic network, one inside the next (`elastic.json`)
     Epoch      how those levels stood after an epoch of their training
     Accordion  a width search for a dense network: what was tried, chosen, and what its controls say
+    Standardization  how rows of a table become a network's inputs
 
 A *width* is the number of channels a group keeps. Every size in a network is a `Size`: fixed + sum(times x width(group)).
 All records are frozen, keyword-only and checked at birth; `records` writes and reads them.
