@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 
 from lamella.accordions import RECIPE, Settings, accordion, networks
 from lamella.cli import app
-from lamella.errors import DataError, LamellaError, MismatchError
+from lamella.errors import BudgetError, DataError, LamellaError, MismatchError
 from lamella.exporting import OnnxModel
 from lamella.records import load_record, save_record, to_plain
-from lamella.schema import Accordion, Budget, Graph, RunInfo, Standardization
+from lamella.schema import Accordion, Budget, Graph, RunInfo, Search, Standardization
 from lamella.sessions import describe, resume
 from lamella.stages import quantized, shaping
 from lamella.tasks import make_task, read_table
@@ -157,6 +157,63 @@ def test_a_finished_run_is_only_told_again(finished, table):
     assert json.loads(run(directory, *of_the_run, "--quiet", "--json").stdout)["entries"] == plain["entries"]
 
 
+def test_more_seeds_alone_widen_the_search_that_the_run_holds(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "r")
+    run(tmp_path / "r", "--metric", "roc_auc", "--budget", "params=70%", "--asymmetric")
+    before = load_record(tmp_path / "r" / "accordion.json", Accordion)
+    wider = run(tmp_path / "r", "--seeds", "3", "--quiet")
+    assert wider.exit_code == 0, wider.output
+    found = load_record(tmp_path / "r" / "accordion.json", Accordion)
+    assert found.seeds == (0, 1, 2)
+    for same in ("baseline", "metric", "method", "epochs"):
+        assert getattr(found, same) == getattr(before, same)
+    assert {width for shape in found.tried for width in shape.widths} == {2, 4}
+    assert found.entry("winner").params <= 0.7 * found.entry("baseline").params
+    assert [sweep.layers for sweep in found.sweeps] == [(0,), (2,), (1,)]
+
+
+def test_another_search_in_a_run_is_told_in_a_line(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(shaping, "_written", lambda *arguments: ())  # files take seconds
+    shutil.copytree(finished[0], tmp_path / "r")
+    other = run(tmp_path / "r", "--widths", "4,4", "--metric", "pr_auc")
+    assert (
+        "another search than the run's: widths was [4, 2, 4] and is [4, 4]; metric was None and is pr_auc. "
+        in other.stderr
+    )
+    asked = load_record(tmp_path / "r" / "search.json", Search)
+    assert (asked.widths, asked.candidates, asked.metric, asked.seeds) == ((4, 4), (2, 4), "pr_auc", 2)
+    assert "another search" not in run(tmp_path / "r", "--seeds", "3").stderr
+
+
+def test_a_budget_of_the_run_is_taken_back_by_none(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(shaping, "_written", lambda *arguments: ())
+    shutil.copytree(finished[0], tmp_path / "r")
+    for budget, kept in (("max_drop=50", Budget(max_drop=50)), ("none", Budget())):
+        run(tmp_path / "r", "--budget", budget, "--quiet")
+        assert load_record(tmp_path / "r" / "search.json", Search).budget == kept
+
+
+def test_a_refused_search_is_not_the_one_to_widen(finished, table, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "r")
+    before = (tmp_path / "r" / "search.json").read_bytes()
+    refused = run(tmp_path / "r", "--budget", "params=5")
+    assert isinstance(refused.exception, BudgetError)
+    assert (tmp_path / "r" / "search.json").read_bytes() == before
+    fresh = run(tmp_path / "new", "--task", "table", "--data", table, *QUICK, "--metric", "prauc")
+    assert "unknown metric 'prauc'" in str(fresh.exception)
+    assert not (tmp_path / "new" / "search.json").exists()
+
+
+def test_a_search_that_nobody_wrote_down_is_not_widened(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "r")
+    (tmp_path / "r" / "search.json").unlink()
+    refused = run(tmp_path / "r", "--seeds", "3")
+    assert "accordion.json: holds a search that did not write down all that it was asked" in str(refused.exception)
+    assert "--widths 4,2,4 --method sequential --metric f1 --epochs 2, and --candidates" in str(refused.exception)
+    assert run(tmp_path / "r", *QUICK[:-2], "--quiet").exit_code == 0
+    assert load_record(tmp_path / "r" / "search.json", Search) == load_record(finished[0] / "search.json", Search)
+
+
 def test_another_task_is_not_mixed_in(finished, table):
     directory, _ = finished
     other = run(directory, "--task", "table", "--data", table, *QUICK, "--option", "ignore=a")
@@ -241,7 +298,7 @@ def test_killed_at_its_hardest_it_ends_with_the_same_table(table, tmp_path):
     killed.communicate()
     before = journal.read_text()
     assert before.count("\n") > 1
-    assert run(tmp_path / "killed", *arguments).exit_code == 0
+    assert run(tmp_path / "killed", "--quiet").exit_code == 0  # what it was asked lies beside it
     assert journal.read_text().startswith(before[: before.rfind("\n") + 1])
     found = load_record(tmp_path / "killed" / "accordion.json", Accordion)
     task = make_task("table", table, batch_size=32)

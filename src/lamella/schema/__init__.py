@@ -16,7 +16,7 @@ A *width* is the number of channels a group keeps. Every size in a network is a 
 All records are frozen, keyword-only and checked at birth; `records` writes and reads them.
 """
 
-from .accordions import Accordion, Comparison, Entry, ExportedFile, PairSweep, Role, Shape, Standardization
+from .accordions import Accordion, Comparison, Entry, ExportedFile, PairSweep, Role, Search, Shape, Standardization
 from .curves import Knob, Metric, Point, Profile, Score, factor_between, lowered
 from .families import Epoch, Family, Level, check_levels
 from .graphs import Attribute, Graph, Group, Integer, Layer, Parameter, Product, Tensor
@@ -50,6 +50,7 @@ FILES = {  # what lies in a run directory, and the verb that makes it
     "accordion": ("accordion.json", "lamella accordion"),
     "accordion_journal": ("accordion.jsonl", "lamella accordion"),
     "inputs": ("accordion/inputs.json", "lamella accordion"),
+    "search": ("search.json", "lamella accordion"),
     "trials": ("trials.json", "lamella compress --control origin"),
     "table": ("table.json", "lamella demo"),
     "elastic": ("elastic.json", "lamella elasticize"),
@@ -99,6 +100,7 @@ __all__ = [
     "RunInfo",
     "Scheme",
     "Score",
+    "Search",
     "Shape",
     "Share",
     "Size",

@@ -10,6 +10,7 @@ from typing import Literal
 
 from ..records import check
 from .curves import Score
+from .plans import Budget
 
 Role = Literal["baseline", "candidate", "winner", "control", "published"]
 
@@ -108,6 +109,27 @@ class Standardization:
             check(len(values) == len(self.columns), name, f"{len(values)} numbers for {len(self.columns)} columns")
         for name, std in zip(self.columns, self.std, strict=True):
             check(0 < std < math.inf, "std", f"{std} of column {name!r} is not a positive number")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """`search.json`: what a run's search was asked, so that it can be asked again, or wider.
+
+    `candidates`: None for the usual ladder up to the widest; `metric`: None for the task's first.
+    """
+
+    widths: tuple[int, ...]
+    candidates: tuple[int, ...] | None = None
+    symmetric: bool = True
+    method: str
+    metric: str | None = None
+    seeds: int
+    budget: Budget
+    passes: int
+    trials: int
+    epochs: int
+    lr: float
+    activation: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from ..exporting import OnnxModel, export_onnx, onnx_bytes
 from ..progress import Progress, silent
 from ..quantization import integers_file
 from ..records import load_record, save_record
-from ..schema import FILES, Accordion, ExportedFile, RunInfo
+from ..schema import FILES, Accordion, ExportedFile, RunInfo, Search
 from ..sessions import Session, check_options, check_same
 from ..timing import latency
 from ..training import Recipe, Task, evaluate
@@ -56,8 +56,11 @@ def shaped(
     recipe: Recipe = RECIPE,
     progress: Progress = silent,
 ) -> Accordion:
-    """The outcome, `accordion.json`, and a run of the chosen network. What is done is never done again."""
-    journal = session.path("accordion_journal")
+    """The outcome, `accordion.json`, and a run of the chosen network. What is done is never done again.
+
+    `search.json` tells what was asked: from the first network on, or, where a search is finished, once this one has its winner.
+    """
+    journal, asked = session.path("accordion_journal"), search_of(widths, candidates, symmetric, settings, recipe)
     found = accordion(
         session.task,
         widths,
@@ -66,8 +69,9 @@ def shaped(
         settings=settings,
         recipe=recipe,
         journal=journal,
-        progress=progress,
+        progress=progress if session.has("accordion") else _noting(session, asked, progress),
     )
+    session.write("search", asked)
     if (before := _finished(session, found)) is not None:
         _write_inputs(session, before)
         return before
@@ -83,6 +87,38 @@ def shaped(
     _as_run(session, found, winner, settings.activation)
     progress("export", 2, 2)
     return found
+
+
+def search_of(
+    widths: Sequence[int], candidates: Sequence[int] | None, symmetric: bool, settings: Settings, recipe: Recipe
+) -> Search:
+    """What is asked of a search, as it is kept in the run directory."""
+    return Search(
+        widths=tuple(widths),
+        candidates=None if candidates is None else tuple(candidates),
+        symmetric=symmetric,
+        method=settings.method,
+        metric=settings.metric,
+        seeds=settings.seeds,
+        budget=settings.budget,
+        passes=settings.passes,
+        trials=settings.trials,
+        epochs=recipe.epochs,
+        lr=recipe.lr,
+        activation=settings.activation,
+    )
+
+
+def _noting(session: Session, asked: Search, progress: Progress) -> Progress:
+    """The progress; its first word, before which all that is refused at once has been, writes down what was asked."""
+    unwritten = [asked]
+
+    def told(stage: str, done: int, total: int, note: str = "") -> None:
+        while unwritten:
+            session.write("search", unwritten.pop())
+        progress(stage, done, total, note)
+
+    return told
 
 
 def _finished(session: Session, found: Accordion) -> Accordion | None:
@@ -160,4 +196,4 @@ def _as_run(session: Session, found: Accordion, winner: nn.Module, activation: s
     run.graph()
 
 
-__all__ = ["begin", "shaped"]
+__all__ = ["begin", "search_of", "shaped"]
