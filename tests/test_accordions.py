@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from test_stacks import closeness, copying, squared
 from test_tables import csv, rows
 
-from lamella.accordions import PUBLISHED, Settings, accordion
+from lamella.accordions import PUBLISHED, Settings, accordion, pruning
 from lamella.accordions.metrics import Truth, best_threshold, detection_metrics, recall_at
 from lamella.accordions.searching import looks_of
 from lamella.accordions.shapes import (
@@ -263,6 +263,33 @@ def test_searches_that_prune_other_baselines_share_a_journal_and_no_plan(table, 
     quick(table, (6,), journal=tmp_path / "j.jsonl", **asked)
     wanted = quick(table, (6,), journal=tmp_path / "own.jsonl", **asked)
     assert quick(table, (6,), journal=tmp_path / "j.jsonl", **asked) == wanted
+
+
+def test_a_plan_prunes_by_the_metric_of_the_search(table, tmp_path):
+    asked = {
+        "method": "prune",
+        "candidates": (1, 2),
+        "recipe": Recipe(epochs=8, lr=0.01),
+        "journal": tmp_path / "j.jsonl",
+    }
+    for metric in ("f1", "roc_auc"):
+        found = quick(table, (8, 4, 8), metric=metric, budget=Budget(max_drop=0), **asked)
+        lines = [json.loads(line) for line in asked["journal"].read_text().splitlines()[1:]]
+        *_, made = (line["value"] for line in lines if line["key"].startswith("plan of"))
+        assert made["predicted_score"] == pytest.approx(found.entry("baseline").per_seed[0]), metric
+
+
+def test_a_drop_that_was_not_kept_is_told(monkeypatch):
+    recipe = Recipe(epochs=15, lr=0.03, optimizer="adamw")
+    asked = {"method": "prune", "candidates": (1,), "recipe": recipe}
+    kept = quick(separable(), (8,), budget=Budget(max_drop=100), **asked)
+    assert not any("max_drop" in note for note in kept.notes)
+    planning = pruning.plan
+    monkeypatch.setattr(pruning, "plan", lambda curves, _, **options: planning(curves, Budget(params="30%"), **options))
+    fallen = quick(separable(), (8,), budget=Budget(max_drop=0), **asked)
+    lost = 100 * (fallen.entry("baseline").validation.value - fallen.entry("winner").validation.value)
+    told = f"the winner's accuracy on validation is {lost:.2f} points below the baseline's: max_drop=0 was not kept."
+    assert told in fallen.notes
 
 
 def test_layers_may_move_alone(table):

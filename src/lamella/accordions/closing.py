@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from ..schema import Accordion, Comparison, Entry, PairSweep, Role, Score, Shape
 from ..statistics import over_seeds
 from ..training import Loader
@@ -52,8 +54,16 @@ def closed(
         n_train=_count(task.train),
         n_validation=_count(task.validation),
         n_test=_count(task.test),
-        notes=(*task.notes, SPREAD_NOTE.format(seeds=settings.seeds), *quest.workshop.notes),
+        notes=(*task.notes, SPREAD_NOTE.format(seeds=settings.seeds), *_fallen(quest, own), *quest.workshop.notes),
     )
+
+
+def _fallen(quest: Quest, winner: Sequence[Outcome]) -> Iterator[str]:
+    """A note where the winner lost more than it was to: a plan only predicts, and the walk may not keep what it promised."""
+    asked, baseline = quest.settings.budget.max_drop, quest.values(quest.baseline)
+    lost = 100 * float(baseline.mean() - np.mean([o.validation[quest.metric] for o in winner]))
+    if asked is not None and lost - asked >= 0.005:  # in the digits told
+        yield f"the winner's {quest.metric} on validation is {lost:.2f} points below the baseline's: max_drop={asked:g} was not kept."
 
 
 class Line(NamedTuple):

@@ -2,8 +2,8 @@
 
     widths, outcomes = pruned(quest)
 
-Groups come from `trace`, what each width costs from narrowing and scoring, the widths from the knapsack planner, and every seed's network
-walks the plan that the first seed's curves gave: the way of all other networks.
+Groups come from `trace`, what each width costs of the search's metric from narrowing and judging, the widths from the knapsack planner,
+and every seed's network walks the plan that the first seed's curves gave: the way of all other networks.
 """
 
 from dataclasses import replace
@@ -14,11 +14,11 @@ from torch import nn
 from ..errors import LamellaError
 from ..planning import plan
 from ..records import digest, from_plain, to_plain
-from ..schema import Budget, Graph, Plan, Point, Profile
+from ..schema import Budget, Graph, Plan, Point, Profile, Score
 from ..surgery import narrow
 from ..tracing import trace
-from ..training import Task, evaluate, fit
-from ..walking import Tuning, measured, start, walk
+from ..training import evaluate, fit
+from ..walking import Tuning, start, walk
 from .metrics import Metrics
 from .searching import Quest
 from .shapes import Widths, named
@@ -34,7 +34,9 @@ def pruned(quest: Quest) -> tuple[Widths, list[Outcome]]:
     workshop, seeds = quest.workshop, quest.settings.all_seeds
     budget = quest.settings.budget
     if budget == Budget():
-        raise LamellaError("method 'prune' needs a budget: params, such as '10%', or max_drop, in points of the score.")
+        raise LamellaError(
+            "method 'prune' needs a budget: params, such as '10%', or max_drop, in points of the metric."
+        )
     workshop.progress("prune", 0, len(seeds), "training the baseline")
     made = planned(quest)
     widths = tuple(made.widths.get(name, width) for name, width in zip(_names(quest), quest.baseline, strict=True))
@@ -64,29 +66,37 @@ def _traced(quest: Quest, model: nn.Module) -> Graph:
 def planned(quest: Quest) -> Plan:
     """The plan that the first seed's network gives, from the journal where it is there."""
     first = Net(quest.baseline, quest.settings.first_seed)
-    key = f"plan of {named(first.widths)} seed {first.seed} {to_plain(quest.settings.budget)} {quest.candidates}"
+    asked = f"{to_plain(quest.settings.budget)} {quest.candidates} {quest.metric}"
+    key = f"plan of {named(first.widths)} seed {first.seed} {asked}"
     journal = quest.workshop.journal
     if journal is not None and key in journal.entries:
         return from_plain(journal.entries[key], Plan)
     model = _trained(quest, first.seed)
     graph = _traced(quest, model)
     epochs = max(1, quest.workshop.bench.recipe.epochs // STEP_SHARE)
-    curves = _curves(model, graph, quest.workshop.bench.task, quest.candidates)
-    made = plan(curves, quest.settings.budget, planner="knapsack", epochs=epochs)
+    made = plan(_curves(quest, model, graph), quest.settings.budget, planner="knapsack", epochs=epochs)
     if journal is not None:
         journal.append(key, to_plain(made))
     return made
 
 
-def _curves(model: nn.Module, graph: Graph, task: Task, candidates: Widths) -> Profile:
-    """What the network scores with one layer at each candidate width, untuned."""
+def _curves(quest: Quest, model: nn.Module, graph: Graph) -> Profile:
+    """What the network comes to with one layer at each candidate width, untuned."""
     points = []
     for group in graph.free:
-        for width in (w for w in candidates if w < group.width):
-            score = measured(narrow(model, graph, {group.name: width}), task)
+        for width in (w for w in quest.candidates if w < group.width):
+            score = _judged(quest, narrow(model, graph, {group.name: width}))
             level = 1 - width / group.width
             points.append(Point(target=group.name, knob="pruning_ratio", level=level, width=width, score=score))
-    return Profile(graph=graph, baseline=measured(model, task), points=tuple(points))
+    return Profile(graph=graph, baseline=_judged(quest, model), points=tuple(points))
+
+
+def _judged(quest: Quest, model: nn.Module) -> Score:
+    """The metric on validation, one number: `max_drop` is in points of it, as everywhere in a search."""
+    bench = quest.workshop.bench
+    held_N = evaluate(model, bench.task.validation, bench.task.score).numpy()
+    value = bench.judge.validation(held_N)[quest.metric]
+    return Score(value=value, low=value, high=value, n=len(held_N))
 
 
 def _walked(quest: Quest, made: Plan, widths: Widths, seed: int) -> Outcome:
