@@ -148,7 +148,7 @@ def test_a_finished_run_is_only_told_again(finished, table):
     }
     again = run(directory, "--task", "table", "--data", table, *QUICK)
     assert again.exit_code == 0, again.output
-    for words in ("isolation forest", "plain, equal size", "The winner's test f1", "accordion.json"):
+    for words in ("isolation forest", "one hidden layer, equal size", "The winner's test f1", "accordion.json"):
         assert words in again.output
     assert to_plain(load_record(directory / "accordion.json", Accordion).entries) == plain["entries"]
     assert written == {path: path.stat().st_mtime_ns for path in written}

@@ -1,5 +1,6 @@
 """Width search: published counts, the schedule, racing, controls, metrics, and that a kill loses a pack at most."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from test_stacks import closeness, copying, squared
 from test_tables import csv, rows
 
 from lamella.accordions import PUBLISHED, Settings, accordion, pruning
+from lamella.accordions.controls import shape_controls
 from lamella.accordions.metrics import Truth, best_threshold, detection_metrics, recall_at
 from lamella.accordions.searching import looks_of
 from lamella.accordions.shapes import (
@@ -81,6 +83,17 @@ def test_monotone_keeps_every_unit():
         assert is_monotone(sorted_)
         assert is_symmetric(sorted_) or not is_symmetric(widths)
     assert not is_monotone((4, 2, 6, 2, 6, 2, 4))
+
+
+def test_no_control_is_the_winner():
+    assert is_monotone((8, 4, 6, 12))
+    for baseline in ((16, 8, 4, 2, 4, 8, 16), (8, 4, 4, 8), (12, 12)):
+        assert [name for name, _ in shape_controls(baseline, baseline, 29, 29)] == ["one hidden layer, equal size"]
+    assert not list(shape_controls((5,), (5,), 29, 29))
+    for winner in itertools.product((2, 3, 5), repeat=4):
+        controls = dict(shape_controls(winner, (8, 4, 4, 8), 29, 29))
+        assert winner not in controls.values()
+        assert is_monotone(winner) or is_monotone(controls["same widths, monotone"])
 
 
 def test_controls_of_a_size_have_it():

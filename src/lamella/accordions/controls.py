@@ -25,9 +25,11 @@ Reference = tuple[str, int, list[Outcome]]  # name, stored numbers, one outcome 
 
 
 def shape_controls(winner: Widths, baseline: Widths, inputs: int, outputs: int) -> Iterator[tuple[str, Widths]]:
-    """Networks that differ from the winner in shape alone: of its size, or of its depth."""
+    """Networks that differ from the winner in shape alone: of its size, or of its depth. None of them is the winner itself."""
     size = params(winner, inputs, outputs)
-    yield "plain, equal size", scaled(baseline, inputs, outputs, size)
+    plain = scaled(baseline, inputs, outputs, size)
+    if plain != winner:
+        yield "plain, equal size", plain
     if not is_monotone(winner):
         yield "same widths, monotone", monotone(winner)
     if len(winner) > 1:

@@ -83,9 +83,13 @@ def is_symmetric(widths: Widths) -> bool:
 
 
 def is_monotone(widths: Widths) -> bool:
-    """Falls to the middle and rises from there."""
-    middle = len(widths) // 2
-    down, up = widths[: middle + 1], widths[middle:]
+    """Falls to its narrowest layer, the first of them, and rises from there.
+
+    >>> is_monotone((8, 4, 6, 12)), is_monotone((2, 3, 8)), is_monotone((4, 2, 6, 2, 4))
+    (True, True, False)
+    """
+    turn = widths.index(min(widths))
+    down, up = widths[: turn + 1], widths[turn:]
     return all(a >= b for a, b in pairwise(down)) and all(a <= b for a, b in pairwise(up))
 
 
