@@ -363,6 +363,23 @@ def test_nothing_is_trained_twice(table, tmp_path):
     assert all(done == total for done, total in seen)
 
 
+@pytest.mark.parametrize("method", ["sequential", "joint"])
+def test_a_search_asked_again_tells_the_same_whatever_else_the_journal_holds_by_then(method, tmp_path):
+    asked = {
+        "widths": (8,),
+        "candidates": (1, 6, 8),
+        "seeds": 6,
+        "method": method,
+        "trials": 20,
+        "recipe": Recipe(epochs=15, lr=0.03, optimizer="adamw"),
+        "journal": tmp_path / "j.jsonl",
+    }
+    found = quick(separable(), **asked)
+    assert any(shape.dropped for shape in found.tried)
+    quick(separable(), **asked, race=False)  # also the seeds that the stopped shapes were spared
+    assert quick(separable(), **asked) == found
+
+
 def test_a_journal_of_other_data_or_recipe_is_refused(table, tmp_path):
     quick(table, journal=tmp_path / "j.jsonl")
     with pytest.raises(MismatchError, match=r"recipe\.lr was 0\.01 and is 0\.02"):

@@ -4,11 +4,13 @@
     tried, winner = joint(quest)                   # Optuna proposes whole shapes
 
 Every shape of a round is trained over the same seeds, side by side. After a few seeds those that have clearly lost stop (`clearly_below`).
+What a search sees of a shape are the seeds that its own races reached: the journal may hold more, of the controls or of a wider search, and
+the same search tells the same again.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,7 +27,7 @@ FIRST = 3  # seeds before the first shapes may stop
 
 @dataclass(frozen=True, slots=True)
 class Quest:
-    """What is sought: widths for a task, from a baseline, among candidates."""
+    """What is sought: widths for a task, from a baseline, among candidates. `reached`: seeds per shape that its races came to."""
 
     workshop: Workshop
     settings: Settings
@@ -33,6 +35,7 @@ class Quest:
     baseline: Widths
     candidates: Widths
     symmetric: bool
+    reached: dict[Widths, int] = field(default_factory=dict)
 
     @property
     def groups(self) -> tuple[Pair, ...]:
@@ -50,9 +53,9 @@ class Quest:
         return [Net(widths, seed) for widths in shapes for seed in self.settings.all_seeds[:seeds]]
 
     def values(self, widths: Widths, seeds: int | None = None) -> np.ndarray:
-        """The metric on validation per seed, of as many seeds as are done (or as asked)."""
-        done = [s for s in self.settings.all_seeds[:seeds] if Net(widths, s) in self.workshop.done]
-        return self.workshop.values(widths, done, self.metric)
+        """The metric on validation per seed, of as many seeds as the races reached (or as asked)."""
+        seen = self.settings.all_seeds[: self.reached.get(widths, 0) if seeds is None else seeds]
+        return self.workshop.values(widths, seen, self.metric)
 
     def shape(self, widths: Widths) -> Shape:
         """A shape that is done, as a record."""
@@ -87,6 +90,7 @@ def race(quest: Quest, shapes: Sequence[Widths], stage: str, share: float = 1.0)
         note = f"{len(alive)} of {started} shapes left"
         spared = total - len(alive) * quest.settings.seeds
         quest.workshop.outcomes(quest.nets(alive, seeds), stage, note, total=total, spared=spared)
+        quest.reached.update({w: max(seeds, quest.reached.get(w, 0)) for w in alive})
         if seeds < quest.settings.seeds:
             alive = _survivors(quest, alive, seeds, share, quest.settings.error / (len(looks) - 1))
 
