@@ -172,6 +172,21 @@ def test_more_seeds_alone_widen_the_search_that_the_run_holds(finished, tmp_path
     assert [sweep.layers for sweep in found.sweeps] == [(0,), (2,), (1,)]
 
 
+def test_what_was_made_of_a_winner_stays_while_it_is_the_winner(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(shaping, "_written", lambda *arguments: ())  # files take seconds
+    shutil.copytree(finished[0], tmp_path / "r")
+    session = resume(tmp_path / "r")
+    quantized(session)
+    made = {name: session.path(name).read_bytes() for name in ("weights", "graph", "result", "model", "run")}
+    before = session.read("accordion", Accordion)
+    assert run(tmp_path / "r", "--passes", "2").exit_code == 0
+    found = session.read("accordion", Accordion)
+    assert (len(found.sweeps), found.widths) == (2 * len(before.sweeps), before.widths)
+    assert made == {name: session.path(name).read_bytes() for name in made}
+    assert run(tmp_path / "r", "--widths", "3", "--candidates", "3").exit_code == 0
+    assert not session.has("result")
+
+
 def test_another_search_in_a_run_is_told_in_a_line(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(shaping, "_written", lambda *arguments: ())  # files take seconds
     shutil.copytree(finished[0], tmp_path / "r")

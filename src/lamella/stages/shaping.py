@@ -8,6 +8,7 @@ from there. ONNX files of baseline and winner lie in `accordion/`, and beside th
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from torch import nn
 
 from ..accordions import RECIPE, Settings, accordion, networks
 from ..accordions.metrics import Judge, best_threshold, truth_of
+from ..digests import weights_digest
+from ..errors import LamellaError
 from ..exporting import OnnxModel, export_onnx, onnx_bytes
 from ..progress import Progress, silent
 from ..quantization import integers_file
@@ -73,7 +76,8 @@ def shaped(
     )
     session.write("search", asked)
     if (before := _finished(session, found)) is not None:
-        _write_inputs(session, before)
+        if not session.has("inputs"):  # an older version's searches left none
+            _write_inputs(session, before)
         return before
     progress("export", 0, 2, "training the chosen network")
     baseline, winner = networks(
@@ -81,7 +85,8 @@ def shaped(
     )
     progress("export", 1, 2, "ONNX files")
     found = replace(found, files=_written(session.directory, session.task, baseline, winner))
-    _forget(session)
+    if not _unchanged(session, winner):
+        _forget(session)
     session.write("accordion", found)
     _write_inputs(session, found)
     _as_run(session, found, winner, settings.activation)
@@ -162,7 +167,7 @@ def _judged(judge: Judge, task: Task, model: nn.Module) -> dict[str, float]:
 def _write_inputs(session: Session, found: Accordion) -> None:
     """How rows become the inputs of the files, and the threshold of each, where the task knows."""
     told = session.task.standardization
-    if told is not None and not session.has("inputs"):
+    if told is not None:
         paths = [session.directory / file.file for file in found.files]
         session.write("inputs", replace(told, thresholds=_thresholds(session.task, paths)))
 
@@ -174,6 +179,13 @@ def _thresholds(task: Task, paths: Sequence[Path]) -> dict[str, float]:
         return {}
     scores = {path.name: evaluate(OnnxModel(path), task.validation, task.score) for path in paths}
     return {name: best_threshold(held, scores_N.numpy()) for name, scores_N in scores.items()}
+
+
+def _unchanged(session: Session, winner: nn.Module) -> bool:
+    """Whether the run's network is this very winner, so that what was made of it stays. Weights that cannot be read are not."""
+    with suppress(LamellaError):
+        return session.has("weights") and weights_digest(session.dense()) == weights_digest(winner)
+    return False
 
 
 def _forget(session: Session) -> None:
