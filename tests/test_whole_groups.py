@@ -122,42 +122,30 @@ def test_a_constant_that_a_branch_leaves_is_held_once_and_zeros_not_at_all(tmp_p
     torch.testing.assert_close(torch.from_numpy(constant.ravel().copy()), small.layer1[1].bn2.bias.detach())
 
 
+class Branches(nn.Module):
+    """A bottleneck, and three linear layers with a shortcut around them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.down = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 8, 1)
+        self.over, self.up = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 16, 1)
+        self.first, self.second, self.third = nn.Linear(16, 12), nn.Linear(12, 12), nn.Linear(12, 16)
+        self.last = nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        x = torch.relu(x + self.up(torch.relu(self.over(torch.relu(self.down(x)))))).mean((2, 3))
+        return self.last(x + self.third(torch.relu(self.second(torch.relu(self.first(x))))))
+
+
 def test_layers_behind_a_constant_are_worked_out(tmp_path):
-    class Bottleneck(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.stem, self.down = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 8, 1)
-            self.over, self.up = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 16, 1)
-            self.first, self.second, self.third = nn.Linear(16, 12), nn.Linear(12, 12), nn.Linear(12, 16)
-            self.last = nn.Linear(16, 4)
-
-        def forward(self, x):
-            x = torch.relu(self.stem(x))
-            x = torch.relu(x + self.up(torch.relu(self.over(torch.relu(self.down(x)))))).mean((2, 3))
-            return self.last(x + self.third(torch.relu(self.second(torch.relu(self.first(x))))))
-
-    model, inputs = Bottleneck().eval(), torch.randn(2, 3, 8, 8)
+    model, inputs = Branches().eval(), torch.randn(2, 1, 8, 8)
     graph = trace(model, inputs)
     assert {"down", "over", "first", "second"} <= {group.name for group in graph.groups if group.removable}
     path = export_onnx(narrow(model, graph, {"down": (), "first": ()}), inputs, tmp_path / "small.onnx")
     kinds = [node.op_type for node in onnx.load(path).graph.node]
     assert kinds.count("Conv") == 1
     assert kinds.count("Gemm") == 1
-
-
-class Branches(nn.Module):
-    """A bottleneck, and two linear layers with a shortcut around them."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.down = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 8, 1)
-        self.over, self.up = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 16, 1)
-        self.first, self.second, self.last = nn.Linear(16, 12), nn.Linear(12, 16), nn.Linear(16, 10)
-
-    def forward(self, x):
-        x = torch.relu(self.stem(x))
-        x = torch.relu(x + self.up(torch.relu(self.over(torch.relu(self.down(x)))))).mean((2, 3))
-        return self.last(x + self.second(torch.relu(self.first(x))))
 
 
 def test_groups_are_cut_beside_one_that_is_gone(digits):
