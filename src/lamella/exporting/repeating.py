@@ -84,7 +84,7 @@ def _made(node: Any, known: Mapping[str, Array], shape: Shape) -> Array | None:
     made: Array | None
     if node.op_type == "Expand" and node.input[0] in known:
         made = known[node.input[0]]
-    elif all(name in known for name in node.input) and _follows_values(node, known[node.input[0]]):
+    elif node.input and all(name in known for name in node.input) and _follows_values(node, known[node.input[0]]):
         made = _run(node, {name: known[name] for name in node.input})
     else:
         return None
