@@ -251,6 +251,8 @@ def test_a_budget_of_parameters_is_kept_by_either_method(table):
         quick(table, budget=Budget(params=5))
     with pytest.raises(LamellaError, match="method 'prune' needs a budget"):
         quick(table, method="prune")
+    with pytest.raises(LamellaError, match=r"none of the candidate widths 9, 12 is below the baseline's 4, 2, 4, so"):
+        quick(table, (4, 2, 4), method="prune", candidates=(9, 12), budget=Budget(params="70%"))
 
 
 def test_a_drop_is_spent_on_parameters():

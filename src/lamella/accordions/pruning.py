@@ -37,6 +37,11 @@ def pruned(quest: Quest) -> tuple[Widths, list[Outcome]]:
         raise LamellaError(
             "method 'prune' needs a budget: params, such as '10%', or max_drop, in points of the metric."
         )
+    if min(quest.candidates) >= max(quest.baseline):
+        raise LamellaError(
+            f"method 'prune': none of the candidate widths {', '.join(map(str, quest.candidates))} is below the baseline's "
+            f"{', '.join(map(str, quest.baseline))}, so there is nothing to narrow to. Name narrower candidates, or leave them out."
+        )
     workshop.progress("prune", 0, len(seeds), "training the baseline")
     made = planned(quest)
     widths = tuple(made.widths.get(name, width) for name, width in zip(_names(quest), quest.baseline, strict=True))
