@@ -21,11 +21,11 @@ from lamella.emptied import EmptiedConv2d
 from lamella.errors import RecordError
 from lamella.exporting import OnnxModel, export_onnx, onnx_bytes, quantize_onnx
 from lamella.matching import match_outputs
-from lamella.planning import plan
+from lamella.planning import editable, edited, plan
 from lamella.profiling import Sweep, profile
 from lamella.quantization import agreement, integers_file, quantize
 from lamella.reporting.facts import facts_at
-from lamella.schema import Budget, Group, Level, Plan, Point, Score, Step
+from lamella.schema import Budget, Group, Level, Plan, Point, Profile, Score, Step
 from lamella.surgery import masked, narrow, refitted, retraced
 from lamella.tasks import make_task
 from lamella.timing.predicting import shapes_of
@@ -283,6 +283,45 @@ def test_a_whole_block_is_planned_where_that_is_the_best_there_is(small_resnet, 
     made = plan(found, Budget(macs="30%"), planner="knapsack")
     assert 0 in made.widths.values()  # half of every inner width leaves more than 30 % of the MACs
     assert made.predicted.macs <= 0.3 * made.dense.macs
+
+
+@pytest.fixture
+def branch_curves():
+    """Curves of a network with branches: points lost per group and width, made up."""
+    lost = {"down": (0.9, 1.0), "over": (0.7, 0.8), "first": (0.5, 0.5), "second": (0.4, 0.4)}
+    graph = trace(Branches().eval(), torch.randn(2, 1, 8, 8))
+    points = tuple(
+        Point(target=name, knob="pruning_ratio", level=level, width=width, score=lost_points(drop))
+        for name, drops in lost.items()
+        for level, width, drop in zip((0.5, 1.0), (4, 0), drops, strict=True)
+    )
+    return Profile(graph=graph, baseline=lost_points(0), points=points)
+
+
+def lost_points(points):
+    value = 0.9 - points / 100
+    return Score(value=value, low=value, high=value, n=1000)
+
+
+@pytest.mark.parametrize("largest", [2_000_000, 1])
+@pytest.mark.parametrize(
+    ("budget", "points"), [(Budget(macs="20%"), 1.0), (Budget(max_drop=1.0), 1.0), (Budget(max_drop=1.5), 1.5)]
+)
+def test_a_branch_of_two_groups_is_lost_but_once(monkeypatch, branch_curves, largest, budget, points):
+    monkeypatch.setattr("lamella.planning.tabling.LARGEST", largest)  # of 1: one program instead of prices
+    made = plan(branch_curves, budget, planner="knapsack")
+    assert {"down": 0, "over": 0}.items() <= made.widths.items()
+    assert ("first" in made.widths) == ("second" in made.widths) == (points == 1.5)
+    assert made.predicted_score == pytest.approx(0.9 - points / 100)
+    assert made.steps[-1].expected == pytest.approx(made.predicted_score)
+
+
+def test_planners_and_edited_plans_count_a_branch_once_too(branch_curves):
+    made = plan(branch_curves, Budget(), planner="threshold", factor=0.95)
+    assert set(made.widths.values()) == {0}
+    again = edited(editable(made, branch_curves.graph), branch_curves)
+    for each in (made, again):
+        assert each.predicted_score == each.steps[-1].expected == pytest.approx(0.9 - 0.015)
 
 
 def test_a_network_without_a_block_in_integers_is_what_was_simulated(small_resnet, digits, tmp_path):

@@ -11,7 +11,7 @@ is arithmetic on records: no torch, no data. What must be measured (a candidate'
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import NoneType
 from typing import Any, get_args, get_type_hints
@@ -23,6 +23,7 @@ from ..schema import Budget, Graph, Plan, Profile, Step
 from ..schema.plans import WEIGHT_BITS
 from .asking import Ask, Draft, Predictor, check_precision, dense_ms
 from .blocking import check_budget, lossless
+from .branches import added_up
 from .curves import bits_drop, without_bits
 from .editing import editable, edited, replan, with_residue
 from .fronts import FrontPoint, compare, flat, front_csv, front_of, front_record, pareto
@@ -105,21 +106,25 @@ def _check_kinds(planner: str, options: Mapping[str, Any]) -> None:
 
 def _steps(choices: list[Choice], bits: dict[str, int], profile: Profile, epochs: int) -> tuple[Step, ...]:
     """One step per choice, with the score expected so far: the drops added up, where nothing better was measured."""
-    steps, lost, baseline = [], 0.0, profile.baseline.value
-    for c in choices:
-        lost += baseline - c.score if c.score is not None else 0.0
-        expected = profile.possible(baseline - lost) if c.expected is None else c.expected
+    steps, baseline = [], profile.baseline.value
+    for count, c in enumerate(choices, 1):
+        expected = profile.possible(baseline - _lost(profile, choices[:count])) if c.expected is None else c.expected
         steps.append(Step(widths={c.group: c.width}, epochs=epochs, predicted=c.score, expected=expected))
     widths, layers = profile.graph.completed({c.group: c.width for c in choices}), profile.graph.layer_of
     few = {name: width for name, width in bits.items() if width < 32 and not layers[name].is_emptied(widths)}
     return (*steps, Step(bits=few)) if few else tuple(steps)
 
 
+def _lost(profile: Profile, choices: Sequence[Choice]) -> float:
+    """What these cuts lose together, by what each loses alone; what was not measured, nothing."""
+    losses = {c.group: profile.baseline.value - c.score for c in choices if c.score is not None}
+    return added_up(profile.graph, losses, {c.group: c.width for c in choices})
+
+
 def _made(ask: Ask, draft: Draft, planner: str, steps: tuple[Step, ...]) -> Plan:
     graph, baseline = ask.graph, ask.profile.baseline.value
     made = Plan(structure=graph.structure, planner=planner, steps=steps, predicted=cost(graph), dense=cost(graph))
-    lost = sum(baseline - s.predicted for s in steps if s.predicted is not None)
-    drop = lost if draft.drop is None else draft.drop / 100
+    drop = _lost(ask.profile, draft.choices) if draft.drop is None else draft.drop / 100
     notes = draft.notes
     if not draft.measured:
         settled, unknown = bits_drop(ask.profile, ask.bits)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from ..schema import Proof
 from .asking import Ask, Draft, costs, keeps, over
+from .branches import added_up
 from .curves import Rung
 from .modelling import Setting
 from .order import Choice
@@ -30,9 +31,10 @@ def drafted(ask: Ask, setting: Setting, goal: str, widths: Mapping[str, int], bi
     """The draft of these levels of every group and layer; nothing is proved of it yet."""
     taken = {name: _rung(setting.widths[name], width) for name, width in widths.items()}
     few = [_rung(setting.bits[name], level) for name, level in bits.items()]
-    drop = sum(rung.drop for rung in (*taken.values(), *few))
+    drop = added_up(ask.graph, {n: r.drop for n, r in taken.items()}, widths) + sum(rung.drop for rung in few)
     if goal == "max_drop":
-        value = sum(r.weighed(setting.factors.get(n, 1.0)) for n, r in taken.items()) + sum(r.weighed() for r in few)
+        weighed = {n: r.weighed(setting.factors.get(n, 1.0)) for n, r in taken.items()}
+        value = added_up(ask.graph, weighed, widths) + sum(r.weighed() for r in few)
     else:
         value = float(costs(ask, widths, {**ask.bits, **bits})[goal])
     choices = [

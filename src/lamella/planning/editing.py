@@ -20,6 +20,7 @@ from ..schema import Budget, Graph, Plan, Profile, Step, factor_between
 from ..schema.plans import TAKES_NO_BITS
 from .asking import Predictor, check_precision, dense_ms
 from .blocking import check_budget, lossless
+from .branches import added_up
 from .curves import bits_drop, score_at
 
 FIELDS = ("widths", "bits", "epochs")
@@ -42,13 +43,14 @@ def edited(text: str, profile: Profile, budget: Budget | None = None, latency: P
     graph = profile.graph
     steps, planner = _read(text, graph)
     base = profile.baseline.value
-    found, alone, bits = [], dict[str, float | None](), dict[str, int]()
+    found, alone, bits, now = [], dict[str, float | None](), dict[str, int](), dict[str, int]()
     for step in steps:
         known = {n: score_at(profile, n, w) for n, w in step.widths.items()}
         alone |= known  # a later cut of a group includes the earlier
         bits |= step.bits
+        now |= step.widths
         single = next(iter(known.values())) if len(known) == 1 else None
-        expected = profile.possible(base - _lost(profile, alone, bits)) if step.widths else None
+        expected = profile.possible(base - _lost(profile, alone, now, bits)) if step.widths else None
         found.append(replace(step, predicted=single, expected=expected))
     made = Plan(
         structure=graph.structure,
@@ -56,7 +58,7 @@ def edited(text: str, profile: Profile, budget: Budget | None = None, latency: P
         steps=tuple(found),
         predicted=cost(graph),
         dense=cost(graph),
-        predicted_score=profile.possible(base - _lost(profile, alone, bits)),
+        predicted_score=profile.possible(base - _lost(profile, alone, now, bits)),
         dense_score=base,
         notes=(
             "edited by hand; predicted_score adds up the drops of widths and bits measured one at a time",
@@ -73,10 +75,12 @@ def edited(text: str, profile: Profile, budget: Budget | None = None, latency: P
     return made
 
 
-def _lost(profile: Profile, alone: Mapping[str, float | None], bits: Mapping[str, int]) -> float:
+def _lost(
+    profile: Profile, alone: Mapping[str, float | None], widths: Mapping[str, int], bits: Mapping[str, int]
+) -> float:
     """What groups with these scores alone, and layers with these bits, lose together; what was not measured, nothing."""
-    base = profile.baseline.value
-    return sum(base - score for score in alone.values() if score is not None) + bits_drop(profile, bits)[0] / 100
+    losses = {name: profile.baseline.value - score for name, score in alone.items() if score is not None}
+    return added_up(profile.graph, losses, widths) + bits_drop(profile, bits)[0] / 100
 
 
 def _read(text: str, graph: Graph) -> tuple[list[Step], str]:

@@ -22,6 +22,7 @@ import numpy as np
 from ..costs import byte_rule, cost, layer_bytes
 from ..schema import Graph, Layer, Parameter, Size
 from .asking import Ask, settled_in_file
+from .branches import Refund, refunds
 from .curves import Rung
 from .programs import Linear, Pick, Program, weighted
 
@@ -45,14 +46,24 @@ class Network:
 
     def drop(self) -> Linear:
         """Points of the score lost, as the sum of what every cut costs alone."""
-        return self._points(lambda rung, _: rung.drop)
+        return self._points(lambda rung, _: rung.drop, lambda refund: refund.drop, {})
 
     def goal(self, factors: Mapping[str, float]) -> Linear:
         """What is minimized: the drop, groups weighed by `factors` (1 where absent), and the doubt."""
-        return self._points(lambda rung, name: rung.weighed(factors.get(name, 1.0)))
+        return self._points(
+            lambda rung, name: rung.weighed(factors.get(name, 1.0)), lambda refund: refund.weighed, factors
+        )
 
-    def _points(self, value: Callable[[Rung, str], float]) -> Linear:
+    def _points(
+        self,
+        value: Callable[[Rung, str], float],
+        back: Callable[[Refund], float],
+        factors: Mapping[str, float],
+    ) -> Linear:
         total = Linear()
+        for refund in refunds(self.graph, self.width_rungs, factors):
+            both = self.program.joined(self.width[refund.first], self.width[refund.second])
+            total.add(both.linear([0.0] * (len(both.options) - 1) + [-back(refund)]))
         for name, rungs in self.width_rungs.items():
             total.add(self.width[name].linear([value(r, name) for r in rungs]))
         for name, rungs in self.bit_rungs.items():

@@ -20,6 +20,7 @@ import numpy as np
 from ..costs import byte_rule, cost, layer_bytes
 from ..schema import Layer, Parameter, Size
 from .asking import Ask, settled_in_file
+from .branches import Refund, refunds
 from .curves import Rung
 from .elimination import IMPOSSIBLE, LARGEST, Floats, Table, TooWideError
 from .modelling import sizes_seen
@@ -121,6 +122,8 @@ class CostTables:
             names = (name,) if name in self.widths else ()
             self._put(names, None, "max_drop", weighed)
             self._put(names, None, "points", drop)
+        for refund in refunds(self.graph, self.rungs, self.factors):
+            self._refund(refund)
         weights = {x.weight: x for x in self.graph.multiplying}
         for parameter in self.graph.parameters:
             if parameter.trained and parameter.name not in weights:
@@ -132,6 +135,13 @@ class CostTables:
             self._layer(layer, first=layer.weight is not None and weights.get(layer.weight) is layer)
         for product in self.graph.products:
             self._product("macs", product.sizes, product.times, product.divisor)
+
+    def _refund(self, refund: Refund) -> None:
+        names = (refund.first, refund.second)
+        for name, value in (("max_drop", refund.weighed), ("points", refund.drop)):
+            values = np.zeros([*(self.sizes[n] for n in names), 1])
+            values[-1, -1] = -value
+            self._put(names, None, name, values)
 
     def _term(self, names: tuple[str, ...], layer: str | None = None) -> Term:
         return self._by_names.setdefault((names, layer), Term(names, layer))
