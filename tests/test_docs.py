@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,12 @@ def test_the_guide_runs_and_names_every_choice(tmp_path, monkeypatch):
     assert layers_in_float(tmp_path / "model.int8.onnx") == ()
     for table in (PLANNERS, ORDERS, REMOVALS, SCHEMES, CONTROLS):
         assert [name for name in table if f"`{name}`" not in guide] == []
+
+
+def test_the_guide_to_installing_names_the_oldest_torch_that_will_do():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (oldest,) = (need.removeprefix("torch>=") for need in project["dependencies"] if need.startswith("torch>="))
+    assert f"({oldest} or later)" in (ROOT / "docs" / "own_network.md").read_text()
 
 
 def test_the_readme_table_is_the_latest_result():
