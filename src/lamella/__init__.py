@@ -20,17 +20,25 @@ _HOMES = {
     "Batches": "training",
     "Budget": "schema",
     "BudgetError": "errors",
+    "DataError": "errors",
+    "DivergedError": "errors",
     "ElasticModel": "elasticity",
     "Graph": "schema",
     "LamellaError": "errors",
     "MismatchError": "errors",
     "MissingExtra": "errors",
+    "OnnxModel": "exporting",
     "Plan": "schema",
+    "Portion": "training",
     "Profile": "schema",
     "Recipe": "training",
     "RecordError": "errors",
     "Result": "schema",
+    "RunError": "errors",
+    "ScoreError": "errors",
+    "Sweep": "profiling",
     "Task": "training",
+    "Teaching": "elasticity",
     "TraceError": "errors",
     "accordion": "accordions",
     "compress": "compression",
@@ -45,6 +53,7 @@ _HOMES = {
     "make_model": "zoo",
     "make_task": "tasks",
     "narrow": "surgery",
+    "pareto": "planning",
     "plan": "planning",
     "profile": "profiling",
     "quantize": "quantization",
@@ -58,17 +67,25 @@ __all__ = [
     "Batches",
     "Budget",
     "BudgetError",
+    "DataError",
+    "DivergedError",
     "ElasticModel",
     "Graph",
     "LamellaError",
     "MismatchError",
     "MissingExtra",
+    "OnnxModel",
     "Plan",
+    "Portion",
     "Profile",
     "Recipe",
     "RecordError",
     "Result",
+    "RunError",
+    "ScoreError",
+    "Sweep",
     "Task",
+    "Teaching",
     "TraceError",
     "__version__",
     "accordion",
@@ -84,6 +101,7 @@ __all__ = [
     "make_model",
     "make_task",
     "narrow",
+    "pareto",
     "plan",
     "profile",
     "quantize",
@@ -97,11 +115,22 @@ if TYPE_CHECKING:
     from .accordions import accordion
     from .compression import compress
     from .costs import cost
-    from .elasticity import ElasticModel, elasticize
-    from .errors import BudgetError, LamellaError, MismatchError, MissingExtra, RecordError, TraceError
-    from .exporting import export
-    from .planning import plan, reorder
-    from .profiling import profile
+    from .elasticity import ElasticModel, Teaching, elasticize
+    from .errors import (
+        BudgetError,
+        DataError,
+        DivergedError,
+        LamellaError,
+        MismatchError,
+        MissingExtra,
+        RecordError,
+        RunError,
+        ScoreError,
+        TraceError,
+    )
+    from .exporting import OnnxModel, export
+    from .planning import pareto, plan, reorder
+    from .profiling import Sweep, profile
     from .quantization import integers_file, quantize
     from .reporting import draw
     from .reporting import write_report as report
@@ -110,7 +139,7 @@ if TYPE_CHECKING:
     from .surgery import narrow
     from .tasks import make_task
     from .tracing import trace
-    from .training import Batches, Recipe, Task, evaluate, fit
+    from .training import Batches, Portion, Recipe, Task, evaluate, fit
     from .zoo import make_model
 
 
