@@ -479,7 +479,7 @@ def day(asked: argparse.Namespace) -> dict[str, Any]:
     task = cifar(asked)
     directory = home(asked)
     found = {}
-    for precision in ("float32", "int8"):
+    for precision in ("fp32", "int8"):
         with open_family(directory / "elastic", precision=precision) as family:
             requests = samples(task, 2000)
             timed = timed_here(family, requests.inputs)

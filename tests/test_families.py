@@ -450,7 +450,7 @@ def test_a_missing_or_foreign_level_is_refused(published, tmp_path):
         open_family(folder)
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_files_of_the_same_levels_with_other_weights_are_refused(published, tmp_path, precision):
     """A record says what its levels score; files of another training would be served under these scores."""
     net, x, directory = published

@@ -169,7 +169,7 @@ class Limits:
 class Serving:
     """How the levels are shown at work."""
 
-    precision: Annotated[str, typer.Option(help="float32 or int8.")] = "float32"
+    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32"
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of work that the simulated day is squeezed into.")] = (
         12.0
     )

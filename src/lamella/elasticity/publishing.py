@@ -53,7 +53,7 @@ def publish(
         levels=tuple(_measured(x, written[x.name], *(t[x.name] for t in times.values())) for x in net.levels),
         onnx_bytes=family_bytes(directory, net.family.names),
         int8_bytes=family_bytes(directory, net.family.names, "int8"),
-        weights=file_digest(Path(directory) / WEIGHTS["float32"]),
+        weights=file_digest(Path(directory) / WEIGHTS["fp32"]),
         int8_weights=file_digest(Path(directory) / WEIGHTS["int8"]),
         notes=(
             *(note for note in net.family.notes if not note.startswith(IN_INTEGERS)),

@@ -35,8 +35,8 @@ from .onnx_file import onnx_bytes, onnx_library
 from .rewriting import rewrite
 from .sharing import LevelFile, Place, in_integers, shares_of, turned, with_common
 
-WITHIN = {"float32": TOLERANCE, "int8": 0.25}  # of the largest output: what a file may differ from the level's own
-LEFT = {"float32": "Nothing was written.", "int8": "The float files are written, those in integers are not."}
+WITHIN = {"fp32": TOLERANCE, "int8": 0.25}  # of the largest output: what a file may differ from the level's own
+LEFT = {"fp32": "Nothing was written.", "int8": "The float files are written, those in integers are not."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def export_family(
         for name, level in levels.items():
             level.shares = shares_of(level.arrays, arrays, places[name])
         whole_floats = with_common(levels.values(), arrays)
-        _write(levels, whole_floats, directory, "float32", stamp)
+        _write(levels, whole_floats, directory, "fp32", stamp)
         remove_family(directory, but=levels)
         whole = {
             name: quantize_onnx(path, path.with_suffix(SUFFIXES["int8"]), batches, bits=parts[name].few)
@@ -136,7 +136,7 @@ def remove_family(directory: str | Path, but: Iterable[str] = ()) -> None:
         if _is_level(path):
             path.unlink()
     for precision, weights in WEIGHTS.items():
-        if not kept or precision != "float32":
+        if not kept or precision != "fp32":
             (directory / weights).unlink(missing_ok=True)
 
 
@@ -150,7 +150,7 @@ def _is_level(path: Path) -> bool:
     return any(each.key == LEVEL_KEY for each in known)
 
 
-def family_bytes(directory: str | Path, names: Iterable[str], precision: str = "float32") -> int:
+def family_bytes(directory: str | Path, names: Iterable[str], precision: str = "fp32") -> int:
     """Bytes on disk of these levels' files of one precision: every graph, and the weights once."""
     files = [Path(directory) / WEIGHTS[precision], *(level_file(directory, name, precision) for name in names)]
     return sum(file.stat().st_size for file in files)

@@ -24,8 +24,8 @@ from ..schema.families import INTEGERS
 
 Array = NDArray[Any]
 
-SUFFIXES = {"float32": ".onnx", "int8": f"{INTEGERS}.onnx"}
-WEIGHTS = {"float32": "weights.bin", "int8": "weights.int8.bin"}
+SUFFIXES = {"fp32": ".onnx", "int8": f"{INTEGERS}.onnx"}
+WEIGHTS = {"fp32": "weights.bin", "int8": "weights.int8.bin"}
 # In every level's file: which level it is, of which network, among which levels, and the digest of the weights it was written with.
 LEVEL_KEY, FAMILY_KEY, LEVELS_KEY, WEIGHTS_KEY = (
     f"lamella.{name}" for name in ("level", "family", "levels", "weights")
@@ -40,7 +40,7 @@ class OnnxFamily:
         directory: Path,
         family: Family,
         *,
-        precision: str = "float32",
+        precision: str = "fp32",
         resident: Collection[str] | None = None,
         threads: int = 1,
     ) -> None:
@@ -187,7 +187,7 @@ def _unlike(wanted: Any, array: Array) -> str:
     )
 
 
-def level_file(directory: str | Path, name: str, precision: str = "float32") -> Path:
+def level_file(directory: str | Path, name: str, precision: str = "fp32") -> Path:
     """Where a level's file of this precision lies."""
     return Path(directory) / f"{name}{SUFFIXES[precision]}"
 
@@ -201,7 +201,7 @@ def stamp_of(family: Family) -> dict[str, str]:
 def open_family(
     directory: str | Path,
     *,
-    precision: str = "float32",
+    precision: str = "fp32",
     resident: Collection[str] | None = None,
     threads: int = 1,
 ) -> OnnxFamily:

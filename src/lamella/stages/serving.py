@@ -83,7 +83,7 @@ def served(
     session: Session,
     policy: Policy,
     *,
-    precision: str = "float32",
+    precision: str = "fp32",
     seconds: float = 12.0,
     threads: int = 2,
     progress: Progress = silent,
