@@ -156,6 +156,16 @@ def test_a_newer_format_is_refused(tmp_path):
         loads(dumps(plan()), Score)
 
 
+def test_a_newer_minor_format_is_read_where_it_can_be():
+    text = dumps(plan()).replace('"format": "1.0"', '"format": "1.3"')
+    assert loads(text, Plan) == plan()
+    novel = text.replace('"planner":', '"novel": 1, "planner":')
+    with pytest.raises(MismatchError, match=r"format 1\.3 by a newer Lamella.*upgrade \(novel: not a field of Plan\)"):
+        loads(novel, Plan)
+    with pytest.raises(RecordError, match="novel: not a field of Plan"):
+        loads(novel.replace('"1.3"', '"1.0"'), Plan)
+
+
 @given(st.integers(0, 400))
 def test_a_file_cut_anywhere_is_refused_by_name(cut):
     text = dumps(plan()).rstrip()

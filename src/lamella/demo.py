@@ -110,7 +110,7 @@ def _check_dense(dense: nn.Module, session: Session, settings: Settings) -> None
     if reached < settings.least_dense:
         raise LamellaError(
             f"the dense network reached {100 * reached:.2f} % on validation, and {100 * settings.least_dense:.0f} % was expected "
-            f"of it. Use another --seed, which gets a directory of its own, and delete {session.directory}."
+            f"of it. Delete {session.directory}, and use another --seed, or more samples where --option limit= leaves few."
         )
 
 

@@ -218,20 +218,27 @@ def loads(text: str, kind: type[R]) -> R:
 def from_envelope(envelope: Any, kind: type[R], given: Mapping[str, Any] | None = None) -> R:
     """The record in an envelope that has been parsed already. Raises as `loads` does; `given` as for `from_plain`."""
     check(isinstance(envelope, dict) and "value" in envelope, "", "not a Lamella record (no envelope)")
-    _check_format(envelope.get("format"))
+    newer = _checked_format(envelope.get("format")) > FORMAT
     seen = envelope.get("kind")
     if seen != kind.__name__:
         raise MismatchError(f"holds a {seen}, and a {kind.__name__} was expected")
-    return from_plain(envelope["value"], kind, given)
+    try:
+        return from_plain(envelope["value"], kind, given)
+    except RecordError as error:
+        raise MismatchError(f"{_by_a_newer(envelope['format'])} ({error})") if newer else error from None
 
 
-def _check_format(version: Any) -> None:
-    parts = str(version).split(".")
-    check(len(parts) == 2 and all(p.isdigit() for p in parts), "format", f"{version!r} is not a version")
-    if int(parts[0]) > FORMAT[0]:
-        raise MismatchError(
-            f"written in format {version} by a newer Lamella; this one ({__version__}) reads up to {FORMAT[0]}.x: upgrade"
-        )
+def _checked_format(version: Any) -> tuple[int, int]:
+    major, _, minor = str(version).partition(".")
+    check(major.isdigit() and minor.isdigit(), "format", f"{version!r} is not a version")
+    if int(major) > FORMAT[0]:
+        raise MismatchError(_by_a_newer(version))
+    return int(major), int(minor)
+
+
+def _by_a_newer(version: str) -> str:
+    known = ".".join(map(str, FORMAT))
+    return f"written in format {version} by a newer Lamella; this one ({__version__}) knows {known}: upgrade"
 
 
 def load_record(path: str | Path, kind: type[R]) -> R:
