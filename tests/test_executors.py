@@ -136,6 +136,26 @@ def test_what_cannot_be_sent_says_so():
     assert "pickle" in (portable(lambda: square) or "").lower()
 
 
+class Nowhere:
+    """Pickled here, and made of a module that a worker does not find."""
+
+    def __call__(self):
+        return square
+
+    def __reduce__(self):
+        return importlib.import_module, ("a_module_that_is_nowhere",)
+
+
+@pytest.mark.skipif(not HAS_RAY, reason="ray is not installed: pip install 'lamella[ray]'")
+def test_workers_on_ray_find_what_is_found_here_and_say_what_they_lack(tmp_path, monkeypatch):
+    (tmp_path / "beside_the_tests.py").write_text("def twice():\n    return lambda item: [2 * item]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = dict(execute([1, 2, 3], importlib.import_module("beside_the_tests").twice, executor="ray", workers=1))
+    assert found == {0: 2, 1: 4, 2: 6}
+    with pytest.raises(Exception, match="a_module_that_is_nowhere"):
+        list(execute([1], Nowhere(), executor="ray", workers=1))
+
+
 @pytest.mark.skipif(HAS_RAY, reason="ray is installed")
 def test_without_ray_the_extra_is_named():
     with pytest.raises(MissingExtra, match=r"pip install 'lamella\[ray\]'"):

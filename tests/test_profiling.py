@@ -436,7 +436,6 @@ def test_a_ray_cluster_of_two_gives_the_same_and_a_kill_costs_one_point(
     model, task, graph, exact, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
     whole = replace(task, validation=list(Batches(task.validation.inputs, task.validation.targets, 200)))
     calls = -(-200 // 50)  # chunks, so calls of a pass
     deadly = replace(

@@ -10,7 +10,9 @@ worker goes on with what `left(item, parts)` says is still to be done.
 import importlib
 import multiprocessing
 import pickle
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal, Protocol
 
@@ -242,10 +244,23 @@ def on_ray(queue: Queue, setup: Setup, workers: int, address: str | None) -> Ite
         local = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
         ray.init(address=address, log_to_driver=False, configure_logging=False, **local)
     try:
-        yield from _on_actors(ray, queue, ray.put(setup), workers)
+        yield from _on_actors(ray, queue, ray.put(_travelling(setup)), workers)
     finally:
         if started:
             ray.shutdown()
+
+
+def _travelling(setup: Setup) -> Setup:
+    """The setup for another Python: unpacked at its first item, its modules looked for where they lie here, so that a worker says what
+    it lacks. Processes of this machine are given `sys.path` anyway.
+    """
+    return partial(_unpacked, pickle.dumps(setup), tuple(sys.path))
+
+
+def _unpacked(setup: bytes, path: Sequence[str]) -> Callable[[Any], Iterable[Any]]:
+    sys.path.extend(folder for folder in path if folder not in sys.path)
+    made: Callable[[Any], Iterable[Any]] = pickle.loads(setup)()
+    return made
 
 
 def _on_actors(ray: Any, queue: Queue, setup: Any, workers: int) -> Iterator[tuple[int, Any]]:
