@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from torch import nn
 
@@ -52,7 +51,7 @@ from .training import (
 RATE_CUTS = 3  # how often a tuning that does harm is tried anew, each time at a rate lower by
 RATE_CUT = 4
 
-T = TypeVar("T")
+Tuned = tuple[nn.Module, Kept, Scores]  # the network, the channels it kept, its scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +158,6 @@ def _take(
 ) -> State:
     """One step: cut, round, mend the statistics, measure, tune, measure again. `bits`: of this step and those before."""
     graph, task = state.graph, tuning.task
-    checkpoint = record.tuning(number) if record else None
-    removal = REMOVALS[tuning.removal]
     kept: Kept = resolve(state.model, graph, step.widths)
     model = put_on_grids(narrow(state.model, graph, kept), bits)
     if kept or few_bits(step):
@@ -168,23 +165,11 @@ def _take(
         model = record.begun(model, number, mend) if record and step.epochs else mend()
     before_N = after_N = scores_of(model, task)
     slower = 0
-    if removal and kept and step.epochs and not bits:  # on a grid of few levels nothing can fade
-        wide = copied(state.model, {})
-        leave = removal(wide, graph, step.widths)
-
-        def without() -> tuple[nn.Module, Kept, Scores]:
-            kept = leave.kept()
-            small = _mend(narrow(wide, graph, kept), wide, graph, kept, number, tuning)
-            return small, kept, scores_of(small, task)
-
-        for slower, (model, kept, after_N) in _tunings(wide, number, tuning, checkpoint, before_N, without, leave):  # noqa: B007
-            if not harmed(before_N, after_N):
-                break
-    elif step.epochs:
-        scored = lambda: scores_of(model.eval(), task)
-        for slower, after_N in _tunings(model, number, tuning, checkpoint, before_N, scored):  # noqa: B007 - the last one counts
-            if not harmed(before_N, after_N):
-                break
+    if step.epochs:
+        fades = kept and not bits  # on a grid of few levels nothing can fade
+        tunable = (_fading(state, number, step, tuning) if fades else None) or _cut(model, kept, task)
+        checkpoint = record.tuning(number) if record else None
+        slower, (model, kept, after_N) = _least_harmful(tunable, number, tuning, checkpoint, before_N)
     take_off_grids(model.eval(), bits)
     after = _advanced(state, model, kept)
     measure = Measure(
@@ -210,20 +195,43 @@ def _mend(model: nn.Module, before: nn.Module, graph: Graph, kept: Kept, number:
         return match_outputs(model, before, graph, kept, first_inputs(tuning.task.calibration, MATCHED))
 
 
-def _tunings(
-    model: nn.Module,
-    number: int,
-    tuning: Tuning,
-    checkpoint: Path | None,
-    before_N: Scores,
-    ended: Callable[[], T],
-    leave: Removal | None = None,
-) -> Iterator[tuple[int, T]]:
-    """Tune in place and give how often the rate was cut so far, and what `ended` makes of the model, scores included; who asks on has it
-    tuned from the step's start at a lower rate.
+@dataclass(frozen=True, slots=True)
+class _Tunable:
+    """What a step tunes in place, what it comes to once it is tuned, and what is to happen after every batch."""
 
-    So it goes on by itself where the loss is lost, the scores or the network; DivergedError where they are at the lowest rate too.
+    model: nn.Module
+    ended: Callable[[], Tuned]
+    leave: Removal | None = None
+
+
+def _cut(model: nn.Module, kept: Kept, task: Task) -> _Tunable:
+    """A network whose channels have left."""
+    return _Tunable(model, lambda: (model, kept, scores_of(model.eval(), task)))
+
+
+def _fading(state: State, number: int, step: Step, tuning: Tuning) -> _Tunable | None:
+    """The network as it was before the step, whose channels leave while it trains; None where they are cut at once."""
+    if (removal := REMOVALS[tuning.removal]) is None:
+        return None
+    wide, graph = copied(state.model, {}), state.graph
+    leave = removal(wide, graph, step.widths)
+
+    def ended() -> Tuned:
+        kept = leave.kept()
+        small = _mend(narrow(wide, graph, kept), wide, graph, kept, number, tuning)
+        return small, kept, scores_of(small, tuning.task)
+
+    return _Tunable(wide, ended, leave)
+
+
+def _least_harmful(
+    tunable: _Tunable, number: int, tuning: Tuning, checkpoint: Path | None, before_N: Scores
+) -> tuple[int, Tuned]:
+    """Tune from the step's start, each time at a lower rate, until it does no harm: how often the rate was cut, and what came of it.
+
+    It does harm too where the loss is lost, the scores or the network; DivergedError where they are at the lowest rate as well.
     """
+    model = tunable.model
     start, look = copy.deepcopy(model.state_dict()), watch(model, tuning.task, before_N)
 
     def after_epoch(done: int, loss: float) -> None:
@@ -244,10 +252,10 @@ def _tunings(
                 seed=mixed(tuning.seed, number),
                 checkpoint=path,
                 on_epoch=after_epoch,
-                after_batch=leave,
+                after_batch=tunable.leave,
                 teacher=tuning.teacher,
             )
-            found = ended()
+            tuned = tunable.ended()
         except (DivergedError, ScoreError) as error:
             if cuts == RATE_CUTS:
                 raise DivergedError(
@@ -255,7 +263,9 @@ def _tunings(
                     f"rate {RATE_CUT} times lower, down to {recipe.lr:g}."
                 ) from error
             continue
-        yield cuts, found
+        if not harmed(before_N, tuned[-1]):
+            break
+    return cuts, tuned
 
 
 def _named(step: Step) -> str:
