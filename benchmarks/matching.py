@@ -98,9 +98,9 @@ def steps(model: nn.Module, graph: Graph) -> dict[str, Step]:
 def row(model: nn.Module, graph: Graph, task: Task, step: Step, asked: argparse.Namespace, seed: int) -> dict[str, Any]:
     """The step without matching and with it."""
     found: dict[str, Any] = {}
-    matching = walking.match_outputs
+    matching = walking.tuning.match_outputs
     for name, function in (("as_it_is", lambda *_: None), ("matched", matching)):
-        walking.match_outputs = function
+        walking.tuning.match_outputs = function
         tuning = walking.Tuning(task, TUNING.get(asked.network, USUAL), seed=seed)
         *_, state = walking.walk(walking.start(model, graph, task), [step], tuning)
         measure = state.measures[-1]
@@ -111,7 +111,7 @@ def row(model: nn.Module, graph: Graph, task: Task, step: Step, asked: argparse.
             "tuned": measure.validation.value,
             "tuned_test": test.value,
         }
-    walking.match_outputs = matching
+    walking.tuning.match_outputs = matching
     return found
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lamella import latencies, walking
+from lamella import latencies
 from lamella.candidates import Candidates
 from lamella.cli import app
 from lamella.costs import cost
@@ -24,6 +24,7 @@ from lamella.stages import Way, compressed, deciding, exported, opened, quantize
 from lamella.stages.deciding import heavier, planned, timed
 from lamella.stages.replanning import compressed_in_turns
 from lamella.training import Recipe
+from lamella.walking import tuning
 
 pytest.importorskip("onnxruntime")
 
@@ -321,7 +322,7 @@ def test_compress_plans_anew_and_resumes(session, monkeypatch):
     assert list((session.directory / "replan").glob("profile-*.jsonl"))
     quantized(session)  # the walk belongs to the run's plan
 
-    monkeypatch.setattr("lamella.walking._take", lambda *_: pytest.fail("walked twice"))
+    monkeypatch.setattr("lamella.walking.steps._take", lambda *_: pytest.fail("walked twice"))
     again, same = compressed_in_turns(session, recipe, every=2)
     assert same == result
     assert all(torch.equal(a, b) for a, b in zip(small.parameters(), again.parameters(), strict=True))
@@ -343,9 +344,9 @@ def test_every_turn_measures_as_the_plan_did(session, monkeypatch):
 
 def test_every_turn_is_taught_by_the_dense_network(session, monkeypatch):
     asked(session, replace(UNIFORM, epochs=1, bits=32))
-    teachers, fit = [], walking.fit
+    teachers, fit = [], tuning.fit
     keep = lambda *given, **named: (teachers.append(weights_digest(named["teacher"])), fit(*given, **named))
-    monkeypatch.setattr(walking, "fit", keep)
+    monkeypatch.setattr(tuning, "fit", keep)
     _, result = compressed_in_turns(session, Way(Recipe(epochs=1, lr=0.01, distil=0.5)), every=2)
     assert len(teachers) == len(result.history) - 1 > 2
     assert set(teachers) == {weights_digest(session.dense())}

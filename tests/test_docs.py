@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 import lamella
 from lamella.cli import app
 from lamella.exporting import layers_in_float
-from lamella.leaving import REMOVALS
 from lamella.planning import ORDERS, PLANNERS
 from lamella.quantization import SCHEMES
 from lamella.stages.controls import CONTROLS
+from lamella.walking import REMOVALS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -27,7 +27,7 @@ FLOORS = (
     ("trainingmode",),
     ("proof",),
     ("replay", "coarsening", "grouping"),
-    ("leaving", "matching", "harm"),
+    ("matching",),
     ("surgery",),
     ("keptstatistics", "balance", "grids"),
     ("channels", "importance", "zoo"),

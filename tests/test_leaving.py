@@ -13,14 +13,13 @@ from torch.nn.functional import cross_entropy, mse_loss
 from lamella.compression import compress
 from lamella.costs import cost
 from lamella.errors import DivergedError, LamellaError, RecordError
-from lamella.harm import harmed, scores_of, watch
-from lamella.leaving import REMOVALS
 from lamella.schema import Plan, Step
 from lamella.surgery import copied, narrow
 from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task, correct, fit
 from lamella.training.objectives import distance, objective
-from lamella.walking import Tuning, start, walk
+from lamella.walking import REMOVALS, Tuning, harmed, scores_of, start, walk
+from lamella.walking.harm import watch
 from lamella.zoo import resnet
 
 
@@ -150,7 +149,7 @@ def test_an_unknown_removal_names_the_near_ones(subject):
 
 def test_a_tuning_that_diverges_starts_again_slower_and_says_so(subject, monkeypatch):
     data, model, graph, plan = subject
-    from lamella import walking
+    from lamella.walking import tuning
 
     rates = []
 
@@ -161,7 +160,7 @@ def test_a_tuning_that_diverges_starts_again_slower_and_says_so(subject, monkeyp
             raise DivergedError("the loss became nan")
         return fit(model, task, recipe, **options)
 
-    monkeypatch.setattr(walking, "fit", fragile)
+    monkeypatch.setattr(tuning, "fit", fragile)
     one = replace(plan, steps=plan.steps[:1])
     _, result = compress(model, one, data, recipe=Recipe(epochs=1, lr=0.16), graph=graph)
     assert rates == [0.16, 0.04, 0.01]
@@ -171,15 +170,15 @@ def test_a_tuning_that_diverges_starts_again_slower_and_says_so(subject, monkeyp
         DivergedError, match=r"step 1 of 1.* last of 4 tries: the step began at lr=100, .* down to 1\.5625\."
     ):
         compress(model, one, data, recipe=Recipe(epochs=1, lr=100.0), graph=graph)
-    assert len(rates) == walking.RATE_CUTS + 1
+    assert len(rates) == tuning.RATE_CUTS + 1
 
 
 @pytest.mark.parametrize("removal", ["cut", "soft"])
 @pytest.mark.parametrize("patience", [None, 2])
 def test_a_divergence_that_shows_in_the_scores_alone_is_tried_again_slower(subject, monkeypatch, removal, patience):
     data, model, graph, plan = subject
-    from lamella import walking
     from lamella.training import fitting
+    from lamella.walking import tuning
 
     rates, check = [], fitting._check_weights
 
@@ -192,7 +191,7 @@ def test_a_divergence_that_shows_in_the_scores_alone_is_tried_again_slower(subje
         if rates[-1] > limit:
             [p for p in model.parameters() if p.dim() > 1][-1].data.fill_(float("nan"))
 
-    monkeypatch.setattr(walking, "fit", fragile)
+    monkeypatch.setattr(tuning, "fit", fragile)
     monkeypatch.setattr(fitting, "_check_weights", overflowing)
     one, limit = replace(plan, steps=(replace(plan.steps[0], epochs=1),)), 0.05
     recipe = Recipe(epochs=1, lr=0.1, patience=patience)
@@ -207,7 +206,7 @@ def test_a_divergence_that_shows_in_the_scores_alone_is_tried_again_slower(subje
 @pytest.mark.parametrize("bits", [32, 4])
 def test_a_tuning_that_does_harm_is_tried_anew_at_a_lower_rate(subject, monkeypatch, bits):
     data, model, graph, plan = subject
-    from lamella import walking
+    from lamella.walking import tuning
 
     rates = []
 
@@ -217,7 +216,7 @@ def test_a_tuning_that_does_harm_is_tried_anew_at_a_lower_rate(subject, monkeypa
         if recipe.lr > 0.05:
             model.get_parameter(next(n for n, _ in model.named_parameters() if "weight" in n)).data.zero_()
 
-    monkeypatch.setattr(walking, "fit", harmful)
+    monkeypatch.setattr(tuning, "fit", harmful)
     step = plan.steps[0] if bits == 32 else Step(bits={graph.layers[0].name: bits}, epochs=1)
     _, result = compress(model, replace(plan, steps=(step,)), data, recipe=Recipe(epochs=1, lr=0.1), graph=graph)
     tuned = result.history[-1]
@@ -229,7 +228,7 @@ def test_a_tuning_that_does_harm_is_tried_anew_at_a_lower_rate(subject, monkeypa
 @pytest.mark.parametrize("removal", ["cut", "soft"])
 def test_a_tuning_that_loses_the_network_ends_at_once_and_one_that_dips_does_not(subject, monkeypatch, removal):
     data, model, graph, plan = subject
-    from lamella import walking
+    from lamella.walking import tuning
 
     epochs = []
 
@@ -246,7 +245,7 @@ def test_a_tuning_that_loses_the_network_ends_at_once_and_one_that_dips_does_not
 
         return fit(model, task, recipe, on_epoch=after, **options)
 
-    monkeypatch.setattr(walking, "fit", fragile)
+    monkeypatch.setattr(tuning, "fit", fragile)
     one = replace(plan, steps=(replace(plan.steps[0], epochs=4),))
     _, result = compress(model, one, data, recipe=Recipe(epochs=4, lr=0.16), graph=graph, removal=removal)
     assert epochs == [0.16] + [0.04] * 4
@@ -292,7 +291,7 @@ def test_a_network_that_returns_a_loss_beside_its_logits_is_tuned_and_seen_to_be
 
 def test_a_gradual_removal_that_does_harm_is_tried_anew_too(subject, monkeypatch):
     data, model, graph, plan = subject
-    from lamella import walking
+    from lamella.walking import tuning
 
     rates = []
 
@@ -302,7 +301,7 @@ def test_a_gradual_removal_that_does_harm_is_tried_anew_too(subject, monkeypatch
         if recipe.lr > 0.05:
             [p for p in model.parameters() if p.dim() > 1][-1].data.neg_()
 
-    monkeypatch.setattr(walking, "fit", harmful)
+    monkeypatch.setattr(tuning, "fit", harmful)
     one = replace(plan, steps=plan.steps[:1])
     _, result = compress(model, one, data, recipe=Recipe(epochs=2, lr=0.1), graph=graph, removal="soft")
     assert rates == [0.1, 0.025]

@@ -14,12 +14,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from lamella import harm, records, runs, walking
+from lamella import records, runs, walking
 from lamella.coarsening import observe
 from lamella.errors import DataError, LamellaError, MismatchError, RecordError, RunError
 from lamella.profiling import profile
 from lamella.training import Batches, Recipe, Task, correct, evaluate, first_inputs, fit, rate_at, recalibrate_bn
 from lamella.training.layouts import as_given, channels_last
+from lamella.walking.harm import watch
 
 
 @pytest.fixture(autouse=True)
@@ -549,7 +550,7 @@ TABLED_TASK = Task(TABLED.inputs[:1], train=TABLED, validation=TABLED, test=TABL
     [
         lambda model: evaluate(model, TABLED),
         lambda model: walking.measured(model, TABLED_TASK),
-        lambda model: harm.watch(model, TABLED_TASK, np.ones(8)),
+        lambda model: watch(model, TABLED_TASK, np.ones(8)),
         lambda model: observe(model, ["head"], TABLED, 1),
         lambda model: profile(model, TABLED_TASK, pruning_ratios=(0.5,), bits=(4,)),
     ],

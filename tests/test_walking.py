@@ -17,7 +17,8 @@ from lamella.stages.controls import CONTROLS
 from lamella.storage import load, load_tensors, read_into, save, save_tensors
 from lamella.surgery import integers_of, narrow, refitted, resolve
 from lamella.training import Batches, Recipe, Task
-from lamella.walking import Tuning, _named, composed, start, walk
+from lamella.walking import Tuning, composed, start, walk
+from lamella.walking.states import named
 
 COST = Cost(params=1, macs=1, bytes=1, memory=1)
 RECIPE = Recipe(epochs=1, lr=0.05)
@@ -126,10 +127,10 @@ class KilledError(Exception):
 @pytest.mark.parametrize("after", [1, 2, 3, 4])
 def test_a_killed_walk_ends_where_it_would_have_ended(task, graph, plan, tmp_path, after, monkeypatch):
     whole, expected = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph)
-    import lamella.walking as walking
+    from lamella.walking import tuning
 
     count = 0
-    original = walking.fit
+    original = tuning.fit
 
     def dying(*args, on_epoch, **kwargs):
         def on_epoch(*_):
@@ -140,10 +141,10 @@ def test_a_killed_walk_ends_where_it_would_have_ended(task, graph, plan, tmp_pat
 
         return original(*args, on_epoch=on_epoch, **kwargs)
 
-    monkeypatch.setattr(walking, "fit", dying)
+    monkeypatch.setattr(tuning, "fit", dying)
     with pytest.raises(KilledError) if after <= 3 else pytest.MonkeyPatch.context():
         lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
-    monkeypatch.setattr(walking, "fit", original)
+    monkeypatch.setattr(tuning, "fit", original)
     small, result = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
     assert same(small, whole)
     assert result == expected
@@ -158,9 +159,9 @@ def test_a_loader_that_draws_from_torch_is_walked_the_same_after_a_kill(task, gr
     task = replace(task, train=shuffled, calibration=shuffled)
     torch.manual_seed(3)
     whole, expected = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph)
-    import lamella.walking as walking
+    from lamella.walking import tuning
 
-    original, calls = walking.fit, []
+    original, calls = tuning.fit, []
 
     def dying(*args, **kwargs):
         calls.append(1)
@@ -168,7 +169,7 @@ def test_a_loader_that_draws_from_torch_is_walked_the_same_after_a_kill(task, gr
             raise KilledError
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(walking, "fit", dying)
+    monkeypatch.setattr(tuning, "fit", dying)
     with pytest.raises(KilledError):
         lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
     torch.manual_seed(4)
@@ -278,7 +279,7 @@ def test_finished_steps_are_not_taken_again(task, graph, plan, tmp_path, monkeyp
     def never(*_, **__):
         raise AssertionError("tuned again")
 
-    monkeypatch.setattr("lamella.walking.fit", never)
+    monkeypatch.setattr("lamella.walking.tuning.fit", never)
     again, same_result = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
     assert same(again, small)
     assert same_result == result
@@ -413,9 +414,9 @@ def test_kept_channels_are_counted_in_the_dense_network():
 
 
 def test_a_step_says_how_many_layers_have_few_bits():
-    assert _named(Step(bits={"0": 4, "3": 4, "7": 4})) == "4 bits"
+    assert named(Step(bits={"0": 4, "3": 4, "7": 4})) == "4 bits"
     assert (
-        _named(Step(widths={"0": 6}, bits={"0": 8, "3": 4, "7": 2}))
+        named(Step(widths={"0": 6}, bits={"0": 8, "3": 4, "7": 2}))
         == "0 to 6, 2 bits in 1 of 3 layers, 4 bits in 1 of 3 layers"
     )
-    assert _named(Step(bits={"0": 8})) == "tuned"
+    assert named(Step(bits={"0": 8})) == "tuned"

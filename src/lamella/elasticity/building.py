@@ -19,7 +19,6 @@ from torch import nn
 from ..coarsening import observe_ranges
 from ..digests import data_digest, weights_digest
 from ..errors import with_context
-from ..harm import Scores, harmed, scores_of
 from ..importance import importance
 from ..matching import has_batch_norm, matchable
 from ..progress import Progress, silent
@@ -33,7 +32,7 @@ from ..surgery import check_graph, uncompiled
 from ..texts import told
 from ..tracing import trace
 from ..training import Recipe, Task, device_of, metric_of, mixed, seeded, smoothed
-from ..walking import measured, training_data
+from ..walking import Scores, harmed, measured, scores_of, training_data
 from .cutting import part_labels, places_in_parts
 from .levels import Settings, make_levels
 from .networks import ElasticModel

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .axes import Kept, channel_positions, groups_of
-from .importance import importance
-from .schema import Axis, Graph
-from .surgery import resolve
+from ..axes import Kept, channel_positions, groups_of
+from ..importance import importance
+from ..schema import Axis, Graph
+from ..surgery import resolve
 
 UNTIL = 0.7  # the share of the training after which the leaving channels are zero
 EVERY = 10  # batches between two rankings

@@ -1,0 +1,77 @@
+"""Where a walk stands, and what its steps are called and hold.
+
+state = start(model, graph, task)                     # the dense model, measured
+named(Step(widths={"conv1": 6}, bits={"fc": 4}))      # "conv1 to 6, 4 bits"
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..axes import Kept
+from ..costs import cost
+from ..schema import Graph, Measure, Score, Step
+from ..statistics import score_interval
+from ..surgery import retraced
+from ..training import Task
+from .harm import scores_of
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a walk stands: the model, its graph, the channels kept so far (dense numbering), and what was measured."""
+
+    model: nn.Module
+    graph: Graph
+    kept: Kept
+    measures: tuple[Measure, ...] = ()
+
+
+def start(model: nn.Module, graph: Graph, task: Task) -> State:
+    """The dense model, measured."""
+    measure = Measure(name="dense", step=0, validation=measured(model, task), **counts(graph))
+    return State(model, graph, {}, (measure,))
+
+
+def measured(model: nn.Module, task: Task) -> Score:
+    """The model's score on the validation samples."""
+    return score_interval(scores_of(model, task))
+
+
+def counts(graph: Graph) -> dict[str, int]:
+    """What a Measure says of costs."""
+    now = cost(graph)
+    return {"params": now.params, "macs": now.macs}
+
+
+def has_work(step: Step) -> bool:
+    """Whether a walk has anything to do there."""
+    return bool(step.widths or step.epochs or few_bits(step))
+
+
+def few_bits(step: Step) -> dict[str, int]:
+    """The layers to which a step gives fewer than 8 bits: so few that the other weights have to make up for it."""
+    return {name: bits for name, bits in step.bits.items() if bits < 8}
+
+
+def named(step: Step) -> str:
+    """What the step's Measure is called."""
+    widths = [f"{group} to {width}" for group, width in step.widths.items()]
+    few = Counter(few_bits(step).values())
+    alike = len(set(step.bits.values())) == 1
+    bits = [f"{b} bits" if alike else f"{b} bits in {few[b]} of {len(step.bits)} layers" for b in sorted(few)]
+    return ", ".join([*widths, *bits]) or "tuned"
+
+
+def advanced(state: State, model: nn.Module, kept: Kept) -> State:
+    """The state once the model kept these of its channels, not measured yet."""
+    return State(model, retraced(state.graph, kept), composed(state.kept, kept), state.measures)
+
+
+def composed(before: Kept, now: Kept) -> dict[str, tuple[int, ...]]:
+    """Channels kept after two cuts, in dense numbering: `now` counts within what `before` left."""
+    result = {name: tuple(channels) for name, channels in before.items()}
+    for name, channels in now.items():
+        result[name] = tuple(result[name][c] for c in channels) if name in result else tuple(channels)
+    return result

@@ -1,0 +1,138 @@
+"""How a step is tuned: until it does no harm, from the step's start each time, at lower and lower rates.
+
+tunable = fading(state, number, step, tuning) or cut(model, kept, task)       # channels leave while it trains, or have left
+cuts, (model, kept, scores_N) = least_harmful(tunable, number, tuning, checkpoint, before_N)
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from ..axes import Kept
+from ..errors import DivergedError, ScoreError
+from ..matching import MATCHED, has_batch_norm, match_outputs
+from ..progress import Progress
+from ..schema import Graph, Step
+from ..surgery import copied, narrow
+from ..training import Recipe, Task, device_of, first_inputs, fit, mixed, recalibrate_bn, seeded
+from .harm import Scores, harmed, scores_of, watch
+from .leaving import REMOVALS, Removal
+from .states import State, named
+
+RATE_CUTS = 3  # how often a tuning that does harm is tried anew, each time at a rate lower by
+RATE_CUT = 4
+
+Tuned = tuple[nn.Module, Kept, Scores]  # the network, the channels it kept, its scores
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How a walk mends what it cuts.
+
+    `removal` says how channels leave (`leaving`). `teacher`: where the recipe distils; the network of the start where it is None.
+    `heard` is told of every epoch of a step, with the mean loss.
+    """
+
+    task: Task
+    recipe: Recipe
+    seed: int = 0
+    removal: str = "cut"
+    teacher: nn.Module | None = None
+    heard: Callable[[int, float], object] | None = None
+
+    def taught(self, dense: nn.Module) -> "Tuning":
+        """With a teacher, this one unless there is another, if the recipe distils; else with none."""
+        return replace(self, teacher=(self.teacher or dense) if self.recipe.distil else None)
+
+    def of(self, step: Step, progress: Progress) -> "Tuning":
+        """With the step's own epochs, each of which `progress` hears of, and no more of them for warming up."""
+
+        def heard(done: int, loss: float) -> None:
+            progress("tune", done, step.epochs, f"{named(step)}: loss {loss:.3f}")
+
+        warmup = min(self.recipe.warmup, step.epochs)
+        return replace(self, recipe=replace(self.recipe, epochs=step.epochs, warmup=warmup), heard=heard)
+
+
+def mend(model: nn.Module, before: nn.Module, graph: Graph, kept: Kept, number: int, tuning: Tuning) -> nn.Module:
+    """Bring the statistics back, in place, to what they were: of batch norms, or of all layers where there is none."""
+    with seeded(tuning.seed, number, device_of(model)):
+        if has_batch_norm(graph):
+            return recalibrate_bn(model, tuning.task.train)  # as training saw it: augmentation shapes statistics
+        return match_outputs(model, before, graph, kept, first_inputs(tuning.task.calibration, MATCHED))
+
+
+@dataclass(frozen=True, slots=True)
+class Tunable:
+    """What a step tunes in place, what it comes to once it is tuned, and what is to happen after every batch."""
+
+    model: nn.Module
+    ended: Callable[[], Tuned]
+    leave: Removal | None = None
+
+
+def cut(model: nn.Module, kept: Kept, task: Task) -> Tunable:
+    """A network whose channels have left."""
+    return Tunable(model, lambda: (model, kept, scores_of(model.eval(), task)))
+
+
+def fading(state: State, number: int, step: Step, tuning: Tuning) -> Tunable | None:
+    """The network as it was before the step, whose channels leave while it trains; None where they are cut at once."""
+    if (removal := REMOVALS[tuning.removal]) is None:
+        return None
+    wide, graph = copied(state.model, {}), state.graph
+    leave = removal(wide, graph, step.widths)
+
+    def ended() -> Tuned:
+        kept = leave.kept()
+        small = mend(narrow(wide, graph, kept), wide, graph, kept, number, tuning)
+        return small, kept, scores_of(small, tuning.task)
+
+    return Tunable(wide, ended, leave)
+
+
+def least_harmful(
+    tunable: Tunable, number: int, tuning: Tuning, checkpoint: Path | None, before_N: Scores
+) -> tuple[int, Tuned]:
+    """Tune from the step's start, each time at a lower rate, until it does no harm: how often the rate was cut, and what came of it.
+
+    It does harm too where the loss is lost, the scores or the network; DivergedError where they are at the lowest rate as well.
+    """
+    model = tunable.model
+    start, look = copy.deepcopy(model.state_dict()), watch(model, tuning.task, before_N)
+
+    def after_epoch(done: int, loss: float) -> None:
+        look(done, loss)
+        if tuning.heard:
+            tuning.heard(done, loss)
+
+    for cuts in range(RATE_CUTS + 1):
+        if cuts:
+            model.load_state_dict(start)
+        recipe = replace(tuning.recipe, lr=tuning.recipe.lr / RATE_CUT**cuts)
+        path = checkpoint and checkpoint.with_suffix(f".{cuts}.pt" if cuts else ".pt")
+        try:
+            fit(
+                model,
+                tuning.task,
+                recipe,
+                seed=mixed(tuning.seed, number),
+                checkpoint=path,
+                on_epoch=after_epoch,
+                after_batch=tunable.leave,
+                teacher=tuning.teacher,
+            )
+            tuned = tunable.ended()
+        except (DivergedError, ScoreError) as error:
+            if cuts == RATE_CUTS:
+                raise DivergedError(
+                    f"{error} That was the last of {cuts + 1} tries: the step began at lr={tuning.recipe.lr:g}, and each try after it at a "
+                    f"rate {RATE_CUT} times lower, down to {recipe.lr:g}."
+                ) from error
+            continue
+        if not harmed(before_N, tuned[-1]):
+            break
+    return cuts, tuned
