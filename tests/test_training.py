@@ -14,11 +14,22 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from lamella import records, runs, walking
+from lamella import records, runs
 from lamella.coarsening import observe
 from lamella.errors import DataError, LamellaError, MismatchError, RecordError, RunError
 from lamella.profiling import profile
-from lamella.training import Batches, Recipe, Task, correct, evaluate, first_inputs, fit, rate_at, recalibrate_bn
+from lamella.training import (
+    Batches,
+    Recipe,
+    Task,
+    correct,
+    evaluate,
+    first_inputs,
+    fit,
+    rate_at,
+    recalibrate_bn,
+    scored,
+)
 from lamella.training.layouts import as_given, channels_last
 from lamella.walking.harm import watch
 
@@ -549,12 +560,12 @@ TABLED_TASK = Task(TABLED.inputs[:1], train=TABLED, validation=TABLED, test=TABL
     "look",
     [
         lambda model: evaluate(model, TABLED),
-        lambda model: walking.measured(model, TABLED_TASK),
+        lambda model: scored(model, TABLED, TABLED_TASK),
         lambda model: watch(model, TABLED_TASK, np.ones(8)),
         lambda model: observe(model, ["head"], TABLED, 1),
         lambda model: profile(model, TABLED_TASK, pruning_ratios=(0.5,), bits=(4,)),
     ],
-    ids=["evaluate", "measured", "watch", "observe", "profile"],
+    ids=["evaluate", "scored", "watch", "observe", "profile"],
 )
 def test_a_network_that_keeps_a_table_is_trained_after_it_was_looked_at(look):
     torch.manual_seed(0)

@@ -40,8 +40,7 @@ from .schema import SCHEMES, Measure, Result, Scheme
 from .simulations import as_simulation, check_real
 from .storage import check_belongs
 from .surgery import copied
-from .training import PerSample, Task, call, correct, device_of, evaluate, inputs_of, on_device, seeded
-from .walking import measured
+from .training import PerSample, Task, call, correct, device_of, evaluate, inputs_of, on_device, scored, seeded
 
 
 def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "static") -> tuple[nn.Module, Result]:
@@ -79,7 +78,7 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     measure = Measure(
         name=_named(scheme, called),
         step=last.step + 1,
-        validation=measured(coarse, task),
+        validation=scored(coarse, task.validation, task),
         params=last.params,
         macs=last.macs,
     )

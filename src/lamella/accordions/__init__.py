@@ -22,8 +22,7 @@ from ..progress import Progress, silent
 from ..records import to_plain
 from ..runs import Journal
 from ..schema import Accordion
-from ..training import Recipe, Task
-from ..walking import training_data
+from ..training import Recipe, Task, training_data
 from .closing import closed
 from .pruning import narrowed, planned, pruned
 from .searching import Quest, joint, race, sequential

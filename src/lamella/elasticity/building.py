@@ -31,8 +31,8 @@ from ..storage import load_tensors, save_tensors
 from ..surgery import check_graph, uncompiled
 from ..texts import told
 from ..tracing import trace
-from ..training import Recipe, Task, device_of, metric_of, mixed, seeded, smoothed
-from ..walking import Scores, harmed, measured, scores_of, training_data
+from ..training import Recipe, Task, device_of, metric_of, mixed, scored, seeded, smoothed, training_data
+from ..walking import Scores, harmed, scores_of
 from .cutting import part_labels, places_in_parts
 from .levels import Settings, make_levels
 from .networks import ElasticModel
@@ -266,7 +266,7 @@ class _Trail:
     def note(self, epoch: Epoch, module: nn.Module | None) -> None:
         """Write down how the levels that the module trains score by now."""
         levels = levels_in(module) if module else {}
-        scores = {name: measured(level, self.task) for name, level in levels.items()}
+        scores = {name: scored(level, self.task.validation, self.task) for name, level in levels.items()}
         self.epochs.append(str(epoch.done), to_plain(replace(epoch, scores=scores)))
 
     def end(self) -> None:

@@ -29,8 +29,7 @@ from ..schema import Graph, Metric, Point, Profile
 from ..texts import told
 from ..timing import LatencyTable
 from ..tracing import trace
-from ..training import Task, metric_of
-from ..walking import training_data
+from ..training import Task, metric_of, training_data
 from .estimating import rank_agreement
 from .facts import layer_facts
 from .forecasting import Forecast, forecast

@@ -43,7 +43,7 @@ from ..sessions import Session
 from ..surgery import narrow
 from ..timing import Precision
 from ..timing.tables import machine
-from ..walking import measured
+from ..training import scored
 from .verbs import overtaken
 
 CURVELESS = ("shares", "uniform")  # planners that look at no curve
@@ -78,7 +78,7 @@ def _curves(session: Session, request: Request) -> Profile:
     """The run's profile; where there is none and the planner needs none, the dense network's score alone."""
     if session.has("profile") or request.planner not in CURVELESS:
         return session.read("profile", Profile)
-    baseline = measured(session.dense(), session.task)
+    baseline = scored(session.dense(), session.task.validation, session.task)
     return Profile(graph=session.graph(), baseline=baseline, points=(), metric=session.metric)
 
 

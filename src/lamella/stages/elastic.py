@@ -18,12 +18,10 @@ from ..errors import LamellaError
 from ..exporting import OnnxModel, remove_family
 from ..progress import Progress, silent
 from ..records import digest
-from ..schema import FILES, Family, Level, Score
+from ..schema import FILES, Family, Level
 from ..serving.families import level_file
 from ..sessions import Session
-from ..statistics import score_interval
-from ..training import Loader, Task, evaluate
-from ..walking import training_data
+from ..training import Task, scored, training_data
 from .levels import FOLDER
 
 
@@ -138,15 +136,12 @@ def _shipped(session: Session, net: ElasticModel, into: Path, progress: Progress
 
 
 def _tested(view: nn.Module, level: Level, task: Task, directory: Path) -> Level:
-    def scored(model: nn.Module, batches: Loader) -> Score:
-        return score_interval(evaluate(model, batches, task.score).numpy())
-
     with torch.no_grad():
         like = view(*task.example_inputs)
     coarse = OnnxModel(level_file(directory, level.name, "int8"), like=like)
     return replace(
         level,
-        test=scored(view, task.test),
-        int8_validation=scored(coarse, task.validation),
-        int8_test=scored(coarse, task.test),
+        test=scored(view, task.test, task),
+        int8_validation=scored(coarse, task.validation, task),
+        int8_test=scored(coarse, task.test, task),
     )

@@ -9,8 +9,9 @@ Inputs are a tensor or a tuple of tensors, targets and outputs any pytree. Train
 training that was not, bit for bit. Shapes: N samples, C classes or channels, H height, W width.
 """
 
-from .evaluation import checked_scores, evaluate, hooked, modes_kept, recalibrate_bn, statistics_batches
+from .evaluation import checked_scores, evaluate, hooked, modes_kept, recalibrate_bn, scored, statistics_batches
 from .fitting import fit, one_epoch, rates_of, seeded
+from .identities import learned_from, training_data
 from .loaders import (
     Batches,
     Loader,
@@ -64,6 +65,7 @@ __all__ = [
     "fit",
     "hooked",
     "inputs_of",
+    "learned_from",
     "make_optimizer",
     "metric_of",
     "mixed",
@@ -73,7 +75,9 @@ __all__ = [
     "rate_at",
     "rates_of",
     "recalibrate_bn",
+    "scored",
     "seeded",
     "smoothed",
     "statistics_batches",
+    "training_data",
 ]

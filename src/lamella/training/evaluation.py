@@ -11,10 +11,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import DataError, ScoreError, with_context
+from ..schema import Score
+from ..statistics import score_interval
 from .batches import explained
 from .loaders import (
     Loader,
     PerSample,
+    Task,
     as_pair,
     batch_length,
     call,
@@ -38,15 +41,20 @@ def evaluate(
     # Without gradients, not in inference mode: what a network keeps of a pass, a table of positions, could never be trained with.
     with with_context("evaluate"), modes_kept(model), torch.no_grad():
         model.eval()
-        scores = [_scored(model, on_device(batch, where), score, index) for index, batch in enumerate(batches)]
+        scores = [_of_batch(model, on_device(batch, where), score, index) for index, batch in enumerate(batches)]
         if not scores:
             raise empty_loader()
     return torch.cat(scores)
 
 
-def _scored(model: nn.Module, batch: Any, score: PerSample, index: int) -> Tensor:
+def _of_batch(model: nn.Module, batch: Any, score: PerSample, index: int) -> Tensor:
     inputs, targets = as_pair(batch, index)
     return checked_scores(score(call(model, inputs), targets), batch_length(inputs), f"batch {index}")
+
+
+def scored(model: nn.Module, loader: Loader, task: Task) -> Score:
+    """The model's score by the task on a loader's samples, with its interval."""
+    return score_interval(evaluate(model, loader, task.score).numpy())
 
 
 def checked_scores(scores_N: Any, samples: int, place: str) -> Tensor:

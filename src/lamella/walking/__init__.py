@@ -12,8 +12,7 @@ channels leave, `record` the walk on disk.
 
 from .harm import Scores, harmed, scores_of
 from .leaving import REMOVALS
-from .record import training_data
-from .states import State, composed, has_work, measured, start
+from .states import State, composed, has_work, start
 from .steps import walk
 from .tuning import Tuning
 
@@ -25,9 +24,7 @@ __all__ = [
     "composed",
     "harmed",
     "has_work",
-    "measured",
     "scores_of",
     "start",
-    "training_data",
     "walk",
 ]

@@ -18,7 +18,7 @@ from ..runs import Journal
 from ..schema import Measure, Step
 from ..storage import read_into, save_tensors
 from ..surgery import narrow
-from ..training import Batches, Loader, Portion, Task, device_of
+from ..training import device_of, learned_from, training_data
 from .states import State, advanced, has_work
 from .tuning import Tuning
 
@@ -44,7 +44,7 @@ class Record:
         journal = self.directory / "steps.jsonl"
         if not journal.exists():  # deleted, to start afresh: what was begun may be another walk's
             _remove(self.directory, "tuning-*")
-        self.journal = Journal(journal, identity, _learned_from(task))
+        self.journal = Journal(journal, identity, learned_from(task))
         self.last = max((int(key) for key in self.journal.entries), default=0)
         self._hold_to(state.measures[0])
 
@@ -97,30 +97,3 @@ class Record:
 def _remove(directory: Path, pattern: str) -> None:
     for path in directory.glob(pattern):
         path.unlink()
-
-
-def training_data(loader: Loader) -> str:
-    """What can be said of training data without drawing from it: the targets and how many samples an epoch takes."""
-    if isinstance(loader, Portion):
-        return f"{loader.samples} of {training_data(loader.batches)}"
-    if not isinstance(loader, Batches):
-        return type(loader).__name__
-    return f"{loader.samples} samples, targets {data_digest([loader.targets])}"
-
-
-def _learned_from(task: Task) -> dict[str, str]:
-    """What else a tuning depends on, as far as it can be told: the inputs, and the names of the loss and of what makes inputs ready.
-
-    An edited function of the same name is not seen.
-    """
-    batches = task.train.batches if isinstance(task.train, Portion) else task.train
-    facts = {"loss": _name(task.loss)}
-    if isinstance(batches, Batches):
-        facts |= {"training inputs": data_digest([batches.inputs]), "transform": _name(batches.transform)}
-    return facts
-
-
-def _name(function: object) -> str:
-    """A function's own; of a partial one, that of the function within; of an object that is called, its type's."""
-    inner = getattr(function, "func", function)
-    return str(getattr(inner, "__qualname__", type(inner).__qualname__))

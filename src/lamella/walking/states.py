@@ -11,11 +11,9 @@ from torch import nn
 
 from ..axes import Kept
 from ..costs import cost
-from ..schema import Graph, Measure, Score, Step
-from ..statistics import score_interval
+from ..schema import Graph, Measure, Step
 from ..surgery import retraced
-from ..training import Task
-from .harm import scores_of
+from ..training import Task, scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +28,8 @@ class State:
 
 def start(model: nn.Module, graph: Graph, task: Task) -> State:
     """The dense model, measured."""
-    measure = Measure(name="dense", step=0, validation=measured(model, task), **counts(graph))
+    measure = Measure(name="dense", step=0, validation=scored(model, task.validation, task), **counts(graph))
     return State(model, graph, {}, (measure,))
-
-
-def measured(model: nn.Module, task: Task) -> Score:
-    """The model's score on the validation samples."""
-    return score_interval(scores_of(model, task))
 
 
 def counts(graph: Graph) -> dict[str, int]:
