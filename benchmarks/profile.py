@@ -43,7 +43,7 @@ from benchmarks.provenance import keep, provenance, result_file
 from lamella.costs import layer_cost
 from lamella.profiling import RATIOS, Sweep
 from lamella.profiling.engine import Engine
-from lamella.profiling.points import Item, Level, Order, planned_items
+from lamella.profiling.points import Item, Job, KnobLevel, planned_items
 from lamella.profiling.racing import Racer
 from lamella.profiling.samples import Chunk
 from lamella.profiling.screening import native_bf16
@@ -56,7 +56,7 @@ from lamella.zoo import load_weights, make_model
 
 FACTORS = (0.985, 0.99)
 SEEDS = range(5)
-Exact = dict[str, list[tuple[Level, Any]]]
+Exact = dict[str, list[tuple[KnobLevel, Any]]]
 
 
 def cpu(function: Callable[[], Any]) -> tuple[float, Any]:
@@ -162,13 +162,13 @@ class Recorded:
     def forget(self) -> None:
         pass
 
-    def maker(self, item: Item) -> Callable[[Level], Any]:
+    def maker(self, item: Item) -> Callable[[KnobLevel], Any]:
         return lambda level: next(scores for known, scores in self.exact[item.target] if known == level)
 
-    def glance(self, run: Any, chunk: Chunk) -> Any:
-        return run[chunk.targets.numpy()]
+    def glance(self, ready: Any, chunk: Chunk) -> Any:
+        return ready[chunk.targets.numpy()]
 
-    def final_scores(self, run: Any, chunks: Any, seen: Any) -> Any:
+    def final_scores(self, ready: Any, chunks: Any, seen: Any) -> Any:
         return np.concatenate(seen)
 
 
@@ -178,7 +178,7 @@ def race(engine: Any, dense: Any, items: list[Item], factor: float, seed: int) -
     racer = Racer(engine, dense)
     images, decisions = 0, {}
     for item in items:
-        points = list(racer.points(Order(item)))
+        points = list(racer.points(Job(item)))
         images += sum(p.score.n for p in points)
         holding = [p.level for p in points if p.score.value >= racer.floor - 1e-12]
         values = [level.value for level in item.levels]
@@ -235,7 +235,7 @@ def cloned(model: nn.Module, layer: str, leaves: list[int]) -> nn.Module:
     return small
 
 
-def narrowed_by_us(subject: Subject, item: Item, level: Level) -> nn.Module:
+def narrowed_by_us(subject: Subject, item: Item, level: KnobLevel) -> nn.Module:
     return subject.setting(item, level).model()
 
 

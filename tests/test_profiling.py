@@ -25,7 +25,7 @@ from lamella.profiling.checks import is_out_of_memory
 from lamella.profiling.engine import Engine
 from lamella.profiling.facts import receptive_fields, weight_facts
 from lamella.profiling.keeping import keeping
-from lamella.profiling.points import Item, Level, Order, planned_items
+from lamella.profiling.points import Item, Job, KnobLevel, planned_items
 from lamella.profiling.recalibrating import Statistics
 from lamella.profiling.samples import Chunk
 from lamella.profiling.variants import Subject
@@ -269,16 +269,16 @@ def test_a_larger_error_raises_the_bound(model, task, graph, bf16):
     engine = Engine(Subject(model, graph, task, Sweep(screening="bf16", chunk=16)))
     engine.dense()
     item = planned_items(model, graph, Sweep(), RATIOS, ())[0]
-    run = engine.maker(item)(item.levels[0])
-    run.error, run.measured = 0.0, True  # as if bf16 had been exact so far
+    ready = engine.maker(item)(item.levels[0])
+    ready.error, ready.measured = 0.0, True  # as if bf16 had been exact so far
     chunks = list(engine.samples)
     with torch.inference_mode():
-        seen = [engine.glance(run, chunk) for chunk in chunks]
+        seen = [engine.glance(ready, chunk) for chunk in chunks]
         seen[0].margins[:2] = 0.0, 0.01  # the first is in doubt, and shows how wrong the other may be
         seen[0].scores[:2] = 1.0 - seen[0].scores[:2]
-        found = engine.final_scores(run, chunks, seen)
-    assert run.error > 0
-    assert found.sum() == evaluate(run.whole(), task.validation).sum()
+        found = engine.final_scores(ready, chunks, seen)
+    assert ready.error > 0
+    assert found.sum() == evaluate(ready.whole(), task.validation).sum()
 
 
 def test_screening_that_cannot_be_is_left_out_and_said(model, task, graph, exact, monkeypatch):
@@ -467,7 +467,7 @@ def test_recalibrated_points_share_the_prefix_and_equal_whole_models(model, task
     whole, work = Engine(Subject(model, graph, task, sweep)), Work(Subject(model, graph, task, sweep), "exact")
     ran = []
     monkeypatch.setattr(Subject, "mended", lambda s, m, own=Subject.mended: ran.append(m) or own(s, m))
-    shared = {item: [report.point.score for report in work(Order(item))] for item in items}
+    shared = {item: [report.point.score for report in work(Job(item))] for item in items}
     assert not ran, work.engine.notes
     bare = 0
     for item in items:
@@ -617,7 +617,7 @@ def test_scores_outside_their_range(model, task, graph):
     assert engine.dense().sum() == dense.sum()
     odd.dense = False
     with pytest.raises(DataError, match=r"a score of 2.0 .* outside the range"):
-        list(engine.curve(item := Item("conv1", "pruning_ratio", (Level(0.5, 4),)), item.levels))
+        list(engine.curve(item := Item("conv1", "pruning_ratio", (KnobLevel(0.5, 4),)), item.levels))
 
 
 def test_scores_of_another_form(model, task, graph):

@@ -9,7 +9,7 @@ from zoo import NAMES, Fn, head, traced
 
 from lamella.profiling.checks import agree, tensors_of
 from lamella.profiling.engine import Engine
-from lamella.profiling.points import Item, Level, planned_items
+from lamella.profiling.points import Item, KnobLevel, planned_items
 from lamella.profiling.settings import Sweep
 from lamella.profiling.variants import Subject
 from lamella.replay import Change, Program
@@ -34,17 +34,17 @@ def test_every_variant_equals_its_model(name):
     with torch.inference_mode():
         for item in planned_items(model, graph, sweep, (0.25, 0.5), (4,)):
             make, chunk = engine.maker(item), next(iter(engine.samples))
-            runs = [make(level) for level in item.levels]
-            for run in runs:
-                assert agree(tensors_of(engine.outputs(run, chunk)), tensors_of(run.whole()(*inputs))), item
-            whole |= {f"{item.target}:{item.knob}"} if runs[0].variant is None else set()
+            made = [make(level) for level in item.levels]
+            for ready in made:
+                assert agree(tensors_of(engine.outputs(ready, chunk)), tensors_of(ready.whole()(*inputs))), item
+            whole |= {f"{item.target}:{item.knob}"} if made[0].variant is None else set()
     assert not whole, engine.notes
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
 
 
 def setting_of(model, graph, inputs, target, knob):
     subject = Subject(model, graph, Task(inputs, train=(), validation=(), test=()), Sweep())
-    return subject.setting(Item(target, knob, ()), Level(0.5, graph.widths.get(target, 8) // 2))
+    return subject.setting(Item(target, knob, ()), KnobLevel(0.5, graph.widths.get(target, 8) // 2))
 
 
 def test_what_is_read_again_later_is_not_written_over():

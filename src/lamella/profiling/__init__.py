@@ -34,7 +34,7 @@ from .estimating import rank_agreement
 from .facts import layer_facts
 from .forecasting import Forecast, forecast
 from .keeping import hold_to, identity_of, keeping, merge
-from .points import Item, Level, Order, planned_items
+from .points import Item, Job, KnobLevel, planned_items
 from .settings import METHODS, RATIOS, Sweep, check_method
 from .variants import Subject
 from .working import Report, Work, make_work
@@ -68,17 +68,17 @@ def profile(
         baseline = work.baseline
         if kept is not None:
             hold_to(kept, baseline)
-        orders = [Order(item, _known(item, method, kept)) for item in items]
-        left = sum(len(work.open(order)) for order in orders)
-        progress("profile", total - left, total, forecast(work, orders).text)
-        for index, report in _reports(work, orders):
-            point, order = report.point, orders[index]
+        jobs = [Job(item, _known(item, method, kept)) for item in items]
+        left = sum(len(work.open(job)) for job in jobs)
+        progress("profile", total - left, total, forecast(work, jobs).text)
+        for index, report in _reports(work, jobs):
+            point, job = report.point, jobs[index]
             if kept is not None:
-                kept.append(_key(order.item, method, point), to_plain(point))
-            orders[index] = order.with_points([point])
-            left -= len(work.open(order)) - len(work.open(orders[index]))
+                kept.append(_key(job.item, method, point), to_plain(point))
+            jobs[index] = job.with_points([point])
+            left -= len(work.open(job)) - len(work.open(jobs[index]))
             progress("profile", total - left, total, _told(point, metric_of(task)))
-    points = tuple(point for order in orders for point in order.known)
+    points = tuple(point for job in jobs for point in job.known)
     facts = layer_facts(model, graph, work.engine.program, table)
     notes = (*NOTES[method], *_adjusted(sweep), *_without_removable(graph, sweep), *dict.fromkeys(work.engine.notes))
     about: dict[str, Any] = {"method": method, "notes": notes, "facts": facts, "recalibrated": sweep.changes_models}
@@ -151,7 +151,7 @@ def _known(item: Item, method: str, kept: Journal | None) -> tuple[Point, ...]:
     return tuple(from_plain(entries[key], Point) for key in keys if key in entries)
 
 
-def _key(item: Item, method: str, level: Level | Point) -> str:
+def _key(item: Item, method: str, level: KnobLevel | Point) -> str:
     """The name of a point in a journal. A raced one shares its error rate with the other questions of its ladder."""
     return f"{item.key(level)} of {len(item.levels)}" if method == "race" else item.key(level)
 
@@ -161,8 +161,8 @@ def _told(point: Point, metric: Metric) -> str:
     return f"{point.target} at {level}: {told(point.score.value, metric, 1)}"
 
 
-def _reports(work: Work, orders: Sequence[Order]) -> Iterator[tuple[int, Report]]:
-    """Every point with the index of its order, as they are finished."""
+def _reports(work: Work, jobs: Sequence[Job]) -> Iterator[tuple[int, Report]]:
+    """Every point with the index of its job, as they are finished."""
     sweep = work.engine.subject.sweep
     setup: Callable[[], Work] = partial(make_work, work.engine.subject, work.method)
     if sweep.executor != "serial" and (reason := portable(setup)) is not None:
@@ -170,8 +170,8 @@ def _reports(work: Work, orders: Sequence[Order]) -> Iterator[tuple[int, Report]
         sweep = replace(sweep, executor="serial")
     if sweep.executor == "serial":
         setup = lambda: work
-    indices = [index for index, order in enumerate(orders) if work.open(order)]
-    chosen = [orders[index] for index in indices]
+    indices = [index for index, job in enumerate(jobs) if work.open(job)]
+    chosen = [jobs[index] for index in indices]
     found = execute(chosen, setup, left=_rest, executor=sweep.executor, workers=sweep.workers, address=sweep.address)
     for place, report in found:
         if sweep.executor != "serial":
@@ -185,8 +185,8 @@ def journal_identity(model: nn.Module, task: Task, graph: Graph, method: str, sw
     return _identity(Work(Subject(model, graph, task, sweep), method))
 
 
-def _rest(order: Order, reports: Sequence[Report]) -> Order:
-    return order.with_points(report.point for report in reports)
+def _rest(job: Job, reports: Sequence[Report]) -> Job:
+    return job.with_points(report.point for report in reports)
 
 
 __all__ = [

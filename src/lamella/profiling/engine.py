@@ -27,8 +27,8 @@ from ..replay import Change, Program
 from ..surgery import copied
 from ..training import call, checked_scores, device_of
 from .checks import Scores, agree, check_binary, is_out_of_memory, tensors_of, unsteady
-from .points import Item, Level
-from .readying import Run, Way, way_of
+from .points import Item, KnobLevel
+from .readying import ReadyLevel, Rewrite, rewrite_of
 from .samples import Chunk, Samples, gathered, picked
 from .screening import CALIBRATION, SAFETY, Glance, Screen, cannot_screen, certain
 from .variants import Setting, Subject
@@ -66,7 +66,7 @@ class Engine:
         self._program: Program | None = None
         self._walks: Walks | None = None
         self._built = False
-        self._ways: dict[tuple[str, str], Way | None] = {}
+        self._rewrites: dict[tuple[str, str], Rewrite | None] = {}
 
     @property
     def program(self) -> Program | None:
@@ -168,7 +168,7 @@ class Engine:
 
     # ---- items
 
-    def curve(self, item: Item, levels: Sequence[Level]) -> Iterator[tuple[Level, Scores]]:
+    def curve(self, item: Item, levels: Sequence[KnobLevel]) -> Iterator[tuple[KnobLevel, Scores]]:
         """These levels' scores on every sample, as they are done. Out of memory: half the samples at a time, and on."""
         done = 0
         while done < len(levels):
@@ -188,17 +188,17 @@ class Engine:
         self.samples.chunk = max(1, self.samples.chunk // 2)
         self.notes.append(f"out of memory at {place}: went on with {self.samples.chunk} samples at a time")
 
-    def _curve(self, item: Item, levels: Sequence[Level]) -> Iterator[tuple[Level, Scores]]:
+    def _curve(self, item: Item, levels: Sequence[KnobLevel]) -> Iterator[tuple[KnobLevel, Scores]]:
         place = str(item)
         with with_context(place):
-            make = cache(self.maker(item))  # a run may cost tuning: each is made when its turn comes, and once
-            early = self._early(make, levels) if self._ways.get(_key(item)) else {}
+            make = cache(self.maker(item))  # a level may cost tuning: each is made when its turn comes, and once
+            early = self._early(make, levels) if self._rewrites.get(_key(item)) else {}
         for index, level in enumerate(levels):
             with with_context(place):
                 scores_N = self._level(make(level), {number: found[index] for number, found in early.items()})
             yield level, scores_N
 
-    def _early(self, make: "Callable[[Level], Run]", levels: Sequence[Level]) -> dict[int, list[Seen]]:
+    def _early(self, make: "Callable[[KnobLevel], ReadyLevel]", levels: Sequence[KnobLevel]) -> dict[int, list[Seen]]:
         """By chunk, what every level gives on the chunks whose walk cannot be kept."""
         found: dict[int, list[Seen]] = {}
         first = make(levels[0])
@@ -211,86 +211,88 @@ class Engine:
                 branch = self._walks.branch(chunk, first.names)
                 if not self._walks.holds(chunk):
                     with torch.inference_mode(False):
-                        runs = [make(level) for level in levels]
-                    found[chunk.number] = [self._seen(run, chunk, branch) for run in runs]
+                        made = [make(level) for level in levels]
+                    found[chunk.number] = [self._seen(ready, chunk, branch) for ready in made]
         return found
 
-    def _level(self, run: "Run", early: dict[int, Seen]) -> Scores:
+    def _level(self, ready: "ReadyLevel", early: dict[int, Seen]) -> Scores:
         with torch.inference_mode():
-            seen = [early[chunk.number] if chunk.number in early else self.glance(run, chunk) for chunk in self.samples]
-            return self.final_scores(run, self.samples, seen)
+            seen = [
+                early[chunk.number] if chunk.number in early else self.glance(ready, chunk) for chunk in self.samples
+            ]
+            return self.final_scores(ready, self.samples, seen)
 
-    def maker(self, item: Item) -> "Callable[[Level], Run]":
+    def maker(self, item: Item) -> "Callable[[KnobLevel], ReadyLevel]":
         """How to make a level of this item ready; proven on the one that changes most and leaves some channels."""
         subject, program = self.subject, self.program
         if program is None or (subject.sweep.changes_models and self.adjust is None):
             return lambda level: self._whole(subject.setting(item, level))
-        if _key(item) not in self._ways:
+        if _key(item) not in self._rewrites:
             hardest = next((level for level in reversed(item.levels) if level.width != 0), item.levels[-1])
-            self._ways[_key(item)] = way_of(program, self._probe, subject.setting(item, hardest))
-            if self._ways[_key(item)] is None:
+            self._rewrites[_key(item)] = rewrite_of(program, self._probe, subject.setting(item, hardest))
+            if self._rewrites[_key(item)] is None:
                 self.notes.append(
                     f"{item.target}: every point ran the whole network, because its program differs from the model"
                 )
-        way = self._ways[_key(item)]
-        if way is None:
+        rewrite = self._rewrites[_key(item)]
+        if rewrite is None:
             return lambda level: self._whole(subject.setting(item, level))
-        return lambda level: self._replayed(program, s := subject.setting(item, level), _sure(way(s)))
+        return lambda level: self._replayed(program, s := subject.setting(item, level), _sure(rewrite(s)))
 
-    def _whole(self, setting: Setting) -> "Run":
+    def _whole(self, setting: Setting) -> "ReadyLevel":
         changes = self.subject.sweep.changes_models
-        return Run(setting, None, self.subject.mended(setting) if changes else None)
+        return ReadyLevel(setting, None, self.subject.mended(setting) if changes else None)
 
-    def _replayed(self, program: Program, setting: Setting, change: Change) -> "Run":
+    def _replayed(self, program: Program, setting: Setting, change: Change) -> "ReadyLevel":
         change = self.adjust(change) if self.adjust else change
         # Rounding an input to a grid is no work for bf16: its steps are coarser than those of 8 bits.
         low = self.screen.program.prepared(change) if self.screen and not change.tweaks else None
-        run = Run(setting, program.prepared(change), None, change.names, low)
-        run.error = self.screen.error if self.screen else 0.0
-        return run
+        ready = ReadyLevel(setting, program.prepared(change), None, change.names, low)
+        ready.error = self.screen.error if self.screen else 0.0
+        return ready
 
-    # ---- one run on one chunk
+    # ---- one level on one chunk
 
-    def outputs(self, run: "Run", chunk: Chunk) -> Any:
-        """The outputs of one run on this chunk, in the model's own precision."""
+    def outputs(self, ready: "ReadyLevel", chunk: Chunk) -> Any:
+        """The outputs of one level on this chunk, in the model's own precision."""
         program = self.program
-        if program is None or run.variant is None or not program.accepts(len(chunk)):
-            return call(run.whole(), chunk.inputs)
+        if program is None or ready.variant is None or not program.accepts(len(chunk)):
+            return call(ready.whole(), chunk.inputs)
         if self._walks is not None and self._walks.program is program:
-            branch = self._walks.branch(chunk, run.names)
+            branch = self._walks.branch(chunk, ready.names)
         else:
-            branch = program.branch(program.start(chunk.inputs), run.names)
-        return program.outputs(branch, run.variant)
+            branch = program.branch(program.start(chunk.inputs), ready.names)
+        return program.outputs(branch, ready.variant)
 
-    def glance(self, run: "Run", chunk: Chunk) -> Seen:
-        """The scores of a run on this chunk, or what bf16 makes of them; `final_scores` turns either into scores."""
-        shared = self._walks is not None and run.variant is not None and self._walks.program.accepts(len(chunk))
-        if self._walks is None or not shared or (self.screen and run.low is None):
-            return self.scored(self.outputs(run, chunk), chunk)
-        return self._seen(run, chunk, self._walks.branch(chunk, run.names))
+    def glance(self, ready: "ReadyLevel", chunk: Chunk) -> Seen:
+        """The scores of a level on this chunk, or what bf16 makes of them; `final_scores` turns either into scores."""
+        shared = self._walks is not None and ready.variant is not None and self._walks.program.accepts(len(chunk))
+        if self._walks is None or not shared or (self.screen and ready.low is None):
+            return self.scored(self.outputs(ready, chunk), chunk)
+        return self._seen(ready, chunk, self._walks.branch(chunk, ready.names))
 
-    def _seen(self, run: "Run", chunk: Chunk, branch: Any) -> Seen:
-        if self.screen is None or run.low is None:
-            return self.scored(_sure(self._program).outputs(branch, _sure(run.variant)), chunk)
-        seen = self.screen.glance(run.low, branch, chunk)
-        if not run.measured:
-            run.measured = True
-            run.error = max(run.error, float(seen.errors(slice(None), self.outputs(run, chunk)).max()))
+    def _seen(self, ready: "ReadyLevel", chunk: Chunk, branch: Any) -> Seen:
+        if self.screen is None or ready.low is None:
+            return self.scored(_sure(self._program).outputs(branch, _sure(ready.variant)), chunk)
+        seen = self.screen.glance(ready.low, branch, chunk)
+        if not ready.measured:
+            ready.measured = True
+            ready.error = max(ready.error, float(seen.errors(slice(None), self.outputs(ready, chunk)).max()))
         return seen
 
-    def final_scores(self, run: "Run", chunks: "Samples | Sequence[Chunk]", seen: Sequence[Seen]) -> Scores:
+    def final_scores(self, ready: "ReadyLevel", chunks: "Samples | Sequence[Chunk]", seen: Sequence[Seen]) -> Scores:
         """The scores of all these chunks; what bf16 left in doubt is scored again, until no error seen raises the bound."""
         glances = [part for part in seen if isinstance(part, Glance)]
         if not glances:
             return np.concatenate([part for part in seen if not isinstance(part, Glance)])
         everything = Glance.joined([part if isinstance(part, Glance) else certain(part) for part in seen])
         sure = np.zeros(len(everything.scores), dtype=bool)
-        while (doubt := ~sure & ~(everything.margins > SAFETY * run.error)).any():
+        while (doubt := ~sure & ~(everything.margins > SAFETY * ready.error)).any():
             rows = np.flatnonzero(doubt)
             for at, part in gathered(chunks, rows, self.samples.chunk):
-                outputs = self.outputs(run, part)
+                outputs = self.outputs(ready, part)
                 everything.scores[at] = self.scored(outputs, part)[: len(at)]
-                run.error = max(run.error, float(everything.errors(at, outputs[: len(at)]).max()))
+                ready.error = max(ready.error, float(everything.errors(at, outputs[: len(at)]).max()))
             sure |= doubt
         return everything.scores
 
@@ -314,4 +316,4 @@ def _sure(value: T | None) -> T:
     return value
 
 
-__all__ = ["Engine", "Run", "Scores"]
+__all__ = ["Engine", "ReadyLevel", "Scores"]

@@ -1,6 +1,6 @@
 """The cost of a sweep before it starts.
 
-forecast(work, orders).text           "171 points, about 2 min 40 s here"
+forecast(work, jobs).text             "171 points, about 2 min 40 s here"
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..replay import Program
 from ..schema import Graph
-from .points import Item, Order
+from .points import Item, Job
 from .recalibrating import BATCHES
 from .working import Work
 
@@ -41,10 +41,10 @@ class Forecast:
         return f"{self.points} points, about {length} here"
 
 
-def forecast(work: Work, orders: Sequence[Order]) -> Forecast:
+def forecast(work: Work, jobs: Sequence[Job]) -> Forecast:
     """Seconds from the timed pass of the dense network, and from how much of it each point runs."""
     engine, sweep = work.engine, work.engine.subject.sweep
-    counts = [len(work.open(order)) for order in orders]
+    counts = [len(work.open(job)) for job in jobs]
     points = sum(counts)
     if work.method == "estimate" or not points:
         return Forecast(points, 0.0)
@@ -57,7 +57,7 @@ def forecast(work: Work, orders: Sequence[Order]) -> Forecast:
         seconds = points * dense
     else:
         behind, graph = _shares_behind(program), engine.subject.graph
-        shares = [_share(graph, order.item, behind) for order in orders]
+        shares = [_share(graph, job.item, behind) for job in jobs]
         seconds = sum(n * share for n, share in zip(counts, shares, strict=True)) * dense + dense
     seconds *= RACED_SHARE if work.method == "race" else 1.0
     seconds *= _recalibration(work) if sweep.recalibrate and not sweep.tune_epochs else 1.0

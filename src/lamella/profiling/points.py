@@ -1,7 +1,7 @@
 """What a sweep measures: items, each a target (group or layer), a knob, and the levels it is set to.
 
     items = planned_items(model, graph, Sweep(), pruning_ratios=(0.5,), bits=(8, 4))
-    order = Order(items[0], known=points)                # an item, and the points of it that are on disk
+    job = Job(items[0], known=points)                    # an item, and the points of it that are on disk
 
 Ratios that come to the same width are one level; `level` is the fraction that is really removed.
 """
@@ -18,7 +18,7 @@ from .settings import Sweep
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class KnobLevel:
     """One setting of a target: the knob's value, and the channels kept where it is a ratio."""
 
     value: float
@@ -31,14 +31,14 @@ class Item:
 
     target: str
     knob: Knob
-    levels: tuple[Level, ...]
+    levels: tuple[KnobLevel, ...]
 
     def __str__(self) -> str:
         return f"{self.target} ({self.knob})"
 
-    def key(self, level: "Level | Point") -> str:
+    def key(self, level: "KnobLevel | Point") -> str:
         """The name of a point in a journal."""
-        value = level.value if isinstance(level, Level) else level.level
+        value = level.value if isinstance(level, KnobLevel) else level.level
         setting = level.width if level.width is not None else int(value)
         return f"{self.target}:{setting}" if self.knob == "pruning_ratio" else f"{self.target}:{self.knob}:{setting}"
 
@@ -79,7 +79,7 @@ def _group_item(group: Group, ratios: Sequence[float], whole: bool) -> Item:
     """For every ratio P floor(N (1 - P)) channels, then the nearest legal width; last, with `whole`, none."""
     widths = {group.legal(width) for width in _widths(group.width, ratios)} - {group.width}
     widths |= {0} if whole and group.removable else set()
-    levels = tuple(Level(1 - width / group.width, width) for width in sorted(widths, reverse=True))
+    levels = tuple(KnobLevel(1 - width / group.width, width) for width in sorted(widths, reverse=True))
     return Item(group.name, "pruning_ratio", levels)
 
 
@@ -93,7 +93,7 @@ def maskable(graph: Graph) -> dict[str, int]:
 
 def _layer_item(name: str, width: int, ratios: Sequence[float]) -> Item:
     widths = {max(1, kept) for kept in _widths(width, ratios)} - {width}
-    return Item(name, "masked_ratio", tuple(Level(1 - w / width, w) for w in sorted(widths, reverse=True)))
+    return Item(name, "masked_ratio", tuple(KnobLevel(1 - w / width, w) for w in sorted(widths, reverse=True)))
 
 
 def _bits_items(model: nn.Module, graph: Graph, bits: Sequence[int], sweep: Sweep) -> list[Item]:
@@ -103,13 +103,13 @@ def _bits_items(model: nn.Module, graph: Graph, bits: Sequence[int], sweep: Swee
     # A weight that is computed anew at every call cannot be rounded, nor can one that is gone.
     held = {name for name, weight in model.named_parameters(remove_duplicate=False) if weight.numel()}
     layers = [x.name for x in graph.multiplying if f"{x.name}.weight" in held]
-    levels = tuple(Level(float(b)) for b in sorted(set(bits), reverse=True))
+    levels = tuple(KnobLevel(float(b)) for b in sorted(set(bits), reverse=True))
     knobs: tuple[Knob, ...] = ("bits", "bits_both") if sweep.inputs else ("bits",)
     return [Item(name, knob, levels) for knob in knobs for name in layers]
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Job:
     """An item to be measured, and the points of it that are known."""
 
     item: Item
@@ -119,12 +119,12 @@ class Order:
         return str(self.item)
 
     @property
-    def open(self) -> tuple[Level, ...]:
+    def open(self) -> tuple[KnobLevel, ...]:
         """The levels without a point."""
         done = {point.level for point in self.known}
         return tuple(level for level in self.item.levels if level.value not in done)
 
-    def with_points(self, points: Iterable[Point]) -> "Order":
-        """The same order, and more that is known; points in the item's order of levels."""
+    def with_points(self, points: Iterable[Point]) -> "Job":
+        """The same job, and more that is known; points in the item's order of levels."""
         places = {level.value: index for index, level in enumerate(self.item.levels)}
         return replace(self, known=tuple(sorted((*self.known, *points), key=lambda p: places[p.level])))

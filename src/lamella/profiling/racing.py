@@ -1,6 +1,6 @@
 """Which levels hold? Samples are drawn until that is known, and milder levels are taken to hold where a harsher one does.
 
-    for point in Racer(engine, dense_N).points(order): ...       # one per level that is asked
+    for point in Racer(engine, dense_N).points(job): ...         # one per level that is asked
 
 The floor is `sweep.factor` x the dense score on all samples. Samples are put into strata by the margin of the dense network's two best
 outputs, shuffled within each, and cut into chunks; every candidate draws chunks in an order of its own. See statistics.Race.
@@ -19,8 +19,8 @@ from ..schema import Point, Score, lowered
 from ..statistics import MOST, Race, climb, strata_of
 from ..training import mixed
 from .checks import Scores, is_out_of_memory
-from .engine import Engine, Run
-from .points import Item, Level, Order
+from .engine import Engine, ReadyLevel
+from .points import Item, Job, KnobLevel
 from .samples import Chunk, picked
 
 CHUNK = 64
@@ -32,20 +32,20 @@ class _Asked(Exception):  # noqa: N818 - not an error: the search wants to know 
         self.index = index
 
 
-def next_question(order: Order, floor: float) -> Level | None:
+def next_question(job: Job, floor: float) -> KnobLevel | None:
     """The level whose point a race needs next; None where the known points answer it."""
-    known = {point.level: point.score.value >= floor - 1e-12 for point in order.known}
+    known = {point.level: point.score.value >= floor - 1e-12 for point in job.known}
 
     def holds(index: int) -> bool:
-        level = order.item.levels[index]
+        level = job.item.levels[index]
         if level.value not in known:
             raise _Asked(index)
         return known[level.value]
 
     try:
-        climb(len(order.item.levels), holds)
+        climb(len(job.item.levels), holds)
     except _Asked as asked:
-        return order.item.levels[asked.index]
+        return job.item.levels[asked.index]
     return None
 
 
@@ -66,26 +66,26 @@ class Racer:
             self.chunks.append([(picked(whole, r, number + i), r) for i, r in enumerate(rows)])
             number += len(rows)
 
-    def points(self, order: Order) -> Iterator[Point]:
+    def points(self, job: Job) -> Iterator[Point]:
         """A point for every level that the search asks about and that is not known."""
-        while (level := next_question(order, self.floor)) is not None:
-            point = self._point(order.item, level)
-            order = order.with_points([point])
+        while (level := next_question(job, self.floor)) is not None:
+            point = self._point(job.item, level)
+            job = job.with_points([point])
             yield point
 
-    def _point(self, item: Item, level: Level) -> Point:
+    def _point(self, item: Item, level: KnobLevel) -> Point:
         started = time.perf_counter()
         with with_context(str(item)):
-            run = self.engine.maker(item)(level)
+            ready = self.engine.maker(item)(level)
             with torch.inference_mode():
-                race = self._raced(run, _stream(self.sweep.seed, item, level), len(item.levels))
+                race = self._raced(ready, _stream(self.sweep.seed, item, level), len(item.levels))
         score = self._score(race)
         seconds = time.perf_counter() - started
         return Point(
             target=item.target, knob=item.knob, level=level.value, width=level.width, score=score, seconds=seconds
         )
 
-    def _raced(self, run: Run, seed: int, levels: int) -> Race:
+    def _raced(self, ready: ReadyLevel, seed: int, levels: int) -> Race:
         """Draw until the verdict. The error is shared between the questions that a search over the levels asks."""
         questions = max(1, math.ceil(math.log2(levels + 1)))
         floor = (self.sweep.factor - 1) * abs(float(self.dense_N.mean()))
@@ -98,7 +98,7 @@ class Racer:
             for stratum, wanted in enumerate(race.wanted(look)):
                 while race.counts[stratum] < wanted:
                     chunk, rows = queues[stratum].pop()
-                    race.add(stratum, self._scores(run, chunk) - self.dense_N[rows])
+                    race.add(stratum, self._scores(ready, chunk) - self.dense_N[rows])
             if race.verdict() is not None:
                 break
         return race
@@ -107,17 +107,17 @@ class Racer:
         """Of a sample, before any is seen: that of the dense network's scores, in the task's own unit."""
         return MOST if self.engine.binary else float(self.dense_N.var())
 
-    def _scores(self, run: Run, chunk: Chunk) -> Scores:
+    def _scores(self, ready: ReadyLevel, chunk: Chunk) -> Scores:
         """Out of memory: no walk is kept any more, and this chunk is run in halves."""
         try:
-            return self.engine.final_scores(run, [chunk], [self.engine.glance(run, chunk)])
+            return self.engine.final_scores(ready, [chunk], [self.engine.glance(ready, chunk)])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or len(chunk) == 1:
                 raise
         self.engine.keep_nothing()
         rows = np.arange(len(chunk))
         halves = [picked(chunk, part) for part in np.array_split(rows, 2)]
-        return np.concatenate([self._scores(run, half) for half in halves])
+        return np.concatenate([self._scores(ready, half) for half in halves])
 
     def _score(self, race: Race) -> Score:
         """The estimate with a 95 % interval: the spread of the draw, and that of the validation samples themselves."""
@@ -132,7 +132,7 @@ class Racer:
         return Score(value=value, low=min(low, value), high=max(high, value), n=int(race.counts.sum()))
 
 
-def _stream(seed: int, item: Item, level: Level) -> int:
+def _stream(seed: int, item: Item, level: KnobLevel) -> int:
     """The seed of a candidate's own order of draws."""
     return mixed(seed, round(1e6 * level.value), *item.target.encode(), *item.knob.encode())
 

@@ -1,8 +1,8 @@
 """A level made ready to run, and the proof that replaying it gives what its model gives.
 
-way = way_of(program, probe, setting)                # how a setting becomes a change of the program; None: it cannot
-run = Run(setting, program.prepared(way(setting)), names=...)
-run = Run(setting, None)                             # runs as a model of its own
+rewrite = rewrite_of(program, probe, setting)         # how a setting becomes a change of the program; None: it cannot
+ready = ReadyLevel(setting, program.prepared(rewrite(setting)), names=...)
+ready = ReadyLevel(setting, None)                     # runs as a model of its own
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from .checks import agree, is_out_of_memory, tensors_of
 from .samples import Chunk
 from .variants import Setting
 
-Way = Callable[[Setting], Change | None]
+Rewrite = Callable[[Setting], Change | None]
 
 
-class Run:
+class ReadyLevel:
     """A level made ready: replayed where that is proven, else a model. `error`: the largest of a margin that bf16 has shown here."""
 
     __slots__ = ("_model", "error", "low", "measured", "names", "setting", "variant")
@@ -42,12 +42,12 @@ class Run:
         return self._model
 
 
-def way_of(program: Program, probe: Chunk, setting: Setting) -> Way | None:
-    """The first way in which this setting, on a few samples, gives what its model gives."""
-    for way in (_as_it_is, _with_masks):
-        change = way(setting)
+def rewrite_of(program: Program, probe: Chunk, setting: Setting) -> Rewrite | None:
+    """The first rewrite by which this setting, on a few samples, gives what its model gives."""
+    for rewrite in (_as_it_is, _with_masks):
+        change = rewrite(setting)
         if change is not None and _proven(program, probe, change, setting):
-            return way
+            return rewrite
     return None
 
 

@@ -22,7 +22,7 @@ from ..replay import Change
 from ..schema import Graph, Layer, Parameter
 from ..surgery import copied, cut, masked, resolve
 from ..training import Batches, Portion, Recipe, Task, first_inputs, fit, recalibrate_bn
-from .points import Item, Level
+from .points import Item, KnobLevel
 from .settings import Sweep
 
 
@@ -48,7 +48,7 @@ class Subject:
     task: Task
     sweep: Sweep
 
-    def setting(self, item: Item, level: Level) -> Setting:
+    def setting(self, item: Item, level: KnobLevel) -> Setting:
         """The target at this level."""
         return _MAKERS[item.knob](self, item.target, level)
 
@@ -82,7 +82,7 @@ class Subject:
         return observe_ranges(self.model, layers, self.task.calibration)
 
 
-def _narrowed(subject: Subject, target: str, level: Level) -> Setting:
+def _narrowed(subject: Subject, target: str, level: KnobLevel) -> Setting:
     model, graph = subject.model, subject.graph
     kept = resolve(model, graph, {target: level.width or 0})
     small = cut(model, graph, kept, share=True)
@@ -120,7 +120,7 @@ def _tensors(model: nn.Module, names: frozenset[str]) -> dict[str, Tensor]:
     return {name: held[name].detach() for name in names}
 
 
-def _masked(subject: Subject, target: str, level: Level) -> Setting:
+def _masked(subject: Subject, target: str, level: KnobLevel) -> Setting:
     """The filters of one layer with the smallest l2 norm give zero, after the batch norm that follows directly."""
     layer = subject.graph.layer_of[target]
     norms = [x for x in subject.graph.layers if _normalizes(subject.graph, x, layer)]
@@ -147,7 +147,7 @@ def _only_rows(tensor: Tensor, rows: Tensor) -> Tensor:
     return torch.zeros_like(tensor).index_copy(0, rows, tensor[rows])
 
 
-def _weights(subject: Subject, target: str, level: Level) -> Setting:
+def _weights(subject: Subject, target: str, level: KnobLevel) -> Setting:
     bits = int(level.value)
     return Setting(
         Change({f"{target}.weight": _rounded(subject.model, target, bits)}),
@@ -156,7 +156,7 @@ def _weights(subject: Subject, target: str, level: Level) -> Setting:
     )
 
 
-def _weights_and_inputs(subject: Subject, target: str, level: Level) -> Setting:
+def _weights_and_inputs(subject: Subject, target: str, level: KnobLevel) -> Setting:
     bits, limits = int(level.value), subject.ranges[target]
     weight = f"{target}.weight"
     return Setting(
@@ -172,7 +172,7 @@ def _rounded(model: nn.Module, target: str, bits: int) -> Tensor:
     return rounded_weight(weight.detach(), bits, output_axis(module))
 
 
-_MAKERS: dict[str, Callable[[Subject, str, Level], Setting]] = {
+_MAKERS: dict[str, Callable[[Subject, str, KnobLevel], Setting]] = {
     "pruning_ratio": _narrowed,
     "masked_ratio": _masked,
     "bits": _weights,

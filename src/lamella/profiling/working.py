@@ -1,7 +1,7 @@
-"""What a worker does: the points of an order, by one method, one after the other. Made once per worker.
+"""What a worker does: the points of a job, by one method, one after the other. Made once per worker.
 
 work = Work(subject, method)
-for report in work(order): ...      # Report: a point, and notes
+for report in work(job): ...        # Report: a point, and notes
 """
 
 import time
@@ -15,7 +15,7 @@ from ..schema import Point, Score, lowered
 from ..statistics import score_interval
 from .engine import Engine, Scores
 from .estimating import estimated
-from .points import Item, Level, Order
+from .points import Item, Job, KnobLevel
 from .racing import Racer, next_question
 from .recalibrating import recalibrated
 from .variants import Subject
@@ -62,56 +62,56 @@ class Work:
             return self.engine
         return recalibrated(self.engine) or self.engine
 
-    def __call__(self, order: Order) -> Iterator[Report]:
-        """Measure what is open of an order, point by point."""
+    def __call__(self, job: Job) -> Iterator[Report]:
+        """Measure what is open of a job, point by point."""
         _ = self.dense_scores  # knows what scores look like, and the margins
         told = len(self.engine.notes)
-        for point in MEASURES[self.method](self, order):
+        for point in MEASURES[self.method](self, job):
             notes = self.engine.notes[told:]
             told += len(notes)
             yield Report(point, tuple(notes))
 
-    def open(self, order: Order) -> tuple[Level, ...]:
+    def open(self, job: Job) -> tuple[KnobLevel, ...]:
         """The levels that may still be measured: a race that is answered measures no more."""
-        if self.method == "race" and next_question(order, self.floor) is None:
+        if self.method == "race" and next_question(job, self.floor) is None:
             return ()
-        return order.open
+        return job.open
 
     @property
     def floor(self) -> float:
         """What a raced point must score to hold."""
         return lowered(float(self.dense_scores.mean()), self.engine.subject.sweep.factor)
 
-    def exact(self, order: Order) -> Iterator[Point]:
+    def exact(self, job: Job) -> Iterator[Point]:
         """Every level on every sample."""
         started = time.perf_counter()
-        for level, scores_N in self._scoring.curve(order.item, order.open):
+        for level, scores_N in self._scoring.curve(job.item, job.open):
             now = time.perf_counter()
-            yield _point(order.item, level, score_interval(scores_N), now - started)
+            yield _point(job.item, level, score_interval(scores_N), now - started)
             started = time.perf_counter()
 
-    def race(self, order: Order) -> Iterator[Point]:
+    def race(self, job: Job) -> Iterator[Point]:
         """As many levels, on as many samples, as the search needs."""
-        return self._racer.points(order)
+        return self._racer.points(job)
 
-    def estimate(self, order: Order) -> Iterator[Point]:
+    def estimate(self, job: Job) -> Iterator[Point]:
         """Every level from one backward pass."""
-        item, started = order.item, time.perf_counter()
+        item, started = job.item, time.perf_counter()
         found = estimated(self.engine, item, self.baseline)
         seconds = (time.perf_counter() - started) / max(1, len(found))
         for level, score in zip(item.levels if found else (), found, strict=True):
-            if level in order.open:
+            if level in job.open:
                 yield _point(item, level, score, seconds)
 
 
-MEASURES: dict[str, Callable[[Work, Order], Iterator[Point]]] = {
+MEASURES: dict[str, Callable[[Work, Job], Iterator[Point]]] = {
     "exact": Work.exact,
     "race": Work.race,
     "estimate": Work.estimate,
 }
 
 
-def _point(item: Item, level: Level, score: Score, seconds: float) -> Point:
+def _point(item: Item, level: KnobLevel, score: Score, seconds: float) -> Point:
     return Point(target=item.target, knob=item.knob, level=level.value, width=level.width, score=score, seconds=seconds)
 
 
