@@ -19,7 +19,7 @@ from .evaluation import evaluate, modes_kept
 from .layouts import Layout, first_laid
 from .loaders import Loader, Task, as_pair, device_of, empty_loader, mixed, on_device
 from .objectives import Objective, objective
-from .placing import Place, placed
+from .processes import Process, placed
 from .recipes import Recipe, make_optimizer, rate_at
 
 
@@ -55,16 +55,16 @@ def fit(
     batch norm, targets that are no classes, a loss that is not one number. LamellaError: a simulation of integers. DivergedError: a loss
     or weights that are not finite. MismatchError: a checkpoint of another training.
 
-    Where the recipe names devices or a precision, that is where it trains (`placing`); the model is back on its own device afterwards.
+    Where the recipe names devices or a precision, that is where it trains (`processes`); the model is back on its own device afterwards.
     With several devices `on_epoch` hears of the epochs at the end, and a batch norm sees a device's share of the batch.
     """
 
     check_real(model, "fit")
 
-    def epochs(place: Place) -> Iterator[tuple[int, float]]:
-        called = place.wrapped(model)  # an optimizer's state lies where its parameters do: they are moved first
+    def epochs(process: Process) -> Iterator[tuple[int, float]]:
+        called = process.wrapped(model)  # an optimizer's state lies where its parameters do: they are moved first
         loss, optimizer = objective(task.loss, recipe, teacher), make_optimizer(model, recipe)
-        return _epochs(_Course(model, called, task, recipe, seed, place, after_batch), loss, optimizer, checkpoint)
+        return _epochs(_Course(model, called, task, recipe, seed, process, after_batch), loss, optimizer, checkpoint)
 
     for done, mean_loss in placed(epochs, model, recipe):
         if on_epoch:
@@ -74,14 +74,14 @@ def fit(
 
 @dataclass(frozen=True, slots=True)
 class _Course:
-    """What does not change in the course of a training. `called`: the model as its place calls it."""
+    """What does not change in the course of a training. `called`: the model as its process calls it."""
 
     model: nn.Module
     called: nn.Module
     task: Task
     recipe: Recipe
     seed: int
-    place: Place
+    process: Process
     after_batch: AfterBatch | None
 
 
@@ -89,7 +89,7 @@ def _epochs(
     course: _Course, loss: Objective, optimizer: torch.optim.Optimizer, checkpoint: str | Path | None
 ) -> Iterator[tuple[int, float]]:
     """Train, and after every epoch give the number done and the mean loss."""
-    model, task, recipe, place = course.model, course.task, course.recipe, course.place
+    model, task, recipe, process = course.model, course.task, course.recipe, course.process
     identity = identify(model, recipe, course.seed) if checkpoint else {}
     done, best = resume(checkpoint, identity, model, optimizer) if checkpoint else (0, None)
     for epoch in range(done, recipe.epochs):
@@ -97,11 +97,11 @@ def _epochs(
             break
         with with_context(f"fit, epoch {epoch + 1}"), _training_mode(model), _drawing(course, epoch):
             mean_loss = _train_epoch(course, loss, optimizer, epoch)
-            place.sync_buffers(model)
+            process.sync_buffers(model)
             _check_weights(model)
         if recipe.patience and (epoch + 1) / recipe.epochs >= (course.after_batch.until if course.after_batch else 0):
             best = _better(best, epoch + 1, model, task)
-        if checkpoint and place.rank == 0:
+        if checkpoint and process.rank == 0:
             save(checkpoint, identity, model, optimizer, epoch + 1, best)
         yield epoch + 1, mean_loss
     if best:
@@ -110,7 +110,7 @@ def _epochs(
 
 def _drawing(course: _Course, epoch: int) -> AbstractContextManager[None]:
     """What torch draws follows from seed and epoch, and differs between processes, whose samples do."""
-    rank = course.place.rank
+    rank = course.process.rank
     return seeded(mixed(course.seed, rank) if rank else course.seed, epoch, device_of(course.model))
 
 
@@ -158,14 +158,14 @@ def _shares(
 
 def _train_epoch(course: _Course, loss: Objective, optimizer: torch.optim.Optimizer, epoch: int) -> float:
     """One pass over the batches; the mean of their losses."""
-    model, train, place = course.model, course.task.train, course.place
+    model, train, process = course.model, course.task.train, course.process
     rates, after = rates_of(train, course.recipe, epoch), _shares(train, course.recipe, epoch, course.after_batch)
     losses: list[float] = []
     lay: Layout | None = None
     for index, batch in enumerate(one_epoch(train, course.seed, epoch)):
         for group in optimizer.param_groups:
             group["lr"] = rates(index)
-        own, counts = place.share(batch)
+        own, counts = process.share(batch)
         inputs, targets = as_pair(on_device(own, device_of(model)), index)
         step = partial(_gradients, course, loss, optimizer, index, (targets, counts))
         lay, mean_loss = (lay, step(lay(inputs))) if lay else first_laid(model, step, inputs)
@@ -190,7 +190,7 @@ def _gradients(
     targets, counts = wanted
     optimizer.zero_grad(set_to_none=True)
     with explained(index, course.task.loss, targets):
-        return course.place.backward(counts * one_number(loss(course.called, inputs, targets), index))
+        return course.process.backward(counts * one_number(loss(course.called, inputs, targets), index))
 
 
 def _finite(loss: float, batch: int, rate: float) -> float:

@@ -1,9 +1,9 @@
 """Where a training computes: in this process as it is, or through Lightning Fabric on devices and in a precision that the recipe names.
 
-    for done, mean_loss in placed(epochs, model, recipe):            # Recipe(devices=None): epochs(Here()), as it comes
+    for done, mean_loss in placed(epochs, model, recipe):            # Recipe(devices=None): epochs(Alone()), as it comes
     for done, mean_loss in placed(epochs, model, Recipe(epochs=2, devices=2, precision="bf16-mixed")):        # in two processes
 
-`epochs(place)` is the one training loop, in `fitting`: it takes its share of every batch from its place, sends losses backward through
+`epochs(process)` is the one training loop, in `fitting`: it takes its share of every batch from its process, sends losses backward through
 it, and lets it bring the buffers of all processes together. Processes are forked, so that models, tasks and callbacks need not be
 picklable; weights and losses come back as plain tensors and numbers.
 """
@@ -25,10 +25,10 @@ from .loaders import batch_length, cut_batch, device_of
 from .recipes import Recipe
 
 Epochs = Iterator[tuple[int, float]]  # epochs done, mean loss
-Work = Callable[["Place"], Epochs]
+Work = Callable[["Process"], Epochs]
 
 
-class Place(Protocol):
+class Process(Protocol):
     """One process of a training. `rank`: its number, from 0."""
 
     rank: int
@@ -46,7 +46,7 @@ class Place(Protocol):
         """Give every process the first one's buffers."""
 
 
-class Here:
+class Alone:
     """This process alone, the model where it lies."""
 
     rank = 0
@@ -65,7 +65,7 @@ class Here:
         """Nothing to do."""
 
 
-class OnFabric:
+class FabricProcess:
     """A process that Fabric has set up."""
 
     def __init__(self, fabric: Any) -> None:
@@ -99,7 +99,7 @@ def placed(epochs: Work, model: nn.Module, recipe: Recipe) -> Epochs:
     MissingExtra without lightning-fabric; LamellaError for devices that are not there.
     """
     if recipe.devices is None and recipe.precision == "32-true":
-        yield from epochs(Here())
+        yield from epochs(Alone())
         return
     devices, home = recipe.devices or 1, device_of(model)
     _library(f"training with devices={devices}, {recipe.precision}")  # sets its loggers' levels as it is imported
@@ -109,7 +109,7 @@ def placed(epochs: Work, model: nn.Module, recipe: Recipe) -> Epochs:
             yield from _in_processes(fabric, epochs, model)
             return
         try:
-            yield from epochs(OnFabric(fabric))
+            yield from epochs(FabricProcess(fabric))
         finally:
             model.to(home)
 
@@ -147,7 +147,7 @@ def _in_processes(fabric: Any, epochs: Work, model: nn.Module) -> Epochs:
     def run(fabric: Any, path: Path) -> None:
         torch.set_num_threads(1)  # a forked process must not enter the thread pool that its parent had
         try:
-            ended = {"epochs": list(epochs(OnFabric(fabric))), "model": model.state_dict()}
+            ended = {"epochs": list(epochs(FabricProcess(fabric))), "model": model.state_dict()}
         except LamellaError as error:  # raised by all alike: what they look at is the same
             ended = {"kind": type(error).__name__, "error": str(error)}
         if fabric.global_rank == 0:

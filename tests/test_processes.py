@@ -108,7 +108,7 @@ def test_errors_come_back_as_they_are(task, monkeypatch):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_an_optimizer_begins_where_its_model_was_moved_to(monkeypatch, tmp_path, optimizer):
     """Another type stands for another device here: state that lies elsewhere than its parameters stops the first step, or a resumed one."""
-    monkeypatch.setattr("lamella.training.placing.Here.wrapped", lambda self, model: model.double())
+    monkeypatch.setattr("lamella.training.processes.Alone.wrapped", lambda self, model: model.double())
     inputs = BRIGHT.double()
     data = Batches(inputs, (inputs.mean((1, 2, 3)) > 0).long(), 64)
     task = Task((inputs[:1],), train=data, validation=data, test=data)
