@@ -57,9 +57,14 @@ def _ledger(target: Path) -> dict[str, object]:
     return known if isinstance(known, dict) else {}
 
 
+def weights_beside(path: Path) -> Path:
+    """Where the weights of an ONNX file lie that is too large to hold them."""
+    return path.with_name(f"{path.name}.data")
+
+
 def _contents(path: Path) -> str:
-    """The digests of the file and of the weights beside it, where an ONNX file is too large to hold them."""
-    files = [each for each in (path, path.with_name(f"{path.name}.data")) if each.exists()]
+    """The digests of the file and of the weights beside it, where there are such."""
+    files = [each for each in (path, weights_beside(path)) if each.exists()]
     return " ".join(_digest(each, each.stat().st_mtime_ns, each.stat().st_size) for each in files)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..schema.schemes import file_key, variant
 from ..views import files_view, formats_view
 from .shared import AsJson, Quiet, Run, following, show, working
 
@@ -47,15 +48,14 @@ def quantize(
         session = resume(run)
         coarse, result = quantized(session, scheme)
         facts: dict[str, Any] = file_facts(session, coarse, result)
-        facts["notes"] += heavier(session, "int8_onnx") if scheme == "static" else []
+        facts["notes"] += heavier(session, file_key(scheme))
         files = weighed(session, delivered(session))
     for fact, file in zip(facts["files"], files, strict=True):
         fact.update(file.flat)
     then = following(run, "export", "report")
     show(files_view(facts), facts, quiet=quiet, as_json=as_json, then=then)
     if not allow_slower:
-        written = "int8" if scheme == "static" else scheme
-        check_faster(session, files, written)
+        check_faster(session, files, variant(scheme))
 
 
 def export(

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LamellaError, MissingExtra, RecordError, TraceError, first_line
+from ..lineage import weights_beside
 from ..timing import onnxruntime
 from ..version import __version__
 from .capturing import capture, compare, lacking, quiet
@@ -201,7 +202,7 @@ def save_onnx(proto: Any, path: Path) -> None:
     """The proto's bytes, always the same for the same proto; weights of more than 2 GB beside it."""
     weights = [i for i in proto.graph.initializer if len(i.raw_data) > 1024]
     if sum(len(i.raw_data) for i in weights) > INLINE_LIMIT:
-        _save_beside(weights, path.with_name(f"{path.name}.data"))
+        _save_beside(weights, weights_beside(path))
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import LamellaError, MismatchError, RecordError, RunError
-from ..lineage import is_made_from
+from ..lineage import is_made_from, weights_beside
 from ..records import digest, from_envelope, from_plain
 from ..schema import (
     FILES,
@@ -36,6 +36,7 @@ from ..schema import (
 )
 from ..schema.curves import BASELINE
 from ..schema.families import ENDED, EPOCHS
+from ..schema.schemes import file_key
 from .words import metric_of
 
 R = TypeVar("R")
@@ -198,7 +199,7 @@ def weighed(directory: Path, result: Result) -> tuple[int, int] | None:
     """
     made = ["dense_onnx", "model", "onnx"]
     if result.bits:
-        made.append("int8_onnx" if result.scheme == "static" else f"{result.scheme}_onnx")
+        made.append(file_key(result.scheme))
     paths = [directory / FILES[name][0] for name in made]
     if not all(path.exists() for path in paths):
         return None
@@ -207,8 +208,8 @@ def weighed(directory: Path, result: Result) -> tuple[int, int] | None:
 
 
 def _file_bytes(path: Path) -> int:
-    """With the weights that lie beside it, where they do (`exporting.onnx_file`)."""
-    beside = path.with_name(f"{path.name}.data")
+    """With the weights that lie beside it, where they do (`lineage.weights_beside`)."""
+    beside = weights_beside(path)
     return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
 
 

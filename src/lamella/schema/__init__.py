@@ -22,7 +22,7 @@ from .families import Epoch, Family, Level, check_levels
 from .graphs import Attribute, Graph, Group, Integer, Layer, Parameter, Product, Tensor
 from .plans import Amount, Budget, Cost, Front, FrontRow, Measuring, Plan, Proof, Request, Step, check_amount
 from .results import Measure, Result, Row, RunInfo, Table
-from .schemes import SCHEMES, LinearForm, Scheme
+from .schemes import SCHEMES, LinearForm, Scheme, file_key, option, variant
 from .sizes import Axis, Run, Share, Size
 from .timings import LatencyFit, TimedPlan
 from .trials import Trial, Trials
@@ -43,10 +43,7 @@ FILES = {  # what lies in a run directory, and the verb that makes it
     "model": ("model.safetensors", "lamella compress"),
     "dense_onnx": ("dense.onnx", "lamella export"),
     "onnx": ("model.onnx", "lamella export"),
-    "int8_onnx": ("model.int8.onnx", "lamella quantize"),
-    "static-nbits-fc_onnx": ("model.static-nbits-fc.onnx", "lamella quantize --scheme static-nbits-fc"),
-    "dynamic-fc_onnx": ("model.dynamic-fc.onnx", "lamella quantize --scheme dynamic-fc"),
-    "nbits-fc_onnx": ("model.nbits-fc.onnx", "lamella quantize --scheme nbits-fc"),
+    **{file_key(name): (f"model.{variant(name)}.onnx", f"lamella quantize{option(name)}") for name in SCHEMES},
     "accordion": ("accordion.json", "lamella accordion"),
     "accordion_journal": ("accordion.jsonl", "lamella accordion"),
     "inputs": ("accordion/inputs.json", "lamella accordion"),

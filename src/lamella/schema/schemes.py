@@ -23,3 +23,30 @@ SCHEMES: dict[str, Scheme] = {
     "dynamic-fc": Scheme(calibrated=False, linear="dynamic"),
     "nbits-fc": Scheme(calibrated=False, linear="blocks"),
 }
+
+
+def variant(scheme: str) -> str:
+    """What the file that a scheme writes is called among a run's files.
+
+    >>> variant("static"), variant("nbits-fc")
+    ('int8', 'nbits-fc')
+    """
+    return "int8" if scheme == "static" else scheme
+
+
+def file_key(scheme: str) -> str:
+    """The name in `FILES` of the file that a scheme writes.
+
+    >>> file_key("static"), file_key("nbits-fc")
+    ('int8_onnx', 'nbits-fc_onnx')
+    """
+    return f"{variant(scheme)}_onnx"
+
+
+def option(scheme: str) -> str:
+    """What `lamella quantize` is told for a scheme, after a space; nothing for the one that it takes by itself.
+
+    >>> option("static"), option("nbits-fc")
+    ('', ' --scheme nbits-fc')
+    """
+    return "" if scheme == "static" else f" --scheme {scheme}"

@@ -12,7 +12,7 @@ measure candidates (`candidates`), journalled. A budget in bytes is held to the 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
@@ -309,7 +309,7 @@ def _file_bytes(session: Session, made: Plan) -> int:
         return onnx_bytes(written(small, session.task, kind, path, bits=bits or None, export=export))
 
 
-def heavier(session: Session, name: Literal["onnx", "int8_onnx"]) -> list[str]:
+def heavier(session: Session, name: str) -> list[str]:
     """Where the exported file of the run's plan is over its budget: a new plan is made with the residue, and a note says so.
 
     Nothing of a file that follows an earlier plan.

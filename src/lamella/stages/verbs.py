@@ -25,6 +25,7 @@ from ..quantization import apart, integers_file, quantize, same_answers
 from ..records import digest, save_record
 from ..schema import SCHEMES, Graph, Plan, Profile, Result, Score
 from ..schema.plans import AS_IS
+from ..schema.schemes import file_key, option, variant
 from ..sessions import Session, untrained, weighted
 from ..statistics import score_interval
 from ..storage import load, save
@@ -174,11 +175,6 @@ def tuning_task(task: Task, samples: int | None) -> Task:
     return replace(task, train=Portion(task.train, samples))
 
 
-def file_of(scheme: str) -> str:
-    """The name in `schema.FILES` of the file that a scheme writes."""
-    return "int8_onnx" if scheme == "static" else f"{scheme}_onnx"
-
-
 def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Result]:
     """The plan's bits: `model.onnx`, its twin in integers by a row of `schema.SCHEMES`, and `result.json` with bits, ranges and how
     far the file agrees with the eager simulation, which is returned. Without a plan, the dense network in 8 bits.
@@ -194,7 +190,7 @@ def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Resu
     coarse, result = quantize(small, result, session.task, scheme=scheme)
     _, source = exported(session)
     result = _of_file(result, layers_of(source))
-    target = session.path(file_of(scheme))
+    target = session.path(file_key(scheme))
     make = lambda: integers_file(source, target, result.bits, session.task, scheme=scheme)
     made_from(source, target, make, also=digest((scheme, result.bits, result.ranges)))
     if session.metric == "accuracy":
@@ -265,7 +261,7 @@ def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str,
     class, its 95 % interval and the number of samples; where the task has a score of its own ("classes" is false), "apart": how far
     their scores of a sample differ in the mean.
     """
-    task, facts, alike, target = session.task, [], result.agreement, session.path(file_of(result.scheme))
+    task, facts, alike, target = session.task, [], result.agreement, session.path(file_key(result.scheme))
     for path in exported_files(session).values():
         right = evaluate(_opened(session, path, coarse), task.validation, task.score)
         facts.append({"path": str(path), "bytes": onnx_bytes(path), "validation_accuracy": float(right.mean())})
@@ -288,9 +284,9 @@ def exported_files(session: Session) -> dict[str, Path]:
     """The run's ONNX files by what they hold: dense, model, and every scheme's that was made from that model."""
     found = dict(zip(("dense", "model"), exported(session), strict=True))
     for scheme in SCHEMES:
-        path = session.path(file_of(scheme))
+        path = session.path(file_key(scheme))
         if is_made_from(found["model"], path):
-            found["int8" if scheme == "static" else scheme] = path
+            found[variant(scheme)] = path
     return found
 
 
@@ -298,9 +294,9 @@ def standing_notes(session: Session) -> list[str]:
     """What `exported_files` leaves out of what lies there, and that the plan is newer than the model, where that is so."""
     run, model, notes = session.directory, session.path("onnx"), []
     for scheme in SCHEMES:
-        path = session.path(file_of(scheme))
+        path = session.path(file_key(scheme))
         if path.exists() and not is_made_from(model, path):
-            again = f"lamella quantize {run}" + ("" if scheme == "static" else f" --scheme {scheme}")
+            again = f"lamella quantize {run}{option(scheme)}"
             notes.append(
                 f"{path} is left out: it was made from another model, or has changed since. `{again}` writes it anew."
             )
