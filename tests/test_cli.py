@@ -646,6 +646,8 @@ def test_an_edited_text_that_is_none_is_named(nets):
     run("trace", "r", "--model", "nets:plane", "--task", "nets:heights", "--quiet")
     run("profile", "r", "--pruning-ratios", "0.5", "--quiet")
     assert "nets.py: line 2, column 1: not JSON" in refused("plan", "r", "--edit", "nets.py")
+    Path("other.json").write_text(json.dumps({"structure": "another", "steps": []}))
+    assert "other.json: the plan is for structure another" in refused("plan", "r", "--edit", "other.json")
     assert "lamella plan --epochs" in refused("compress", "r", "--recipe", "epochs=3")
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamella.errors import MismatchError, RecordError
+from lamella.errors import MismatchError, MissingExtra, RecordError, in_file
 from lamella.records import dumps, from_plain, load_record, loads, save_record, to_plain
 from lamella.schema import Budget, Cost, Family, Group, Level, Measure, Plan, Point, Product, Result, Score, Size, Step
 
@@ -182,3 +182,19 @@ def test_files_name_themselves_in_errors(tmp_path):
         load_record(path, Plan)
     with pytest.raises(RecordError, match="cannot be read"):
         load_record(tmp_path / "absent.json", Plan)
+    save_record(path, SCORE)
+    with pytest.raises(MismatchError, match=r"plan\.json: holds a Score"):
+        load_record(path, Plan)
+
+
+def test_an_error_in_a_file_stays_the_error_that_it_was():
+    raised = MissingExtra("pyarrow", "parquet", "reading a Parquet file")
+    with (
+        pytest.raises(MissingExtra, match=r"^a\.json: reading a Parquet file needs pyarrow") as caught,
+        in_file("a.json"),
+    ):
+        raise raised
+    assert caught.value is raised
+    with pytest.raises(RecordError, match=r"^a\.json: steps\[2\]: not a step") as caught, in_file("a.json"):
+        raise RecordError("steps[2]", "not a step")
+    assert (caught.value.path, caught.value.problem) == ("a.json: steps[2]", "not a step")

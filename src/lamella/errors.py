@@ -1,13 +1,14 @@
 """Every error raised on purpose, and how it prints.
 
 An error is one paragraph: where, what was seen, what was expected, what to do. Inner code states the fact
-(`LamellaError("9 channels asked, 8 exist")`); the door that was knocked on adds the place once (`with_context`).
+(`LamellaError("9 channels asked, 8 exist")`); the door that was knocked on adds the place once (`with_context`, `in_file`).
 The command line prints the paragraph and exits 2.
 """
 
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class LamellaError(Exception):
@@ -105,4 +106,16 @@ def with_context(place: str) -> Iterator[None]:
         raise (RecordError(f"{place}: {error.path}", error.problem) if is_file else error.within(place)) from error
     except LamellaError as error:
         error.args = (f"{place}: {error}",)
+        raise
+
+
+@contextmanager
+def in_file(path: str | Path) -> Iterator[None]:
+    """Prefix any `LamellaError` raised inside with the file whose contents it speaks of, keeping its type."""
+    try:
+        yield
+    except RecordError as error:
+        raise RecordError(f"{path}" + (f": {error.path}" if error.path else ""), error.problem) from None
+    except LamellaError as error:
+        error.args = (f"{path}: {error}",)
         raise

@@ -21,7 +21,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from .errors import LamellaError, MismatchError, RecordError
+from .errors import MismatchError, RecordError, in_file
 from .runs import write_atomically
 from .version import __version__
 
@@ -245,13 +245,11 @@ def load_record(path: str | Path, kind: type[R]) -> R:
     """Read a record file; every failure names the file."""
     path = Path(path)
     try:
-        return loads(path.read_text(encoding="utf-8"), kind)
-    except RecordError as error:
-        raise RecordError(f"{path}" + (f": {error.path}" if error.path else ""), error.problem) from None
-    except LamellaError as error:
-        raise type(error)(f"{path}: {error}") from None
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(str(path), f"cannot be read ({error})") from None
+    with in_file(path):
+        return loads(text, kind)
 
 
 def save_record(path: str | Path, record: Any) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple, TypeVar
 
-from ..errors import LamellaError, MismatchError, RecordError, RunError
+from ..errors import MismatchError, RecordError, RunError, in_file
 from ..lineage import is_made_from, weights_beside
 from ..records import digest, from_envelope, from_plain
 from ..schema import (
@@ -241,19 +241,12 @@ class _Files:
             envelope = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RecordError(str(path), f"cannot be read ({error}): damaged or cut short; make it again") from None
-        record = self._record(path, envelope, kind)
+        with in_file(path):
+            record = from_envelope(envelope, kind, self._given(envelope))
         if isinstance(record, Graph):
             self._graph = envelope["value"], record
         self.texts[path.name] = json.dumps(envelope, separators=(",", ":"), ensure_ascii=False)
         return record
-
-    def _record(self, path: Path, envelope: Any, kind: type[R]) -> R:
-        try:
-            return from_envelope(envelope, kind, self._given(envelope))
-        except RecordError as error:
-            raise RecordError(f"{path}" + (f": {error.path}" if error.path else ""), error.problem) from None
-        except LamellaError as error:
-            raise type(error)(f"{path}: {error}") from None
 
     def _given(self, envelope: Any) -> dict[str, Graph] | None:
         """A profile repeats the graph, which takes longer to read than all else in it."""

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..candidates import Candidates
 from ..digests import weights_digest
-from ..errors import BudgetError, LamellaError, MissingExtra, RecordError
+from ..errors import BudgetError, LamellaError, MissingExtra, in_file
 from ..exporting import NarrowedExports, onnx_bytes
 from ..latencies import Timing, latency_fit, predictor, random_plans, written
 from ..making import folder
@@ -154,10 +154,8 @@ def _keep_front(session: Session, front: Front) -> None:
 def taken(session: Session, path: Path, budget: Budget, measuring: Measuring, progress: Progress = silent) -> Plan:
     """The plan that an edited text describes, its file weighed where the budget speaks of bytes, and `plan.json`."""
     text, profile = read_text(path, "lamella plan RUN --text"), session.read("profile", Profile)
-    try:
+    with in_file(path):
         few = any(bits < 32 for bits in edited(text, profile).bits.values())
-    except RecordError as error:
-        raise RecordError(f"{path}: {error.path}", error.problem) from None
     measuring = replace(measuring, precision="int8" if few else "fp32")
     request = Request(budget=budget, planner="by hand", order="by hand", measuring=measuring)
     handed = _handed(session, request, progress)
