@@ -7,14 +7,14 @@ import torch
 from torch import nn
 from zoo import NAMES, Fn, head, traced
 
-from lamella.profiling.checks import agree, tensors_of
+from lamella.profiling.checks import agree
 from lamella.profiling.engine import Engine
 from lamella.profiling.points import Item, KnobLevel, planned_items
 from lamella.profiling.settings import Sweep
 from lamella.profiling.variants import Subject
 from lamella.replay import Change, Program
 from lamella.tracing import trace
-from lamella.training import Task
+from lamella.training import Task, tensors_of
 from lamella.zoo import make_model
 
 

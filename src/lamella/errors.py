@@ -74,6 +74,12 @@ def needing(library: str, extra: str, purpose: str) -> Iterator[None]:
         raise MissingExtra(library, extra, purpose) from None
 
 
+def demand(holds: bool, problem: str) -> None:
+    """LamellaError with the problem unless the condition holds."""
+    if not holds:
+        raise LamellaError(problem)
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """A sentence for a name that is not in a table, offering the nearest ones.
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from .axes import Kept
 from .channels import source_line
@@ -27,6 +27,7 @@ from .errors import TraceError, first_line
 from .grouping import removable
 from .schema import Attribute, Graph, Group
 from .surgery import copied, cut, is_of_torch, masked
+from .training import tensors_of
 
 TOLERANCE = 1e-9  # relative, in float64; models that refuse float64 get 1e-5
 SINGLE_TOLERANCE = 1e-5
@@ -224,7 +225,7 @@ class _Proof:
         """The outputs in training mode; the model's statistics move."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return _tensors(model.train()(*(self.training_inputs or ())))
+            return tensors_of(model.train()(*(self.training_inputs or ())))
 
     def check_tells(self, graph: Graph) -> None:
         """Nothing can be proven of a model that says nothing in real numbers: classes hardly ever change."""
@@ -245,11 +246,7 @@ class _Proof:
 
     def _outputs(self, model: nn.Module) -> list[Tensor]:
         with torch.no_grad():
-            return _tensors(model(*self.inputs))
-
-
-def _tensors(outputs: Any) -> list[Tensor]:
-    return [t for t in tree_leaves(outputs) if isinstance(t, Tensor)]
+            return tensors_of(model(*self.inputs))
 
 
 def _check_counts(small: nn.Module, graph: Graph, kept: Mapping[str, Sequence[int]]) -> None:

@@ -20,13 +20,39 @@ def parsed(text: str) -> Any:
     return text
 
 
+def figure(score: float, metric: str = "accuracy", digits: int = 2, sign: str = "") -> str:
+    """A score as a cell of a table holds it: in hundredths and without their unit, but for a score of the task's own.
+
+    >>> figure(0.98123), figure(0.98123, "f1", 1, "+"), figure(-0.012345, "score")
+    ('98.12', '+98.1', '-0.01235')
+    """
+    return f"{score:{sign}.4g}" if metric == "score" else f"{100 * score:{sign}.{digits}f}"
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """A fraction as per cent.
+
+    >>> percent(0.12345)
+    '12.35 %'
+    """
+    return f"{100 * share:.{digits}f} %"
+
+
+def counted(number: int, noun: str) -> str:
+    """
+    >>> counted(1, "layer"), counted(3, "layer")
+    ('1 layer', '3 layers')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def told(score: float, metric: str = "accuracy", digits: int = 2) -> str:
     """A score in words: an accuracy in percent, a score of the task's own as the number it is.
 
     >>> told(0.98123), told(-0.012345, "score")
     ('98.12 %', '-0.01235')
     """
-    return f"{100 * score:.{digits}f} %" if metric == "accuracy" else f"{score:.4g}"
+    return percent(score, digits) if metric == "accuracy" else figure(score, "score")
 
 
 def told_between(value: float, low: float, high: float, metric: str = "accuracy") -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..errors import LamellaError, unknown_name
+from ..errors import LamellaError, demand, unknown_name
 from ..executors import check_executor
 from ..schema import Budget
 from ..training import Recipe
@@ -45,22 +45,17 @@ class Settings:
         if self.activation not in ACTIVATIONS:
             raise LamellaError(unknown_name("activation", self.activation, ACTIVATIONS))
         check_executor(self.executor)
-        _demand(self.first_seed >= 0, f"seed {self.first_seed}: a whole number from 0 on.")
-        _demand(self.seeds >= 2, f"seeds {self.seeds}: at least two, or there is no interval.")
-        _demand(0 < self.error < 0.5, f"error {self.error}: a rate between 0 and 0.5.")
-        _demand(self.passes >= 1, f"passes {self.passes}: at least one.")
-        _demand(self.trials >= 1, f"trials {self.trials}: at least one.")
-        _demand(self.workers >= 1, f"workers {self.workers}: at least one.")
+        demand(self.first_seed >= 0, f"seed {self.first_seed}: a whole number from 0 on.")
+        demand(self.seeds >= 2, f"seeds {self.seeds}: at least two, or there is no interval.")
+        demand(0 < self.error < 0.5, f"error {self.error}: a rate between 0 and 0.5.")
+        demand(self.passes >= 1, f"passes {self.passes}: at least one.")
+        demand(self.trials >= 1, f"trials {self.trials}: at least one.")
+        demand(self.workers >= 1, f"workers {self.workers}: at least one.")
         other = [n for n in ("bytes", "macs", "latency_ms", "memory") if getattr(self.budget, n) is not None]
-        _demand(not other, f"a budget of {', '.join(other)}: an accordion is searched under params or max_drop.")
+        demand(not other, f"a budget of {', '.join(other)}: an accordion is searched under params or max_drop.")
         both = self.budget.params is not None and self.budget.max_drop is not None
-        _demand(not both, "a budget of params and of max_drop together: one of them was expected.")
+        demand(not both, "a budget of params and of max_drop together: one of them was expected.")
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
         return tuple(range(self.first_seed, self.first_seed + self.seeds))
-
-
-def _demand(holds: bool, problem: str) -> None:
-    if not holds:
-        raise LamellaError(problem)

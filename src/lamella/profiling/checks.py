@@ -1,13 +1,11 @@
 """What is held against outputs and scores: two ways agree, scores are numbers in their range, memory ran out."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from ..errors import DataError
 
@@ -23,11 +21,6 @@ def check_binary(scores: Scores, place: str) -> None:
             f"a score of {odd[0]} among {place}: every score of the dense network was 0 or 1, so this is outside the range. Mend "
             "the task's score(outputs, targets)."
         )
-
-
-def tensors_of(outputs: Any) -> list[Tensor]:
-    """The tensors of a network's outputs."""
-    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
 def agree(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
@@ -61,4 +54,4 @@ def unsteady(first: Sequence[Tensor], second: Sequence[Tensor]) -> str | None:
     )
 
 
-__all__ = ["Scores", "agree", "check_binary", "is_out_of_memory", "tensors_of", "unsteady"]
+__all__ = ["Scores", "agree", "check_binary", "is_out_of_memory", "unsteady"]

@@ -25,8 +25,8 @@ from torch import Tensor
 from ..errors import first_line, with_context
 from ..replay import Change, Program
 from ..surgery import copied
-from ..training import call, checked_scores, device_of
-from .checks import Scores, agree, check_binary, is_out_of_memory, tensors_of, unsteady
+from ..training import call, checked_scores, device_of, tensors_of
+from .checks import Scores, agree, check_binary, is_out_of_memory, unsteady
 from .points import Item, KnobLevel
 from .readying import ReadyLevel, Rewrite, rewrite_of
 from .samples import Chunk, Samples, gathered, picked

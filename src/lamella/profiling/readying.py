@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from ..replay import Change, Program, Variant
-from ..training import call
-from .checks import agree, is_out_of_memory, tensors_of
+from ..training import call, tensors_of
+from .checks import agree, is_out_of_memory
 from .samples import Chunk
 from .variants import Setting
 

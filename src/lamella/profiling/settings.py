@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..errors import LamellaError, unknown_name
+from ..errors import LamellaError, demand, unknown_name
 
 RATIOS = tuple(p / 10 for p in range(1, 10))
 SCREENINGS = ("none", "bf16")
@@ -45,13 +45,13 @@ class Sweep:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _demand(0 < self.factor <= 1, f"factor {self.factor}: the share of the baseline that must remain, in (0, 1].")
-        _demand(0 < self.error < 0.5, f"error {self.error}: a rate between 0 and 0.5.")
-        _demand(self.indifference >= 0, f"indifference {self.indifference} is negative.")
-        _demand(self.chunk >= 1, f"chunk {self.chunk}: at least one sample at a time.")
-        _demand(self.workers >= 1, f"workers {self.workers}: at least one.")
-        _demand(self.screening in SCREENINGS, unknown_name("screening", self.screening, SCREENINGS))
-        _demand(self.tune_epochs >= 0, f"tune_epochs {self.tune_epochs} is negative.")
+        demand(0 < self.factor <= 1, f"factor {self.factor}: the share of the baseline that must remain, in (0, 1].")
+        demand(0 < self.error < 0.5, f"error {self.error}: a rate between 0 and 0.5.")
+        demand(self.indifference >= 0, f"indifference {self.indifference} is negative.")
+        demand(self.chunk >= 1, f"chunk {self.chunk}: at least one sample at a time.")
+        demand(self.workers >= 1, f"workers {self.workers}: at least one.")
+        demand(self.screening in SCREENINGS, unknown_name("screening", self.screening, SCREENINGS))
+        demand(self.tune_epochs >= 0, f"tune_epochs {self.tune_epochs} is negative.")
 
     @property
     def changes_models(self) -> bool:
@@ -67,8 +67,3 @@ def check_method(method: str, sweep: Sweep) -> None:
         raise LamellaError(
             f"method {method!r} scores the network as it is; recalibrate and tune_epochs need method='exact'."
         )
-
-
-def _demand(holds: bool, problem: str) -> None:
-    if not holds:
-        raise LamellaError(problem)

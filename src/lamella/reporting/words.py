@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from ..schema import Graph, Group, Metric, Score
-from ..texts import short as short  # of this vocabulary too
-from ..texts import told
+from ..texts import counted as counted  # of this vocabulary too, as are percent and short
+from ..texts import figure, told
+from ..texts import percent as percent
+from ..texts import short as short
 
 MINUS, TIMES = "\u2212", "\u00d7"
 # One page tells one task's scores, in a hundred places.
@@ -65,11 +67,6 @@ def loss_axis() -> tuple[str, float]:
     return ("points lost", 100.0) if are_fractions() else ("score lost", 1.0)
 
 
-def percent(value: float, digits: int = 2) -> str:
-    """A fraction as per cent."""
-    return f"{100 * value:.{digits}f} %"
-
-
 def ratio(value: float) -> str:
     """A pruning ratio as per cent, as short as it can be.
 
@@ -99,7 +96,7 @@ def hundredths(value: float) -> str:
     >>> hundredths(0.006)
     '0.60'
     """
-    return (f"{100 * value:.2f}" if are_fractions() else f"{value:.4g}").replace("-", MINUS)
+    return figure(value, _METRIC.get()).replace("-", MINUS)
 
 
 def lost_points(loss: float) -> str:
@@ -154,14 +151,6 @@ def times(before: float, after: float) -> str:
 def scored(measured: Score) -> str:
     """A score with its interval and sample count."""
     return f"{score(measured.value)} (95 % interval {hundredths(measured.low)} to {hundredths(measured.high)}, n = {whole(measured.n)})"
-
-
-def counted(number: int, noun: str) -> str:
-    """
-    >>> counted(1, "layer"), counted(3, "layer")
-    ('1 layer', '3 layers')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def members(graph: Graph, group: Group) -> tuple[str, ...]:

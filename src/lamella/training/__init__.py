@@ -33,6 +33,7 @@ from .loaders import (
     metric_of,
     mixed,
     on_device,
+    tensors_of,
 )
 from .objectives import apart, compares_logits, distance, smoothed
 from .recipes import OPTIMIZERS, SCHEDULES, Recipe, make_optimizer, rate_at
@@ -79,5 +80,6 @@ __all__ = [
     "seeded",
     "smoothed",
     "statistics_batches",
+    "tensors_of",
     "training_data",
 ]

@@ -205,7 +205,7 @@ def call(model: nn.Module, inputs: Any) -> Any:
     except RuntimeError as error:
         if not any(words in str(error) for words in OTHER_NUMBERS):
             raise
-        seen = _kinds(leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
+        seen = _kinds(tensors_of(inputs))
         expected = _kinds(weight for weight in model.parameters() if weight.is_floating_point())
         if not expected or not seen - expected:
             raise
@@ -226,13 +226,13 @@ def _listed(kinds: Iterable[torch.dtype]) -> str:
 
 def batch_length(inputs: Any) -> int:
     """How many samples the inputs hold: the extent of the first tensor that has an axis along it."""
-    return next((len(leaf) for leaf in _tensors(inputs) if leaf.dim()), 0)
+    return next((len(leaf) for leaf in tensors_of(inputs) if leaf.dim()), 0)
 
 
 def carry_batch(inputs: Any) -> list[bool]:
     """Which of the input tensors carry the batch: those as long as the first one along axis 0. A mask or a temperature may not."""
     size = batch_length(inputs)
-    return [leaf.dim() > 0 and len(leaf) == size for leaf in _tensors(inputs)]
+    return [leaf.dim() > 0 and len(leaf) == size for leaf in tensors_of(inputs)]
 
 
 def cut_batch(inputs: Any, cut: Callable[[Tensor], Tensor], carries: Sequence[bool] | None = None) -> Any:
@@ -262,11 +262,12 @@ def first_inputs(loader: Loader, samples: int) -> Any:
 def _shapes(inputs: Any) -> list[torch.Size]:
     """What one sample's tensors look like, and those that are no batch of any."""
     carries = carry_batch(inputs)
-    return [leaf.shape[1:] if has else leaf.shape for leaf, has in zip(_tensors(inputs), carries, strict=True)]
+    return [leaf.shape[1:] if has else leaf.shape for leaf, has in zip(tensors_of(inputs), carries, strict=True)]
 
 
-def _tensors(inputs: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+def tensors_of(values: Any) -> list[Tensor]:
+    """The tensors of a network's inputs or outputs."""
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def as_pair(batch: Any, index: int) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import DataError, DivergedError, LamellaError, MismatchError, ScoreError, needing
 from ..making import folder
+from ..texts import counted
 from .loaders import batch_length, cut_batch, device_of
 from .recipes import Recipe
 
@@ -129,7 +130,7 @@ def _fabric(devices: int, precision: str) -> Any:
     there, kind = (gpus, "GPU") if gpus else (_cores(), "CPU core")
     if devices > there:
         raise LamellaError(
-            f"devices={devices}: this machine has {there} {kind}{'' if there == 1 else 's'} to train on. Ask for at most {there}."
+            f"devices={devices}: this machine has {counted(there, kind)} to train on. Ask for at most {there}."
         )
     # With a static graph, parameters that no forward pass uses, an auxiliary head's perhaps, stop nobody.
     strategy: Any = DDPStrategy(start_method="fork", static_graph=True) if devices > 1 else "auto"

@@ -6,6 +6,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ..schema import Accordion, Entry, Metric, Score
+from ..texts import figure
 from .grids import grid
 
 OWN: Metric = "score"
@@ -16,7 +17,7 @@ def accordion_view(found: Accordion, place: str) -> Stack:
     sweeps = grid("layers", "chosen", f"{found.metric} on validation at each width")
     for sweep in found.sweeps:
         curve = "  ".join(
-            f"{width}: {_figure(shape.validation.value, found.metric)}{'*' if shape.dropped else ''}"
+            f"{width}: {figure(shape.validation.value, found.metric, 1)}{'*' if shape.dropped else ''}"
             for width, shape in zip(sweep.candidates, sweep.shapes, strict=True)
         )
         sweeps.add_row(" & ".join(str(i + 1) for i in sweep.layers), str(sweep.width), curve)
@@ -27,7 +28,7 @@ def accordion_view(found: Accordion, place: str) -> Stack:
         closing.add_row(*_entry_cells(entry, shown, found.metric))
     files = grid("file", "bytes", "latency", *shown)
     for file in found.files:
-        cells = [_figure(file.test[m], m) for m in shown]
+        cells = [figure(file.test[m], m, 1) for m in shown]
         files.add_row(file.name, f"{file.bytes:,}", f"{file.latency_ratio:.2f}x", *cells)
     verdicts = [
         f"against {c.against}: {_difference(c.difference, found.metric, 2, ' points')}, {c.verdict}"
@@ -45,19 +46,12 @@ def accordion_view(found: Accordion, place: str) -> Stack:
 
 def _entry_cells(entry: Entry, shown: list[str], metric: str) -> list[str]:
     tests = [(name, entry.test[name]) for name in shown]
-    scores = [f"{_figure(s.value, m)} [{_figure(s.low, m)}, {_figure(s.high, m)}]" for m, s in tests]
+    scores = [f"{figure(s.value, m, 1)} [{figure(s.low, m, 1)}, {figure(s.high, m, 1)}]" for m, s in tests]
     below = entry.below.get(metric)
     drop = "" if below is None else _difference(below, metric, 1)
     return [escape(entry.name), "-".join(map(str, entry.widths)), f"{entry.params:,}", *scores, drop]
 
 
-def _figure(value: float, metric: str) -> str:
-    """A metric of an accordion: in hundredths, but for a score of the task's own."""
-    return f"{value:.4g}" if metric == OWN else f"{100 * value:.1f}"
-
-
 def _difference(score: Score, metric: str, digits: int, unit: str = "") -> str:
-    if metric == OWN:
-        return f"{score.value:+.4g} [{score.low:+.4g}, {score.high:+.4g}]"
-    value, low, high = (100 * each for each in (score.value, score.low, score.high))
-    return f"{value:+.{digits}f}{unit} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    value, low, high = (figure(each, metric, digits, "+") for each in (score.value, score.low, score.high))
+    return f"{value}{'' if metric == OWN else unit} [{low}, {high}]"

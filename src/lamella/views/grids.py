@@ -9,12 +9,3 @@ def grid(*columns: str) -> Grid:
     for index, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=index == 0)
     return table
-
-
-def percent(share: float) -> str:
-    """A fraction as per cent.
-
-    >>> percent(0.12345)
-    '12.35 %'
-    """
-    return f"{100 * share:.2f} %"

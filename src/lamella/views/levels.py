@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ..schema import Family, Level, Metric, Score
-from ..texts import short, told, told_bits
+from ..texts import counted, figure, percent, short, told, told_bits
 from .grids import grid
 
 
@@ -48,8 +48,7 @@ def _integers_table(family: Family, metric: Metric) -> Grid:
 
 def _family_lines(family: Family) -> list[Text]:
     share = 100 * (family.file_bytes / family.largest_bytes - 1) if family.largest_bytes else 0.0
-    epochs = "1 epoch" if family.epochs == 1 else f"{family.epochs} epochs"
-    line = f"{family.recipe}, {epochs}; all levels against the largest alone: safetensors {share:+.1f} %"
+    line = f"{family.recipe}, {counted(family.epochs, 'epoch')}; all levels against the largest alone: safetensors {share:+.1f} %"
     for name, whole, largest in (
         ("ONNX", family.onnx_bytes, family.levels[-1].bytes),
         ("ONNX int8", family.int8_bytes, family.levels[-1].int8_bytes),
@@ -82,7 +81,7 @@ def _file_cells(level: Level, unit: str) -> tuple[str, ...]:
 def _scored(score: Score | None, unit: str) -> str:
     if score is None:
         return ""
-    value, low, high = (f"{100 * x:.2f}" if unit else f"{x:.4g}" for x in (score.value, score.low, score.high))
+    value, low, high = (figure(x, "accuracy" if unit else "score") for x in (score.value, score.low, score.high))
     return f"{value} [{low}, {high}]"
 
 
@@ -95,10 +94,10 @@ def serving_view(family: Family, found: Mapping[str, Any], metric: Metric = "acc
     heads = ("right", "in time", "right, in time") if classes else ("score", "in time")
     table = grid("all day", *heads, "median", "99 %", "switches", "requests per level")
     for shift in day["shifts"]:
-        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shift.shares.items() if share)
+        shares = ", ".join(f"{name} {percent(share, 0)}" for name, share in shift.shares.items() if share)
         # Half a score makes no sense: late is no answer.
-        both = (f"{100 * shift.right_in_time:.2f} %",) if classes else ()
-        scores = (told(shift.score, metric), f"{100 * shift.in_time:.1f} %", *both)
+        both = (percent(shift.right_in_time),) if classes else ()
+        scores = (told(shift.score, metric), percent(shift.in_time, 1), *both)
         times = (f"{shift.median_ms:.2f} ms", f"{shift.p99_ms:.2f} ms")
         table.add_row(shift.name, *scores, *times, str(shift.switches), shares)
     line = (

@@ -11,9 +11,9 @@ from rich.text import Text
 from ..planning import depth_test, significance
 from ..reach import GroupRow, Reach
 from ..schema import Front, Graph, Metric, Plan, Point, Profile, Result, Score, Trials
-from ..texts import listed, short, told, told_between, told_bits, told_drop
+from ..texts import figure, listed, percent, short, told, told_between, told_bits, told_drop
 from ..trials import Spread, remarks, summaries
-from .grids import grid, percent
+from .grids import grid
 
 
 def graph_view(found: Reach) -> Stack:
@@ -203,16 +203,12 @@ TRIALS_IN_NUMBERS = ("validation", "test", "plan ahead by, test score [95 %]")
 
 
 def _spread(of: Spread, metric: Metric) -> str:
-    return _number(of.mean, metric) + ("" if of.deviation is None else f" ± {_number(of.deviation, metric)}")
+    return figure(of.mean, metric) + ("" if of.deviation is None else f" ± {figure(of.deviation, metric)}")
 
 
 def _ahead(of: Score, metric: Metric) -> str:
-    value, low, high = (_number(each, metric, "+") for each in (of.value, of.low, of.high))
+    value, low, high = (figure(each, metric, sign="+") for each in (of.value, of.low, of.high))
     return value if of.n == 1 else f"{value} [{low}, {high}]"
-
-
-def _number(value: float, metric: Metric, sign: str = "") -> str:
-    return f"{100 * value:{sign}.2f}" if metric == "accuracy" else f"{value:{sign}.4g}"
 
 
 def _share(part: int, whole: int) -> str:
