@@ -10,142 +10,15 @@
 is arithmetic on records: no torch, no data. What must be measured (a candidate's score, a layer's latency) is handed in.
 """
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from types import NoneType
-from typing import Any, get_args, get_type_hints
-
-from ..costs import cost, file_bits
-from ..errors import LamellaError, unknown_name, with_context
-from ..records import from_plain
-from ..schema import Budget, Graph, Plan, Profile, Step
-from ..schema.plans import WEIGHT_BITS
-from .asking import Ask, Draft, Predictor, check_precision, dense_ms
-from .blocking import check_budget, lossless
-from .branches import added_up
-from .curves import bits_drop, without_bits
-from .editing import editable, edited, replan, with_residue
+from .asking import Ask, Draft, Predictor
+from .blocking import check_budget
+from .curves import without_bits
+from .editing import editable, edited
 from .fronts import FrontPoint, compare, flat, front_csv, front_of, front_record, pareto
-from .knapsack import knapsack
-from .order import ORDERS, Choice, greedy_measurements, reorder, sorted_choices
-from .ratios import shares, uniform
-from .searching import search
-from .threshold import threshold
+from .order import ORDERS, Choice, greedy_measurements, reorder
+from .plans import ADDED_UP, PLANNERS, plan
+from .replanning import replan, with_residue
 from .worth import depth_test, sensitivity, significance
-
-Planner = Callable[..., Draft]
-
-ADDED_UP = "predicted_score adds up the drops measured one group at a time, without tuning"
-
-PLANNERS: dict[str, Planner] = {
-    "knapsack": knapsack,
-    "search": search,
-    "shares": shares,
-    "threshold": threshold,
-    "uniform": uniform,
-}
-
-
-def plan(
-    profile: Profile,
-    budget: Budget | None = None,
-    *,
-    planner: str = "threshold",
-    order: str = "by_score",
-    epochs: int = 0,
-    bits: int | None = None,
-    **options: Any,
-) -> Plan:
-    """The planner's choices in order, one step each, with `epochs` of tuning after each step, then one step for bits.
-
-    `bits`: a number for every multiplying layer, whatever the planner (32: none gets fewer). `latency=`: a predictor, for
-    budgets in latency_ms. `measure=`: a function (widths, bits) -> score, for what measures as it goes. Other `options` are the
-    planner's own (threshold: `factor`; uniform, shares: `pruning_ratio`; shares: `by`; knapsack: see there). Raises BudgetError
-    when the outcome does not keep the budget, naming the nearest it reaches.
-    """
-    handed = {name: options.pop(name) for name in ("latency", "measure") if name in options}
-    given = settled_bits(profile.graph, bits)
-    ask = Ask(profile=profile, budget=budget or Budget(), bits=given, **handed)
-    draft = _drafted(planner, ask, options)
-    choices = sorted_choices(draft.choices, ask.graph, order, ask.measure)
-    steps = _steps(choices, {**given, **draft.bits}, profile, epochs)
-    made = _made(ask, draft, f"{planner}, {order}", steps)
-    check_budget(made, ask.graph, ask.budget)
-    return made
-
-
-def settled_bits(graph: Graph, bits: int | None) -> dict[str, int]:
-    """The same bits for every layer that takes any. LamellaError for a number that weights cannot have."""
-    if bits is None:
-        return {}
-    if bits not in WEIGHT_BITS:
-        raise LamellaError(f"bits {bits}: from 2 to 8, or 32 for none, was expected.")
-    return {layer.name: bits for layer in graph.layers if layer.takes_bits}
-
-
-def _drafted(planner: str, ask: Ask, options: Mapping[str, Any]) -> Draft:
-    if planner not in PLANNERS:
-        raise LamellaError(unknown_name("planner", planner, PLANNERS))
-    known = list(inspect.signature(PLANNERS[planner]).parameters)[1:]
-    for name in options:
-        if name not in known:
-            raise LamellaError(unknown_name(f"option of planner {planner!r}", name, known))
-    _check_kinds(planner, options)
-    return PLANNERS[planner](ask, **options)
-
-
-def _check_kinds(planner: str, options: Mapping[str, Any]) -> None:
-    """RecordError for an option that is no number, or no name, where the planner takes one."""
-    hints = get_type_hints(PLANNERS[planner])
-    for name, value in options.items():
-        if {int, float, str, NoneType} >= set(get_args(hints[name]) or {hints[name]}):
-            with with_context(f"option {name!r} of planner {planner!r}"):
-                from_plain(value, hints[name])
-
-
-def _steps(choices: list[Choice], bits: dict[str, int], profile: Profile, epochs: int) -> tuple[Step, ...]:
-    """One step per choice, with the score expected so far: the drops added up, where nothing better was measured."""
-    steps, baseline = [], profile.baseline.value
-    for count, c in enumerate(choices, 1):
-        expected = profile.possible(baseline - _lost(profile, choices[:count])) if c.expected is None else c.expected
-        steps.append(Step(widths={c.group: c.width}, epochs=epochs, predicted=c.score, expected=expected))
-    widths, layers = profile.graph.completed({c.group: c.width for c in choices}), profile.graph.layer_of
-    few = {name: width for name, width in bits.items() if width < 32 and not layers[name].is_emptied(widths)}
-    return (*steps, Step(bits=few)) if few else tuple(steps)
-
-
-def _lost(profile: Profile, choices: Sequence[Choice]) -> float:
-    """What these cuts lose together, by what each loses alone; what was not measured, nothing."""
-    losses = {c.group: profile.baseline.value - c.score for c in choices if c.score is not None}
-    return added_up(profile.graph, losses, {c.group: c.width for c in choices})
-
-
-def _made(ask: Ask, draft: Draft, planner: str, steps: tuple[Step, ...]) -> Plan:
-    graph, baseline = ask.graph, ask.profile.baseline.value
-    made = Plan(structure=graph.structure, planner=planner, steps=steps, predicted=cost(graph), dense=cost(graph))
-    drop = _lost(ask.profile, draft.choices) if draft.drop is None else draft.drop / 100
-    notes = draft.notes
-    if not draft.measured:
-        settled, unknown = bits_drop(ask.profile, ask.bits)
-        drop += settled / 100
-        notes = (ADDED_UP, *notes, *lossless(unknown, "at so few bits"))
-    made = replace(
-        made,
-        predicted=cost(graph, made.widths, file_bits(graph, made.bits)),
-        predicted_score=ask.profile.possible(baseline - drop),
-        dense_score=baseline,
-        threshold=draft.threshold,
-        proof=draft.proof,
-        front=draft.front,
-        notes=notes,
-    )
-    if ask.latency is None:
-        return made
-    check_precision(ask.latency, made.bits)
-    ms = ask.latency.predict(graph, made.widths, made.bits)
-    return replace(made, latency_ms=ms, dense_latency_ms=dense_ms(ask.latency, graph))
-
 
 __all__ = [
     "ADDED_UP",

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import BudgetError, LamellaError, MismatchError
 from ..schema import Budget, Front, FrontRow, Plan, Profile
+from .plans import plan
 
 SHARES = ("90%", "75%", "60%", "50%", "40%", "30%", "25%", "20%", "15%", "10%", "7%", "5%")
 DROPS = (10.0, 7.0, 5.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.7, 0.5, 0.3, 0.2)  # points
@@ -55,8 +56,6 @@ def pareto(
     unless told otherwise. A point that is no better than a tighter one is left out too, so that the rest is a front. BudgetError
     where no limit can be reached.
     """
-    from . import plan
-
     if axis not in AXES:
         raise LamellaError(f"axis {axis!r}: one of {', '.join(AXES)} was expected.")
     if axis == "max_drop" and planner == "knapsack":

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..costs import cost, file_bits
 from ..errors import LamellaError, needing
+from ..records import digest
 from ..schema import FrontRow, Metric, Point, Profile
 from ..texts import told
 from .asking import COSTS, Ask, Draft, Measure, costs, limits, over
@@ -122,8 +123,6 @@ def _study(storage: str | Path | None, seed: int, trade: str | None, identity: s
 
 def _identity(ask: Ask, rungs: Nearby, trade: str | None) -> str:
     """A study belongs to one profile, budget, settled bits, levels to draw from and trade: another question never reads its trials."""
-    from ..records import digest
-
     levels = [{name: [r.level for r in each] for name, each in ladder.items()} for ladder in (rungs.widths, rungs.bits)]
     asked = {"profile": ask.profile, "budget": ask.budget, "bits": dict(ask.bits)}
     return digest({**asked, "levels": levels, "trade": trade})

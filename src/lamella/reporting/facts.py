@@ -9,6 +9,7 @@ Costs are arithmetic on records (`costs`), worth is read off measured curves; no
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..costs import cost, file_bits, layer_costs
 from ..schema import SCHEMES, Cost, Graph, Layer, LinearForm, Plan, Profile, Result
 from .losses import half_losses
 from .words import lost_points, percent, short, size, whole
@@ -93,8 +94,6 @@ def facts_at(
     linear: LinearForm = "",
 ) -> tuple[LayerFacts, ...]:
     """The facts at these widths (groups not named are dense) and bits, whatever they come from; `linear` as in `costs`."""
-    from ..costs import layer_costs
-
     after = graph.completed(widths)
     before, now = layer_costs(graph, graph.widths, {}), layer_costs(graph, after, _held(graph, bits, linear), linear)
     totals = whole_cost(graph, graph.widths, {}).bytes, whole_cost(graph, after, bits, linear).bytes
@@ -162,15 +161,11 @@ def linear_form(value: Plan | Result | None) -> LinearForm:
 
 
 def whole_cost(graph: Graph, widths: Mapping[str, int], bits: Mapping[str, int], linear: LinearForm = "") -> Cost:
-    from ..costs import cost
-
     return cost(graph, widths, _held(graph, bits, linear), linear)
 
 
 def _held(graph: Graph, bits: Mapping[str, int], linear: LinearForm) -> Mapping[str, int]:
     """The bits that the file has; where linear layers have a form of their own, the rest may be in float."""
-    from ..costs import file_bits
-
     return bits if linear else file_bits(graph, bits)
 
 
