@@ -20,6 +20,7 @@ from ..planning import compare as compare_plans
 from ..records import load_record, to_plain
 from ..runs import check_made
 from ..schema import FILES, Budget, Graph, Measuring, Plan, Profile, Request
+from ..schema.plans import BUDGETS
 from ..views import front_view, plan_view
 from .shared import AsJson, Quiet, Run, following, options, show, working
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from ..sessions import Session
 
 CHOOSE_BITS = ("knapsack", "search")
-BUDGETS = ("max_drop", "bytes", "params", "macs", "memory", "latency_ms")
 
 Texts = list[str] | None
 

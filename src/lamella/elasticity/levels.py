@@ -16,6 +16,7 @@ from ..costs import cost, numel
 from ..errors import BudgetError, LamellaError, with_context
 from ..records import check
 from ..schema import Budget, Graph, Level, Plan, check_levels
+from ..schema.plans import COSTS
 
 ROUNDS = (1 - 0.8**3, 1 - 0.8**2, 0.2)
 FULL = "full"
@@ -160,7 +161,7 @@ def _between(graph: Graph, wider: Widths, narrower: Widths) -> Iterator[dict[str
 
 def _costs(graph: Graph, widths: Widths, latency: LatencyOf | None) -> dict[str, float]:
     now = cost(graph, widths)
-    costs: dict[str, float] = {n: getattr(now, n) for n in ("params", "macs", "bytes", "memory")}
+    costs: dict[str, float] = {n: getattr(now, n) for n in COSTS}
     return costs | ({"latency_ms": latency.predict(graph, widths, {})} if latency else {})
 
 

@@ -12,9 +12,8 @@ from typing import Any, Protocol
 from ..costs import cost, file_bits
 from ..errors import LamellaError
 from ..schema import Budget, FrontRow, Graph, Layer, Profile, Proof
+from ..schema.plans import COSTS
 from .order import Choice
-
-COSTS = ("params", "macs", "bytes", "memory")
 
 Measure = Callable[[Mapping[str, int], Mapping[str, int]], float]  # (widths, bits) -> score
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import BudgetError
 from ..schema import Budget, Graph, Plan
+from ..schema.plans import COSTS
 from ..texts import listed
-from .asking import COSTS, keeps
+from .asking import keeps
 
 
 def check_budget(made: Plan, graph: Graph, budget: Budget) -> None:

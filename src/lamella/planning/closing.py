@@ -19,7 +19,7 @@ from .elimination import Bucket, Floats, belief
 from .pricing import Pricing
 from .programs import Linear, Program, Solution
 from .relaxing import Candidate
-from .tabling import COSTS
+from .tabling import SUMMED
 
 Levels = tuple[int, ...]
 
@@ -99,11 +99,11 @@ class OpenProgram:
     def at_most(self, limits: Mapping[str, float]) -> None:
         """Limits on costs; `max_drop` is one on the points."""
         for name, limit in limits.items():
-            self.program.at_most(self.sums[COSTS.index("points" if name == "max_drop" else name)], limit)
+            self.program.at_most(self.sums[SUMMED.index("points" if name == "max_drop" else name)], limit)
 
     def minimize(self, cutoff: float, *, seconds: float, gap: float) -> tuple[Solution, Candidate | None]:
         """The best plan in it of value `cutoff` or less."""
-        objective = self.sums[COSTS.index(self.goal)]
+        objective = self.sums[SUMMED.index(self.goal)]
         if np.isfinite(cutoff):
             self.program.at_most(objective, cutoff)
         solution = self.program.minimize(objective, seconds=seconds, gap=gap)

@@ -16,15 +16,14 @@ from dataclasses import replace
 
 from ..errors import BudgetError, LamellaError
 from ..schema import Group
-from ..schema.plans import WEIGHT_BITS
+from ..schema.plans import BUDGETS, WEIGHT_BITS
 from ..texts import listed
-from .asking import COSTS, Ask, Draft, keeps, limits, precision_of
+from .asking import Ask, Draft, keeps, limits, precision_of
 from .curves import Rung, bit_rungs, bits_drop, check_curves, group_rungs
 from .drafting import value_of
 from .modelling import Setting
 from .solving import solved
 
-OBJECTIVES = ("max_drop", *COSTS, "latency_ms")
 WITHOUT_BITS = ("params", "macs", "memory")  # costs that bits do not change
 
 
@@ -106,8 +105,8 @@ def _in_integers_or_float(ask: Ask, setting: Setting) -> list[Setting]:
 
 
 def _check(ask: Ask, goal: str, limit_of: Mapping[str, float]) -> None:
-    if goal not in OBJECTIVES or (goal == "latency_ms" and ask.latency is None):
-        known = [name for name in OBJECTIVES if name != "latency_ms" or ask.latency is not None]
+    if goal not in BUDGETS or (goal == "latency_ms" and ask.latency is None):
+        known = [name for name in BUDGETS if name != "latency_ms" or ask.latency is not None]
         raise LamellaError(f"minimize={goal!r}: one of {', '.join(known)} was expected (latency_ms with latency=).")
     if not limit_of and ask.budget.max_drop is None:
         raise LamellaError(

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .elimination import IMPOSSIBLE, Bucket, Elimination, Floats, Result, Table, belief, least
-from .tabling import COSTS, CostTables
+from .tabling import SUMMED, CostTables
 
 FAR = 1e9  # a sum of costs to which IMPOSSIBLE is out of reach
 
@@ -72,8 +72,8 @@ class Pricing:
         """TooWideError where the network of variables is too wide."""
         levels = {name: np.arange(size) for name, size in tables.sizes.items()}
         terms = [Costs(t.names, t.layer, t.stacked()) for t in tables.terms]
-        constant = np.array([tables.constant.get(n, 0.0) for n in COSTS])
-        largest = np.abs(constant) + sum(np.abs(t.values).reshape(len(COSTS), -1).max(1) for t in terms)
+        constant = np.array([tables.constant.get(n, 0.0) for n in SUMMED])
+        largest = np.abs(constant) + sum(np.abs(t.values).reshape(len(SUMMED), -1).max(1) for t in terms)
         times = max(1.0, float(largest.max()) / FAR)  # what is forbidden costs far more than any plan
         ties = [Table(t.names, times * t.values) for t in tables.ties]
         return cls(levels, ties, terms, constant, times * IMPOSSIBLE)
@@ -93,7 +93,7 @@ class Pricing:
 
     def at(self, weights: Mapping[str, float]) -> Priced:
         """The least sum with these weights on the costs."""
-        vector = np.array([weights.get(name, 0.0) for name in COSTS])
+        vector = np.array([weights.get(name, 0.0) for name in SUMMED])
         for block in self.blocks:
             block.weigh(vector)
         self.result = self.elimination.run()
@@ -103,7 +103,7 @@ class Pricing:
             reached += block.reached(choice, bits)
         widths = {name: int(self.levels[name][i]) for name, i in self.result.choice.items()}
         value = self.result.value + float(vector @ self.constant)
-        return Priced(value, widths, bits, dict(zip(COSTS, reached.tolist(), strict=True)))
+        return Priced(value, widths, bits, dict(zip(SUMMED, reached.tolist(), strict=True)))
 
     def width_costs(self) -> dict[str, Floats]:
         """Per variable and level that is left: the least sum of all terms with it."""
@@ -128,7 +128,7 @@ class Pricing:
 
     def span(self, name: str) -> float:
         """How far a cost can range."""
-        at = COSTS.index(name)
+        at = SUMMED.index(name)
         spread = sum(float(np.ptp(t.values[at])) for t in self.terms)
         return spread + abs(float(self.constant[at])) * 1e-3
 

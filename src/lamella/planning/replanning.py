@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import LamellaError, MismatchError
 from ..schema import Budget, Plan, Profile, factor_between
+from ..schema.plans import COSTS
 from .plans import plan
 
 
@@ -67,8 +68,7 @@ def with_residue(budget: Budget, made: Plan, file_bytes: int) -> Budget:
 
 def _absolute(budget: Budget, made: Plan, fresh: Profile) -> Budget:
     """The budget in figures of the original network, and the drop that is left from where the walk stands."""
-    names = ("bytes", "params", "macs", "memory")
-    found: dict[str, Any] = {n: budget.limit(n, getattr(made.dense, n)) for n in names}
+    found: dict[str, Any] = {n: budget.limit(n, getattr(made.dense, n)) for n in COSTS}
     if made.dense_latency_ms is not None:
         found["latency_ms"] = budget.limit("latency_ms", made.dense_latency_ms)
     if budget.max_drop is not None and made.dense_score is not None:

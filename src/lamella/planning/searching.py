@@ -20,8 +20,9 @@ from ..costs import cost, file_bits
 from ..errors import LamellaError, needing
 from ..records import digest
 from ..schema import FrontRow, Metric, Point, Profile
+from ..schema.plans import COSTS
 from ..texts import told
-from .asking import COSTS, Ask, Draft, Measure, costs, limits, over
+from .asking import Ask, Draft, Measure, costs, limits, over
 from .curves import Rung, bit_rungs, group_rungs, score_at
 from .knapsack import assumed_drops, knapsack
 from .order import Choice

@@ -25,7 +25,7 @@ from .curves import Rung
 from .elimination import IMPOSSIBLE, LARGEST, Floats, Table, TooWideError
 from .modelling import sizes_seen
 
-COSTS = ("max_drop", "points", "params", "macs", "bytes", "latency_ms")
+SUMMED = ("max_drop", "points", "params", "macs", "bytes", "latency_ms")  # max_drop: points as they are weighed
 
 
 @dataclass(slots=True)
@@ -40,9 +40,9 @@ class Term:
         self.costs[name] = self.costs[name] + values if name in self.costs else values
 
     def stacked(self) -> Floats:
-        """All of `COSTS` in one array: cost, bits, widths."""
+        """All of `SUMMED` in one array: cost, bits, widths."""
         zero = np.zeros_like(next(iter(self.costs.values())))
-        return np.stack([np.moveaxis(self.costs.get(name, zero), -1, 0) for name in COSTS])
+        return np.stack([np.moveaxis(self.costs.get(name, zero), -1, 0) for name in SUMMED])
 
 
 class CostTables:

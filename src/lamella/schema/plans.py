@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from ..errors import MismatchError, with_context
@@ -27,7 +27,7 @@ class Budget:
     memory: Amount = None
 
     def __post_init__(self) -> None:
-        for name in ("bytes", "params", "macs", "latency_ms", "memory"):
+        for name in LIMITED:
             check_amount(getattr(self, name), name)
         drop = self.max_drop
         known = drop is None or (isinstance(drop, int | float) and math.isfinite(drop))
@@ -77,6 +77,11 @@ class Cost:
     macs: int
     bytes: int
     memory: int
+
+
+COSTS = tuple(f.name for f in fields(Cost))
+LIMITED = (*COSTS, "latency_ms")  # what a budget limits, absolutely or as a share of dense
+BUDGETS = ("max_drop", *LIMITED)  # all that a budget speaks of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from ..pairs import parsed_values
 from ..progress import Progress, silent
 from ..records import digest, load_record, save_record
 from ..schema import Budget, Family, Graph, Level, Plan
+from ..schema.plans import LIMITED
 from ..sessions import Session
 from ..timing import Latency, LatencyPredictor
 from ..timing.predicting import shapes_of
@@ -27,7 +28,6 @@ from ..timing.shapes import LayerShape
 from .deciding import timed
 from .slower import best_steps, refusal, slower_levels, stepped, timed_files
 
-COSTS = ("latency_ms", "params", "macs", "bytes", "memory")
 FOLDER = "elastic"  # in the run directory: the levels' files, and the training in progress
 ATTEMPTS = 4  # at a target that the file misses although its prediction keeps it
 
@@ -46,7 +46,7 @@ def _setting(name: str, text: str) -> float | Plan | Budget:
     if Path(text).suffix == ".json":
         return load_record(text, Plan)
     if "=" in text:
-        return Budget(**parsed_values(text.split(","), f"--level {name}", COSTS))
+        return Budget(**parsed_values(text.split(","), f"--level {name}", LIMITED))
     with suppress(ValueError):
         if math.isfinite(ratio := float(text)):
             return ratio
