@@ -18,6 +18,7 @@ from .progress import Progress, silent
 from .records import digest
 from .runs import Journal
 from .schema import Graph
+from .schema.plans import in_integers
 from .surgery import narrow
 from .texts import told
 from .training import Batches, Task, device_of, evaluate, metric_of, recalibrate_bn, seeded
@@ -86,7 +87,7 @@ class Candidates:
         dense = self.graph.group_of
         return (
             {name: widths[name] for name in sorted(widths) if widths[name] < dense[name].width},
-            {name: bits[name] for name in sorted(bits) if bits[name] < 32},
+            dict(sorted(in_integers(bits).items())),
         )
 
     def _made(self, widths: Levels, bits: Levels) -> nn.Module:

@@ -37,6 +37,7 @@ from .errors import LamellaError, unknown_name
 from .exporting import quantize_linear, quantize_onnx
 from .grids import shared_bits, sharing
 from .schema import SCHEMES, Measure, Result, Scheme
+from .schema.plans import in_integers
 from .simulations import as_simulation, check_real
 from .storage import check_belongs
 from .surgery import copied
@@ -102,8 +103,8 @@ def _check_weights(small: nn.Module) -> None:
 
 def _bits_asked(small: nn.Module, planned: Mapping[str, int]) -> dict[str, int]:
     """Of every layer that has weights left, as the plan says and 8 otherwise; LamellaError where the plan names what is no layer."""
-    few = {n: b for n, b in of_what_is_left(small, planned).items() if b < 32}
-    bits = dict.fromkeys(multiplying_layers(small), 8) | few | shared_bits(small, few)
+    asked = in_integers(of_what_is_left(small, planned))
+    bits = dict.fromkeys(multiplying_layers(small), 8) | asked | shared_bits(small, asked)
     unknown = set(bits) - set(quantizable(small, bits))
     if unknown:
         raise LamellaError(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..errors import RecordError
 from ..records import check
 from ..schema import Graph, Group, Layer, LinearForm, Parameter, Product, Share, Size
+from ..schema.plans import FLOAT
 from .files import FILE_OVERHEAD, beyond, numel, plain_rule, rounded_unasked
 
 Floats = npt.NDArray[np.float64]
@@ -32,10 +33,10 @@ class _File:
         total = 4 * (float(weight.sum()) + float(self.biased @ outputs)) + self.fixed
         for name, width in bits.items():
             row = self.index.get(name)
-            if row is not None and width < 32:
+            if row is not None and width < FLOAT:
                 n, out = float(weight[row]), float(outputs[row])
                 own = name in self.linear
-                total += plain_rule(width, own).bytes(n, out) - plain_rule(32, own).bytes(n, out)
+                total += plain_rule(width, own).bytes(n, out) - plain_rule(FLOAT, own).bytes(n, out)
                 total += beyond(linear if name in self.linear else "", width, n, out)
         return total
 
@@ -95,7 +96,7 @@ def compiled(graph: Graph) -> Compiled:
 def file_bits(graph: Graph, bits: Mapping[str, int]) -> Mapping[str, int]:
     """The bits of a file in integers, where some layer has some: those of `rounded_unasked` layers too."""
     unasked = compiled(graph).unasked
-    return {**unasked, **bits} if unasked and any(width < 32 for width in bits.values()) else bits
+    return {**unasked, **bits} if unasked and any(width < FLOAT for width in bits.values()) else bits
 
 
 def _compile(graph: Graph) -> Compiled:
@@ -180,7 +181,7 @@ class _Columns:
 
 def _plain_overhead(rows: Sequence[Layer]) -> int:
     """Of the layers that are in the file, in float."""
-    return sum(plain_rule(32, layer.kind == "linear").constant for layer in rows if layer.kind != "batch_norm")
+    return sum(plain_rule(FLOAT, layer.kind == "linear").constant for layer in rows if layer.kind != "batch_norm")
 
 
 def _file(graph: Graph, columns: _Columns, index: Mapping[str, int]) -> tuple[_File, Floats]:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..schema import Graph, Layer, LinearForm, Parameter
+from ..schema.plans import FLOAT
 
 # Bytes of an ONNX file beside its numbers, those of the operators around a layer included: read off the files of six networks of 3 to
 # 14 layers in float, 8 and 4 bits.
@@ -21,7 +22,7 @@ STORED_BITS = {2: 2, 3: 4, 4: 4}  # bits of a layer's weights -> bits one takes 
 
 def stored_bits(bits: int) -> int:
     """How many bits a weight of so many takes in the exported file."""
-    return 32 if bits >= 32 else STORED_BITS.get(bits, 8)
+    return FLOAT if bits >= FLOAT else STORED_BITS.get(bits, 8)
 
 
 def numel(parameter: Parameter, widths: Mapping[str, int]) -> int:
@@ -39,7 +40,7 @@ def layer_bytes(
 
     A batch norm becomes the bias of the layer before it."""
     weight = numel(graph.parameter_of[layer.weight], widths) if layer.weight else 0
-    outputs, width = layer.outputs.at(widths), bits.get(layer.name, 32)
+    outputs, width = layer.outputs.at(widths), bits.get(layer.name, FLOAT)
     form = linear if layer.kind == "linear" else ""
     return int(byte_rule(graph, layer, width).bytes(weight, outputs) + beyond(form, width, weight, outputs))
 
@@ -76,15 +77,15 @@ def byte_rule(graph: Graph, layer: Layer, bits: int) -> ByteRule:
 @lru_cache
 def plain_rule(bits: int, linear: bool) -> ByteRule:
     """That of a layer without a bias; a quantized layer has a scale per output channel. (Biases stay in float.)"""
-    if bits >= 32:
-        return ByteRule(32, 0, LINEAR_OVERHEAD if linear else LAYER_OVERHEAD)
+    if bits >= FLOAT:
+        return ByteRule(FLOAT, 0, LINEAR_OVERHEAD if linear else LAYER_OVERHEAD)
     packed = PACKED_OVERHEAD if stored_bits(bits) < 8 else 0
     return ByteRule(stored_bits(bits), 4, (INTEGER_LINEAR_OVERHEAD if linear else INTEGER_LAYER_OVERHEAD) + packed)
 
 
 def beyond(form: LinearForm, bits: int, elements: float, outputs: float) -> float:
     """What a linear layer takes beyond the rule of its bits: in blocks, which are filled up, 4 bytes a block and none an output."""
-    if form != "blocks" or bits >= 32 or not outputs:
+    if form != "blocks" or bits >= FLOAT or not outputs:
         return 0.0
     products = int(elements // outputs)
     length = block_length(products)

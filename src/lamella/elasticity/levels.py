@@ -16,7 +16,7 @@ from ..costs import cost, numel
 from ..errors import BudgetError, LamellaError, with_context
 from ..records import check
 from ..schema import Budget, Graph, Level, Plan, check_levels
-from ..schema.plans import COSTS
+from ..schema.plans import COSTS, FLOAT
 
 ROUNDS = (1 - 0.8**3, 1 - 0.8**2, 0.2)
 FULL = "full"
@@ -87,7 +87,8 @@ def _size(graph: Graph, level: Level) -> tuple[int, int]:
     """What the smaller of two levels has less of: parameters, and where these are as many, bits of weights."""
     widths = graph.completed(level.widths)
     weights = ((graph.parameter_of[each.weight], each.name) for each in graph.layers if each.weight)
-    return cost(graph, widths).params, sum(numel(weight, widths) * level.bits.get(name, 32) for weight, name in weights)
+    bits = sum(numel(weight, widths) * level.bits.get(name, FLOAT) for weight, name in weights)
+    return cost(graph, widths).params, bits
 
 
 def _with(levels: Sequence[Level], settings: Sequence[Setting]) -> list[tuple[Level, bool]]:

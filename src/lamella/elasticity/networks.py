@@ -30,6 +30,7 @@ from ..errors import LamellaError, unknown_name
 from ..grids import output_axis, rounded_weight
 from ..records import check
 from ..schema import Family, Graph, Level, check_levels
+from ..schema.plans import FLOAT
 from ..surgery import copied, cut
 from .cutting import Cut, cuts_of, kept_slots, part_labels, places_in_parts
 from .owning import COUNTER, Own, affine, affine_names, aliases_of, check_affine, fold_affine, own_names
@@ -256,7 +257,7 @@ class ElasticModel(nn.Module):
             path, _, leaf = name.rpartition(".")
             holder = module.get_submodule(path)
             if first not in made:
-                if leaf == "weight" and bits.get(path, 32) < 32:
+                if leaf == "weight" and bits.get(path, FLOAT) < FLOAT:
                     tensor = rounded_weight(tensor, bits[path], output_axis(holder))
                 made[first] = nn.Parameter(tensor.detach(), requires_grad=False)
             holder._parameters[leaf] = made[first]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..matching import MATCHED, Rescale, match_outputs
+from ..schema.plans import few_bits
 from ..surgery import retraced
 from ..training import Loss, PerSample, Recipe, Task, device_of, first_inputs, fit, mixed, recalibrate_bn, seeded
 from .growing import Growing
@@ -139,7 +140,7 @@ def recalibrate_rounded(net: ElasticModel, task: Task, seed: int) -> None:
     Without batch norms, let their layers' outputs have the mean and spread that their float weights give.
     """
     for level in net.levels[:-1]:
-        if any(bits < 8 for bits in level.bits.values()):
+        if few_bits(level.bits):
             _recalibrate(net, level.name, task, seed, partial(_match_floats, net, level.name))
 
 

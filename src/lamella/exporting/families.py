@@ -26,6 +26,7 @@ from ..errors import LamellaError
 from ..lineage import file_digest
 from ..making import folder
 from ..runs import write_through
+from ..schema.plans import few_bits
 from ..serving.families import FAMILY_KEY, LEVEL_KEY, SUFFIXES, WEIGHTS, WEIGHTS_KEY, level_file
 from ..timing import Array, feeds_of, open_session
 from .capturing import TOLERANCE, difference
@@ -53,7 +54,7 @@ class Part:
     @property
     def few(self) -> dict[str, int]:
         """The layers of fewer than 8 bits: their weights lie on a grid of their own, and in the level's own file."""
-        return {layer: bits for layer, bits in self.bits.items() if bits < 8}
+        return few_bits(self.bits)
 
 
 @dataclass(frozen=True, slots=True)

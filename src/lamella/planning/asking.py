@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ..costs import cost, file_bits
 from ..errors import LamellaError
 from ..schema import Budget, FrontRow, Graph, Layer, Profile, Proof
-from ..schema.plans import COSTS
+from ..schema.plans import COSTS, in_integers
 from .order import Choice
 
 Measure = Callable[[Mapping[str, int], Mapping[str, int]], float]  # (widths, bits) -> score
@@ -82,13 +82,13 @@ def dense_ms(latency: Predictor, graph: Graph) -> float:
 
 def check_precision(latency: Predictor | None, bits: Mapping[str, int]) -> None:
     """LamellaError where the milliseconds would be those of the other kind of file."""
-    said, few = precision_of(latency), any(width < 32 for width in bits.values())
-    if said is None or (said == "int8") == few:
+    said, rounded = precision_of(latency), bool(in_integers(bits))
+    if said is None or (said == "int8") == rounded:
         return
     raise LamellaError(
-        f"the plan is in {'integers' if few else 'float'} and the latency predictor describes files in {said}: its milliseconds "
-        f"would be those of another file. Give a predictor of {'int8' if few else 'fp32'} (`--measure precision=`), or "
-        f"{'bits=32' if few else 'bits=8, or bits curves for knapsack'}."
+        f"the plan is in {'integers' if rounded else 'float'} and the latency predictor describes files in {said}: its milliseconds "
+        f"would be those of another file. Give a predictor of {'int8' if rounded else 'fp32'} (`--measure precision=`), or "
+        f"{'bits=32' if rounded else 'bits=8, or bits curves for knapsack'}."
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ..errors import LamellaError
 from ..schema import Group, Point, Profile
+from ..schema.plans import FLOAT
 
 DOUBT = 0.1  # of a sample
 NORMAL = 1.96  # standard errors from a mean to the end of its 95 % interval
@@ -49,18 +50,18 @@ def group_rungs(profile: Profile, group: Group) -> tuple[Rung, ...]:
 
 
 def bit_rungs(profile: Profile, layer: str, assumed: dict[int, float]) -> tuple[Rung, ...]:
-    """32 bits, then every measured number of bits downwards; for a layer without a curve, the `assumed` {bits: drop}."""
+    """Float, then every measured number of bits downwards; for a layer without a curve, the `assumed` {bits: drop}."""
     scores: dict[int, list[float]] = defaultdict(list)
     for point in profile.curve(layer, "bits"):
-        if point.level < 32:
+        if point.level < FLOAT:
             scores[int(point.level)].append(point.score.value)
-    dense = Rung(level=32, drop=0.0, score=profile.baseline.value)
+    dense = Rung(level=FLOAT, drop=0.0, score=profile.baseline.value)
     if scores:
         return (
             dense,
             *_rungs(profile, {b: sum(s) / len(s) for b, s in scores.items()}, {b: _doubt(profile, b) for b in scores}),
         )
-    levels = sorted((b for b in assumed if b < 32), reverse=True)
+    levels = sorted((b for b in assumed if b < FLOAT), reverse=True)
     drops = monotone([assumed[b] for b in levels])
     return (dense, *(Rung(level=b, drop=d, doubt=_doubt(profile, b)) for b, d in zip(levels, drops, strict=True)))
 
@@ -79,7 +80,7 @@ def bits_drop(profile: Profile, bits: Mapping[str, int]) -> tuple[float, tuple[s
 
 def without_bits(profile: Profile) -> tuple[str, ...]:
     """The layers that take bits and have no curve of them."""
-    known = {p.target for p in profile.points if p.knob == "bits" and p.level < 32}
+    known = {p.target for p in profile.points if p.knob == "bits" and p.level < FLOAT}
     return tuple(x.name for x in profile.graph.layers if x.takes_bits and x.name not in known)
 
 

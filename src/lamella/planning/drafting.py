@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 from ..schema import Proof
+from ..schema.plans import in_integers
 from .asking import Ask, Draft, costs, keeps, over
 from .branches import added_up
 from .curves import Rung
@@ -30,11 +31,11 @@ def read(ask: Ask, setting: Setting, network: Network, solution: Solution, goal:
 def drafted(ask: Ask, setting: Setting, goal: str, widths: Mapping[str, int], bits: Mapping[str, int]) -> Draft:
     """The draft of these levels of every group and layer; nothing is proved of it yet."""
     taken = {name: _rung(setting.widths[name], width) for name, width in widths.items()}
-    few = [_rung(setting.bits[name], level) for name, level in bits.items()]
-    drop = added_up(ask.graph, {n: r.drop for n, r in taken.items()}, widths) + sum(rung.drop for rung in few)
+    rungs = [_rung(setting.bits[name], level) for name, level in bits.items()]
+    drop = added_up(ask.graph, {n: r.drop for n, r in taken.items()}, widths) + sum(rung.drop for rung in rungs)
     if goal == "max_drop":
         weighed = {n: r.weighed(setting.factors.get(n, 1.0)) for n, r in taken.items()}
-        value = added_up(ask.graph, weighed, widths) + sum(r.weighed() for r in few)
+        value = added_up(ask.graph, weighed, widths) + sum(r.weighed() for r in rungs)
     else:
         value = float(costs(ask, widths, {**ask.bits, **bits})[goal])
     choices = [
@@ -43,7 +44,7 @@ def drafted(ask: Ask, setting: Setting, goal: str, widths: Mapping[str, int], bi
         if rung.level < ask.graph.group_of[name].width
     ]
     proof = Proof(objective=goal, value=value, bound=0.0, gap=1.0)
-    return Draft(choices=choices, bits={n: b for n, b in bits.items() if b < 32}, drop=drop, proof=proof)
+    return Draft(choices=choices, bits=in_integers(bits), drop=drop, proof=proof)
 
 
 def _rung(rungs: tuple[Rung, ...], level: int) -> Rung:

@@ -14,7 +14,7 @@ from ..costs import cost, file_bits
 from ..errors import LamellaError, unknown_name, with_context
 from ..records import from_plain
 from ..schema import Budget, Graph, Plan, Profile, Step
-from ..schema.plans import WEIGHT_BITS
+from ..schema.plans import WEIGHT_BITS, in_integers
 from .asking import Ask, Draft, Predictor, check_precision, dense_ms
 from .blocking import check_budget, lossless
 from .branches import added_up
@@ -102,8 +102,8 @@ def _steps(choices: list[Choice], bits: dict[str, int], profile: Profile, epochs
         expected = profile.possible(baseline - _lost(profile, choices[:count])) if c.expected is None else c.expected
         steps.append(Step(widths={c.group: c.width}, epochs=epochs, predicted=c.score, expected=expected))
     widths, layers = profile.graph.completed({c.group: c.width for c in choices}), profile.graph.layer_of
-    few = {name: width for name, width in bits.items() if width < 32 and not layers[name].is_emptied(widths)}
-    return (*steps, Step(bits=few)) if few else tuple(steps)
+    left = {name: width for name, width in in_integers(bits).items() if not layers[name].is_emptied(widths)}
+    return (*steps, Step(bits=left)) if left else tuple(steps)
 
 
 def _lost(profile: Profile, choices: Sequence[Choice]) -> float:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..costs import byte_rule, cost, layer_bytes
 from ..schema import Graph, Layer, Parameter, Size
+from ..schema.plans import FLOAT
 from .asking import Ask, settled_in_file
 from .branches import Refund, refunds
 from .curves import Rung
@@ -118,7 +119,7 @@ class Network:
         return found
 
     def _bits_of(self, layer: Layer) -> Pick:
-        return self.bits.get(layer.name) or Pick((), (self.settled.get(layer.name, 32),))
+        return self.bits.get(layer.name) or Pick((), (self.settled.get(layer.name, FLOAT),))
 
     def _elements_by_bits(self, layer: Layer, choice: Pick) -> list[Linear]:
         if layer.weight is None:

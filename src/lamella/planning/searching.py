@@ -20,7 +20,7 @@ from ..costs import cost, file_bits
 from ..errors import LamellaError, needing
 from ..records import digest
 from ..schema import FrontRow, Metric, Point, Profile
-from ..schema.plans import COSTS
+from ..schema.plans import COSTS, FLOAT, in_integers
 from ..texts import told
 from .asking import Ask, Draft, Measure, costs, limits, over
 from .curves import Rung, bit_rungs, group_rungs, score_at
@@ -81,7 +81,7 @@ def _near(ask: Ask, start: Draft, assumed: dict[int, float]) -> Nearby:
         if layer.takes_bits and layer.name not in ask.bits:
             each = bit_rungs(ask.profile, layer.name, assumed)
             each = each[1:] if start.bits else each[:1]  # a file is in integers as a whole, or not at all
-            bits[layer.name] = _window(each, start.bits.get(layer.name, 32))
+            bits[layer.name] = _window(each, start.bits.get(layer.name, FLOAT))
     return Nearby(widths, bits)
 
 
@@ -209,7 +209,7 @@ def _outcome(ask: Ask, rungs: Nearby, study: Any, start: Draft, control: tuple[f
     ]
     return Draft(
         choices=choices,
-        bits={n: b for n, b in bits.items() if b < 32},
+        bits=in_integers(bits),
         drop=base - 100 * best.values[0],
         measured=True,
         notes=notes,

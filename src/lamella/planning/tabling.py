@@ -19,6 +19,7 @@ import numpy as np
 
 from ..costs import byte_rule, cost, layer_bytes
 from ..schema import Layer, Parameter, Size
+from ..schema.plans import FLOAT
 from .asking import Ask, settled_in_file
 from .branches import Refund, refunds
 from .curves import Rung
@@ -167,7 +168,7 @@ class CostTables:
     def _layer(self, layer: Layer, first: bool) -> None:
         """`first`: this layer is the one that its weight's parameters are counted for."""
         rungs = self.bits.get(layer.name, ())
-        levels = [r.level for r in rungs] or [self.ask.bits.get(layer.name, 32)]
+        levels = [r.level for r in rungs] or [self.ask.bits.get(layer.name, FLOAT)]
         weight = self.graph.parameter_of[layer.weight] if layer.weight else None
         axes = weight.axes if weight else ()
         timed = [layer.inputs] if self.ask.latency is not None and weight and layer.positions else []
@@ -178,7 +179,7 @@ class CostTables:
             elements = elements * size / axis.blocks
         outputs = np.broadcast_to(sizes[len(axes)], shape)
         name = layer.name if rungs else None
-        held = [r.level for r in rungs] or [self.settled.get(layer.name, 32)]
+        held = [r.level for r in rungs] or [self.settled.get(layer.name, FLOAT)]
         rules = [byte_rule(self.graph, layer, b) for b in held]
         self._put(names, name, "bytes", np.stack([rule.bytes(elements, outputs) for rule in rules], -1))
         if weight:

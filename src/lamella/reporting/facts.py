@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 from ..costs import cost, file_bits, layer_costs
 from ..schema import SCHEMES, Cost, Graph, Layer, LinearForm, Plan, Profile, Result
+from ..schema.plans import FLOAT
 from .losses import half_losses
 from .words import lost_points, percent, short, size, whole
-
-FULL_BITS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +104,7 @@ def facts_at(
             kernel=x.kernel,
             dense=x.outputs.at(graph.widths),
             kept=0 if x.is_emptied(after) else x.outputs.at(after),
-            bits=bits.get(x.name, FULL_BITS),
+            bits=bits.get(x.name, FLOAT),
             bytes_dense=before[x.name].bytes,
             bytes_kept=now[x.name].bytes,
             macs_dense=before[x.name].macs,

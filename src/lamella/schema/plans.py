@@ -11,8 +11,19 @@ from .graphs import Graph
 
 AS_IS = "as it is"  # the planner of a plan without steps, by which a network is quantized and exported though nobody planned
 TAKES_NO_BITS = "no convolution or linear layer: leave it out, or plan anew"
-WEIGHT_BITS = (*range(2, 9), 32)  # what a layer's weights may be given; 32: left as they are
+FLOAT = 32  # bits of weights that are left as they are
+WEIGHT_BITS = (*range(2, 9), FLOAT)  # what a layer's weights may be given
 Amount = float | str | None  # a number is absolute, "10%" is a share of the dense model
+
+
+def in_integers(bits: Mapping[str, int]) -> dict[str, int]:
+    """The layers that are not left in float."""
+    return {name: width for name, width in bits.items() if width < FLOAT}
+
+
+def few_bits(bits: Mapping[str, int]) -> dict[str, int]:
+    """The layers of fewer than 8 bits: so few that the other weights have to make up for it."""
+    return {name: width for name, width in bits.items() if width < 8}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ from ..progress import Progress, silent
 from ..records import digest
 from ..runs import read_text, write_atomically
 from ..schema import Budget, Front, Graph, LatencyFit, Measuring, Plan, Profile, Request, Result, Step
+from ..schema.plans import FLOAT, few_bits, in_integers
 from ..sessions import Session
 from ..surgery import narrow
 from ..timing import Precision
@@ -125,7 +126,7 @@ def tuned_on_grids(steps: Sequence[Step], request: Request) -> tuple[Step, ...]:
 
 
 def _few_bits_alone(step: Step) -> bool:
-    return not step.widths and any(bits < 8 for bits in step.bits.values())
+    return not step.widths and bool(few_bits(step.bits))
 
 
 def fronted(
@@ -155,8 +156,8 @@ def taken(session: Session, path: Path, budget: Budget, measuring: Measuring, pr
     """The plan that an edited text describes, its file weighed where the budget speaks of bytes, and `plan.json`."""
     text, profile = read_text(path, "lamella plan RUN --text"), session.read("profile", Profile)
     with in_file(path):
-        few = any(bits < 32 for bits in edited(text, profile).bits.values())
-    measuring = replace(measuring, precision="int8" if few else "fp32")
+        rounded = in_integers(edited(text, profile).bits)
+    measuring = replace(measuring, precision="int8" if rounded else "fp32")
     request = Request(budget=budget, planner="by hand", order="by hand", measuring=measuring)
     handed = _handed(session, request, progress)
     made = edited(text, profile, budget, handed.get("latency"))
@@ -196,7 +197,7 @@ def measured_by(
 def _timing(session: Session, request: Request) -> Timing:
     """In integers where the plan will have bits: a file is in integers as a whole."""
     measuring = request.measuring
-    bits = request.bits is not None and request.bits < 32
+    bits = request.bits is not None and request.bits < FLOAT
     chosen = request.bits is None and request.planner in ("knapsack", "search") and _has_bits(session, request)
     precision = measuring.precision or ("int8" if bits or chosen else "fp32")
     return Timing(precision=precision, fits=measuring.fits, holds=measuring.holds, seed=session.info.seed)
@@ -298,7 +299,7 @@ def _weighed(session: Session, made: Plan, budget: Budget, again: Callable[[Budg
 
 def _file_bytes(session: Session, made: Plan) -> int:
     """What the plan's file weighs. Weights do not change it, so the dense network's will do, untuned."""
-    bits = {name: width for name, width in made.bits.items() if width < 32}
+    bits = in_integers(made.bits)
     small = narrow(session.dense(), session.graph(), made.widths)
     with folder() as scratch:
         path = scratch / "model.onnx"
@@ -315,7 +316,7 @@ def heavier(session: Session, name: str) -> list[str]:
     if not (session.has("request") and session.has("plan")) or overtaken(session, session.read("result", Result)):
         return []
     request, made = session.read("request", Request), session.read("plan", Plan)
-    kind = "int8_onnx" if any(width < 32 for width in made.bits.values()) else "onnx"
+    kind = "int8_onnx" if in_integers(made.bits) else "onnx"
     limit, weighs = request.budget.limit("bytes", made.dense.bytes), onnx_bytes(session.path(name))
     if kind != name or limit is None or weighs <= limit or request.planner not in PLANNERS:
         return []

@@ -81,7 +81,7 @@ def _planned_anew(session: Session, plan: Plan, taken: int, state: State, reques
         return replace(plan, notes=(*plan.notes, f"after {taken} steps the old plan was kept: {first}"))
     closing = [step for step in plan.steps[taken:] if not step.widths and not step.bits]
     done, rest = made.steps[:taken], made.steps[taken:]
-    cuts, bits = ([s for s in rest if bool(s.bits) == few] for few in (False, True))
+    cuts, bits = ([s for s in rest if bool(s.bits) == rounding] for rounding in (False, True))
     now = f"baseline then {told(fresh.baseline.value, fresh.metric)}"
     note = f"after {taken} steps the rest was planned anew from {len(fresh.points)} fresh points; {now}"
     return replace(made, steps=(*done, *cuts, *closing, *tuned_on_grids(bits, request)), notes=(*plan.notes, note))

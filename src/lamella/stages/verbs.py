@@ -24,7 +24,7 @@ from ..progress import Progress, silent
 from ..quantization import apart, integers_file, quantize, same_answers
 from ..records import digest, save_record
 from ..schema import SCHEMES, Graph, Plan, Profile, Result, Score
-from ..schema.plans import AS_IS
+from ..schema.plans import AS_IS, FLOAT
 from ..schema.schemes import file_key, option, variant
 from ..sessions import Session, untrained, weighted
 from ..statistics import score_interval
@@ -317,7 +317,7 @@ def _float_notes(path: Path, result: Result) -> list[str]:
 
 def _bits_notes(result: Result) -> list[str]:
     notes = [*result.notes]
-    if result.scheme == "static" and any(bits >= 32 for bits in result.plan.bits.values()):
+    if result.scheme == "static" and any(bits >= FLOAT for bits in result.plan.bits.values()):
         notes.append(
             "layers that the plan leaves at 32 bits have 8 in the file: a file in integers holds no layer in float."
         )

@@ -21,6 +21,7 @@ from scipy.optimize import lsq_linear
 from ..errors import LamellaError
 from ..progress import Progress, silent
 from ..schema import Graph, Layer
+from ..schema.plans import FLOAT
 from .shapes import LayerShape, input_sizes, layer_shape
 from .tables import LatencyTable
 
@@ -63,7 +64,7 @@ class LatencyPredictor:
     def predict(self, graph: Graph, widths: Widths, bits: Mapping[str, int]) -> float:
         """Milliseconds of the whole network at batch 1. `graph` may be a narrowed one of the same layers."""
         full = graph.completed(widths)
-        return sum(self.layer_ms(x, x.inputs.at(full), x.outputs.at(full), 32) for x in graph.multiplying)
+        return sum(self.layer_ms(x, x.inputs.at(full), x.outputs.at(full), FLOAT) for x in graph.multiplying)
 
 
 def fit(

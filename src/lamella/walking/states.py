@@ -12,6 +12,7 @@ from torch import nn
 from ..axes import Kept
 from ..costs import cost
 from ..schema import Graph, Measure, Step
+from ..schema.plans import few_bits
 from ..surgery import retraced
 from ..training import Task, scored
 
@@ -40,18 +41,13 @@ def counts(graph: Graph) -> dict[str, int]:
 
 def has_work(step: Step) -> bool:
     """Whether a walk has anything to do there."""
-    return bool(step.widths or step.epochs or few_bits(step))
-
-
-def few_bits(step: Step) -> dict[str, int]:
-    """The layers to which a step gives fewer than 8 bits: so few that the other weights have to make up for it."""
-    return {name: bits for name, bits in step.bits.items() if bits < 8}
+    return bool(step.widths or step.epochs or few_bits(step.bits))
 
 
 def named(step: Step) -> str:
     """What the step's Measure is called."""
     widths = [f"{group} to {width}" for group, width in step.widths.items()]
-    few = Counter(few_bits(step).values())
+    few = Counter(few_bits(step.bits).values())
     alike = len(set(step.bits.values())) == 1
     bits = [f"{b} bits" if alike else f"{b} bits in {few[b]} of {len(step.bits)} layers" for b in sorted(few)]
     return ", ".join([*widths, *bits]) or "tuned"

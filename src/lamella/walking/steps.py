@@ -10,6 +10,7 @@ from ..errors import LamellaError, unknown_name, with_context
 from ..grids import put_on_grids, take_off_grids
 from ..progress import Progress, silent
 from ..schema import Measure, Step
+from ..schema.plans import few_bits
 from ..statistics import score_interval
 from ..surgery import narrow, resolve
 from ..texts import told
@@ -17,7 +18,7 @@ from ..training import metric_of
 from .harm import scores_of
 from .leaving import REMOVALS
 from .record import Record
-from .states import State, advanced, counts, few_bits, has_work, named
+from .states import State, advanced, counts, has_work, named
 from .tuning import RATE_CUT, Tuning, cut, fading, least_harmful, mend
 
 
@@ -42,12 +43,12 @@ def walk(
     total = len(before) + len(steps)
     progress("compress", len(before), total)
     yield state
-    bits = {name: width for step in before for name, width in few_bits(step).items()}
+    bits = {name: width for step in before for name, width in few_bits(step.bits).items()}
     for number, step in enumerate(steps, len(before) + 1):
         if not has_work(step):
             progress("compress", number, total)
             continue
-        bits = bits | few_bits(step)
+        bits = bits | few_bits(step.bits)
         with with_context(f"step {number} of {total} ({', '.join(step.widths) or 'tuning'})"):
             done = record.restored(state, number) if record else None
             if done is None:
@@ -67,7 +68,7 @@ def _take(
     graph, task = state.graph, tuning.task
     kept: Kept = resolve(state.model, graph, step.widths)
     model = put_on_grids(narrow(state.model, graph, kept), bits)
-    if kept or few_bits(step):
+    if kept or few_bits(step.bits):
         mended = partial(mend, model, state.model, graph, kept, number, tuning)
         model = record.begun(model, number, mended) if record and step.epochs else mended()
     before_N = after_N = scores_of(model, task)
