@@ -5,7 +5,7 @@ limits(ask)                    # {"bytes": 109034.0}
 costs(ask, widths, bits)       # {"params": ..., "macs": ..., "bytes": ..., "memory": ...} and latency_ms with a predictor
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,9 +13,7 @@ from ..costs import cost, file_bits
 from ..errors import LamellaError
 from ..schema import Budget, FrontRow, Graph, Layer, Profile, Proof
 from ..schema.plans import COSTS, in_integers
-from .order import Choice
-
-Measure = Callable[[Mapping[str, int], Mapping[str, int]], float]  # (widths, bits) -> score
+from .order import Choice, Scorer
 
 
 class Predictor(Protocol):
@@ -42,7 +40,7 @@ class Ask:
     budget: Budget
     bits: Mapping[str, int] = field(default_factory=dict)
     latency: Predictor | None = None
-    measure: Measure | None = None
+    measure: Scorer | None = None
 
     @property
     def graph(self) -> Graph:

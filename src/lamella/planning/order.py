@@ -32,7 +32,7 @@ class Choice:
 
 
 Key = Callable[[Choice, Graph], float]
-Score = Callable[[Mapping[str, int], Mapping[str, int]], float]  # (widths, bits) -> score
+Scorer = Callable[[Mapping[str, int], Mapping[str, int]], float]  # (widths, bits) -> score
 
 POOL = 4  # candidates that greedy measures at each step: those with the best scores alone
 
@@ -58,7 +58,7 @@ ORDERS: dict[str, Key | None] = {
 }
 
 
-def sorted_choices(choices: list[Choice], graph: Graph, order: str, measure: Score | None = None) -> list[Choice]:
+def sorted_choices(choices: list[Choice], graph: Graph, order: str, measure: Scorer | None = None) -> list[Choice]:
     """The choices in that order; equal keys stay in network order. greedy's carry the score expected."""
     if order not in ORDERS:
         raise LamellaError(unknown_name("order", order, ORDERS))
@@ -71,7 +71,7 @@ def sorted_choices(choices: list[Choice], graph: Graph, order: str, measure: Sco
     return _greedy(sorted(in_network, key=lambda c: _score(c, graph)), measure)
 
 
-def _greedy(left: list[Choice], measure: Score) -> list[Choice]:
+def _greedy(left: list[Choice], measure: Scorer) -> list[Choice]:
     """At every step the cut that scores highest together with those made, among the `POOL` best alone."""
     made: list[Choice] = []
     while left:
@@ -88,7 +88,7 @@ def greedy_measurements(cuts: int) -> int:
     return sum(min(POOL, left) for left in range(1, cuts + 1))
 
 
-def reorder(plan: Plan, profile: Profile, order: str, measure: Score | None = None) -> Plan:
+def reorder(plan: Plan, profile: Profile, order: str, measure: Scorer | None = None) -> Plan:
     """The same cuts in another order; steps without widths (bits) stay last."""
     cuts = [step for step in plan.steps if step.widths]
     if any(len(step.widths) > 1 for step in cuts):

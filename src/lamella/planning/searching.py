@@ -22,10 +22,10 @@ from ..records import digest
 from ..schema import FrontRow, Metric, Point, Profile
 from ..schema.plans import COSTS, FLOAT, in_integers
 from ..texts import told
-from .asking import Ask, Draft, Measure, costs, limits, over
+from .asking import Ask, Draft, costs, limits, over
 from .curves import Rung, bit_rungs, group_rungs, score_at
 from .knapsack import assumed_drops, knapsack
-from .order import Choice
+from .order import Choice, Scorer
 
 REACH = 2  # rungs up or down from the knapsack plan
 JITTER = 0.5  # of the logarithm of a drop, for the control's curves
@@ -168,7 +168,7 @@ def _to_beat(best: float, profile: Profile) -> float:
     return best if profile.metric == "accuracy" else -math.inf
 
 
-def final_score(measure: Measure, widths: Mapping[str, int], bits: Mapping[str, int], best: float) -> float | None:
+def final_score(measure: Scorer, widths: Mapping[str, int], bits: Mapping[str, int], best: float) -> float | None:
     """The score; None as soon as a stream of (score so far, share seen) shows that even a perfect rest would not reach `best`."""
     found: Any = measure(widths, bits)
     if not isinstance(found, Iterable):
