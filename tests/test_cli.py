@@ -343,7 +343,9 @@ def test_a_network_is_quantized_as_it_is(nets):
     traced = run("trace", "r", "--model", "nets:single", "--task", "digits", "--option", "limit=64")
     assert "0 of 1 groups free" in traced.output
     assert "next: lamella quantize r" in traced.output
-    assert "no group of this network can be narrowed. Measure bits" in refused("profile", "r")
+    assert "no group of this network can be narrowed. Measure bits: bits=(8, 4) (--bits 8,4)." in refused(
+        "profile", "r"
+    )
     written = json.loads(run("quantize", "r", "--allow-slower", "--json").output)
     files = {Path(file["path"]).name: file["bytes"] for file in written["files"]}
     assert set(files) == {"dense.onnx", "model.onnx", "model.int8.onnx"}

@@ -166,11 +166,12 @@ def test_a_level_that_is_slower_than_a_larger_one_in_integers_is_noted_once(tmp_
 
     monkeypatch.setattr("lamella.elasticity.publishing.latency", scripted)
     net = little({"core": 0.5}, tmp_path)
-    says = r"in integers, level 'core' is slower than 'full', which is larger: 1.30x \[1.30, 1.30\] .* 1.00x\. Serve 'full'"
+    says = r"in integers, level 'core' is slower than 'full', which is larger: 1.30x \[1.30, 1.30\] .* 1.00x\. "
     batches = Batches(torch.randn(16, 3, 8, 8), torch.randint(0, 5, (16,)), 16)
     publish(net, Task((torch.randn(1, 3, 8, 8),), train=batches, validation=batches, test=batches), tmp_path)
     (note,) = net.family.notes
     assert re.match(says, note)
+    assert note.endswith("Serve 'full' instead, or trace with another round_to (--round-to).")
 
 
 def test_integers_that_an_older_record_does_not_measure_are_told(published, tmp_path):

@@ -235,8 +235,9 @@ def test_a_plan_is_of_the_kind_that_its_milliseconds_describe(precision):
         assert edited(editable(made, graph), profile, latency=latency).latency_ms == pytest.approx(made.latency_ms)
         with pytest.raises(LamellaError, match="latency predictor describes files in"):
             edited(editable(made, graph), profile, latency=Timed("fp32" if precision == "int8" else "int8"))
-    bits = 8 if precision == "fp32" else 32
-    with pytest.raises(LamellaError, match=r"is in (float|integers) and the latency predictor describes files in"):
+    bits, other, instead = (8, "int8", 32) if precision == "fp32" else (32, "fp32", 8)
+    advice = rf"Give latency= one of {other} \(--measure precision={other}\), or bits={instead} \(--bits {instead}\)"
+    with pytest.raises(LamellaError, match=rf"is in (float|integers) and the latency predictor describes .*{advice}"):
         plan(profile, Budget(latency_ms="80%"), planner="uniform", bits=bits, latency=latency)
 
 

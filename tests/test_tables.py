@@ -359,7 +359,7 @@ def test_options_that_are_not_for_tables(table):
         DataError, match="column 'label' is the label column, which is no input: leave it out of ignore="
     ):
         Columns(ignore=("label",))
-    with pytest.raises(LamellaError, match="no file was named"):
+    with pytest.raises(LamellaError, match=r"no file was named.* in data= \(--data\)\."):
         make_task("fraud")
     with pytest.raises(DataError, match="no such file"):
         make_task("fraud", "nowhere.csv")

@@ -211,7 +211,7 @@ def test_only_training_batches_are_augmented():
         (
             ("cifar10",),
             DataError,
-            r"task 'cifar10': no data directory was named. Name the one that holds .*test_batch.bin",
+            r"task 'cifar10': no data directory was named. Name the one that holds .*test_batch.bin in data= \(--data\)\.",
         ),
         (
             ("cifar10", "/nowhere/at/all"),

@@ -89,7 +89,7 @@ def _slower_notes(times: Mapping[str, Latency]) -> list[str]:
     return [
         f"{IN_INTEGERS}, level {name!r} is slower than {larger!r}, which is larger: {times[name].ratio:.2f}x "
         f"[{times[name].ratio_low:.2f}, {times[name].ratio_high:.2f}] of the largest level's time, and {times[larger].ratio:.2f}x. "
-        f"Serve {larger!r} instead, or name widths in other steps (--round-to)."
+        f"Serve {larger!r} instead, or trace with another round_to (--round-to)."
         for name, larger in beaten(times).items()
     ]
 

@@ -83,10 +83,11 @@ def check_precision(latency: Predictor | None, bits: Mapping[str, int]) -> None:
     said, rounded = precision_of(latency), bool(in_integers(bits))
     if said is None or (said == "int8") == rounded:
         return
+    kind = "int8" if rounded else "fp32"
     raise LamellaError(
         f"the plan is in {'integers' if rounded else 'float'} and the latency predictor describes files in {said}: its milliseconds "
-        f"would be those of another file. Give a predictor of {'int8' if rounded else 'fp32'} (`--measure precision=`), or "
-        f"{'bits=32' if rounded else 'bits=8, or bits curves for knapsack'}."
+        f"would be those of another file. Give latency= one of {kind} (--measure precision={kind}), or "
+        f"{'bits=32 (--bits 32)' if rounded else 'bits=8 (--bits 8), or bits curves for knapsack'}."
     )
 
 

@@ -55,7 +55,9 @@ def planned_items(
         items += _bits_items(model, graph, bits, sweep)
     items = [item for item in items if item.levels]
     if not items:
-        raise LamellaError("nothing to measure: no group of this network can be narrowed. Measure bits (`--bits 8,4`).")
+        raise LamellaError(
+            "nothing to measure: no group of this network can be narrowed. Measure bits: bits=(8, 4) (--bits 8,4)."
+        )
     chosen = [item for item in items if any(fnmatch.fnmatchcase(item.target, p) for p in sweep.points)]
     if not chosen:
         known = ", ".join(dict.fromkeys(item.target for item in items))

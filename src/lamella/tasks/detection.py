@@ -46,7 +46,7 @@ def detection_task(
     """A Task from a table file. DataError for whatever a network cannot learn from, with the column."""
     if path is None:
         raise DataError(
-            f"task {name!r}: no file was named. Name a .csv, .parquet or .npz with a row per sample (--data)."
+            f"task {name!r}: no file was named. Name a .csv, .parquet or .npz with a row per sample in data= (--data)."
         )
     table = read_table(path, columns.ignore)
     _check_named(path, table, columns)

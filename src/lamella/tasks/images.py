@@ -162,7 +162,9 @@ def _folder(
     """The first of the folders `below` the directory that holds the files; DataError says what was sought and where."""
     wanted = f"the official files {', '.join(files)}" + (" (or the same with .gz)" if compressed else "")
     if directory is None:
-        raise DataError(f"task {task!r}: no data directory was named. Name the one that holds {wanted} (--data).")
+        raise DataError(
+            f"task {task!r}: no data directory was named. Name the one that holds {wanted} in data= (--data)."
+        )
     if not directory.is_dir():
         raise DataError(f"task {task!r}: {directory} is not a directory. Name the one that holds {wanted}.")
     folders = [directory / name for name in below]
