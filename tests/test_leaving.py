@@ -225,6 +225,28 @@ def test_a_tuning_that_does_harm_is_tried_anew_at_a_lower_rate(subject, monkeypa
     assert tuned.validation.value >= 0.9 * tuned.before_tuning
 
 
+@pytest.mark.parametrize("removal", ["cut", "soft", "sparse"])
+def test_a_tuning_that_does_harm_at_every_rate_leaves_the_step_untuned(subject, monkeypatch, removal):
+    data, model, graph, plan = subject
+    from lamella.walking import tuning
+
+    def harmful(model, task, recipe, **options):
+        fit(model, task, recipe, **options)
+        for parameter in model.parameters():
+            parameter.data.mul_(torch.randn(parameter.shape, generator=torch.manual_seed(0)))
+
+    asked = {"recipe": Recipe(epochs=1, lr=0.1), "graph": graph, "removal": removal}
+    first = plan.steps[0]
+    untuned, _ = compress(model, replace(plan, steps=(replace(first, epochs=0),)), data, **asked)
+    monkeypatch.setattr(tuning, "fit", harmful)
+    small, result = compress(model, replace(plan, steps=(replace(first, epochs=1),)), data, **asked)
+    left = result.history[-1]
+    assert left.name.endswith("(left untuned: it did harm down to rate / 64)")
+    assert left.validation.value == left.before_tuning
+    for seen, expected in zip(small.state_dict().values(), untuned.state_dict().values(), strict=True):
+        assert torch.equal(seen, expected)
+
+
 @pytest.mark.parametrize("removal", ["cut", "soft"])
 def test_a_tuning_that_loses_the_network_ends_at_once_and_one_that_dips_does_not(subject, monkeypatch, removal):
     data, model, graph, plan = subject

@@ -96,10 +96,11 @@ def fading(state: State, number: int, step: Step, tuning: Tuning) -> Tunable | N
 
 def least_harmful(
     tunable: Tunable, number: int, tuning: Tuning, checkpoint: Path | None, before_N: Scores
-) -> tuple[int, Tuned]:
+) -> tuple[int, Tuned | None]:
     """Tune from the step's start, each time at a lower rate, until it does no harm: how often the rate was cut, and what came of it.
 
-    It does harm too where the loss is lost, the scores or the network; DivergedError where they are at the lowest rate as well.
+    None where every rate did harm: the model stands as the step found it. It does harm too where the loss is lost, the scores or the
+    network; DivergedError where they are at the lowest rate.
     """
     model = tunable.model
     start, look = copy.deepcopy(model.state_dict()), watch(model, tuning.task, before_N)
@@ -134,5 +135,6 @@ def least_harmful(
                 ) from error
             continue
         if not harmed(before_N, tuned[-1]):
-            break
-    return cuts, tuned
+            return cuts, tuned
+    model.load_state_dict(start)
+    return RATE_CUTS, None
