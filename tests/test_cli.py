@@ -64,6 +64,13 @@ def aux():
     torch.manual_seed(0)
     return Aux()
 
+class Bessel(nn.Module):
+    def forward(self, x):
+        return torch.special.bessel_j0(x)
+
+def bessel():
+    return nn.Sequential(nn.Conv2d(1, 8, 3), Bessel(), nn.Flatten(), nn.Linear(288, 10))
+
 def single():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 
@@ -556,6 +563,29 @@ def test_export_tells_what_it_leaves_out_and_of_a_newer_plan(nets):
     assert "model.int8.onnx is left out" in left_out
     assert "`lamella quantize r` writes it anew" in left_out
     assert "these files follow an earlier plan. `lamella compress r` walks the new one" in earlier
+
+
+def test_formats_that_are_not_made_from_onnx_do_without_it(nets, monkeypatch):
+    run("trace", "r", "--model", "nets:bessel", "--task", "digits", "--option", "limit=64", "--quiet")
+    assert "ONNX has no counterpart for the operator" in refused("export", "r", "--format", "pt2", "--format", "onnx")
+    assert not list((nets / "r").glob("*.pt2"))  # all that was asked, or nothing
+    found = json.loads(run("export", "r", "--format", "pt2", "--allow-slower", "--json").stdout)
+    assert [Path(each["path"]).name for each in found["files"]] == ["dense.pt2", "model.pt2"]
+
+    for library in ("onnx", "onnxscript", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, library, None)
+    run("trace", "s", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
+    assert "needs onnx" in refused("export", "s")
+    run("profile", "s", "--pruning-ratios", "0.5", "--quiet")
+    run("plan", "s", "--planner", "uniform", "--budget", "bytes=50%", "--bits", "32", "--quiet")
+    run("compress", "s", "--quiet")
+    (nets / "s" / "model.onnx").write_bytes(b"of a machine that has onnx")
+    found = json.loads(run("export", "s", "--format", "pt2", "--allow-slower", "--json").stdout)
+    dense, model = (each["bytes"] for each in found["files"])
+    assert model < dense
+    kept = (nets / "s" / "model.pt2").stat().st_mtime_ns
+    run("export", "s", "--format", "pt2", "--allow-slower", "--quiet")
+    assert (nets / "s" / "model.pt2").stat().st_mtime_ns == kept
 
 
 @pytest.mark.parametrize(("differing", "told"), [(1, False), (4, True)])

@@ -69,6 +69,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the dense and the compressed network for runtimes, each file compared with its model, and measure them there."""
+    from ..exporting import FORMATS
     from ..sessions import resume
     from ..stages.deciding import heavier
     from ..stages.deployment import check_faster, delivered, weighed
@@ -76,8 +77,9 @@ def export(
 
     with working(run, quiet):
         session = resume(run)
-        files = weighed(session, delivered(session, format or ["onnx"]))
-        notes = [*standing_notes(session), *heavier(session, "onnx")]
+        written = delivered(session, format or ["onnx"])
+        files, notes = weighed(session, written), standing_notes(session)
+        notes += heavier(session, "onnx") if any(FORMATS[name].from_onnx for name in written) else []
     flat = [file.flat for file in files]
     plain = {"files": flat, "notes": notes}
     show(formats_view(flat, notes), plain, quiet=quiet, as_json=as_json, then=following(run, "report"))

@@ -13,7 +13,7 @@ These know modules, tensors and files, and nothing of graphs and plans. `timing`
 
 from .capturing import one_sample
 from .families import Part, Place, Written, export_family, family_bytes, remove_family
-from .formats import FORMATS, Format, export, file_bytes, format_named
+from .formats import FORMATS, Convert, Format, export, file_bytes, format_named
 from .integers import layers_in_float, layers_of, quantize_onnx
 from .likeness import Export, NarrowedExports
 from .linear_layers import quantize_linear
@@ -23,6 +23,7 @@ from .running import OnnxModel, in_form, run_onnx
 
 __all__ = [
     "FORMATS",
+    "Convert",
     "Export",
     "Format",
     "NarrowedExports",

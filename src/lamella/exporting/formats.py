@@ -36,6 +36,11 @@ class Format:
     convert: Convert | None = None
     dynamic_batch: bool = True
 
+    @property
+    def from_onnx(self) -> bool:
+        """Whether its files are ONNX files, or become it from them."""
+        return self.suffix == ".onnx" or self.convert is not None
+
 
 FORMATS: dict[str, Format] = {
     "onnx": Format(suffix=".onnx", write=export_onnx),

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import LamellaError
-from ..exporting import Format, file_bytes, format_named
+from ..exporting import Convert, Format, file_bytes, format_named
 from ..lineage import made_from
 from ..schema import Graph, Result
 from ..sessions import Session
@@ -31,6 +31,7 @@ from .verbs import ensure_compressed, exported_files
 
 SAMPLES = 8  # real inputs on which a file is compared with its model
 SHOWN = 6  # groups named in a refusal
+CONVERTED = ("dense", "model", "int8")  # what a format is made of that is converted from ONNX files
 
 Files = Mapping[str, Mapping[str, Path]]  # format -> variant -> file
 
@@ -61,35 +62,45 @@ def delivered(session: Session, formats: Iterable[str] = ("onnx",)) -> Files:
     scheme in ONNX, by the static one elsewhere) and the format can hold them. Every new file is compared with its model on
     validation inputs before it appears. Raises before anything is written: RunError for a plan that was not walked, MissingExtra for a
     runtime that is not installed. (Of a run without a plan, the dense network stands for the compressed one.)
+
+    ONNX files are written where they are asked for or converted from, and other formats need neither them nor onnx.
     """
     named = {name: format_named(name) for name in formats}
     for made in named.values():
         runtime = RUNTIME_OF[made.suffix]
         require(runtime, f"exporting to {TITLES[runtime]}")
     ensure_compressed(session)
-    sources = exported_files(session)
-    portable = {variant: path for variant, path in sources.items() if variant in ("dense", "model", "int8")}
-    return {name: sources if name == "onnx" else _in_format(session, made, portable) for name, made in named.items()}
+    sources = exported_files(session) if any(made.from_onnx for made in named.values()) else {}
+    return {name: sources if name == "onnx" else _in_format(session, made, sources) for name, made in named.items()}
 
 
 def _in_format(session: Session, made: Format, sources: Mapping[str, Path]) -> dict[str, Path]:
-    """The variants that this format can hold."""
-    models: dict[str, Callable[[], nn.Module]] = {
-        "dense": session.dense,
-        "model": lambda: load(session.directory, session.fresh)[0],
-    }
+    """The variants that this format can hold: what the ONNX files `sources` become, or the networks themselves."""
     inputs = real_inputs(session.task) if made.dynamic_batch else session.task.example_inputs
+    if made.convert:
+        return _converted(made.convert, made.suffix, {v: sources[v] for v in CONVERTED if v in sources}, inputs)
+    networks: dict[str, tuple[str, str, Callable[[], nn.Module]]] = {
+        "dense": ("weights", "dense_onnx", session.dense),
+        "model": ("model", "onnx", lambda: load(session.directory, session.fresh)[0]),
+    }
 
-    def make(variant: str, target: Path) -> Path:
-        if made.convert:
-            return made.convert(sources[variant], target, inputs)
-        return made.write(models[variant](), inputs, target, dynamic_batch=made.dynamic_batch)
+    def write(network: Callable[[], nn.Module], target: Path) -> Path:
+        return made.write(network(), inputs, target, dynamic_batch=made.dynamic_batch)
 
     found = {}
+    for variant, (weights, onnx, network) in networks.items():
+        target = session.path(onnx).with_suffix(made.suffix)
+        found[variant] = made_from(session.path(weights), target, partial(write, network, target))
+    return found
+
+
+def _converted(
+    convert: Convert, suffix: str, sources: Mapping[str, Path], inputs: tuple[Tensor, ...]
+) -> dict[str, Path]:
+    found = {}
     for variant, source in sources.items():
-        if made.convert or variant in models:
-            target = source.with_suffix(made.suffix)
-            found[variant] = made_from(source, target, partial(make, variant, target))
+        target = source.with_suffix(suffix)
+        found[variant] = made_from(source, target, partial(convert, source, target, inputs))
     return found
 
 
