@@ -588,6 +588,26 @@ def test_formats_that_are_not_made_from_onnx_do_without_it(nets, monkeypatch):
     assert (nets / "s" / "model.pt2").stat().st_mtime_ns == kept
 
 
+def test_integers_that_a_format_cannot_hold_are_left_out_of_it_alone(nets):
+    pytest.importorskip("openvino")
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
+    run("profile", "r", "--pruning-ratios", "0.5", "--quiet")
+    run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--bits", "2", "--quiet")
+    run("compress", "r", "--quiet")
+    run("quantize", "r", "--allow-slower", "--quiet")
+    run("quantize", "r", "--scheme", "static-nbits-fc", "--allow-slower", "--quiet")
+    found = json.loads(
+        run("export", "r", "--format", "openvino", "--format", "onnx", "--allow-slower", "--json").stdout
+    )
+    names = [Path(each["path"]).name for each in found["files"]]
+    assert names[:2] == ["dense.xml", "model.xml"]
+    assert names[2:] == ["dense.onnx", "model.onnx", "model.int8.onnx", "model.static-nbits-fc.onnx"]
+    held, scheme = found["notes"]
+    assert "model.int8.xml is left out: r/model.int8.onnx: OpenVINO" in held
+    assert "INT2 it does not" in held
+    assert "r/model.static-nbits-fc.onnx is not converted to .xml" in scheme
+
+
 @pytest.mark.parametrize(("differing", "told"), [(1, False), (4, True)])
 def test_a_file_that_is_not_its_simulation_is_told(nets, monkeypatch, differing, told):
     run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")

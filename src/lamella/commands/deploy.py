@@ -49,7 +49,7 @@ def quantize(
         coarse, result = quantized(session, scheme)
         facts: dict[str, Any] = file_facts(session, coarse, result)
         facts["notes"] += heavier(session, file_key(scheme))
-        files = weighed(session, delivered(session))
+        files = weighed(session, delivered(session).files)
     for fact, file in zip(facts["files"], files, strict=True):
         fact.update(file.flat)
     then = following(run, "export", "report")
@@ -77,9 +77,9 @@ def export(
 
     with working(run, quiet):
         session = resume(run)
-        written = delivered(session, format or ["onnx"])
-        files, notes = weighed(session, written), standing_notes(session)
-        notes += heavier(session, "onnx") if any(FORMATS[name].from_onnx for name in written) else []
+        made = delivered(session, format or ["onnx"])
+        files, notes = weighed(session, made.files), [*made.notes, *standing_notes(session)]
+        notes += heavier(session, "onnx") if any(FORMATS[name].from_onnx for name in made.files) else []
     flat = [file.flat for file in files]
     plain = {"files": flat, "notes": notes}
     show(formats_view(flat, notes), plain, quiet=quiet, as_json=as_json, then=following(run, "report"))

@@ -1,7 +1,7 @@
 """A run's networks as files for runtimes, what they weigh and take there, and whether that is worth deploying.
 
-    files = delivered(session, ("onnx", "openvino"))     # written where they are absent or older than what they are made from
-    facts = weighed(session, files)                      # bytes and latency of each, as a ratio to dense in the same runtime
+    made = delivered(session, ("onnx", "openvino"))      # written where they are absent or older than what they are made from
+    facts = weighed(session, made.files)                 # bytes and latency of each, as a ratio to dense in the same runtime
     check_faster(session, facts)                         # LamellaError for a compressed file that is slower than dense
 
 What is compared with what: every file of the compressed network, float or in integers, with the dense network in float32, in the
@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import LamellaError
+from ..errors import LamellaError, RunError
 from ..exporting import Convert, Format, file_bytes, format_named
 from ..lineage import made_from
 from ..schema import Graph, Result
@@ -31,9 +31,17 @@ from .verbs import ensure_compressed, exported_files
 
 SAMPLES = 8  # real inputs on which a file is compared with its model
 SHOWN = 6  # groups named in a refusal
-CONVERTED = ("dense", "model", "int8")  # what a format is made of that is converted from ONNX files
+FLOAT = ("dense", "model")
 
 Files = Mapping[str, Mapping[str, Path]]  # format -> variant -> file
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A run's files in the formats that were asked for, and what was left out of which, with the reason."""
+
+    files: Files
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +65,14 @@ class FileFacts:
         return {"format": self.format, "variant": self.variant, "path": self.path, "bytes": self.bytes, **times}
 
 
-def delivered(session: Session, formats: Iterable[str] = ("onnx",)) -> Files:
+def delivered(session: Session, formats: Iterable[str] = ("onnx",)) -> Delivered:
     """The dense and the compressed network in every format, and in integers where `lamella quantize` has written them (by any
     scheme in ONNX, by the static one elsewhere) and the format can hold them. Every new file is compared with its model on
     validation inputs before it appears. Raises before anything is written: RunError for a plan that was not walked, MissingExtra for a
     runtime that is not installed. (Of a run without a plan, the dense network stands for the compressed one.)
 
-    ONNX files are written where they are asked for or converted from, and other formats need neither them nor onnx.
+    ONNX files are written where they are asked for or converted from, and other formats need neither them nor onnx. Integers that
+    cannot be converted are left out, and a note says why.
     """
     named = {name: format_named(name) for name in formats}
     for made in named.values():
@@ -71,14 +80,18 @@ def delivered(session: Session, formats: Iterable[str] = ("onnx",)) -> Files:
         require(runtime, f"exporting to {TITLES[runtime]}")
     ensure_compressed(session)
     sources = exported_files(session) if any(made.from_onnx for made in named.values()) else {}
-    return {name: sources if name == "onnx" else _in_format(session, made, sources) for name, made in named.items()}
+    files, notes = {}, []
+    for name, made in named.items():
+        files[name], left_out = (sources, []) if name == "onnx" else _in_format(session, made, sources)
+        notes += left_out
+    return Delivered(files, tuple(notes))
 
 
-def _in_format(session: Session, made: Format, sources: Mapping[str, Path]) -> dict[str, Path]:
-    """The variants that this format can hold: what the ONNX files `sources` become, or the networks themselves."""
+def _in_format(session: Session, made: Format, sources: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:
+    """The variants that this format can hold, and what it cannot: what the ONNX files `sources` become, or the networks themselves."""
     inputs = real_inputs(session.task) if made.dynamic_batch else session.task.example_inputs
     if made.convert:
-        return _converted(made.convert, made.suffix, {v: sources[v] for v in CONVERTED if v in sources}, inputs)
+        return _converted(made.convert, made.suffix, sources, inputs)
     networks: dict[str, tuple[str, str, Callable[[], nn.Module]]] = {
         "dense": ("weights", "dense_onnx", session.dense),
         "model": ("model", "onnx", lambda: load(session.directory, session.fresh)[0]),
@@ -91,17 +104,28 @@ def _in_format(session: Session, made: Format, sources: Mapping[str, Path]) -> d
     for variant, (weights, onnx, network) in networks.items():
         target = session.path(onnx).with_suffix(made.suffix)
         found[variant] = made_from(session.path(weights), target, partial(write, network, target))
-    return found
+    return found, []
 
 
 def _converted(
     convert: Convert, suffix: str, sources: Mapping[str, Path], inputs: tuple[Tensor, ...]
-) -> dict[str, Path]:
-    found = {}
+) -> tuple[dict[str, Path], list[str]]:
+    """What the ONNX files become, and why some of those in integers do not."""
+    found, notes = {}, []
     for variant, source in sources.items():
         target = source.with_suffix(suffix)
-        found[variant] = made_from(source, target, partial(convert, source, target, inputs))
-    return found
+        if variant not in (*FLOAT, "int8"):
+            notes.append(
+                f"{source} is not converted to {suffix}: of the schemes of `lamella quantize`, static alone is."
+            )
+            continue
+        try:
+            found[variant] = made_from(source, target, partial(convert, source, target, inputs))
+        except LamellaError as error:
+            if variant in FLOAT or isinstance(error, RunError):
+                raise
+            notes.append(f"{target} is left out: {error}")
+    return found, notes
 
 
 def real_inputs(task: Task) -> tuple[Tensor, ...]:
@@ -138,7 +162,7 @@ def refusal(slower: Sequence[FileFacts], facts: Sequence[FileFacts], graph: Grap
     """The paragraph: which files, by how much, why as far as widths tell, and what to do."""
     lines = [f"{_takes(each)}." for each in slower]
     odd = misaligned(graph, widths)
-    integers_alone = all(e.variant not in ("dense", "model") for e in slower) and any(
+    integers_alone = all(e.variant not in FLOAT for e in slower) and any(
         e.variant == "model" and not e.slower for e in facts
     )
     if odd:
