@@ -626,6 +626,23 @@ def test_a_file_that_is_not_its_simulation_is_told(nets, monkeypatch, differing,
     assert (note in (nets / "r" / "report.html").read_text().split('<section id="plan"')[0]) is told
 
 
+def test_converted_integers_are_compared_on_all_validation_samples(nets, monkeypatch):
+    pytest.importorskip("openvino")
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
+    run("quantize", "r", "--allow-slower", "--quiet")
+    asked = ("export", "r", "--format", "openvino", "--allow-slower")
+    (same,) = json.loads(run(*asked, "--json").stdout)["alike"]
+    assert (same["path"], same["source"], same["samples"]) == ("r/model.int8.xml", "r/model.int8.onnx", 64)
+    assert same["agreement"] >= 0.98
+    monkeypatch.setattr("lamella.stages.deployment.same_answers", lambda *_: torch.arange(64).ge(1).double())
+    shown = run(*asked).output
+    assert "r/model.int8.xml and r/model.int8.onnx: 98.44 % [" in shown
+    assert "99.5 % were expected" not in shown  # 63 of 64 may be chance
+    monkeypatch.setattr("lamella.stages.deployment.same_answers", lambda *_: torch.arange(64).ge(4).double())
+    (note,) = json.loads(run(*asked, "--json").stdout)["notes"]
+    assert "gives 60 of 64 validation samples the class that r/model.int8.onnx gives them in ONNX Runtime" in note
+
+
 def test_a_regression_is_told_in_plain_numbers_by_every_verb(nets):
     assert run("trace", "r", "--model", "nets:plane", "--task", "nets:heights").exit_code == 0
     curves = run("profile", "r", "--pruning-ratios", "0.5").output

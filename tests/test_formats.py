@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import lamella
 from lamella.errors import LamellaError, MissingExtra, TraceError
-from lamella.exporting import convert_to_openvino, export, file_bytes, quantize_onnx
+from lamella.exporting import OpenvinoModel, convert_to_openvino, export, file_bytes, quantize_onnx
 from lamella.exporting.capturing import error_share
 from lamella.schema import Graph, Group
 from lamella.stages.deployment import FileFacts, check_faster, misaligned, refusal
@@ -111,6 +111,17 @@ def test_openvinos_own_pair_of_files(model, files, images, tmp_path):
     assert not list(tmp_path.glob("int2*"))
     with pytest.raises(LamellaError, match=r"input 'x' has shape \(4, 1, 8, 7\); the file takes \(any, 1, 8, 8\)"):
         prepared(written, images[..., :7])
+
+
+def test_a_file_of_openvino_answers_as_a_module_at_any_batch_in_the_models_form(model, files, images, tmp_path):
+    pytest.importorskip("openvino")
+    written = convert_to_openvino(files["int8"], tmp_path / "int8.xml", images)
+    answering = OpenvinoModel(written, like={"out": images, "aux": None})
+    for x in (images, images[:1], images[1:]):
+        found = answering(x)
+        assert found["aux"] is None
+        np.testing.assert_allclose(found["out"].numpy(), answers(written, x), rtol=1e-5, atol=1e-6)
+    assert torch.equal(OpenvinoModel(written)(images), answering(images)["out"])
 
 
 def test_masks_among_the_outputs_of_integers_are_no_errors_in_openvino(tmp_path):

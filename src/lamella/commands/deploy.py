@@ -72,16 +72,16 @@ def export(
     from ..exporting import FORMATS
     from ..sessions import resume
     from ..stages.deciding import heavier
-    from ..stages.deployment import check_faster, delivered, weighed
+    from ..stages.deployment import alike, check_faster, delivered, weighed
     from ..stages.verbs import standing_notes
 
     with working(run, quiet):
         session = resume(run)
         made = delivered(session, format or ["onnx"])
-        files, notes = weighed(session, made.files), [*made.notes, *standing_notes(session)]
+        files, same = weighed(session, made.files), alike(session, made.files)
+        notes = [*(note for each in same for note in each.notes), *made.notes, *standing_notes(session)]
         notes += heavier(session, "onnx") if any(FORMATS[name].from_onnx for name in made.files) else []
-    flat = [file.flat for file in files]
-    plain = {"files": flat, "notes": notes}
-    show(formats_view(flat, notes), plain, quiet=quiet, as_json=as_json, then=following(run, "report"))
+    plain = {"files": [file.flat for file in files], "alike": [each.flat for each in same], "notes": notes}
+    show(formats_view(plain), plain, quiet=quiet, as_json=as_json, then=following(run, "report"))
     if not allow_slower:
         check_faster(session, files)

@@ -19,7 +19,7 @@ from .likeness import Export, NarrowedExports
 from .linear_layers import quantize_linear
 from .onnx_file import export_onnx, onnx_bytes
 from .openvino_file import convert_to_openvino
-from .running import OnnxModel, in_form, run_onnx
+from .running import OnnxModel, OpenvinoModel, in_form, run_onnx
 
 __all__ = [
     "FORMATS",
@@ -28,6 +28,7 @@ __all__ = [
     "Format",
     "NarrowedExports",
     "OnnxModel",
+    "OpenvinoModel",
     "Part",
     "Place",
     "Written",

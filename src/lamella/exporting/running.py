@@ -1,8 +1,9 @@
-"""An ONNX file run from torch: tensors in, tensors out, in the form of the network it was written from.
+"""An exported file run from torch: tensors in, tensors out, in the form of the network it was written from.
 
 run_onnx("dense.onnx", images)                          # once
 OnnxModel("dense.onnx")(images)                         # many batches: the file is loaded once
 OnnxModel("seg.onnx", like=model(images))(images)       # {"out": ...}, as the model says it
+OpenvinoModel("model.xml")(images)                      # the same in OpenVINO
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..timing import feeds_of, open_session
+from ..timing.calls import compiled, openvino_feeds
 
 
 def run_onnx(path_or_session: Any, inputs: Tensor | Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
@@ -45,6 +47,22 @@ class OnnxModel(nn.Module):
     def forward(self, *inputs: Tensor) -> Any:
         outputs = run_onnx(self.session, inputs)
         return outputs if self._like is None else in_form(outputs, self._like)
+
+
+class OpenvinoModel(nn.Module):
+    """An OpenVINO file (.xml; .onnx too) as a module for evaluation, as `OnnxModel` is one of an ONNX file."""
+
+    def __init__(self, path: str | Path, *, threads: int = 1, like: Any = None) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.compiled = compiled(self.path, threads)
+        self._request, self._like = self.compiled.create_infer_request(), like
+
+    def forward(self, *inputs: Tensor) -> Any:
+        found = self._request.infer(openvino_feeds(self.compiled, inputs), share_inputs=True)
+        outputs = tuple(torch.from_numpy(np.array(found[port])) for port in self.compiled.outputs)
+        whole = outputs[0] if len(outputs) == 1 else outputs
+        return whole if self._like is None else in_form(whole, self._like)
 
 
 def in_form(outputs: Tensor | tuple[Tensor, ...], like: Any) -> Any:

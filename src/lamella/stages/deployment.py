@@ -1,6 +1,7 @@
 """A run's networks as files for runtimes, what they weigh and take there, and whether that is worth deploying.
 
     made = delivered(session, ("onnx", "openvino"))      # written where they are absent or older than what they are made from
+    alike(session, made.files)                           # how far converted integers answer as the ONNX file they were made from
     facts = weighed(session, made.files)                 # bytes and latency of each, as a ratio to dense in the same runtime
     check_faster(session, facts)                         # LamellaError for a compressed file that is slower than dense
 
@@ -14,20 +15,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import LamellaError, RunError
-from ..exporting import Convert, Format, file_bytes, format_named
+from ..exporting import FORMATS, Convert, Format, OnnxModel, OpenvinoModel, file_bytes, format_named
 from ..lineage import made_from
-from ..schema import Graph, Result
+from ..quantization import apart, same_answers
+from ..schema import Graph, Result, Score
 from ..sessions import Session
+from ..statistics import score_interval
 from ..storage import load
-from ..texts import listed
+from ..texts import listed, told_between
 from ..timing import TOLERATED, Latency, latency
 from ..timing.calls import RUNTIME_OF, TITLES, require
 from ..tracing import aligned
 from ..training import Task, first_inputs
-from .verbs import ensure_compressed, exported_files
+from .verbs import ALIKE, ensure_compressed, exported_files
 
 SAMPLES = 8  # real inputs on which a file is compared with its model
 SHOWN = 6  # groups named in a refusal
@@ -63,6 +67,39 @@ class FileFacts:
     def flat(self) -> dict[str, Any]:
         times = {name: getattr(self.latency, name) for name in ("latency_ms", "ratio", "ratio_low", "ratio_high")}
         return {"format": self.format, "variant": self.variant, "path": self.path, "bytes": self.bytes, **times}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likeness:
+    """A converted file in integers beside `source`, the ONNX file that it was made from, in ONNX Runtime: the share of validation
+    samples to which they give the same class; where the task has a score of its own, how far their scores of a sample differ in the mean.
+    """
+
+    path: str
+    source: str
+    agreement: Score | None = None
+    apart: float | None = None
+
+    @property
+    def flat(self) -> dict[str, Any]:
+        same = self.agreement
+        if same is None:
+            return {"path": self.path, "source": self.source, "apart": self.apart}
+        ends = {"agreement_low": same.low, "agreement_high": same.high, "samples": same.n}
+        return {"path": self.path, "source": self.source, "agreement": same.value, **ends}
+
+    @property
+    def notes(self) -> list[str]:
+        """What to do where the same class is certainly too rare."""
+        same = self.agreement
+        if same is None or same.high >= ALIKE:
+            return []
+        return [
+            f"{self.path} gives {round(same.value * same.n):,} of {same.n:,} validation samples the class that {self.source} gives them in "
+            f"ONNX Runtime, {told_between(same.value, same.low, same.high)}, and {100 * ALIKE:g} % were expected: what was measured of "
+            "that file does not hold for this one. Run that file, in ONNX Runtime or in OpenVINO without its low-precision rewriting "
+            "(docs/deploying.md), or deploy the float file."
+        ]
 
 
 def delivered(session: Session, formats: Iterable[str] = ("onnx",)) -> Delivered:
@@ -145,6 +182,23 @@ def weighed(session: Session, files: Files) -> list[FileFacts]:
             for v, p in paths.items()
         ]
     return found
+
+
+def alike(session: Session, files: Files) -> list[Likeness]:
+    """Every converted file in integers beside its ONNX file, on all validation samples; both run with one thread."""
+    paths = [each["int8"] for name, each in files.items() if FORMATS[name].convert and "int8" in each]
+    return [_likeness(session, path) for path in paths]
+
+
+def _likeness(session: Session, path: Path) -> Likeness:
+    task, source = session.task, session.path("int8_onnx")
+    with torch.no_grad():
+        like = session.dense()(*task.example_inputs)
+    here, there = OnnxModel(source, like=like), OpenvinoModel(path, like=like)
+    if session.metric == "accuracy":
+        found = score_interval(same_answers(there, here, task).numpy())
+        return Likeness(path=str(path), source=str(source), agreement=found)
+    return Likeness(path=str(path), source=str(source), apart=apart(there, here, task))
 
 
 def check_faster(session: Session, facts: Sequence[FileFacts], variant: str | None = None) -> None:

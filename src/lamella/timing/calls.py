@@ -152,8 +152,8 @@ def openvino_refusal(path: Path, error: Exception) -> LamellaError:
     )
 
 
-def _openvino_call(path: Path, inputs: Sequence[Tensor], threads: int) -> Run:
-    model = compiled(path, threads)
+def openvino_feeds(model: Any, inputs: Sequence[Tensor]) -> list[Array]:
+    """The compiled model's inputs in order, as arrays of the types it takes. LamellaError where number or shape differ."""
     names = [port.any_name for port in model.inputs]
     _check_count(len(inputs), names)
     feeds = []
@@ -161,6 +161,12 @@ def _openvino_call(path: Path, inputs: Sequence[Tensor], threads: int) -> Run:
         extents = [d.get_length() if d.is_static else "any" for d in port.get_partial_shape()]
         _check_shape(name, tensor, extents)
         feeds.append(np.ascontiguousarray(as_array(tensor), dtype=port.get_element_type().to_dtype()))
+    return feeds
+
+
+def _openvino_call(path: Path, inputs: Sequence[Tensor], threads: int) -> Run:
+    model = compiled(path, threads)
+    feeds = openvino_feeds(model, inputs)
     request, ports = model.create_infer_request(), list(model.outputs)
 
     def run() -> list[Array]:

@@ -1,6 +1,6 @@
 """Files as tables for the terminal: what they weigh, score and take. No torch here.
 
-table_view(table, files), files_view(facts), formats_view(files), published_view(rows, own, notes)
+table_view(table, files), files_view(facts), formats_view(facts), published_view(rows, own, notes)
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,13 +48,16 @@ def files_view(facts: Mapping[str, Any]) -> Stack:
         score = fact["validation_accuracy"]
         cells = (f"{fact['bytes']:,}", told(score, "accuracy" if classes else "score"), _ratio(fact))
         table.add_row(escape(fact["path"]), *cells)
-    if classes:
-        between = told_between(*(facts[name] for name in ("agreement", "agreement_low", "agreement_high")))
-        alike = f"{between} of {facts['samples']:,} validation samples in the same class"
-    else:
-        alike = f"scores of a validation sample {facts['apart']:.2g} apart in the mean"
-    same = Text(f"- {facts['written']} and its simulation: {alike}")
+    same = Text(f"- {facts['written']} and its simulation: {_alike(facts)}")
     return Stack(table, same, *(Text(f"- {note}") for note in facts["notes"]))
+
+
+def _alike(facts: Mapping[str, Any]) -> str:
+    """How far two answer the same: by class where they give classes, else by their scores."""
+    if "agreement" not in facts:
+        return f"scores of a validation sample {facts['apart']:.2g} apart in the mean"
+    between = told_between(*(facts[name] for name in ("agreement", "agreement_low", "agreement_high")))
+    return f"{between} of {facts['samples']:,} validation samples in the same class"
 
 
 def _ratio(times: Mapping[str, Any]) -> str:
@@ -63,15 +66,19 @@ def _ratio(times: Mapping[str, Any]) -> str:
     return f"{times['ratio']:.2f}x [{times['ratio_low']:.2f}, {times['ratio_high']:.2f}]"
 
 
-def formats_view(files: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> Stack:
-    """What the files of every format weigh and take, as a ratio to dense of the same format."""
+def formats_view(facts: Mapping[str, Any]) -> Stack:
+    """What the files of every format weigh and take, as a ratio to dense of the same format, and how far converted integers answer
+    as the file that they were made from.
+    """
+    files = facts["files"]
     table = grid("file", "format", "bytes", "smaller", "ms", "latency")
     for file in files:
         dense = next(f for f in files if f["format"] == file["format"] and f["variant"] == "dense")
         sizes = (f"{file['bytes']:,}", f"{dense['bytes'] / file['bytes']:.1f}x")
         table.add_row(escape(file["path"]), file["format"], *sizes, f"{file['latency_ms']:.3f}", _ratio(file))
     told = "latency: one thread, batch of the example inputs, in the format's own runtime, as a ratio to dense float32 there"
-    lines = (f"{told}, with its 95 % interval; the formats' milliseconds are of separate runs.", *notes)
+    same = (f"{each['path']} and {each['source']}: {_alike(each)}" for each in facts["alike"])
+    lines = (f"{told}, with its 95 % interval; the formats' milliseconds are of separate runs.", *same, *facts["notes"])
     return Stack(table, *(Text(f"- {line}") for line in lines))
 
 
