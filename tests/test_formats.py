@@ -262,20 +262,28 @@ def test_a_refusal_names_the_widths_and_what_to_do(graph):
 
 
 def test_the_widths_it_names_are_ones_the_group_may_have():
-    halves = Group(name="halves", width=24, parts=(0, 1) * 12, round_to=2)  # of 2 parts: a step of 4 will do
+    halves = Group(name="halves", width=24, parts=(0, 1) * 12, round_to=2)  # of 2 parts: a step of 4 will do, and 24 is dense
     thirds = Group(name="thirds", width=24, parts=(0, 1, 2) * 8)  # a multiple of 3 and of 4
     rungs = Group(name="rungs", width=7, parts=(0, 0, 0, 0, 1, 1, 1), ladder=((1, 1), (2, 1), (4, 3)))  # 2, 3 or 7
     graph = Graph(model="", layers=(), parameters=(), tensors=(), groups=(halves, thirds, rungs))
     widths = {"halves": 22, "thirds": 15, "rungs": 3}
     assert dict(w[::2] for w in misaligned(graph, widths)) == {"halves": 4, "thirds": 4, "rungs": 4}
     says = refusal([facts("model", 1.24)], [facts("model", 1.24)], graph, widths)
-    assert "`lamella plan RUN --text`: 'halves' 24, 'thirds' 12.\n" in says
+    assert "`lamella plan RUN --text`: 'halves' 20, 'thirds' 12.\n" in says
 
 
 def test_a_refusal_of_integers_alone_says_why(graph):
     found = [facts("dense", 1.0), facts("model", 0.5), facts("int8", 1.4)]
     assert "quantizing activations costs more than integers save" in refusal(found[2:], found, graph, {})
     assert "calling the layers takes the time" in refusal([facts("model", 1.2)], found[:1], graph, {})
+
+
+def test_a_refusal_never_advises_the_dense_width():
+    wide = Group(name="wide", width=64)  # a step of 16: the nearest to 58 is 64
+    low = Group(name="low", width=64, floor=50)  # and nothing is left below it
+    graph = Graph(model="", layers=(), parameters=(), tensors=(), groups=(wide, low))
+    says = refusal([facts("model", 1.24)], [facts("model", 1.24)], graph, {"wide": 58, "low": 58})
+    assert "--option round_to=16; or these widths in `lamella plan RUN --text`: 'wide' 48." in says
 
 
 def test_integers_are_judged_beside_the_float_file_they_were_made_from(graph):

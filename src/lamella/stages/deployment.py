@@ -22,7 +22,7 @@ from ..errors import LamellaError, RunError
 from ..exporting import FORMATS, Convert, Format, OnnxModel, OpenvinoModel, file_bytes, format_named
 from ..lineage import made_from
 from ..quantization import apart, same_answers
-from ..schema import Graph, Result, Score
+from ..schema import Graph, Group, Result, Score
 from ..sessions import Session
 from ..statistics import score_interval
 from ..storage import load
@@ -254,7 +254,13 @@ def misaligned(graph: Graph, widths: Mapping[str, int]) -> list[tuple[str, int, 
 
 
 def _advice(graph: Graph, odd: Sequence[tuple[str, int, int]]) -> str:
-    """Widths near those kept that these groups may have and runtimes like; of a group without any, nothing."""
-    near = {name: replace(graph.group_of[name], round_to=step).legal(width) for name, width, step in odd}
-    better = [f"{name!r} {near[name]}" for name, width, _ in odd if near[name] != width]
+    """Widths near those kept that these groups may have and runtimes like, narrower than dense; of a group without any, nothing."""
+    near = {name: _narrower(replace(graph.group_of[name], round_to=step), width) for name, width, step in odd}
+    better = [f"{name!r} {near[name]}" for name, width, _ in odd if near[name] not in (None, width)]
     return f"; or these widths in `lamella plan RUN --text`: {', '.join(better)}" if better else ""
+
+
+def _narrower(group: Group, width: int) -> int | None:
+    """The nearest width that the group may have, and the next below where that is the dense one; None where there is none."""
+    legal = (group.legal(each) for each in range(width, 0, -1))
+    return next((each for each in legal if each < group.width), None)
