@@ -262,7 +262,9 @@ def test_a_refusal_names_the_widths_and_what_to_do(graph):
 
 
 def test_the_widths_it_names_are_ones_the_group_may_have():
-    halves = Group(name="halves", width=24, parts=(0, 1) * 12, round_to=2)  # of 2 parts: a step of 4 will do, and 24 is dense
+    halves = Group(
+        name="halves", width=24, parts=(0, 1) * 12, round_to=2
+    )  # of 2 parts: a step of 4 will do, and 24 is dense
     thirds = Group(name="thirds", width=24, parts=(0, 1, 2) * 8)  # a multiple of 3 and of 4
     rungs = Group(name="rungs", width=7, parts=(0, 0, 0, 0, 1, 1, 1), ladder=((1, 1), (2, 1), (4, 3)))  # 2, 3 or 7
     graph = Graph(model="", layers=(), parameters=(), tensors=(), groups=(halves, thirds, rungs))
