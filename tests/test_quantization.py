@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lamella.coarsening import OUTPUT, InputGrid, coarsen, folded, observe_places
 from lamella.compression import compress
 from lamella.costs import cost
-from lamella.errors import LamellaError, MismatchError, RecordError, RunError, TraceError
+from lamella.errors import DataError, LamellaError, MismatchError, RecordError, RunError, TraceError
 from lamella.exporting import OnnxModel, export_onnx, layers_in_float, run_onnx
 from lamella.grids import levels, put_on_grids, rounded_weight
 from lamella.planning import plan, without_bits
@@ -515,6 +515,18 @@ def test_integers_are_made_once_and_from_a_float_file_that_stays(tmp_path):
                 integers_file(made, tmp_path / "never.onnx", {}, data, scheme=again)
     assert source.read_bytes() == before
     assert not (tmp_path / "never.onnx").exists()
+
+
+@pytest.mark.parametrize("spoil", [lambda x: 255 * x, lambda x: 0.1 * x, lambda x: 0 * x + 0.3, lambda x: 0 * x])
+def test_a_file_takes_no_ranges_from_data_of_another_kind(spoil, tmp_path):
+    torch.manual_seed(0)
+    data, model = task((3, 16, 16)), NETS["plain"]().eval()
+    source = export_onnx(model, data.example_inputs, tmp_path / "model.onnx")
+    strange = replace(data, calibration=[(spoil(x), y) for x, y in data.calibration])
+    with pytest.raises(DataError, match="calibration data is other data than the network is judged on"):
+        integers_file(source, tmp_path / "integers.onnx", {}, strange)
+    assert not (tmp_path / "integers.onnx").exists()
+    assert integers_file(source, tmp_path / "blocks.onnx", {}, strange, scheme="nbits-fc").exists()
 
 
 class Masked(nn.Module):

@@ -170,10 +170,20 @@ def integers_file(
     from the first batches of the task's calibration data. The file is what is deployed and measured: `evaluate(OnnxModel(target), ...)`.
 
     Raises `LamellaError` for an unknown scheme, a file of other numbers than float32 or `target` itself, a name that is no layer there,
-    or where no layer ends in integers; `DataError` for calibration data that are empty, of the wrong shape or not finite;
+    or where no layer ends in integers; `DataError` for calibration data that ranges cannot come from, as `quantize` does;
     `RecordError` for a file that cannot be read, `RunError` for one that cannot be written; `MissingExtra` without onnx and
     onnxruntime.
     """
+    if scheme_named(scheme).calibrated:
+        with drawn_alike():
+            check_calibration(task, CALIBRATION_BATCHES)
+    return write_integers(source, target, bits, task, scheme=scheme)
+
+
+def write_integers(
+    source: str | Path, target: str | Path, bits: Mapping[str, int], task: Task, *, scheme: str = "static"
+) -> Path:
+    """`integers_file` without a look at the calibration data: `quantize` has checked them, or the file's own score is told."""
     how = scheme_named(scheme)
     if Path(source).resolve() == Path(target).resolve():
         raise LamellaError(

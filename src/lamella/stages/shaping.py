@@ -20,7 +20,7 @@ from ..digests import weights_digest
 from ..errors import LamellaError
 from ..exporting import OnnxModel, export_onnx, onnx_bytes
 from ..progress import Progress, silent
-from ..quantization import integers_file
+from ..quantization import write_integers
 from ..records import load_record, save_record
 from ..schema import FILES, Accordion, ExportedFile, RunInfo, Search
 from ..sessions import Session, check_options, check_same
@@ -144,7 +144,7 @@ def _written(directory: Path, task: Task, baseline: nn.Module, winner: nn.Module
     files = {"baseline, fp32": folder / "baseline.onnx", "winner, fp32": folder / "winner.onnx"}
     for model, path in zip((baseline, winner), files.values(), strict=True):
         export_onnx(model, task.example_inputs, path)
-    files["winner, int8"] = integers_file(files["winner, fp32"], folder / "winner.int8.onnx", {}, task)
+    files["winner, int8"] = write_integers(files["winner, fp32"], folder / "winner.int8.onnx", {}, task)
     times, judge = latency(files, task.example_inputs), Judge.of(task)
     return tuple(
         ExportedFile(

@@ -21,7 +21,7 @@ from ..exporting import Export, NarrowedExports, OnnxModel, export_onnx, layers_
 from ..lineage import is_made_from, made_from
 from ..profiling import RATIOS, Sweep, identity_of, journal_identity, merge, profile
 from ..progress import Progress, silent
-from ..quantization import apart, integers_file, quantize, same_answers
+from ..quantization import apart, quantize, same_answers, write_integers
 from ..records import digest, save_record
 from ..schema import SCHEMES, Graph, Plan, Profile, Result, Score
 from ..schema.plans import AS_IS, FLOAT
@@ -191,7 +191,7 @@ def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Resu
     _, source = exported(session)
     result = _of_file(result, layers_of(source))
     target = session.path(file_key(scheme))
-    make = lambda: integers_file(source, target, result.bits, session.task, scheme=scheme)
+    make = lambda: write_integers(source, target, result.bits, session.task, scheme=scheme)
     made_from(source, target, make, also=digest((scheme, result.bits, result.ranges)))
     if session.metric == "accuracy":
         result = _compared(result, same_answers(_opened(session, target, coarse), coarse, session.task))
