@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lamella.calibrating import check_calibration, unusual
+from lamella.calibrating import check_calibration, uneven, unusual
 from lamella.coarsening import observe, observe_places
 from lamella.compression import compress
 from lamella.costs import cost
@@ -151,3 +151,50 @@ def test_the_bulk_is_where_nearly_all_values_lie():
     assert unusual({"0": seen})
     plain = observe(nn.Sequential(nn.Identity()), ["0"], [(x.clamp(-4, 4), None)])
     assert unusual(plain) == []
+
+
+def stretched(factor):
+    """Two layers, and the same two where one channel between them is larger and read smaller."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 4))
+    with torch.no_grad():
+        model[0].weight[5] *= factor
+        model[0].bias[5] *= factor
+        model[2].weight[:, 5] /= factor
+    return model.eval()
+
+
+def test_a_channel_that_leaves_no_levels_to_the_others_is_told_and_what_it_costs(small, task):
+    x = torch.randn(512, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    data = Batches(x, stretched(1)(x).argmax(1), 64)
+    same = replace(task, train=data, validation=data, test=data, calibration=data)
+    assert quantize(stretched(1), small[1], same)[1].notes == ()
+    uneven_note, loss_note = quantize(stretched(1000), small[1], same)[1].notes
+    assert "in inputs of '2' (channel 5 to " in uneven_note
+    assert "half of them have 8 of 256 levels or fewer" in uneven_note
+    assert "which leaves the network the same; or, where convolutions read it, leave them in float" in uneven_note
+    assert loss_note.startswith("rounding costs ")
+    assert "100.00 % in float" in loss_note
+    assert "of the same 512 samples" in loss_note
+    assert quantize(stretched(1000), small[1], same, scheme="dynamic-fc")[1].notes == ()
+
+
+def test_channels_are_told_along_the_axis_that_a_layer_reads():
+    x = torch.randn(4, 9, 6, generator=torch.Generator().manual_seed(0))
+    tokens = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2))
+    wide = observe_places(tokens, ["0", "2"], [(x * torch.tensor([1, 1, 1, 1, 1, 500.0]), None)])
+    assert [len(reach_C) for reach_C in wide.reaches.values()] == [6, 6]
+    assert [note for note in uneven(wide) if "'0' (channel 5 to " in note]
+    lonely = nn.Sequential(nn.Conv1d(9, 2, 3))
+    assert [len(reach_C) for reach_C in observe_places(lonely, ["0"], [(x, None)]).reaches.values()] == [9]
+    assert [len(reach_C) for reach_C in observe_places(lonely, ["0"], [(x[0], None)]).reaches.values()] == [9]
+
+
+def test_dead_channels_and_lone_outliers_are_no_uneven_ones():
+    x = torch.randn(64, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+    x[:, :5] = 0
+    assert uneven(observe_places(nn.Sequential(nn.Conv2d(8, 2, 1)), ["0"], [(x, None)])) == []
+    x[0, 7, 0, 0] = 400.0
+    seen = observe_places(nn.Sequential(nn.Conv2d(8, 2, 1)), ["0"], [(x, None)])
+    assert unusual(seen.by_reader())
+    assert uneven(seen) == []

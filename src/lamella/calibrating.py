@@ -1,7 +1,8 @@
 """Is calibration data fit to take ranges from, and are the ranges fit to make grids of?
 
     notes = check_calibration(task, batches=8)        # DataError: no batch, another shape, not finite, prepared otherwise
-    notes += unusual(observe(model, layers, task.calibration))
+    seen = observe_places(model, layers, task.calibration)
+    notes += unusual(seen.by_reader()) + uneven(seen)
 
 What cannot work is refused; what works badly is told, with the layer's name and figures.
 """
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from .coarsening import Seen
 from .errors import DataError
 from .ranges import MARK, Spread
 from .texts import listed
@@ -24,6 +26,7 @@ from .training import Loader, Task, empty_loader, inputs_of
 FEW = 32  # samples: ranges of fewer miss what one image in ten would show
 APART = 3.0  # a spread so many times that of validation data, or a mean so many spreads off, is other data
 CROWDED = 32  # of 256 levels: where nearly all values share fewer, outliers have the rest
+UNEVEN = 30  # times the reach of the channel in the middle: where one reaches so far, half of the channels have some 8 levels
 SHOWN = 5  # layers named in a note
 
 
@@ -156,6 +159,31 @@ def unusual(seen: Mapping[str, Spread]) -> list[str]:
             "nearly all values. Clamp there in the network, or leave such samples out of the calibration data if they are faults."
         )
     return notes
+
+
+def uneven(seen: Seen) -> list[str]:
+    """What is to be said of channels that leave no levels to the others they share a range with."""
+    spreads = {layer: spread for layer, spread in seen.by_reader().items() if layer in seen.reaches}
+    told = [one for layer, spread in spreads.items() if (one := _stretched(layer, spread, seen.reaches[layer]))]
+    if not told:
+        return []
+    return [
+        f"channels share one range and reach unevenly far, in inputs of {listed(told, SHOWN, ';')}: half of them have {256 // UNEVEN} of "
+        "256 levels or fewer. Where nothing but a ReLU lies between, divide such a channel's weights and bias in the layer or norm that "
+        "makes it and multiply those in the layer that reads it by as much, which leaves the network the same; or, where convolutions "
+        "read it, leave them in float (scheme dynamic-fc)."
+    ]
+
+
+def _stretched(layer: str, spread: Spread, reach_C: Tensor) -> str | None:
+    """Of a layer whose inputs' range one channel stretches: where that stays as wide, and is not `unusual` already."""
+    alive_C = reach_C[reach_C > 0]
+    if spread.marked or not len(alive_C) or alive_C.max() <= UNEVEN * alive_C.median():
+        return None
+    end, middle = max(map(abs, spread.ends())), float(alive_C.median())
+    if end <= UNEVEN * middle or spread.crowd() * 256 < CROWDED:
+        return None
+    return f"{layer!r} (channel {int(reach_C.argmax())} to {end:.3g}, half of them to {middle:.3g} at most)"
 
 
 def _named(places: list[str]) -> str:

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from .calibrating import check_calibration, unusual
+from .calibrating import check_calibration, uneven, unusual
 from .coarsening import (
     CALIBRATION_BATCHES,
     LINEAR_BITS,
@@ -36,19 +36,22 @@ from .emptied import is_emptied, of_what_is_left
 from .errors import LamellaError, unknown_name
 from .exporting import quantize_linear, quantize_onnx
 from .grids import shared_bits, sharing
-from .schema import SCHEMES, Measure, Result, Scheme
+from .schema import SCHEMES, Measure, Result, Scheme, Score
 from .schema.plans import in_integers
 from .simulations import as_simulation, check_real
+from .statistics import paired_difference, score_interval
 from .storage import check_belongs
 from .surgery import copied
-from .training import PerSample, Task, call, correct, device_of, evaluate, inputs_of, on_device, scored, seeded
+from .texts import told, told_drop
+from .training import PerSample, Task, call, correct, device_of, evaluate, inputs_of, metric_of, on_device, seeded
+from .walking import Scores, scores_of
 
 
 def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "static") -> tuple[nn.Module, Result]:
     """The model rounded as its plan says, 8 bits where it is silent or asks for 32, and the Result with bits and ranges.
 
     The rounded model has its batch norms folded, and rounds what a file of this `SCHEMES` row rounds, activations included. What is odd
-    about the data that ranges come from stands in the Result's notes.
+    about the data that ranges come from stands in the Result's notes, and what rounding certainly costs.
 
     Raises LamellaError for an unknown scheme, for one that finds no linear layer, for weights that are not finite, and for a model that is
     rounded so already; DataError for calibration data that ranges cannot come from; MismatchError for the dense network with a smaller
@@ -68,18 +71,19 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     called = {n: b for n, b in bits.items() if n in seen.inputs}  # a layer that forward leaves out is in no file
     called |= {n: LINEAR_BITS[how.linear] for n in alone if n in called}
     if how.calibrated:
-        notes += unusual(seen.by_reader())
+        notes += unusual(seen.by_reader()) + uneven(seen)
         others = {n: called.get(n, 8) for n in seen.inputs if n not in (*alone, OUTPUT)}
         ranges = seen.ranges()
         coarse = coarsen(plain, others, ranges, linear=not how.linear)
     else:
         called, coarse, ranges = {n: b for n, b in called.items() if n in alone}, plain, {}
     coarse = coarsen_linear(coarse, [n for n in alone if n in called], how.linear).eval()
-    last = result.history[-1]
+    last, rounded_N = result.history[-1], scores_of(coarse, task)
+    notes += _loss(small, last.validation, rounded_N, task)
     measure = Measure(
         name=_named(scheme, called),
         step=last.step + 1,
-        validation=scored(coarse, task.validation, task),
+        validation=score_interval(rounded_N),
         params=last.params,
         macs=last.macs,
     )
@@ -90,6 +94,22 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
         result, bits=called, ranges=ranges, scheme=scheme, history=history, notes=tuple(notes), agreement=None
     )
     return as_simulation(coarse), done
+
+
+def _loss(small: nn.Module, before: Score, rounded_N: Scores, task: Task) -> list[str]:
+    """What is to be said where rounding certainly costs score, on the same samples; the float network is asked where it may."""
+    if float(rounded_N.mean()) >= before.value or len(rounded_N) < 2:
+        return []
+    float_N, metric = scores_of(small, task), metric_of(task)
+    lost, least, most = paired_difference(float_N, rounded_N)
+    if least <= 0:
+        return []
+    return [
+        f"rounding costs {told_drop(100 * lost, metric)} [{told_drop(100 * least, metric)}, {told_drop(100 * most, metric)}] of the "
+        f"validation score: {told(float(float_N.mean()), metric)} in float, {told(float(rounded_N.mean()), metric)} rounded, of the same "
+        f"{len(float_N):,} samples. Where that is too much, give layers of fewer than 8 bits more, calibrate on more "
+        "samples, or deploy the float file."
+    ]
 
 
 def _check_weights(small: nn.Module) -> None:

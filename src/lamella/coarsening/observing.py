@@ -20,12 +20,13 @@ CALIBRATION_BATCHES = 8  # from which ranges are taken, unless another number is
 
 @dataclass
 class Seen:
-    """How values are spread, by the place where they are made; and where that is made which each layer that is called reads, and
-    `OUTPUT`.
+    """How values are spread, by the place where they are made; where that is made which each layer that is called reads, and `OUTPUT`;
+    and how far each channel of what a layer reads reaches from zero, (C,).
     """
 
     spreads: dict[str, Spread] = field(default_factory=dict)
     inputs: dict[str, list[str]] = field(default_factory=dict)
+    reaches: dict[str, Tensor] = field(default_factory=dict)
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Of every place, and of the inputs of every layer: the ends that leave the least error; of the model's outputs from their lowest
@@ -75,19 +76,34 @@ def observe_places(
     linear: bool = True,
 ) -> Seen:
     """How all that a file of integers rounds is spread over `count` batches; `linear` as in `places.at_places`."""
-    seen = Seen()
+    seen, axes = Seen(), {name: _channel_axis(model.get_submodule(name)) for name in layers}
 
     def look(read: Read) -> Tensor:
         if read.wanted:
             _widen(seen.spreads, read.place, read.whole)
+        if read.reader in axes:
+            _reach(seen.reaches, read.reader, read.x, axes[read.reader])
         places = seen.inputs.setdefault(read.reader, []) if read.reader else [read.place]
         if read.place not in places:
             places.append(read.place)
         return read.x
 
-    with hooked(at_places(model, look, layers, linear=linear)):
+    with hooked(at_places(model, look, axes, linear=linear)):
         _feed(model, loader, count)
     return seen
+
+
+def _channel_axis(layer: nn.Module) -> int:
+    """Of a layer's input, counted from its end: a convolution's windows lie behind the channels."""
+    return -1 - len(getattr(layer, "kernel_size", ()))
+
+
+def _reach(reaches: dict[str, Tensor], layer: str, x: Tensor, axis: int) -> None:
+    if x.numel():
+        others = [number for number in range(-x.dim() - 1, 0) if number != axis]
+        wide = x.detach()[None]
+        found_C = torch.maximum(wide.amax(others), -wide.amin(others)).cpu().float()
+        reaches[layer] = torch.maximum(reaches.get(layer, found_C), found_C)
 
 
 def _feed(model: nn.Module, loader: Iterable[Any], count: int) -> None:
