@@ -198,3 +198,10 @@ def test_dead_channels_and_lone_outliers_are_no_uneven_ones():
     seen = observe_places(nn.Sequential(nn.Conv2d(8, 2, 1)), ["0"], [(x, None)])
     assert unusual(seen.by_reader())
     assert uneven(seen) == []
+
+
+def test_an_end_of_next_to_nothing_is_told_as_zero():
+    x = torch.randn(4, 1, 100, 100, generator=torch.Generator().manual_seed(0)).relu().clamp(max=1)
+    x.view(-1)[::4001] = 50.0
+    (note,) = unusual(observe(nn.Sequential(nn.Identity()), ["0"], [(x, None)]))
+    assert "'0' [0, 50], 99.9 % in [0, 1" in note

@@ -27,6 +27,7 @@ FEW = 32  # samples: ranges of fewer miss what one image in ten would show
 APART = 3.0  # a spread so many times that of validation data, or a mean so many spreads off, is other data
 CROWDED = 32  # of 256 levels: where nearly all values share fewer, outliers have the rest
 UNEVEN = 30  # times the reach of the channel in the middle: where one reaches so far, half of the channels have some 8 levels
+NOTHING = 1e-30  # what is smaller is printed as 0
 SHOWN = 5  # layers named in a note
 
 
@@ -150,7 +151,7 @@ def unusual(seen: Mapping[str, Spread]) -> list[str]:
     if crowded:
         bulks = {place: s.bulk() for place, s in list(crowded.items())[:SHOWN]}
         figures = [
-            f"{place!r} [{crowded[place].low:.3g}, {crowded[place].high:.3g}], 99.9 % in [{low:.3g}, {high:.3g}]"
+            f"{place!r} {_between(crowded[place].low, crowded[place].high)}, 99.9 % in {_between(low, high)}"
             for place, (low, high) in bulks.items()
         ]
         more = f" and {len(crowded) - SHOWN} more" if len(crowded) > SHOWN else ""
@@ -184,6 +185,11 @@ def _stretched(layer: str, spread: Spread, reach_C: Tensor) -> str | None:
     if end <= UNEVEN * middle or spread.crowd() * 256 < CROWDED:
         return None
     return f"{layer!r} (channel {int(reach_C.argmax())} to {end:.3g}, half of them to {middle:.3g} at most)"
+
+
+def _between(low: float, high: float) -> str:
+    low, high = (0.0 if abs(end) < NOTHING else end for end in (low, high))
+    return f"[{low:.3g}, {high:.3g}]"
 
 
 def _named(places: list[str]) -> str:
