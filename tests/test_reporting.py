@@ -398,8 +398,18 @@ def test_a_plan_stands_beside_its_controls(tmp_path):
     same = tuple(replace(each, name="in_order") for each in trials if each.name == "plan")
     plan = tuple(each for each in trials if each.name == "plan")
     told = remarks(Trials(structure=graph.structure, seeds=2, trials=(*plan, *same, *even)))
-    assert [line.partition(":")[0] for line in told] == ["in_order", "uniform has 73 % of the plan's MACs"]
+    assert [line.partition(":")[0] for line in told] == ["uniform", "in_order", "uniform has 73 % of the plan's MACs"]
+    assert told[0].startswith("uniform: the same difference to the plan from all 2 seeds")
     assert remarks(Trials(structure=graph.structure, seeds=2, trials=trials)) == ()
+    close = [replace(each, name="in_order", test=each.test - 0.1 - 1e-16) for each in plan]
+    off_by_one = Trials(structure=graph.structure, seeds=2, trials=(*plan, *close))
+    assert [line.partition(",")[0] for line in remarks(off_by_one)] == [
+        "in_order: the same difference to the plan from all 2 seeds"
+    ]
+    with console.capture() as printed:
+        console.print(trials_view(off_by_one))
+    assert "+10.00 " in printed.get()
+    assert "+10.00 [" not in printed.get()
     walked = read_stages(tmp_path).plan
     for walked_one, stands in ((walked, True), (replace(walked, steps=walked.steps[:1]), False)):
         made = Trials(structure=graph.structure, seeds=2, trials=trials, plan=digest(walked_one))

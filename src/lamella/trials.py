@@ -13,6 +13,7 @@ from typing import NamedTuple
 from .schema import Score, Trial, Trials
 from .statistics import over_seeds
 
+ROUNDING = 1e-9  # of a difference of two scores
 APART = 0.05  # share of the plan's MACs by which a control of equal cost may miss them unremarked
 
 
@@ -24,7 +25,9 @@ class Spread(NamedTuple):
 
 
 class TrialSummary(NamedTuple):
-    """One variant over its seeds; `ahead`: the plan's test score less this one's, paired by seed; one value where all are alike."""
+    """One variant over its seeds; `ahead`: the plan's test score less this one's, paired by seed; one value where those
+    differences are all alike.
+    """
 
     name: str
     validation: Spread
@@ -42,8 +45,8 @@ def summaries(found: Trials) -> tuple[TrialSummary, ...]:
 
 def _summary(found: Trials, name: str) -> TrialSummary:
     plan, trials = found.of("plan"), found.of(name)
-    ahead = [ours.test - each.test for ours, each in zip(plan, trials, strict=True)]
-    if _alike(plan) and _alike(trials):
+    ahead = _differences(plan, trials)
+    if _steady(ahead):
         ahead = ahead[:1]
     seen = trials[:1] if _alike(trials) else trials
     return TrialSummary(
@@ -59,16 +62,19 @@ def _summary(found: Trials, name: str) -> TrialSummary:
 
 def remarks(found: Trials) -> tuple[str, ...]:
     """What the figures do not say by themselves."""
-    return tuple(told for told in (_unvaried(found), _identical(found), _uneven(found)) if told)
+    return tuple(told for told in (_unvaried(found), _undiffering(found), _identical(found), _uneven(found)) if told)
 
 
 def _identical(found: Trials) -> str | None:
     """Of controls that are the plan itself: a difference of zero would look like a measured one."""
-    plan = [_outcome(each) for each in found.of("plan")]
-    names = [name for name in found.names[1:] if [_outcome(each) for each in found.of(name)] == plan]
+    names = [name for name in found.names[1:] if _same(found, name)]
     if not names:
         return None
     return f"{', '.join(names)}: the plan's sizes and scores from every seed: most likely the very same cuts, and no control here."
+
+
+def _same(found: Trials, name: str) -> bool:
+    return [_outcome(each) for each in found.of(name)] == [_outcome(each) for each in found.of("plan")]
 
 
 def _outcome(trial: Trial) -> tuple[float, float, int, int]:
@@ -96,6 +102,35 @@ def _unvaried(found: Trials) -> str | None:
         f"{', '.join(names)}: the same scores from all {found.seeds} seeds, so there is no spread to give. Seeds change what tuning draws; "
         "a walk without epochs draws nothing."
     )
+
+
+def _undiffering(found: Trials) -> str | None:
+    """Of controls whose scores vary, but with the plan's: an interval without width would look like certainty."""
+    plan = found.of("plan")
+    names = [
+        name
+        for name in found.names[1:]
+        if found.seeds > 1
+        and _steady(_differences(plan, found.of(name)))
+        and not (_alike(plan) and _alike(found.of(name)))
+        and not _same(found, name)
+    ]
+    if not names:
+        return None
+    return (
+        f"{', '.join(names)}: the same difference to the plan from all {found.seeds} seeds, so there is no interval to give. Scores of few "
+        "samples go in coarse steps, and few seeds meet the same one by chance: more of them tell (--seeds)."
+    )
+
+
+def _differences(plan: Sequence[Trial], trials: Sequence[Trial]) -> list[float]:
+    """How far the plan is ahead in test score, by seed."""
+    return [ours.test - each.test for ours, each in zip(plan, trials, strict=True)]
+
+
+def _steady(differences: Sequence[float]) -> bool:
+    """Whether they are all one, but for the last digits."""
+    return max(differences) - min(differences) < ROUNDING
 
 
 def _alike(trials: Sequence[Trial]) -> bool:
