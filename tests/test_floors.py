@@ -9,6 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from goldens import WRITE
 
 SOURCE = Path(__file__).parent.parent / "src" / "lamella"
 
@@ -82,6 +83,33 @@ TORCH_FREE = (
     "cli",
 )
 STAGES = ("profiling", "compression", "quantization", "accordions", "elasticity")
+
+
+MAP = Path(__file__).parent.parent / "docs" / "tree.md"
+HEAD = """# The tree
+
+What lies where in `src/lamella`, from the top down: a module imports from those below it in this table.
+Each line is the first of the module's own docstring. (Written by `LAMELLA_WRITE_GOLDENS=1 pytest tests/test_floors.py`.)
+
+"""
+
+
+def test_the_map_of_the_tree_is_that_of_the_tree():
+    lines = [f"{HEAD}| module | what it is for |", "|---|---|"]
+    for floor in FLOORS[1:]:
+        lines += [f"| `{name}` | {_first_line(name)} |" for name in floor]
+    drawn = "\n".join(lines) + "\n"
+    if WRITE:
+        MAP.write_text(drawn)
+    assert MAP.read_text() == drawn
+
+
+def _first_line(name: str) -> str:
+    folder = SOURCE / name
+    source = folder / "__init__.py" if folder.is_dir() else SOURCE / f"{name}.py"
+    told = ast.get_docstring(ast.parse(source.read_text()))
+    assert told, f"{source} does not say what it is for"
+    return told.partition("\n")[0]
 
 
 def modules() -> dict[str, set[str]]:
