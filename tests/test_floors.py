@@ -13,7 +13,7 @@ from goldens import WRITE
 
 SOURCE = Path(__file__).parent.parent / "src" / "lamella"
 
-# From the top down; a module may import from lower floors, and from later names of its own.
+# From the top down; a module imports from lower floors alone.
 FLOORS = (
     ("__init__", "__main__"),
     ("cli",),
