@@ -3,6 +3,7 @@
     python benchmarks/integers.py latency                                        # or: latency resnet20 densenet121
     python benchmarks/integers.py ranges --data data --weights weights
     python benchmarks/integers.py simulation --data data --weights weights
+    python benchmarks/integers.py equalizing --data data --weights weights
 
 Each part is written into `results/integers-<date>.json` under its own name.
 
@@ -18,6 +19,9 @@ points `least` scores above `widest`, paired.
 
 `simulation`: the same networks, 8 bits: on how many test images the eager simulation gives the class that the file gives, and the root
 mean square error of file against simulation (`apart`) and against float32, relative to the float outputs (decision 0023).
+
+`equalizing`: the same networks in 8 bits as they are, and with every channel that reaches beyond the median one brought down by `equalize`
+(decision 0025), which otherwise leaves such networks alone.
 """
 
 import argparse
@@ -45,6 +49,7 @@ from benchmarks.trace import densenet, densenet121, resnet50
 from lamella.coarsening import CALIBRATION_BATCHES
 from lamella.compression import compress
 from lamella.costs import cost
+from lamella.equalizing import equalize
 from lamella.errors import LamellaError
 from lamella.exporting import OnnxModel, convert_to_openvino, export_onnx, quantize_onnx
 from lamella.quantization import integers_file, quantize
@@ -223,15 +228,47 @@ def by_ranges(name: str, data: str, weights: Path) -> dict[str, Any]:
                     file = quantize_onnx(dense, folder / f"{way}.onnx", batches)
                 seen, _ = answers(file, test)
                 rights[way] = (seen.argmax(1) == targets).double()
-                found[f"{way}_{count}"] = {
-                    "test": float(rights[way].mean()),
-                    "same_class": float((seen.argmax(1) == exact.argmax(1)).double().mean()),
-                    "error": float(((seen - exact).square().mean() / exact.square().mean()).sqrt()),
-                }
+                found[f"{way}_{count}"] = beside(seen, exact, targets)
             above = paired_difference(rights["least"].numpy(), rights["widest"].numpy())
             found[f"least_above_widest_{count}"] = [round(100 * value, 2) for value in above]
     print(name, found, flush=True)
     return {"n": len(targets), **found}
+
+
+def beside(seen: Tensor, exact: Tensor, targets: Tensor) -> dict[str, float]:
+    """The score of these outputs, and how far they are from those of the float file."""
+    return {
+        "test": float((seen.argmax(1) == targets).double().mean()),
+        "same_class": float((seen.argmax(1) == exact.argmax(1)).double().mean()),
+        "error": float(((seen - exact).square().mean() / exact.square().mean()).sqrt()),
+    }
+
+
+def by_equalizing(name: str, data: str, weights: Path) -> dict[str, Any]:
+    """Files in 8 bits of the network as it is, and with every channel that reaches beyond the median one brought down."""
+    task = make_task("cifar10", data, validation="test_even")
+    model = TRAINED[name](weights).eval()
+    prepared = raw if isinstance(model, DenseNetFast) else torch.Tensor.contiguous
+    calibration = prepared(torch.cat([images for images, _ in islice(task.calibration, 8)]))
+    test = [(prepared(images), targets) for images, targets in task.test]
+    given = Batches(calibration, torch.zeros(len(calibration), dtype=torch.int64), 64)
+    with patch("lamella.equalizing.FAR", 1.0):
+        graph = trace(model, (calibration[:2],), round_to=1)
+        even = equalize(model, graph, Task((calibration[:2],), train=given, validation=given, test=given))
+    found: dict[str, Any] = {}
+    rights = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for way, each in (("as_it_is", model), ("equalized", even)):
+            dense = export_onnx(each, (calibration[:2],), Path(scratch) / f"{way}.onnx")
+            exact, targets = answers(dense, test)
+            file = quantize_onnx(dense, Path(scratch) / f"{way}.int8.onnx", calibration.split(64))
+            seen, _ = answers(file, test)
+            found[way] = beside(seen, exact, targets)
+            rights[way] = (seen.argmax(1) == targets).double().numpy()
+    above = paired_difference(rights["equalized"], rights["as_it_is"])
+    found["equalized_above"] = [round(100 * value, 2) for value in above]
+    print(name, found, flush=True)
+    return {"n": len(targets), "calibration": len(calibration), **found}
 
 
 def by_simulation(name: str, data: str, weights: Path) -> dict[str, Any]:
@@ -267,7 +304,7 @@ def untouched(model: nn.Module, task: Task) -> Result:
     return compress(model, plan, task, graph=graph)[1]
 
 
-ON_DATA = {"ranges": by_ranges, "simulation": by_simulation}
+ON_DATA = {"ranges": by_ranges, "simulation": by_simulation, "equalizing": by_equalizing}
 
 
 def widest(counts: Any, low: float, high: float) -> tuple[float, float]:

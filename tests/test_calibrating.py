@@ -172,7 +172,10 @@ def test_a_channel_that_leaves_no_levels_to_the_others_is_told_and_what_it_costs
     uneven_note, loss_note = quantize(stretched(1000), small[1], same)[1].notes
     assert "in inputs of '2' (channel 5 to " in uneven_note
     assert "half of them have 8 of 256 levels or fewer" in uneven_note
-    assert "which leaves the network the same; or, where convolutions read it, leave them in float" in uneven_note
+    assert (
+        "`lamella.equalize(model, graph, task)` (`lamella quantize RUN --equalize`) divides such channels"
+        in uneven_note
+    )
     assert loss_note.startswith("rounding costs ")
     assert "100.00 % in float" in loss_note
     assert "of the same 512 samples" in loss_note

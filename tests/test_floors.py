@@ -28,7 +28,7 @@ FLOORS = (
     ("exporting",),
     ("serving",),
     ("timing",),
-    ("walking", "candidates", "calibrating"),
+    ("walking", "candidates", "calibrating", "equalizing"),
     ("tracing", "storage"),
     ("trainingmode",),
     ("proof",),

@@ -45,6 +45,7 @@ _HOMES = {
     "cost": "costs",
     "draw": "reporting",
     "elasticize": "elasticity",
+    "equalize": "equalizing",
     "evaluate": "training",
     "export": "exporting",
     "fit": "training",
@@ -93,6 +94,7 @@ __all__ = [
     "cost",
     "draw",
     "elasticize",
+    "equalize",
     "evaluate",
     "export",
     "fit",
@@ -116,6 +118,7 @@ if TYPE_CHECKING:
     from .compression import compress
     from .costs import cost
     from .elasticity import ElasticModel, Teaching, elasticize
+    from .equalizing import equalize
     from .errors import (
         BudgetError,
         DataError,

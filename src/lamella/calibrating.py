@@ -170,9 +170,9 @@ def uneven(seen: Seen) -> list[str]:
         return []
     return [
         f"channels share one range and reach unevenly far, in inputs of {listed(told, SHOWN, ';')}: half of them have {256 // UNEVEN} of "
-        "256 levels or fewer. Where nothing but a ReLU lies between, divide such a channel's weights and bias in the layer or norm that "
-        "makes it and multiply those in the layer that reads it by as much, which leaves the network the same; or, where convolutions "
-        "read it, leave them in float (scheme dynamic-fc)."
+        "256 levels or fewer. `lamella.equalize(model, graph, task)` (`lamella quantize RUN --equalize`) divides such channels where "
+        "they are made and multiplies the weights that read them by as much, which leaves the network the same. Where that changes "
+        "nothing (a sigmoid or ReLU6 lies between), leave the convolutions that read them in float (scheme dynamic-fc)."
     ]
 
 

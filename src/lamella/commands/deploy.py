@@ -1,7 +1,7 @@
 """lamella quantize, lamella export: the run's networks as files for runtimes, weighed and timed there.
 
 lamella quantize RUN
-lamella quantize RUN --scheme static-nbits-fc
+lamella quantize RUN --scheme static-nbits-fc --equalize
 lamella export RUN --format onnx --format openvino --format pt2 --format executorch
 
 A compressed file that is slower than dense is refused, with the reason, after everything has been written and shown.
@@ -29,6 +29,13 @@ def quantize(
             "blocks), dynamic-fc or nbits-fc (linear layers alone, in int8 or 4-bit blocks)."
         ),
     ] = "static",
+    equalize: Annotated[
+        bool,
+        typer.Option(
+            "--equalize",
+            help="First bring down channels that reach far beyond the others; the network computes the same.",
+        ),
+    ] = False,
     allow_slower: AllowSlower = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -39,13 +46,15 @@ def quantize(
     """
     from ..quantization import scheme_named
     from ..sessions import resume
-    from ..stages import file_facts, quantized
+    from ..stages import equalized, file_facts, quantized
     from ..stages.deciding import heavier
     from ..stages.deployment import check_faster, delivered, weighed
 
     scheme_named(scheme)
     with working(run, quiet):
         session = resume(run)
+        if equalize:
+            equalized(session)
         coarse, result = quantized(session, scheme)
         facts: dict[str, Any] = file_facts(session, coarse, result)
         facts["notes"] += heavier(session, file_key(scheme))

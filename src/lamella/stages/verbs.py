@@ -16,6 +16,7 @@ from torch import nn
 
 from ..compression import TUNING, compress
 from ..costs import cost
+from ..equalizing import equalize
 from ..errors import LamellaError, MismatchError
 from ..exporting import Export, NarrowedExports, OnnxModel, export_onnx, layers_in_float, layers_of, onnx_bytes
 from ..lineage import is_made_from, made_from
@@ -29,6 +30,7 @@ from ..schema.schemes import file_key, option, variant
 from ..sessions import Session, untrained, weighted
 from ..statistics import score_interval
 from ..storage import load, save
+from ..surgery import retraced
 from ..texts import listed, told_between
 from ..training import Batches, Portion, Recipe, Task, evaluate, fit
 
@@ -173,6 +175,13 @@ def tuning_task(task: Task, samples: int | None) -> Task:
             "tuning_samples needs a task whose training data are lamella.Batches; this one has its own loader."
         )
     return replace(task, train=Portion(task.train, samples))
+
+
+def equalized(session: Session) -> None:
+    """`model.safetensors` anew, of a network that computes the same without channels that reach far beyond the others."""
+    ensure_compressed(session)
+    small, result = load(session.directory, session.fresh)
+    save(session.directory, equalize(small, retraced(session.graph(), result.kept), session.task), result)
 
 
 def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Result]:
