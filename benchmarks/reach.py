@@ -247,7 +247,7 @@ def timing(row: Row, model: nn.Module, task: Task, curves: Profile, work: Path) 
     """What predicts milliseconds of files in integers, where the row's budget speaks of them."""
     if "latency_ms" not in row.budget:
         return {}
-    found = latency_fit(model, curves.graph, task, Timing(precision="int8"), work / "fit")
+    found = latency_fit(model, curves.graph, task, Timing(precision="int8", whole=row.whole), work / "fit")
     print(
         f"latency predicted: median error {found.median_error}, rank correlation {found.rank_correlation}", flush=True
     )

@@ -20,12 +20,14 @@ from lamella.elasticity import elasticize, load_elastic, publish, save_elastic
 from lamella.emptied import EmptiedConv2d
 from lamella.errors import RecordError
 from lamella.exporting import OnnxModel, export_onnx, onnx_bytes, quantize_onnx
+from lamella.latencies import Timing
 from lamella.matching import match_outputs
 from lamella.planning import editable, edited, plan
 from lamella.profiling import Sweep, profile
 from lamella.quantization import agreement, integers_file, quantize
+from lamella.records import load_record
 from lamella.reporting.facts import facts_at
-from lamella.schema import Budget, Group, Level, Plan, Point, Profile, Score, Step
+from lamella.schema import Budget, Group, LatencyFit, Level, Plan, Point, Profile, Score, Step
 from lamella.surgery import masked, narrow, refitted, retraced
 from lamella.tasks import make_task
 from lamella.timing.predicting import shapes_of
@@ -399,6 +401,13 @@ def test_layers_that_are_gone_take_no_time_and_are_drawn_so(small_resnet, digits
     assert "bits" not in str(facts["layer1.1.conv2"])
 
 
+def test_latencies_are_learned_from_plans_like_those_to_be_predicted(small_resnet, digits):
+    graph = trace(small_resnet, digits.example_inputs)
+    gone = {name for widths in Timing(whole=True).plans(graph) for name, width in widths.items() if not width}
+    assert gone == {group.name for group in graph.groups if group.removable}
+    assert not any(0 in widths.values() for widths in Timing().plans(graph))
+
+
 def test_a_run_removes_blocks_from_trace_to_report(tmp_path):
     run, command = str(tmp_path / "run"), CliRunner()
 
@@ -411,6 +420,10 @@ def test_a_run_removes_blocks_from_trace_to_report(tmp_path):
     traced = lamella("trace", run, "--model", "resnet14", "--task", "digits", *options)
     assert "yes, or all of it" in traced
     lamella("profile", run, "--pruning-ratios", ".5", "--bits", "8", "--sweep", "whole=1")
+    few = ("--measure", "fits=3", "--measure", "holds=0")
+    lamella("plan", run, "--planner", "knapsack", "--budget", "latency_ms=90%", "--bits", "8", *few)
+    timed = load_record(tmp_path / "run" / "latency.int8.json", LatencyFit).plans
+    assert any(0 in each.widths.values() for each in timed)
     lamella("plan", run, "--planner", "knapsack", "--budget", "macs=25%", "--order", "reverse")
     steps = json.loads((tmp_path / "run/plan.json").read_text())["value"]["steps"]
     assert any(0 in step["widths"].values() for step in steps)

@@ -22,7 +22,7 @@ from torch import nn
 from .errors import LamellaError
 from .exporting import Export, NarrowedExports, export_onnx, layers_of, quantize_onnx
 from .progress import Progress, silent
-from .schema import Graph, LatencyFit, TimedPlan
+from .schema import Graph, Group, LatencyFit, TimedPlan
 from .surgery import narrow
 from .timing import LatencyPredictor, LatencyTable, accuracy, fit, free_step, latency
 from .timing.predicting import shapes_of
@@ -32,21 +32,31 @@ from .training import Task
 
 Widths = Mapping[str, int]
 
+GONE = 0.25  # of the groups that may go altogether, in plans that go without some
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """`precision` of the files; `fits` random plans to fit on (0: trust the table of layers alone), `holds` to hold the fit to."""
+    """`precision` of the files; `fits` random plans to fit on (0: trust the table of layers alone), `holds` to hold the fit to.
+
+    `whole`: these plans go without some of the groups that may go altogether, as those to be predicted do (decision 0024).
+    """
 
     precision: Precision = "fp32"
     fits: int = 12
     holds: int = 8
     seed: int = 0
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if self.fits not in (0, *range(3, 1000)) or self.holds < 0:
             raise LamellaError(
                 f"fits={self.fits}, holds={self.holds}: 0 or at least 3 plans to fit on, and 0 or more to hold."
             )
+
+    def plans(self, graph: Graph) -> list[dict[str, int]]:
+        """The plans that are timed."""
+        return random_plans(graph, self.fits + self.holds, self.seed, GONE if self.whole else 0.0)
 
 
 def latency_fit(
@@ -59,7 +69,7 @@ def latency_fit(
 ) -> LatencyFit:
     """Export, time, fit, and predict the plans that were held out."""
     table = LatencyTable(cache_directory(), precision=timing.precision, slots=16)
-    plans = random_plans(graph, timing.fits + timing.holds, timing.seed)
+    plans = timing.plans(graph)
     files: list[tuple[Widths, Precision]] = [(widths, timing.precision) for widths in plans]
     if timing.fits and plans and timing.precision == "int8":
         files.append(({}, "fp32"))
@@ -111,15 +121,21 @@ def cache_directory() -> Path:
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lamella"
 
 
-def random_plans(graph: Graph, count: int, seed: int) -> list[dict[str, int]]:
-    """Every free group at a legal width drawn from a quarter of its channels to all of them.
+def random_plans(graph: Graph, count: int, seed: int, gone: float = 0.0) -> list[dict[str, int]]:
+    """Every free group at a legal width drawn from a quarter of its channels to all of them, or without any: `gone` of those that may go.
 
     No plan comes twice; where there are fewer than three, which nothing can be fitted to, there is none.
     """
     rng = random.Random(seed)
-    drawn = [{g.name: g.legal(g.width * rng.uniform(0.25, 1.0)) for g in graph.free} for _ in range(count)]
+    drawn = [{g.name: _width(g, rng, gone) for g in graph.free} for _ in range(count)]
     plans = [dict(each) for each in dict.fromkeys(tuple(widths.items()) for widths in drawn)]
     return plans if len(plans) in (count, *range(3, count)) else []
+
+
+def _width(group: Group, rng: random.Random, gone: float) -> int:
+    if gone and group.removable and rng.random() < gone:
+        return 0
+    return group.legal(group.width * rng.uniform(0.25, 1.0))
 
 
 def _timed(

@@ -20,7 +20,7 @@ from ..candidates import Candidates
 from ..digests import weights_digest
 from ..errors import BudgetError, LamellaError, MissingExtra, in_file
 from ..exporting import NarrowedExports, onnx_bytes
-from ..latencies import Timing, latency_fit, predictor, random_plans, written
+from ..latencies import Timing, latency_fit, predictor, written
 from ..making import folder
 from ..planning import (
     ADDED_UP,
@@ -200,7 +200,8 @@ def _timing(session: Session, request: Request) -> Timing:
     bits = request.bits is not None and request.bits < FLOAT
     chosen = request.bits is None and request.planner in ("knapsack", "search") and _has_bits(session, request)
     precision = measuring.precision or ("int8" if bits or chosen else "fp32")
-    return Timing(precision=precision, fits=measuring.fits, holds=measuring.holds, seed=session.info.seed)
+    whole = any(point.width == 0 for point in session.read("profile", Profile).points)
+    return Timing(precision=precision, fits=measuring.fits, holds=measuring.holds, seed=session.info.seed, whole=whole)
 
 
 def _has_bits(session: Session, request: Request) -> bool:
@@ -218,7 +219,7 @@ def timed(session: Session, timing: Timing, progress: Progress = silent) -> Late
         found = session.read(name, LatencyFit)
         if _is_as_asked(found, session.graph(), timing):
             return found
-    scratch = session.directory / f"latency-{timing.precision}-{timing.fits}-{timing.holds}"
+    scratch = session.directory / f"latency-{timing.precision}-{timing.fits}-{timing.holds}{'-whole' * timing.whole}"
     found = latency_fit(session.dense(), session.graph(), session.task, timing, scratch, progress)
     session.write(name, found)
     return found
@@ -226,7 +227,7 @@ def timed(session: Session, timing: Timing, progress: Progress = silent) -> Late
 
 def _is_as_asked(found: LatencyFit, graph: Graph, timing: Timing) -> bool:
     """Whether the fit is of this network on this machine, and of the plans that would be drawn: small networks have few."""
-    plans = random_plans(graph, timing.fits + timing.holds, timing.seed)
+    plans = timing.plans(graph)
     drawn = [(widths, i < timing.fits) for i, widths in enumerate(plans)]
     same = (found.machine, found.structure) == (machine(), graph.structure)
     told = found.precision == "fp32" or found.dense_ms is not None
