@@ -35,7 +35,7 @@ from .verbs import ALIKE, ensure_compressed, exported_files
 
 SAMPLES = 8  # real inputs on which a file is compared with its model
 SHOWN = 6  # groups named in a refusal
-FLOAT = ("dense", "model")
+FLOAT_FILES = ("dense", "model")
 
 Files = Mapping[str, Mapping[str, Path]]  # format -> variant -> file
 
@@ -151,7 +151,7 @@ def _converted(
     found, notes = {}, []
     for variant, source in sources.items():
         target = source.with_suffix(suffix)
-        if variant not in (*FLOAT, "int8"):
+        if variant not in (*FLOAT_FILES, "int8"):
             notes.append(
                 f"{source} is not converted to {suffix}: of the schemes of `lamella quantize`, static alone is."
             )
@@ -159,7 +159,7 @@ def _converted(
         try:
             found[variant] = made_from(source, target, partial(convert, source, target, inputs))
         except LamellaError as error:
-            if variant in FLOAT or isinstance(error, RunError):
+            if variant in FLOAT_FILES or isinstance(error, RunError):
                 raise
             notes.append(f"{target} is left out: {error}")
     return found, notes
@@ -216,7 +216,7 @@ def refusal(slower: Sequence[FileFacts], facts: Sequence[FileFacts], graph: Grap
     """The paragraph: which files, by how much, why as far as widths tell, and what to do."""
     lines = [f"{_takes(each)}." for each in slower]
     odd = misaligned(graph, widths)
-    integers_alone = all(e.variant not in FLOAT for e in slower) and any(
+    integers_alone = all(e.variant not in FLOAT_FILES for e in slower) and any(
         e.variant == "model" and not e.slower for e in facts
     )
     if odd:
