@@ -13,9 +13,10 @@ from lamella.cli import app
 from lamella.compression import compress
 from lamella.costs import cost
 from lamella.equalizing import equalize
+from lamella.errors import TraceError
 from lamella.quantization import quantize
 from lamella.schema import Plan
-from lamella.surgery import copied
+from lamella.surgery import copied, narrow
 from lamella.tasks import make_task
 from lamella.tracing import trace
 from lamella.training import Recipe, Task, evaluate, fit
@@ -75,6 +76,12 @@ def test_a_network_of_even_channels_stays_bit_for_bit(trained, digits):
     assert even is not trained
     for name, tensor in trained.state_dict().items():
         assert torch.equal(even.state_dict()[name], tensor), name
+
+
+def test_the_graph_of_another_network_is_refused(trained, digits):
+    graph = trace(trained, digits.example_inputs)
+    with pytest.raises(TraceError, match="belongs to another model"):
+        equalize(narrow(trained, graph, {"0": 6}), graph, digits)
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)

@@ -23,7 +23,7 @@ from torch.nn.modules.conv import _ConvNd
 from .axes import channel_positions
 from .proof import runs, widened
 from .schema import Axis, Graph
-from .surgery import copied
+from .surgery import check_graph, copied
 from .training import Task, call, device_of, first_inputs, hooked, modes_kept, on_device, tensors_of
 
 M = TypeVar("M", bound=nn.Module)
@@ -37,9 +37,10 @@ SAME = 1e-9  # of the largest output: how far apart two networks in float64 may 
 def equalize(model: M, graph: Graph, task: Task) -> M:
     """A copy that gives the same outputs in evaluation mode, without channels that reach far beyond the others of their group.
 
-    `graph` is the model's own. What was scaled is proven on `task.example_inputs` in float64, group by group if need be; where the
-    model does not take float64, or nothing reaches far, the copy is the model as it was.
+    What was scaled is proven on `task.example_inputs` in float64, group by group if need be; where the model does not take float64, or
+    nothing reaches far, the copy is the model as it was. TraceError for a graph that is not the model's own.
     """
+    check_graph(model, graph)
     factors = _factors(model, graph, task)
     inputs = widened(on_device(task.example_inputs, device_of(model)))
     wide = copied(model, {}).double().eval()
