@@ -244,17 +244,22 @@ def beside(seen: Tensor, exact: Tensor, targets: Tensor) -> dict[str, float]:
     }
 
 
-def by_equalizing(name: str, data: str, weights: Path) -> dict[str, Any]:
-    """Files in 8 bits of the network as it is, and with every channel that reaches beyond the median one brought down."""
+def at_hand(name: str, data: str, weights: Path) -> tuple[nn.Module, Tensor, list[tuple[Tensor, Tensor]], Task]:
+    """A trained network, calibration and test pictures as it takes them, and a task of the former."""
     task = make_task("cifar10", data, validation="test_even")
     model = TRAINED[name](weights).eval()
     prepared = raw if isinstance(model, DenseNetFast) else torch.Tensor.contiguous
     calibration = prepared(torch.cat([images for images, _ in islice(task.calibration, 8)]))
     test = [(prepared(images), targets) for images, targets in task.test]
     given = Batches(calibration, torch.zeros(len(calibration), dtype=torch.int64), 64)
+    return model, calibration, test, Task((calibration[:1],), train=given, validation=given, test=given)
+
+
+def by_equalizing(name: str, data: str, weights: Path) -> dict[str, Any]:
+    """Files in 8 bits of the network as it is, and with every channel that reaches beyond the median one brought down."""
+    model, calibration, test, seen = at_hand(name, data, weights)
     with patch("lamella.equalizing.FAR", 1.0):
-        graph = trace(model, (calibration[:2],), round_to=1)
-        even = equalize(model, graph, Task((calibration[:2],), train=given, validation=given, test=given))
+        even = equalize(model, trace(model, seen.example_inputs, round_to=1), seen)
     found: dict[str, Any] = {}
     rights = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -262,9 +267,9 @@ def by_equalizing(name: str, data: str, weights: Path) -> dict[str, Any]:
             dense = export_onnx(each, (calibration[:2],), Path(scratch) / f"{way}.onnx")
             exact, targets = answers(dense, test)
             file = quantize_onnx(dense, Path(scratch) / f"{way}.int8.onnx", calibration.split(64))
-            seen, _ = answers(file, test)
-            found[way] = beside(seen, exact, targets)
-            rights[way] = (seen.argmax(1) == targets).double().numpy()
+            answered, _ = answers(file, test)
+            found[way] = beside(answered, exact, targets)
+            rights[way] = (answered.argmax(1) == targets).double().numpy()
     above = paired_difference(rights["equalized"], rights["as_it_is"])
     found["equalized_above"] = [round(100 * value, 2) for value in above]
     print(name, found, flush=True)
@@ -273,13 +278,7 @@ def by_equalizing(name: str, data: str, weights: Path) -> dict[str, Any]:
 
 def by_simulation(name: str, data: str, weights: Path) -> dict[str, Any]:
     """How far the eager simulation that `quantize` returns is from the file that it simulates."""
-    task = make_task("cifar10", data, validation="test_even")
-    model = TRAINED[name](weights).eval()
-    prepared = raw if isinstance(model, DenseNetFast) else torch.Tensor.contiguous
-    calibration = prepared(torch.cat([images for images, _ in islice(task.calibration, 8)]))
-    test = [(prepared(images), targets) for images, targets in task.test]
-    given = Batches(calibration, torch.zeros(len(calibration), dtype=torch.int64), 64)
-    seen = Task((calibration[:1],), train=given, validation=given, test=given)
+    model, calibration, test, seen = at_hand(name, data, weights)
     coarse, result = quantize(model, untouched(model, seen), seen)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         dense = export_onnx(model, (calibration[:2],), Path(scratch) / "dense.onnx")

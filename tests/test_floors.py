@@ -30,7 +30,7 @@ FLOORS = (
     ("timing",),
     ("walking", "candidates", "calibrating", "equalizing"),
     ("tracing", "storage"),
-    ("trainingmode",),
+    ("trainingmode", "equivalence"),
     ("proof",),
     ("replay", "coarsening", "grouping"),
     ("matching",),

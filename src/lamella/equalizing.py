@@ -13,7 +13,6 @@ Legend: C channels of a group, P positions of an axis.
 """
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -21,17 +20,18 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from .axes import channel_positions
-from .proof import runs, widened
+from .coarsening import observe_reaches
+from .equivalence import harmless, twin_of
+from .proof import TOLERANCE
 from .schema import Axis, Graph
 from .surgery import check_graph, copied
-from .training import Task, call, device_of, first_inputs, hooked, modes_kept, on_device, tensors_of
+from .training import Task, device_of, first_inputs, on_device
 
 M = TypeVar("M", bound=nn.Module)
 Factors = Mapping[str, Tensor]  # of a group, what its channels are divided by: (C,)
 
 FAR = 8.0  # times the median channel of the group: what reaches further is brought down
 SAMPLES = 256  # of calibration data: as far as channels reach in these
-SAME = 1e-9  # of the largest output: how far apart two networks in float64 may be
 
 
 def equalize(model: M, graph: Graph, task: Task) -> M:
@@ -42,13 +42,12 @@ def equalize(model: M, graph: Graph, task: Task) -> M:
     """
     check_graph(model, graph)
     factors = _factors(model, graph, task)
-    inputs = widened(on_device(task.example_inputs, device_of(model)))
-    wide = copied(model, {}).double().eval()
-    if not factors or not runs(wide, inputs):
+    if not factors:
         return copied(model, {})
-    if not _same(wide, graph, factors, inputs):
-        factors = {name: each for name, each in factors.items() if _same(wide, graph, {name: each}, inputs)}
-    return _scaled(model, graph, factors)
+    twin = twin_of(model, on_device(task.example_inputs, device_of(model)))
+    if twin.tolerance > TOLERANCE:
+        return copied(model, {})
+    return _scaled(model, graph, harmless(twin, factors, lambda some: _scaled(twin.model, graph, some)))
 
 
 def _factors(model: nn.Module, graph: Graph, task: Task) -> dict[str, Tensor]:
@@ -68,7 +67,9 @@ def _factors(model: nn.Module, graph: Graph, task: Task) -> dict[str, Tensor]:
 
 def _reaches(model: nn.Module, graph: Graph, task: Task) -> dict[str, tuple[Tensor, Tensor]]:
     """Per group how far each channel reaches where layers read it, and the largest weight that reads it: (C,) and (C,), float64."""
-    seen_P, found = _inputs_of(model, graph, task), dict[str, tuple[Tensor, Tensor]]()
+    found = dict[str, tuple[Tensor, Tensor]]()
+    batch = (first_inputs(task.calibration, SAMPLES), None)
+    seen_P = observe_reaches(model, dict.fromkeys(name for name, _, _ in _readers(model, graph)), [batch])
     for layer, dim, axis in _readers(model, graph):
         weight = model.get_submodule(layer).get_parameter("weight").detach().double().abs()
         largest_P = weight.movedim(dim, 0).flatten(1).amax(1).cpu()
@@ -78,7 +79,7 @@ def _reaches(model: nn.Module, graph: Graph, task: Task) -> dict[str, tuple[Tens
             positions_P = torch.from_numpy(channel_positions(axis, group.name))
             if bool((positions_P >= 0).any()):
                 reach_C, weight_C = found.get(group.name, (torch.zeros(group.width).double(),) * 2)
-                reach_C = _most(reach_C, positions_P, seen_P[layer])
+                reach_C = _most(reach_C, positions_P, seen_P[layer].double())
                 found[group.name] = reach_C, _most(weight_C, positions_P, largest_P)
     return found
 
@@ -100,22 +101,6 @@ def _readers(model: nn.Module, graph: Graph) -> Iterator[tuple[str, int, Axis]]:
         for dim, axis in enumerate(parameter.axes):
             if axis.role == "in" and axis.blocks == 1:
                 yield layer.name, dim, axis
-
-
-def _inputs_of(model: nn.Module, graph: Graph, task: Task) -> dict[str, Tensor]:
-    """How far every channel of these layers' inputs reaches on calibration data: (P,), float64."""
-    seen: dict[str, Tensor] = {}
-
-    def look(name: str, module: Any, inputs: tuple[Tensor, ...]) -> None:
-        axis = -1 if isinstance(module, nn.Linear) else -1 - len(module.kernel_size)
-        reach_P = inputs[0].detach().abs().movedim(axis, 0).flatten(1).amax(1).double().cpu()
-        seen[name] = torch.maximum(seen.get(name, reach_P), reach_P)
-
-    names = {name for name, _, _ in _readers(model, graph)}
-    hooks = [model.get_submodule(name).register_forward_pre_hook(partial(look, name)) for name in names]
-    with hooked(hooks), modes_kept(model), torch.no_grad():
-        call(model.eval(), on_device(first_inputs(task.calibration, SAMPLES), device_of(model)))
-    return seen
 
 
 def _scaled(model: M, graph: Graph, factors: Factors) -> M:
@@ -152,13 +137,6 @@ def _along(axis: Axis, factors: Factors) -> Tensor | None:
             found = torch.ones(len(positions_P)).double() if found is None else found
             found[there_P] = factor_C[positions_P[there_P]]
     return found
-
-
-def _same(wide: nn.Module, graph: Graph, factors: Factors, inputs: tuple[Any, ...]) -> bool:
-    """Whether the network in float64 gives the same once it is scaled so."""
-    with torch.no_grad():
-        outputs = zip(tensors_of(_scaled(wide, graph, factors)(*inputs)), tensors_of(wide(*inputs)), strict=True)
-    return all(bool((a - b).abs().max() <= SAME * b.abs().max()) for a, b in outputs if b.is_floating_point())
 
 
 __all__ = ["equalize"]

@@ -141,6 +141,11 @@ def rounded_in_blocks(weight_OK: Tensor, bits: int) -> Tensor:
     return (levels_OBL * scale_OB[..., None]).flatten(1)[:, : weight_OK.shape[1]].to(weight_OK.dtype)
 
 
+def channel_axis(layer: nn.Module) -> int:
+    """Where what a layer reads and makes holds its channels, counted from the end: behind them lie a convolution's windows alone."""
+    return -1 - len(getattr(layer, "kernel_size", ()))
+
+
 def output_axis(module: nn.Module) -> int:
     """The axis of a module's weight along which its outputs lie."""
     return 1 if getattr(module, "transposed", False) else 0

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from .axes import Kept, kept_mask
 from .errors import DataError
-from .grids import OnGrid, output_axis, sharing
+from .grids import OnGrid, channel_axis, output_axis, sharing
 from .schema import Graph, Layer
 from .training import call, device_of, hooked, modes_kept, on_device
 
@@ -115,14 +115,9 @@ def _watched(model: nn.Module, layers: Iterable[str], visit: Callable[[str, Any,
 
 def moments(module: nn.Module, outputs_N: Tensor) -> Moments:
     """The moments of a layer's outputs. Channel by channel: of large pictures there is no room for all of them in float64."""
-    each = [torch.std_mean(channel.double(), correction=0) for channel in outputs_N.movedim(_channel_axis(module), 0)]
+    each = [torch.std_mean(channel.double(), correction=0) for channel in outputs_N.movedim(channel_axis(module), 0)]
     std_O, mean_O = (torch.stack(values) for values in zip(*each, strict=True))
     return Moments(mean_O, std_O)
-
-
-def _channel_axis(module: Any) -> int:
-    """Where a layer's outputs hold its channels, counted from the end: there may be no axis of samples."""
-    return -1 if isinstance(module, nn.Linear) else -1 - len(module.kernel_size)
 
 
 def _towards(wanted: Moments, seen: Moments) -> tuple[Tensor, Tensor]:
@@ -146,7 +141,7 @@ def rescale(model: nn.Module, name: str, factor_O: Tensor, shift_O: Tensor) -> N
 
 def rescaled(module: nn.Module, outputs_N: Tensor, factor_O: Tensor, shift_O: Tensor) -> Tensor:
     """A layer's outputs, every channel of them scaled and shifted."""
-    axis = _channel_axis(module) % outputs_N.dim()
+    axis = channel_axis(module) % outputs_N.dim()
     return outputs_N * _along(factor_O, axis, outputs_N) + _along(shift_O, axis, outputs_N)
 
 

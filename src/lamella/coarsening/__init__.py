@@ -17,7 +17,7 @@ between two steps decides otherwise, which after twenty layers is another class 
 
 from .folding import folded
 from .linear import LINEAR_BITS, coarsen_linear
-from .observing import CALIBRATION_BATCHES, Seen, observe, observe_places, observe_ranges
+from .observing import CALIBRATION_BATCHES, Seen, observe, observe_places, observe_ranges, observe_reaches
 from .places import OUTPUT
 from .rounding import InputGrid, coarsen, quantizable
 
@@ -33,5 +33,6 @@ __all__ = [
     "observe",
     "observe_places",
     "observe_ranges",
+    "observe_reaches",
     "quantizable",
 ]

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..grids import channel_axis
 from ..ranges import Spread
 from ..training import call, device_of, hooked, inputs_of, modes_kept, on_device
 from .operators import FIXED
@@ -76,7 +78,7 @@ def observe_places(
     linear: bool = True,
 ) -> Seen:
     """How all that a file of integers rounds is spread over `count` batches; `linear` as in `places.at_places`."""
-    seen, axes = Seen(), {name: _channel_axis(model.get_submodule(name)) for name in layers}
+    seen, axes = Seen(), {name: channel_axis(model.get_submodule(name)) for name in layers}
 
     def look(read: Read) -> Tensor:
         if read.wanted:
@@ -93,9 +95,17 @@ def observe_places(
     return seen
 
 
-def _channel_axis(layer: nn.Module) -> int:
-    """Of a layer's input, counted from its end: a convolution's windows lie behind the channels."""
-    return -1 - len(getattr(layer, "kernel_size", ()))
+def observe_reaches(model: nn.Module, layers: Iterable[str], loader: Iterable[Any]) -> dict[str, Tensor]:
+    """How far each channel of these layers' inputs reaches over the first batches, (C,); of layers that are called."""
+    seen: dict[str, Tensor] = {}
+
+    def look(name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        _reach(seen, name, inputs[0], channel_axis(layer))
+
+    hooks = [model.get_submodule(name).register_forward_pre_hook(partial(look, name)) for name in layers]
+    with hooked(hooks):
+        _feed(model, loader, CALIBRATION_BATCHES)
+    return seen
 
 
 def _reach(reaches: dict[str, Tensor], layer: str, x: Tensor, axis: int) -> None:

@@ -7,17 +7,15 @@ order, so outputs agree to rounding. That is checked here, in float64 where the 
 channels cannot change places (a network that mixes two orders of them) stays as it is, and its levels are gathered.
 """
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from ..axes import channel_positions, groups_of
-from ..proof import SINGLE_TOLERANCE, TOLERANCE, runs, widened
+from ..equivalence import harmless, twin_of
 from ..schema import Axis, Graph, Group
 from ..surgery import copied
 from .cutting import part_labels
@@ -67,41 +65,13 @@ def _parts(group: Group) -> list[np.ndarray]:
 
 def _movable(model: nn.Module, graph: Graph, order: Order, inputs: Sequence[Any]) -> dict[str, np.ndarray]:
     """The groups whose channels can change places without changing what the network says."""
-    twin, inputs, tolerance = _precise(model, tuple(inputs))
-    expected = _outputs(twin, inputs)
+    twin = twin_of(model, tuple(inputs))
 
-    def holds(some: Order) -> bool:
-        return all(_alike(axis, some) for p in graph.parameters for axis in p.axes) and _equal(
-            _outputs(permuted(twin, graph, some), inputs), expected, tolerance
-        )
+    def moved(some: Order) -> nn.Module | None:
+        fits = all(_alike(axis, some) for p in graph.parameters for axis in p.axes)
+        return permuted(twin.model, graph, some) if fits else None
 
-    if holds(order):
-        return dict(order)
-    alone = {name: channels for name, channels in order.items() if holds({name: channels})}
-    return alone if holds(alone) else {}
-
-
-def _precise(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[nn.Module, tuple[Any, ...], float]:
-    """A twin in float64, or in the model's own type where its forward names one; inputs for it; and the tolerance, as in `proof`."""
-    wide = copy.deepcopy(model).double().eval()
-    if runs(wide, widened(inputs)):
-        return wide, widened(inputs), TOLERANCE
-    return copy.deepcopy(model).eval(), inputs, SINGLE_TOLERANCE
-
-
-def _outputs(model: nn.Module, inputs: Sequence[Any]) -> list[Tensor]:
-    with torch.no_grad():
-        return [t for t in tree_leaves(model(*inputs)) if isinstance(t, Tensor)]
-
-
-def _equal(seen: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> bool:
-    """Whether outputs are the same to rounding, and masks and whole numbers to the bit."""
-    return all(
-        float((a - b).abs().max()) <= tolerance * max(1e-30, float(b.abs().max()))
-        if b.is_floating_point() or b.is_complex()
-        else torch.equal(a, b)
-        for a, b in zip(seen, expected, strict=True)
-    )
+    return harmless(twin, order, moved)
 
 
 def _alike(axis: Axis, order: Order) -> bool:

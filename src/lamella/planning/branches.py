@@ -10,7 +10,7 @@ two drops only the larger one counts. In a chain of more each is held against th
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..schema import Graph
+from ..schema import Graph, Profile
 from .curves import Rung
 
 
@@ -28,6 +28,12 @@ def added_up(graph: Graph, losses: Mapping[str, float], widths: Mapping[str, int
     """What all groups lose together, from what each loses alone at its width."""
     gone = [name for name in losses if widths.get(name) == 0]
     return sum(losses.values()) - sum(min(losses[a], losses[b]) for a, b in _behind(graph, gone))
+
+
+def lost(profile: Profile, alone: Mapping[str, float | None], widths: Mapping[str, int]) -> float:
+    """What groups with these scores alone lose together; what was not measured, nothing."""
+    losses = {name: profile.baseline.value - score for name, score in alone.items() if score is not None}
+    return added_up(profile.graph, losses, widths)
 
 
 def refunds(graph: Graph, rungs: Mapping[str, Sequence[Rung]], factors: Mapping[str, float]) -> tuple[Refund, ...]:

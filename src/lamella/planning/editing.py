@@ -18,7 +18,7 @@ from ..schema import Budget, Graph, Plan, Profile, Step
 from ..schema.plans import TAKES_NO_BITS
 from .asking import Predictor
 from .blocking import check_budget, lossless
-from .branches import added_up
+from .branches import lost
 from .curves import bits_drop, score_at
 from .plans import priced
 
@@ -74,8 +74,7 @@ def _lost(
     profile: Profile, alone: Mapping[str, float | None], widths: Mapping[str, int], bits: Mapping[str, int]
 ) -> float:
     """What groups with these scores alone, and layers with these bits, lose together; what was not measured, nothing."""
-    losses = {name: profile.baseline.value - score for name, score in alone.items() if score is not None}
-    return added_up(profile.graph, losses, widths) + bits_drop(profile, bits)[0] / 100
+    return lost(profile, alone, widths) + bits_drop(profile, bits)[0] / 100
 
 
 def _read(text: str, graph: Graph) -> tuple[list[Step], str]:

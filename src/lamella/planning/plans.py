@@ -17,7 +17,7 @@ from ..schema import Budget, Graph, Plan, Profile, Step
 from ..schema.plans import WEIGHT_BITS, in_integers
 from .asking import Ask, Draft, Predictor, check_precision, dense_ms
 from .blocking import check_budget, lossless
-from .branches import added_up
+from .branches import lost
 from .curves import bits_drop
 from .knapsack import knapsack
 from .order import Choice, sorted_choices
@@ -107,9 +107,7 @@ def _steps(choices: list[Choice], bits: dict[str, int], profile: Profile, epochs
 
 
 def _lost(profile: Profile, choices: Sequence[Choice]) -> float:
-    """What these cuts lose together, by what each loses alone; what was not measured, nothing."""
-    losses = {c.group: profile.baseline.value - c.score for c in choices if c.score is not None}
-    return added_up(profile.graph, losses, {c.group: c.width for c in choices})
+    return lost(profile, {c.group: c.score for c in choices}, {c.group: c.width for c in choices})
 
 
 def _made(ask: Ask, draft: Draft, planner: str, steps: tuple[Step, ...]) -> Plan:

@@ -78,7 +78,7 @@ def _take(
         tunable = (fading(state, number, step, tuning) if fades else None) or cut(model, kept, task)
         checkpoint = record.tuning(number) if record else None
         slower, tuned = least_harmful(tunable, number, tuning, checkpoint, before_N)
-        model, kept, after_N = tuned or (model, kept, before_N)
+        model, kept, after_N = tuned or (model, kept, after_N)
     take_off_grids(model.eval(), bits)
     after = advanced(state, model, kept)
     measure = Measure(
