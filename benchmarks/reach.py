@@ -33,6 +33,7 @@ import torch
 from torch import nn
 
 from benchmarks.provenance import earlier, keep, provenance, result_file
+from lamella.candidates import Candidates
 from lamella.compression import compress
 from lamella.costs import cost
 from lamella.exporting import OnnxModel, convert_to_openvino, export_onnx, onnx_bytes, quantize_onnx
@@ -47,7 +48,7 @@ from lamella.surgery import narrow
 from lamella.tasks import make_task
 from lamella.timing import Latency, latency
 from lamella.tracing import trace
-from lamella.training import Batches, Portion, Recipe, Task, evaluate
+from lamella.training import Batches, Brief, Portion, Recipe, Task, evaluate
 from lamella.zoo import load_weights, make_model
 
 IMAGE = (torch.zeros(1, 3, 32, 32),)
@@ -58,8 +59,9 @@ class Row:
     """A network, what it may cost at most, and how it is tuned: `tuning` after the cuts, `bits_epochs` on grids of few bits.
 
     `weights`: the name of the trained ones, where that is not the network's. `recalibrate`: its curves are those of recalibrated points
-    (decision 0005). `whole`: residual blocks may go altogether. `right_sized`: the hidden widths of a head that fits pictures of 32 px,
-    since most of what a head of 4096 weighs is there only to be taken away: the file is told against that too.
+    (decision 0005). `whole`: residual blocks may go altogether. `brief`: the plan is searched for around that of `knapsack`, and every
+    candidate tuned so before it is scored (decision 0026). `right_sized`: the hidden widths of a head that fits pictures of 32 px, since
+    most of what a head of 4096 weighs is there only to be taken away: the file is told against that too.
     """
 
     network: str
@@ -71,6 +73,7 @@ class Row:
     origin: bool = True
     recalibrate: bool = False
     whole: bool = False
+    brief: Brief | None = None
     right_sized: tuple[int, ...] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
@@ -125,6 +128,14 @@ ROWS["resnet20_fast"] = replace(ROWS["resnet20_blocks"], budget={"latency_ms": "
 ROWS["resnet56_fast"] = replace(ROWS["resnet56_blocks"], budget={"latency_ms": "31%"})
 # Twice the epochs, of the network that was trained on as well.
 ROWS["resnet56_longer"] = replace(ROWS["resnet56_blocks"], tuning=replace(ROWS["resnet56_blocks"].tuning, epochs=20))
+# Both at once, by a search: what a plan costs before any tuning, added up, is too kind to blocks that go (decision 0026).
+ROWS["resnet20_search"] = replace(
+    ROWS["resnet20_blocks"],
+    budget={"macs": "50%", "latency_ms": "32%"},
+    brief=Brief(epochs=1, samples=5000, lr=0.02),
+    options={"trials": 30},
+    tuning=Recipe(epochs=16, lr=0.05, distil=0.5, precision="bf16-mixed"),
+)
 # Where the accuracy breaks: the same rows at other budgets, without their origin.
 for times, share in ((100, "0.98%"), (200, "0.49%"), (400, "0.24%")):
     ROWS[f"alexnet32_{times}x"] = replace(ROWS["alexnet32_bytes"], budget={"bytes": share}, origin=False)
@@ -185,8 +196,9 @@ def reached(row: Row, asked: argparse.Namespace) -> dict[str, Any]:
     model, task, work = network(row, asked)
     curves = curves_of(row, model, asked)
     options = {**_bits(row), **row.options, **timing(row, model, task, curves, work)}
-    made = at_once(make_plan(curves, Budget(**row.budget), planner="knapsack", **options), row)
-    print("plan:", made.predicted, made.widths, made.bits, flush=True)
+    planner, measured = searching(row, model, task, curves, work)
+    made = at_once(make_plan(curves, Budget(**row.budget), planner=planner, **options, **measured), row)
+    print("plan:", made.predicted, made.widths, made.bits, *made.notes, flush=True)
     tuned = replace(task, train=portion(task, asked.epoch))
     small, result = compress(
         model,
@@ -211,6 +223,8 @@ def reached(row: Row, asked: argparse.Namespace) -> dict[str, Any]:
         "network": row.network,
         "weights": row.weights or row.network,
         "budget": row.budget,
+        "planner": planner,
+        "notes": made.notes,
         "tuning_epochs": row.tuning.epochs,
         "bits_epochs": row.bits_epochs,
         "epoch_samples": asked.epoch,
@@ -254,6 +268,15 @@ def timing(row: Row, model: nn.Module, task: Task, curves: Profile, work: Path) 
         f"latency predicted: median error {found.median_error}, rank correlation {found.rank_correlation}", flush=True
     )
     return {"latency": predictor(found, curves.graph)}
+
+
+def searching(row: Row, model: nn.Module, task: Task, curves: Profile, work: Path) -> tuple[str, dict[str, Any]]:
+    """The planner, and what it measures candidates by."""
+    if row.brief is None:
+        return "knapsack", {}
+    journal, total = work / "candidates.jsonl", row.options["trials"]
+    measure = Candidates(model, curves.graph, task, brief=row.brief, journal=journal, total=total, progress=say)
+    return "search", {"measure": measure.stream, "storage": work / "search.journal"}
 
 
 def network(row: Row, asked: argparse.Namespace) -> tuple[nn.Module, Task, Path]:

@@ -12,7 +12,7 @@ from lamella.candidates import Candidates
 from lamella.cli import app
 from lamella.costs import cost
 from lamella.digests import weights_digest
-from lamella.errors import BudgetError, LamellaError
+from lamella.errors import BudgetError, LamellaError, MismatchError
 from lamella.exporting import onnx_bytes
 from lamella.latencies import Timing, latency_fit, measured_steps, random_plans
 from lamella.planning import editable
@@ -456,3 +456,24 @@ def test_a_run_without_the_asked_knob(session):
     session.write("profile", replace(found, points=tuple(p for p in found.points if p.knob == "bits")))
     failed = run(session, "plan", "--planner", "threshold")
     assert "the profile holds no pruning_ratio curve (it holds: bits)" in str(failed.exception)
+
+
+def test_a_candidate_may_be_tuned_briefly_before_it_is_scored(session, tmp_path):
+    from lamella.training import Brief
+
+    graph, model, task = session.graph(), session.dense(), session.task
+    widths = {group.name: max(1, group.width // 4) for group in graph.free}
+    dense, seen = cost(graph), []
+    cut = Candidates(model, graph, task, recalibrate=True)(widths, {})
+    brief = Brief(epochs=2, lr=0.05)
+    kept = tmp_path / "candidates.jsonl"
+    tuned = Candidates(model, graph, task, brief=brief, journal=kept)
+    score = tuned(widths, {})
+    assert score > cut
+    again = Candidates(model, graph, task, brief=brief, journal=kept)
+    again._made = lambda *_: seen.append("measured twice")
+    assert again(widths, {}) == score
+    assert not seen
+    assert cost(graph) == dense
+    with pytest.raises(MismatchError):
+        Candidates(model, graph, task, brief=Brief(epochs=1), journal=kept)

@@ -1,4 +1,4 @@
-"""What a plan would score, measured: the network narrowed and rounded as it says, untuned. What `greedy` and `search` go by.
+"""What a plan would score, measured on the network narrowed and rounded as it says. What `greedy` and `search` go by.
 
     measure = Candidates(model, graph, task, journal="runs/r20/candidates.jsonl")
     plan(profile, order="greedy", measure=measure)                                   # a score at once
@@ -14,20 +14,25 @@ from torch import Tensor, nn
 
 from .coarsening import coarsen
 from .digests import data_digest, weights_digest
+from .matching import mend
 from .progress import Progress, silent
 from .records import digest
 from .runs import Journal
 from .schema import Graph
 from .schema.plans import in_integers
-from .surgery import narrow
+from .surgery import narrow, resolve
 from .texts import told
-from .training import Batches, Task, device_of, evaluate, metric_of, recalibrate_bn, seeded
+from .training import Batches, Brief, Task, device_of, evaluate, metric_of, seeded, training_data
 
 Levels = Mapping[str, int]
 
 
 class Candidates:
-    """Scores of (widths, bits) on the validation samples. `recalibrate`: with batch-norm statistics re-estimated (decision 0005)."""
+    """Scores of (widths, bits) on the validation samples.
+
+    `recalibrate`: with statistics brought back, of batch norms or of all layers where there is none (decisions 0005, 0017). `brief`:
+    that, and tuned so before any rounding: what a cut costs at once says little of what training restores (decision 0026).
+    """
 
     def __init__(
         self,
@@ -36,11 +41,13 @@ class Candidates:
         task: Task,
         *,
         recalibrate: bool = False,
+        brief: Brief | None = None,
         journal: str | Path | None = None,
         total: int = 1,
         progress: Progress = silent,
     ) -> None:
         self.model, self.graph, self.task, self.recalibrate = model, graph, task, recalibrate
+        self.brief = brief if brief and brief.epochs else None
         self.total, self.progress, self.measured = total, progress, 0
         self.known: dict[str, float] = {}
         self.journal = Journal(journal, self._identity()) if journal else None
@@ -53,12 +60,15 @@ class Candidates:
         self.progress("measure candidates", self.total, self.total)
 
     def _identity(self) -> dict[str, str]:
-        return {
+        told = {
             "structure": self.graph.structure,
             "weights": weights_digest(self.model),
             "data": data_digest(self.task.validation),
             "recalibrate": str(self.recalibrate),
         }
+        return (
+            told | {"brief": str(self.brief), "training data": training_data(self.task.train)} if self.brief else told
+        )
 
     def __call__(self, widths: Levels, bits: Levels) -> float:
         """The score."""
@@ -91,10 +101,13 @@ class Candidates:
         )
 
     def _made(self, widths: Levels, bits: Levels) -> nn.Module:
-        model = narrow(self.model, self.graph, widths)
-        if self.recalibrate:
+        kept = resolve(self.model, self.graph, widths)
+        model = narrow(self.model, self.graph, kept)
+        if self.recalibrate or self.brief:
             with seeded(0, 0, device_of(model)):
-                recalibrate_bn(model, self.task.train)
+                mend(model, self.model, self.graph, kept, self.task)
+        if self.brief:
+            self.brief.tune(model, self.task)
         return coarsen(model, bits).eval() if bits else model.eval()
 
     def _measured(self, key: str, model: nn.Module) -> Iterator[tuple[float, float]]:

@@ -94,7 +94,7 @@ def sizes(task: Task) -> tuple[int, int]:
 
 def _highest(loader: Loader) -> int:
     """The highest class number, of all samples where an epoch draws some of them."""
-    batches = loader.batches if isinstance(loader, Portion) else loader
+    batches = loader.loader if isinstance(loader, Portion) else loader
     if isinstance(batches, Batches):
         return int(batches.targets.max())
     return max(int(targets.max()) for _, targets in batches)

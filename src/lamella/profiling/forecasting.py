@@ -51,8 +51,10 @@ def forecast(work: Work, jobs: Sequence[Job]) -> Forecast:
     program = engine.program
     dense = work.scores_seconds  # the baseline that has just been measured
     if sweep.tune_epochs:
-        # a step costs three forward passes; the epoch is taken to be as long as a pass over the validation samples
-        seconds = points * dense * (2 + 3 * sweep.tune_epochs)
+        # a step costs three forward passes; where it is not known, an epoch is taken to be as long as a pass over the validation samples
+        known = sweep.brief.count(engine.subject.task)
+        epochs = sweep.tune_epochs if known is None else known / engine.samples.count
+        seconds = points * dense * (2 + 3 * epochs)
     elif program is None:
         seconds = points * dense
     else:

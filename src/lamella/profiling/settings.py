@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..errors import LamellaError, demand, unknown_name
+from ..training import Brief
 
 RATIOS = tuple(p / 10 for p in range(1, 10))
 SCREENINGS = ("none", "bf16")
@@ -51,7 +52,12 @@ class Sweep:
         demand(self.chunk >= 1, f"chunk {self.chunk}: at least one sample at a time.")
         demand(self.workers >= 1, f"workers {self.workers}: at least one.")
         demand(self.screening in SCREENINGS, unknown_name("screening", self.screening, SCREENINGS))
-        demand(self.tune_epochs >= 0, f"tune_epochs {self.tune_epochs} is negative.")
+        assert self.brief  # which checks what it is made of
+
+    @property
+    def brief(self) -> Brief:
+        """How every point is tuned first."""
+        return Brief(epochs=self.tune_epochs, samples=self.tune_samples, lr=self.lr, seed=self.seed)
 
     @property
     def changes_models(self) -> bool:

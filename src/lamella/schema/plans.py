@@ -190,14 +190,18 @@ class Plan:
 class Measuring:
     """How planning measures networks. `precision`, `fits`, `holds`: of latencies (see `latencies`; precision follows from the bits).
 
-    `recalibrate`: score candidates with batch-norm statistics re-estimated, as `compress` will. `weigh`: where the budget speaks of
-    bytes, export the plan's file and weigh it.
+    `recalibrate`: score candidates with statistics brought back, as `compress` will; `tune_epochs`: tune them first as well, on
+    `tune_samples` samples an epoch (None: all), from the rate `lr`. `weigh`: where the budget speaks of bytes, export the plan's file
+    and weigh it.
     """
 
     precision: Literal["fp32", "int8"] | None = None
     fits: int = 12
     holds: int = 8
     recalibrate: bool = False
+    tune_epochs: int = 0
+    tune_samples: int | None = None
+    lr: float = 0.01
     weigh: bool = True
 
 

@@ -44,7 +44,7 @@ from ..sessions import Session
 from ..surgery import narrow
 from ..timing import Precision
 from ..timing.tables import machine
-from ..training import scored
+from ..training import Brief, scored
 from .verbs import overtaken
 
 CURVELESS = ("shares", "uniform")  # planners that look at no curve
@@ -246,7 +246,9 @@ def _trials(request: Request) -> int:
 
 def _measure(session: Session, request: Request, progress: Progress, model: nn.Module, graph: Graph) -> Any:
     """Candidates of this network, journalled under what it is."""
-    recalibrate = request.measuring.recalibrate
+    asked = request.measuring
+    brief = Brief(epochs=asked.tune_epochs, samples=asked.tune_samples, lr=asked.lr)
+    made = (weights_digest(model), asked.recalibrate, *([str(brief)] if brief.epochs else []))
     searching = request.planner == "search"
     total = greedy_measurements(len(graph.free)) if request.order == "greedy" else 0
     if searching:
@@ -255,8 +257,9 @@ def _measure(session: Session, request: Request, progress: Progress, model: nn.M
         model,
         graph,
         session.task,
-        recalibrate=recalibrate,
-        journal=session.directory / f"candidates-{digest((weights_digest(model), recalibrate))}.jsonl",
+        recalibrate=asked.recalibrate,
+        brief=brief,
+        journal=session.directory / f"candidates-{digest(made)}.jsonl",
         total=total,
         progress=progress,
     )

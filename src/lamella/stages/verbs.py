@@ -17,7 +17,7 @@ from torch import nn
 from ..compression import TUNING, compress
 from ..costs import cost
 from ..equalizing import equalize
-from ..errors import LamellaError, MismatchError
+from ..errors import MismatchError
 from ..exporting import Export, NarrowedExports, OnnxModel, export_onnx, layers_in_float, layers_of, onnx_bytes
 from ..lineage import is_made_from, made_from
 from ..profiling import RATIOS, Sweep, identity_of, journal_identity, merge, profile
@@ -32,7 +32,7 @@ from ..statistics import score_interval
 from ..storage import load, save
 from ..surgery import retraced
 from ..texts import listed, told_between
-from ..training import Batches, Portion, Recipe, Task, evaluate, fit
+from ..training import Portion, Recipe, Task, evaluate, fit
 
 SHOWN = 5  # layers named in a note
 ALIKE = 0.995  # of samples: a file in integers that certainly gives fewer the class of its simulation is told
@@ -168,13 +168,7 @@ def ensure_compressed(session: Session) -> None:
 
 def tuning_task(task: Task, samples: int | None) -> Task:
     """The task with an epoch of so many samples, drawn anew each epoch; the task itself where that is None."""
-    if samples is None:
-        return task
-    if not isinstance(task.train, Batches):
-        raise LamellaError(
-            "tuning_samples needs a task whose training data are lamella.Batches; this one has its own loader."
-        )
-    return replace(task, train=Portion(task.train, samples))
+    return task if samples is None else replace(task, train=Portion(task.train, samples))
 
 
 def equalized(session: Session) -> None:

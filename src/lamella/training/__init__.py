@@ -9,8 +9,9 @@ Inputs are a tensor or a tuple of tensors, targets and outputs any pytree. Train
 training that was not, bit for bit. Shapes: N samples, C classes or channels, H height, W width.
 """
 
+from .brief import Brief
 from .evaluation import checked_scores, evaluate, hooked, modes_kept, recalibrate_bn, scored, statistics_batches
-from .fitting import fit, one_epoch, rates_of, seeded
+from .fitting import fit, rates_of, seeded
 from .identities import learned_from, training_data
 from .loaders import (
     Batches,
@@ -33,6 +34,7 @@ from .loaders import (
     metric_of,
     mixed,
     on_device,
+    one_epoch,
     tensors_of,
 )
 from .objectives import apart, compares_logits, distance, smoothed
@@ -42,6 +44,7 @@ __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
     "Batches",
+    "Brief",
     "Loader",
     "Loss",
     "PerSample",

@@ -1,7 +1,7 @@
 """`fit`: walk the batches of every epoch, step the optimizer, write a checkpoint, go on from one."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from .batches import explained, one_number
 from .checkpoints import Best, identify, resume, save
 from .evaluation import evaluate, modes_kept
 from .layouts import Layout, first_laid
-from .loaders import Loader, Task, as_pair, device_of, empty_loader, mixed, on_device
+from .loaders import Loader, Task, as_pair, device_of, empty_loader, mixed, on_device, one_epoch
 from .objectives import Objective, objective
 from .processes import Process, placed
 from .recipes import Recipe, make_optimizer, rate_at
@@ -120,12 +120,6 @@ def _better(best: Best | None, epoch: int, model: nn.Module, task: Task) -> Best
     if best and score <= best.score:
         return best
     return Best(epoch, score, {name: tensor.detach().clone() for name, tensor in model.state_dict().items()})
-
-
-def one_epoch(loader: Loader, seed: int, epoch: int) -> Iterable[Any]:
-    """The loader's batches of one epoch, by seed where it knows how."""
-    made: Callable[[int, int], Iterable[Any]] | None = getattr(loader, "epoch", None)
-    return made(seed, epoch) if callable(made) else loader
 
 
 def rates_of(loader: Loader, recipe: Recipe, epoch: int) -> Callable[[int], float]:

@@ -11,7 +11,7 @@ from .loaders import Batches, Loader, Portion, Task
 def training_data(loader: Loader) -> str:
     """What can be said of training data without drawing from it: the targets and how many samples an epoch takes."""
     if isinstance(loader, Portion):
-        return f"{loader.samples} of {training_data(loader.batches)}"
+        return f"{loader.samples} of {training_data(loader.loader)}"
     if not isinstance(loader, Batches):
         return type(loader).__name__
     return f"{loader.samples} samples, targets {data_digest([loader.targets])}"
@@ -22,7 +22,7 @@ def learned_from(task: Task) -> dict[str, str]:
 
     An edited function of the same name is not seen.
     """
-    batches = task.train.batches if isinstance(task.train, Portion) else task.train
+    batches = task.train.loader if isinstance(task.train, Portion) else task.train
     facts = {"loss": _name(task.loss)}
     if isinstance(batches, Batches):
         facts |= {"training inputs": data_digest([batches.inputs]), "transform": _name(batches.transform)}

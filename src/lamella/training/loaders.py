@@ -11,7 +11,6 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import KW_ONLY, dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -166,27 +165,49 @@ class Batches:
         return torch.randperm(self.samples, generator=generator) if self.shuffle else torch.arange(self.samples)
 
 
-class Portion:
-    """A loader whose epoch is only so many samples of another's, drawn anew each epoch: for tuning where an epoch is dear."""
+def one_epoch(loader: Loader, seed: int, epoch: int) -> Iterable[Any]:
+    """The loader's batches of one epoch, by seed where it knows how."""
+    made: Callable[[int, int], Iterable[Any]] | None = getattr(loader, "epoch", None)
+    return made(seed, epoch) if callable(made) else loader
 
-    def __init__(self, batches: Batches, samples: int) -> None:
+
+class Portion:
+    """A loader whose epoch is only so many samples of another's, drawn anew each epoch: for tuning where an epoch is dear.
+
+    A `Batches` of fewer samples gives them all. Whole samples stay together: the last batch is cut.
+    """
+
+    def __init__(self, loader: Loader, samples: int) -> None:
         if samples < 1:
             raise DataError(f"Portion: {samples} samples an epoch; at least 1 was expected.")
-        self.batches, self.samples = batches, min(samples, batches.samples)
+        self.loader, self.samples = loader, min(samples, loader.samples) if isinstance(loader, Batches) else samples
 
     def __len__(self) -> int:
-        """The number of batches."""
-        return math.ceil(self.samples / self.batches.batch_size)
+        """The number of batches, of a loader that knows how large its own are; TypeError of others, as of a stream."""
+        size = getattr(self.loader, "batch_size", None)
+        if not isinstance(size, int):
+            raise TypeError(f"a portion of a {type(self.loader).__name__} has no known number of batches")
+        there = len(self.loader) if isinstance(self.loader, Sized) else math.inf
+        return int(min(there, math.ceil(self.samples / size)))
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        return self.epoch(self.batches.seed, 0)
+        return self.epoch(getattr(self.loader, "seed", 0), 0)
 
     def epoch(self, seed: int, epoch: int) -> Iterator[tuple[Any, Any]]:
-        """The first samples of the other loader's epoch, which shuffles; the last batch is cut."""
+        """The first samples of the other loader's epoch, which shuffles."""
         left = self.samples
-        for inputs, targets in islice(self.batches.epoch(seed, epoch), len(self)):
-            yield tree_map_only(Tensor, lambda leaf: leaf[:left], (inputs, targets))  # noqa: B023
-            left -= self.batches.batch_size
+        for index, batch in enumerate(one_epoch(self.loader, seed, epoch)):
+            inputs, targets = as_pair(batch, index)
+            length = batch_length(inputs)
+            yield _first((inputs, targets), left, length) if length > left else (inputs, targets)
+            left -= length
+            if left <= 0:
+                return
+
+
+def _first(batch: Any, count: int, length: int) -> Any:
+    """The first samples of a batch of so many; tensors of other lengths go with every sample."""
+    return tree_map_only(Tensor, lambda leaf: leaf[:count] if leaf.dim() and len(leaf) == length else leaf, batch)
 
 
 def mixed(*numbers: int) -> int:

@@ -19,7 +19,7 @@ from .harm import scores_of
 from .leaving import REMOVALS
 from .record import Record
 from .states import State, advanced, counts, has_work, named
-from .tuning import RATE_CUT, Tuning, cut, fading, least_harmful, mend
+from .tuning import RATE_CUT, Tuning, cut, fading, least_harmful, mend_step
 
 
 def walk(
@@ -69,7 +69,7 @@ def _take(
     kept: Kept = resolve(state.model, graph, step.widths)
     model = put_on_grids(narrow(state.model, graph, kept), bits)
     if kept or few_bits(step.bits):
-        mended = partial(mend, model, state.model, graph, kept, number, tuning)
+        mended = partial(mend_step, model, state.model, graph, kept, number, tuning)
         model = record.begun(model, number, mended) if record and step.epochs else mended()
     before_N = after_N = scores_of(model, task)
     slower, tuned = 0, None

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from torch import nn
 
+from .. import matching
 from ..axes import Kept
 from ..errors import DivergedError, ScoreError
-from ..matching import MATCHED, has_batch_norm, match_outputs
 from ..progress import Progress
 from ..schema import Graph, Step
 from ..surgery import copied, narrow
-from ..training import Recipe, Task, device_of, first_inputs, fit, mixed, recalibrate_bn, seeded
+from ..training import Recipe, Task, device_of, fit, mixed, seeded
 from .harm import Scores, harmed, scores_of, watch
 from .leaving import REMOVALS, Removal
 from .states import State, named
@@ -57,12 +57,10 @@ class Tuning:
         return replace(self, recipe=replace(self.recipe, epochs=step.epochs, warmup=warmup), heard=heard)
 
 
-def mend(model: nn.Module, before: nn.Module, graph: Graph, kept: Kept, number: int, tuning: Tuning) -> nn.Module:
-    """Bring the statistics back, in place, to what they were: of batch norms, or of all layers where there is none."""
+def mend_step(model: nn.Module, before: nn.Module, graph: Graph, kept: Kept, number: int, tuning: Tuning) -> nn.Module:
+    """Bring the statistics back, in place, by the chance of this step."""
     with seeded(tuning.seed, number, device_of(model)):
-        if has_batch_norm(graph):
-            return recalibrate_bn(model, tuning.task.train)  # as training saw it: augmentation shapes statistics
-        return match_outputs(model, before, graph, kept, first_inputs(tuning.task.calibration, MATCHED))
+        return matching.mend(model, before, graph, kept, tuning.task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,7 @@ def fading(state: State, number: int, step: Step, tuning: Tuning) -> Tunable | N
 
     def ended() -> Tuned:
         kept = leave.kept()
-        small = mend(narrow(wide, graph, kept), wide, graph, kept, number, tuning)
+        small = mend_step(narrow(wide, graph, kept), wide, graph, kept, number, tuning)
         return small, kept, scores_of(small, tuning.task)
 
     return Tunable(wide, ended, leave)
