@@ -46,7 +46,7 @@ from lamella.reporting.tables import heat_map, step_rows
 from lamella.schema import FILES, Epoch, Score, Size, Step, Trial, Trials
 from lamella.statistics import paired_difference
 from lamella.trials import remarks
-from lamella.views import trials_view
+from lamella.views import show, trials_view
 
 # Text
 
@@ -193,6 +193,22 @@ def test_draw_says_what_it_lacks():
         draw(plan(graph))
     with pytest.raises(LamellaError, match="a str has no picture"):
         draw("plan")
+
+
+def test_show_prints_the_table_of_each_value(capsys):
+    graph = chain()
+    planned = plan(graph)
+    told = {"free": graph, "baseline": profile(graph), "limit": front(graph), "before": result(graph, planned)}
+    for word, value in [*told.items(), ("widths", accordion()), ("core", family(graph)), ("core", Net(graph))]:
+        show(value)
+        assert word in capsys.readouterr().out, value
+    show(planned, graph)
+    assert planned.planner in capsys.readouterr().out
+    with pytest.raises(LamellaError, match=r"show\(plan, graph\)"):
+        show(planned)
+    with pytest.raises(LamellaError, match="a str was given"):
+        show("plan")
+    assert max(len(repr(graph)), len(repr(profile(graph)))) < 140
 
 
 def test_a_drawing_can_be_saved(tmp_path):

@@ -61,6 +61,7 @@ _HOMES = {
     "reorder": "planning",
     "report": "reporting:write_report",
     "save": "storage",
+    "show": "views",
     "trace": "tracing",
 }
 
@@ -110,6 +111,7 @@ __all__ = [
     "reorder",
     "report",
     "save",
+    "show",
     "trace",
 ]
 
@@ -143,6 +145,7 @@ if TYPE_CHECKING:
     from .tasks import make_task
     from .tracing import trace
     from .training import Batches, Portion, Recipe, Task, evaluate, fit
+    from .views import show
     from .zoo import make_model
 
 

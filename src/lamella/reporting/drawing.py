@@ -48,11 +48,11 @@ def draw(value: Any, graph: Graph | None = None) -> Drawing:
     family = getattr(value, "family", None)
     if isinstance(family, Family):
         value, graph = family, graph or getattr(value, "graph", None)
-    with scores_told(_metric(value)):
+    with scores_told(metric_in(value)):
         return Drawing(html="".join(_drawn(pictures_of(value, graph))))
 
 
-def _metric(value: Any) -> Metric:
+def metric_in(value: Any) -> Metric:
     """What its scores are: a profile says so; of the others the scores themselves must."""
     if isinstance(value, Profile):
         return value.metric

@@ -83,6 +83,11 @@ class Profile:
     recalibrated: bool = False
     metric: Metric = "accuracy"
 
+    def __repr__(self) -> str:
+        return (
+            f"Profile({self.graph.model}: {len(self.points)} points, {self.method}, baseline {self.baseline.value:.4g})"
+        )
+
     @property
     def structure(self) -> str:
         return self.graph.structure

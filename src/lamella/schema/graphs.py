@@ -206,6 +206,9 @@ class Graph:
     notes: tuple[str, ...] = ()
     products: tuple[Product, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Graph({self.model}: {len(self.layers)} layers, {len(self.groups)} groups, {len(self.free)} free)"
+
     def __post_init__(self) -> None:
         names = [g.name for g in self.groups]
         check(len(set(names)) == len(names), "groups", "two groups of one name")

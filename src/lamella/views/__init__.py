@@ -7,6 +7,7 @@ from .accordions import accordion_view
 from .files import files_view, formats_view, published_view, table_view
 from .levels import family_view, serving_view
 from .runs import front_view, graph_view, plan_view, profile_view, result_view, trials_view, worths
+from .showing import show
 
 __all__ = [
     "accordion_view",
@@ -20,6 +21,7 @@ __all__ = [
     "published_view",
     "result_view",
     "serving_view",
+    "show",
     "table_view",
     "trials_view",
     "worths",

@@ -12,7 +12,7 @@ from .grids import grid
 OWN: Metric = "score"
 
 
-def accordion_view(found: Accordion, place: str) -> Stack:
+def accordion_view(found: Accordion, place: str = "") -> Stack:
     """What every pair was given, the closing table with its controls, the winner against each of them, the files."""
     sweeps = grid("layers", "chosen", f"{found.metric} on validation at each width")
     for sweep in found.sweeps:
@@ -41,7 +41,17 @@ def accordion_view(found: Accordion, place: str) -> Stack:
     notes = [f"- {note}" for note in (counts, *found.notes)]
     head = Text(f"The winner's test {found.metric}:")
     parts: list[Grid | Text] = [sweeps, *map(Text, stopped), Text()] if found.sweeps else []
-    return Stack(*parts, closing, Text(), head, *map(Text, verdicts), Text(), files, *map(Text, notes), Text(place))
+    return Stack(
+        *parts,
+        closing,
+        Text(),
+        head,
+        *map(Text, verdicts),
+        Text(),
+        files,
+        *map(Text, notes),
+        *([Text(place)] if place else []),
+    )
 
 
 def _entry_cells(entry: Entry, shown: list[str], metric: str) -> list[str]:
