@@ -75,6 +75,24 @@ def test_half_the_bits_train_to_the_same_kind_of_result(task):
     assert {p.dtype for p in half.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize(("precision", "half"), [("32-true", False), ("bf16-mixed", True)])
+def test_a_teacher_computes_in_the_precision_of_the_training(task, precision, half):
+    class Teacher(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, x):
+            answers = self.net(x)
+            seen.append(answers.dtype)
+            return answers
+
+    seen = []
+    pupil = fit(net(), task, Recipe(epochs=1, lr=0.05, distil=0.5, precision=precision), teacher=Teacher())
+    assert set(seen) == {torch.bfloat16 if half else torch.float32}
+    assert {p.dtype for p in pupil.parameters()} == {torch.float32}
+
+
 def test_weights_on_grids_and_a_head_that_rests_train_in_two_processes(task):
     class Rested(nn.Module):
         def __init__(self):

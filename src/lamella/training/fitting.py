@@ -63,7 +63,7 @@ def fit(
 
     def epochs(process: Process) -> Iterator[tuple[int, float]]:
         called = process.wrapped(model)  # an optimizer's state lies where its parameters do: they are moved first
-        loss, optimizer = objective(task.loss, recipe, teacher), make_optimizer(model, recipe)
+        loss, optimizer = objective(task.loss, recipe, teacher, process.precision), make_optimizer(model, recipe)
         return _epochs(_Course(model, called, task, recipe, seed, process, after_batch), loss, optimizer, checkpoint)
 
     for done, mean_loss in placed(epochs, model, recipe):

@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, smooth_l1_loss, softmax
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..errors import LamellaError
 from .loaders import Loss, call, device_of
@@ -17,10 +18,16 @@ from .recipes import Recipe
 HARDLY = 1e-4  # of answers' mean square: a variance below which it says nothing of their scale
 
 Objective = Callable[[nn.Module, Any, Any], Tensor]
+Precision = AbstractContextManager[Any]
 
 
-def objective(loss: Loss, recipe: Recipe, teacher: nn.Module | None = None) -> Objective:
-    """(model, inputs, targets) -> loss: (1 - distil) of the task's, and distil of how far `apart` the teacher's answers are."""
+def objective(
+    loss: Loss, recipe: Recipe, teacher: nn.Module | None = None, within: Callable[[], Precision] = nullcontext
+) -> Objective:
+    """(model, inputs, targets) -> loss: (1 - distil) of the task's, and distil of how far `apart` the teacher's answers are.
+
+    `within`: the context that makes the teacher compute in the precision of the training.
+    """
     own = smoothed(loss, recipe.label_smoothing)
     if not recipe.distil:
         return lambda model, inputs, targets: own(call(model, inputs), targets)
@@ -29,8 +36,9 @@ def objective(loss: Loss, recipe: Recipe, teacher: nn.Module | None = None) -> O
     wise, share, heat = copy.deepcopy(teacher).eval(), recipe.distil, recipe.temperature
 
     def mixed(model: nn.Module, inputs: Any, targets: Any) -> Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), within():
             answers = call(wise.to(device_of(model)), inputs)
+        answers = tree_map_only(Tensor, lambda leaf: leaf.float() if leaf.dtype == torch.bfloat16 else leaf, answers)
         outputs = call(model, inputs)
         return (1 - share) * own(outputs, targets) + share * apart(loss, outputs, answers, heat)
 

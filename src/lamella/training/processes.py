@@ -12,7 +12,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +37,9 @@ class Process(Protocol):
     def wrapped(self, model: nn.Module) -> nn.Module:
         """The model, moved in place to its device, as it is to be called."""
 
+    def precision(self) -> AbstractContextManager[Any]:
+        """Inside, networks that are not wrapped compute in the precision of those that are."""
+
     def share(self, batch: Any) -> tuple[Any, float]:
         """This process's part of the batch, and what its mean loss counts."""
 
@@ -54,6 +57,9 @@ class Alone:
 
     def wrapped(self, model: nn.Module) -> nn.Module:
         return model
+
+    def precision(self) -> AbstractContextManager[Any]:
+        return nullcontext()
 
     def share(self, batch: Any) -> tuple[Any, float]:
         return batch, 1.0
@@ -75,6 +81,10 @@ class FabricProcess:
     def wrapped(self, model: nn.Module) -> nn.Module:
         module: nn.Module = self.fabric.setup_module(model)
         return module
+
+    def precision(self) -> AbstractContextManager[Any]:
+        inside: AbstractContextManager[Any] = self.fabric.autocast()
+        return inside
 
     def share(self, batch: Any) -> tuple[Any, float]:
         """Every `world`-th sample, from its rank on. A batch of fewer than two samples for each process goes to all of them whole."""
