@@ -1,7 +1,7 @@
 """Elastic networks on CIFAR-10: how good the levels are, what they weigh, how fast they switch, what a governor makes of them.
 
-    python benchmarks/elastic.py train --data data --weights weights --recipe sandwich --epochs 8 --work .elastic
-    python benchmarks/elastic.py levels --data data --weights weights --recipe sandwich --work .elastic    # test scores of a training
+    python benchmarks/elastic.py train --data data --weights weights --method sandwich --epochs 8 --work .elastic
+    python benchmarks/elastic.py levels --data data --weights weights --method sandwich --work .elastic    # test scores of a training
     python benchmarks/elastic.py control --data data --weights weights --epochs 8 --work .elastic          # independent networks
     python benchmarks/elastic.py train --network vgg16_bn --weights vgg16_bn-0.safetensors ...             # likewise levels, control
     python benchmarks/elastic.py train --network vgg16_bn --further "" --name longer --small 20 ...        # goes on from that training
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument(
         "--network", choices=["resnet20", "vgg16_bn"], default="resnet20", help="of train, levels, control, day"
     )
-    parser.add_argument("--recipe", default="sandwich")
+    parser.add_argument("--method", default="sandwich", help="how levels are trained: sandwich, grow or none")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=0.03)
     parser.add_argument("--warmup", type=float, default=0.5)
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument(
         "--teach", action="append", default=[], help="NAME=VALUE of who teaches, see lamella.elasticity.Teaching"
     )
-    parser.add_argument("--name", default="", help="of a training that is not the only one of its recipe and seed")
+    parser.add_argument("--name", default="", help="of a training that is not the only one of its method and seed")
     parser.add_argument("--further", metavar="NAME", help="of train: goes on from the training of that name")
     parser.add_argument(
         "--small", type=int, default=0, help="of train: so many epochs see pictures of 24 pixels a side"
@@ -122,8 +122,8 @@ def write(part: str, found: dict[str, Any], asked: argparse.Namespace) -> None:
 
 
 def label(asked: argparse.Namespace, part: str) -> str:
-    """What tells a training from others in names: its recipe (a control has none), network, and seed, where they are not the usual."""
-    which = () if part == "control" else (asked.recipe, asked.name)
+    """What tells a training from others in names: its method (a control has none), network, and seed, where they are not the usual."""
+    which = () if part == "control" else (asked.method, asked.name)
     network = "" if asked.network == "resnet20" else asked.network
     return "_".join(filter(None, (*which, network, f"seed{asked.seed}" if asked.seed else "")))
 
@@ -219,7 +219,7 @@ def with_projections(padded: nn.Module, model: nn.Module, images: Tensor) -> nn.
 
 
 def train(asked: argparse.Namespace) -> dict[str, Any]:
-    """One recipe, one seed: the family into `work`. Figures come from `levels`."""
+    """One method, one seed: the family into `work`. Figures come from `levels`."""
     task = cifar(asked)
     task = replace(task, train=Enlarged(task.train, asked.small))
     model, _ = dense(asked, task)
@@ -234,8 +234,8 @@ def train(asked: argparse.Namespace) -> dict[str, Any]:
         model,
         levels,
         task,
-        recipe=asked.recipe,
-        tuning=recipe_of(asked),
+        method=asked.method,
+        recipe=recipe_of(asked),
         teaching=options_of(Teaching, asked.teach, "--teach"),
         graph=graph,
         own=tuple(filter(None, asked.own.split(","))),
@@ -265,17 +265,17 @@ def at_any_size(model: nn.Module) -> nn.Module:
 
 
 def home(asked: argparse.Namespace, name: str | None = None) -> Path:
-    """Where a training lies; with `name`, where another one of the same recipe, network and seed does."""
+    """Where a training lies; with `name`, where another one of the same method, network and seed does."""
     network = "" if asked.network == "resnet20" else asked.network
     return asked.work / "-".join(
-        filter(None, (asked.recipe, asked.name if name is None else name, network, str(asked.seed)))
+        filter(None, (asked.method, asked.name if name is None else name, network, str(asked.seed)))
     )
 
 
 def control(asked: argparse.Namespace) -> dict[str, Any]:
     """Independent networks of each level's widths, narrowed from the same weights and trained as long, alone.
 
-    Where `work` holds the family that was trained with --recipe and --name, each is held against its level.
+    Where `work` holds the family that was trained with --method and --name, each is held against its level.
     """
     task = cifar(asked)
     family = load_elastic(home(asked), lambda: fresh(asked)) if (home(asked) / "elastic.json").exists() else None
@@ -351,7 +351,7 @@ def levels(asked: argparse.Namespace) -> dict[str, Any]:
     family = net.family
     return {
         "network": asked.network,
-        "recipe": family.recipe,
+        "method": family.method,
         "epochs": family.epochs,
         "dense_weights": asked.weights.stem,
         "embedding_error": error,
@@ -409,11 +409,11 @@ def classifier(asked: argparse.Namespace) -> dict[str, Any]:
     for seed in range(asked.seed, asked.seed + 3):
         model, task = on_digits(seed)
         graph = trace(model, task.example_inputs, round_to=1)
-        for recipe in ("sandwich", "grow"):
+        for method in ("sandwich", "grow"):
             for own in ((), ("linear",)):
-                tuning = Recipe(epochs=5, lr=0.03)
-                net = elasticize(model, None, task, recipe=recipe, tuning=tuning, graph=graph, own=own, seed=seed)
-                key = f"{recipe}_{'own' if own else 'shared'}"
+                recipe = Recipe(epochs=5, lr=0.03)
+                net = elasticize(model, None, task, method=method, recipe=recipe, graph=graph, own=own, seed=seed)
+                key = f"{method}_{'own' if own else 'shared'}"
                 found.setdefault(key, []).append([level.validation.value for level in net.levels])
                 print(seed, key, found[key][-1], flush=True)
     means = {key: np.mean(rows, 0).round(4).tolist() for key, rows in found.items()}
@@ -434,7 +434,7 @@ def on_digits(seed: int, *, norms: bool = True) -> tuple[nn.Module, Task]:
     return fit(model, task, Recipe(epochs=40, lr=3e-3, optimizer="adamw"), seed=seed).eval(), task
 
 
-FEW_BITS = {  # networks on digits, and how their levels are tuned
+FEW_BITS = {  # networks on digits, and how their levels are trained
     "resnet14": Recipe(epochs=3, lr=0.02),
     "plain": Recipe(epochs=3, lr=1e-3, optimizer="adamw"),
 }
@@ -446,10 +446,10 @@ def few_bits(asked: argparse.Namespace) -> dict[str, Any]:
     """
     found: dict[str, list[list[float]]] = {}
     for seed in range(asked.seed, asked.seed + 3):
-        for name, tuning in FEW_BITS.items():
+        for name, recipe in FEW_BITS.items():
             model, task = on_digits(seed, norms=name == "resnet14")
             for bits in (2, 3, 4):
-                scores = rounded_level(model, task, tuning, bits, seed)
+                scores = rounded_level(model, task, recipe, bits, seed)
                 found.setdefault(f"{name}_{bits}_bits", []).append(scores)
                 print(seed, name, bits, scores, flush=True)
     means = {key: np.mean(rows, 0).round(4).tolist() for key, rows in found.items()}
@@ -457,12 +457,12 @@ def few_bits(asked: argparse.Namespace) -> dict[str, Any]:
     return {**about, "seeds_run": [asked.seed + i for i in range(3)], "mean_validation": means, "validation": found}
 
 
-def rounded_level(model: nn.Module, task: Task, tuning: Recipe, bits: int, seed: int) -> list[float]:
+def rounded_level(model: nn.Module, task: Task, recipe: Recipe, bits: int, seed: int) -> list[float]:
     """The three scores of `few_bits`."""
     graph = trace(model, task.example_inputs, round_to=1)
     core, coarse, _ = make_levels(graph, {"core": 0.5, "coarse": 0.3})
     levels = {"core": core, "coarse": replace(coarse, bits=dict.fromkeys(multiplying_layers(model), bits))}
-    make = lambda: elasticize(model, levels, task, tuning=tuning, graph=graph, seed=seed)
+    make = lambda: elasticize(model, levels, task, recipe=recipe, graph=graph, seed=seed)
     rounded, recalibrate = make(), building.recalibrate_rounded
     building.recalibrate_rounded = lambda *_: None
     as_left = make()
@@ -499,8 +499,9 @@ def figure(asked: argparse.Namespace) -> dict[str, Any]:
     ran = {key: run for key, run in whole.items() if key.startswith(("levels_", "control"))}
     ran = {key: run for key, run in ran.items() if run.get("network", "resnet20") == "resnet20" and "_seed" not in key}
     shown: dict[str, Any] = {}
-    for key, run in ran.items():  # of each recipe the longest training
-        who = f"Lamella, {run['recipe']}" if key.startswith("levels_") else "independent networks"
+    for key, run in ran.items():  # of each method the longest training
+        method = run.get("method", run.get("recipe"))  # as earlier results call it
+        who = f"Lamella, {method}" if key.startswith("levels_") else "independent networks"
         shown[who] = max(shown.get(who, run), run, key=lambda each: each["epochs"])
     rows = [{"who": who, "macs": r["macs"], "test": r["test"]} for who, run in shown.items() for r in run["levels"]]
     macs = sorted({row["macs"] for row in rows})

@@ -7,7 +7,7 @@
 
 Every group of channels gives up the same fraction, or every layer gets the same bits, in one step of a walk; its validation accuracy
 before any tuning, and test accuracy after a tuning of `--tuning` samples, are those of the walk with matching and without. With
-`--levels` it is the test accuracy of nested levels, by these recipes, where they scale and shift layers on their own and where they do
+`--levels` it is the test accuracy of nested levels, by these methods, where they scale and shift layers on their own and where they do
 not. Rows are added to `results/matching-<date>.json`; the mean is over seeds.
 """
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--round-to", type=int, default=1, help="widths come in steps of as many channels")
     parser.add_argument("--tuning", type=int, default=5000, help="samples of the tuning epoch")
-    parser.add_argument("--levels", default="", help="of elastic networks, by these recipes")
+    parser.add_argument("--levels", default="", help="of elastic networks, by these methods")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -81,7 +81,7 @@ def measured(
     """The rows of a seed, one by one."""
     tuned = replace(task, train=Portion(task.train, asked.tuning))
     if asked.levels:
-        yield from ((recipe, levels(model, graph, tuned, recipe, asked, seed)) for recipe in asked.levels.split(","))
+        yield from ((method, levels(model, graph, tuned, method, asked, seed)) for method in asked.levels.split(","))
     else:
         yield from ((n, row(model, graph, tuned, s, asked, seed)) for n, s in steps(model, graph).items())
 
@@ -116,15 +116,15 @@ def row(model: nn.Module, graph: Graph, task: Task, step: Step, asked: argparse.
 
 
 def levels(
-    model: nn.Module, graph: Graph, task: Task, recipe: str, asked: argparse.Namespace, seed: int
+    model: nn.Module, graph: Graph, task: Task, method: str, asked: argparse.Namespace, seed: int
 ) -> dict[str, Any]:
     """Test accuracy of every level, where all numbers are shared and where levels scale and shift layers on their own."""
     found: dict[str, Any] = {}
     matchable = building.matchable
-    trained = {} if recipe == "none" else {"tuning": replace(TUNING.get(asked.network, USUAL), epochs=2)}
+    trained = {} if method == "none" else {"recipe": replace(TUNING.get(asked.network, USUAL), epochs=2)}
     for name, function in (("as_it_is", lambda *_: []), ("matched", matchable)):
         building.matchable = function
-        net = elasticize(model, LEVELS, task, recipe=recipe, graph=graph, seed=seed, **trained)
+        net = elasticize(model, LEVELS, task, method=method, graph=graph, seed=seed, **trained)
         found[name] = {n: float(evaluate(net.view(n), task.test, task.score).mean()) for n in net.family.names}
     building.matchable = matchable
     return found

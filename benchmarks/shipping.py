@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lamella.elasticity import RECIPES, ROUNDS, ElasticModel, Teaching, make_levels, nest, publish, save_elastic
+from lamella.elasticity import METHODS, ROUNDS, ElasticModel, Teaching, make_levels, nest, publish, save_elastic
 from lamella.exporting import export_onnx, onnx_bytes, quantize_onnx
 from lamella.runtimes import open_session
 from lamella.schema import Graph
@@ -122,7 +122,7 @@ def step(asked: argparse.Namespace) -> dict[str, Any]:
     images, targets = channels_last(torch.randn(128, 3, 32, 32)), torch.randint(0, 10, (128,))
     task = Task(IMAGE, train=[(images, targets)], validation=[], test=[])
     alone = [net.extract(name).train() for name in net.family.names]
-    (stage,) = RECIPES["sandwich"](net, task, Teaching())
+    (stage,) = METHODS["sandwich"](net, net.net, task, Teaching())
     together = stage.make().train()
 
     def seconds(module: nn.Module, loss: Any) -> float:

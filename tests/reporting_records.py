@@ -247,7 +247,7 @@ def family(graph):
         )
     return Family(
         structure=graph.structure,
-        recipe="sandwich",
+        method="sandwich",
         levels=tuple(levels),
         order={g.name: tuple(range(g.width)) for g in graph.groups},
         epochs=8,

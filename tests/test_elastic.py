@@ -1,4 +1,4 @@
-"""Elastic networks: the laws over every network of the zoo, the recipes, threads, files, and bad input."""
+"""Elastic networks: the laws over every network of the zoo, the methods, threads, files, and bad input."""
 
 import copy
 import threading
@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 import lamella as lm
 from lamella.elasticity import ElasticModel, Teaching, elasticize, load_elastic, make_levels, nest, save_elastic
 from lamella.elasticity.building import _Trail
-from lamella.elasticity.recipes import RECIPES, train_stage
+from lamella.elasticity.methods import METHODS, train_stage
 from lamella.elasticity.sorting import permuted
 from lamella.elasticity.teaching import apart
 from lamella.errors import BudgetError, LamellaError, MismatchError, RecordError, TraceError
@@ -126,7 +126,7 @@ def test_growing_leaves_inner_levels_bit_for_bit(optimizer):
     net = nest(model, graph, make_levels(graph, (0.5, 0.25)), task.example_inputs, own=("out.2",))
     recipe = Recipe(epochs=2, lr=0.05, weight_decay=0.1, optimizer=optimizer, schedule="constant")
     before: dict[str, torch.Tensor] = {}
-    for number, stage in enumerate(RECIPES["grow"](net, net.net, task, Teaching())):
+    for number, stage in enumerate(METHODS["grow"](net, net.net, task, Teaching())):
         untrained = logits(net, task)[stage.name]
         train_stage(net, stage, task, recipe, number, None, lambda *_: None)
         now = logits(net, task)
@@ -137,16 +137,16 @@ def test_growing_leaves_inner_levels_bit_for_bit(optimizer):
 
 
 @pytest.mark.parametrize(
-    ("name", "recipe"),
+    ("name", "method"),
     [("padded_by_buffers", "grow"), ("dense_concat", "grow"), ("grouped", "grow"), ("dense_concat", "sandwich")],
 )
-def test_trained_weights_reach_what_levels_had_to_copy(name, recipe, tmp_path):
+def test_trained_weights_reach_what_levels_had_to_copy(name, method, tmp_path):
     torch.manual_seed(1)
     model, _, graph = zoo.traced(name)
     x, y = torch.randn(16, 3, 8, 8), torch.randint(0, 5, (16,))
     batches = Batches(x, y, 8)
     task = Task((x[:1],), train=batches, validation=batches, test=batches)
-    net = elasticize(model, {"core": 0.5}, task, recipe=recipe, tuning=Recipe(epochs=1, lr=0.1), graph=graph)
+    net = elasticize(model, {"core": 0.5}, task, method=method, recipe=Recipe(epochs=1, lr=0.1), graph=graph)
     assert net.gathered_bytes("core") > 0
     with torch.no_grad():
         expected = net.extract("core", rounded=False)(x)
@@ -169,7 +169,7 @@ def test_growing_trains_channels_last_and_norms_keep_training(teaching):
         first = next(m for m in view.modules() if isinstance(m, nn.Conv2d))
         first.register_forward_pre_hook(look)
     counts = 2 * len(task.train)
-    for number, stage in enumerate(RECIPES["grow"](net, net.net, task, teaching)):
+    for number, stage in enumerate(METHODS["grow"](net, net.net, task, teaching)):
         before = net.state_dict()[STATISTICS[stage.name]].clone()
         train_stage(net, stage, task, Recipe(epochs=2, lr=0.05), number, None, lambda *_: None)
         assert seen == [True] * counts, stage.name  # every batch of both epochs, in training mode
@@ -210,7 +210,7 @@ def test_what_a_module_updates_as_it_trains_belongs_to_a_level(anew, tmp_path):
     graph = trace(model, task.example_inputs, round_to=1)
     net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
     assert net.family.own == ("1.mean_C",)
-    core, full = RECIPES["grow"](net, net.net, task, Teaching())
+    core, full = METHODS["grow"](net, net.net, task, Teaching())
     train_stage(net, core, task, Recipe(epochs=1, lr=0.02), 0, None, lambda *heard: None)
     before, mean_C = logits(net, task)["core"], net.extract("core")[1].mean_C
     assert mean_C.abs().min() > 0
@@ -260,7 +260,7 @@ def test_growing_with_gathered_channels_leaves_inner_levels_bit_for_bit():
     task = Task(inputs, *[], train=Batches(x, y, 8), validation=Batches(x, y, 8), test=Batches(x, y, 8))
     net = nest(model, graph, make_levels(graph, (0.5, 0.25)), inputs)
     before = {}
-    for number, stage in enumerate(RECIPES["grow"](net, net.net, task, Teaching())):
+    for number, stage in enumerate(METHODS["grow"](net, net.net, task, Teaching())):
         train_stage(net, stage, task, Recipe(epochs=1, lr=0.1, weight_decay=0.1), number, None, lambda *_: None)
         now = logits(net, task)
         assert all(torch.equal(now[name], expected) for name, expected in before.items())
@@ -271,7 +271,7 @@ def test_what_grows_moves_as_a_whole():
     """To another device, as to another type: its constants and the network that it is a level of too."""
     model, graph, task = problem()
     net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
-    full = RECIPES["grow"](net, net.net, task, Teaching())[1].make()
+    full = METHODS["grow"](net, net.net, task, Teaching())[1].make()
     images = task.train.inputs[:4]
     expected = full(images)
     assert torch.allclose(full.double()(images.double()).float(), expected, atol=1e-5)
@@ -308,7 +308,7 @@ def test_channels_are_sorted_whatever_a_forward_computes_in_and_returns(kind):
 def test_no_training_leaves_every_weight_and_the_largest_level_as_they_were():
     model, graph, task = problem()
     kept = zoo.fingerprint(model)
-    net = elasticize(model, (0.5, 0.25), task, recipe="none", graph=graph)
+    net = elasticize(model, (0.5, 0.25), task, method="none", graph=graph)
     assert zoo.fingerprint(model) == kept
     reference = nest(model, graph, make_levels(graph, (0.5, 0.25)), task.example_inputs)
     assert torch.equal(logits(net, task)["full"], logits(reference, task)["full"])
@@ -319,11 +319,11 @@ def test_no_training_leaves_every_weight_and_the_largest_level_as_they_were():
     assert all(level.validation.n == 24 for level in net.levels)
 
 
-@pytest.mark.parametrize("recipe", ["sandwich", "grow"])
-def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, recipe):
+@pytest.mark.parametrize("method", ["sandwich", "grow"])
+def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, method):
     model, graph, task = problem()
-    tuning = Recipe(epochs=2, lr=0.05)
-    whole = elasticize(model, (0.5, 0.25), task, recipe=recipe, tuning=tuning, graph=graph)
+    recipe = Recipe(epochs=2, lr=0.05)
+    whole = elasticize(model, (0.5, 0.25), task, method=method, recipe=recipe, graph=graph)
 
     def until(calls):
         def progress(stage, done, total, note=""):
@@ -332,8 +332,8 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, recipe):
 
         return progress
 
-    total = tuning.epochs * (3 if recipe == "grow" else 1)
-    options = {"recipe": recipe, "tuning": tuning, "graph": graph, "directory": tmp_path}
+    total = recipe.epochs * (3 if method == "grow" else 1)
+    options = {"method": method, "recipe": recipe, "graph": graph, "directory": tmp_path}
     for calls in range(1, total):
         with pytest.raises(KeyboardInterrupt):
             elasticize(model, (0.5, 0.25), task, progress=until(calls), **options)
@@ -342,14 +342,30 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, recipe):
         assert torch.equal(a, b)
     with pytest.raises(MismatchError, match="belongs to another run: levels"):
         elasticize(model, (0.5,), task, **options)
-    others = options | {"tuning": replace(tuning, lr=0.1), "teaching": Teaching(teacher="dense", labels=0.3)}
-    told = r"teaching\.labels was 0\.0 and is 0\.3; teaching\.teacher was 'largest' and .*; tuning\.lr was 0\.05 and is 0\.1"
+    others = options | {"recipe": replace(recipe, lr=0.1), "teaching": Teaching(teacher="dense", labels=0.3)}
+    told = (
+        r"recipe\.lr was 0\.05 and is 0\.1; teaching\.labels was 0\.0 and is 0\.3; teaching\.teacher was 'largest' and "
+    )
     with pytest.raises(MismatchError, match=told):
         elasticize(model, (0.5, 0.25), task, **others)
 
 
-@pytest.mark.parametrize("recipe", ["sandwich", "grow"])
-def test_a_training_can_be_watched_epoch_by_epoch(tmp_path, recipe):
+def test_a_training_of_before_the_method_was_called_so_is_another_one(tmp_path):
+    model, graph, task = problem()
+    options = {"recipe": Recipe(epochs=1, lr=0.05), "graph": graph, "directory": tmp_path}
+    elasticize(model, (0.5,), task, **options)
+    journal = tmp_path / "stages.jsonl"
+    text = journal.read_text()
+    was = text.replace('"recipe":{', '"tuning":{').replace('"method":', '"recipe":')
+    journal.write_text(was)
+    told = "belongs to another run: method is 'sandwich' and was not given; recipe was 'sandwich' and is not given; .*delete this"
+    with pytest.raises(MismatchError, match=told):
+        elasticize(model, (0.5,), task, **options)
+    assert was == journal.read_text() != text
+
+
+@pytest.mark.parametrize("method", ["sandwich", "grow"])
+def test_a_training_can_be_watched_epoch_by_epoch(tmp_path, method):
     model, graph, task = problem()
     save_record(tmp_path / "graph.json", graph)
     told = []
@@ -359,10 +375,10 @@ def test_a_training_can_be_watched_epoch_by_epoch(tmp_path, recipe):
         assert now is None or now.total == total
         told.append(len(now.epochs) if now else None)
 
-    tuning = Recipe(epochs=2, lr=0.05)
-    options = {"recipe": recipe, "tuning": tuning, "graph": graph, "progress": progress}
+    recipe = Recipe(epochs=2, lr=0.05)
+    options = {"method": method, "recipe": recipe, "graph": graph, "progress": progress}
     net = elasticize(model, (0.5, 0.25), task, directory=tmp_path / "elastic" / "training" / "one", **options)
-    total = 2 * (3 if recipe == "grow" else 1)
+    total = 2 * (3 if method == "grow" else 1)
     assert told == [0, *range(1, total + 1), total]
     found = read_stages(tmp_path).training
     assert found.ended
@@ -383,7 +399,7 @@ def test_a_training_killed_before_its_stage_is_kept_ends_the_same(tmp_path, monk
     x, y = torch.randn(16, 3, 8, 8), torch.randint(0, 5, (16,))
     batches = Batches(x, y, 8)
     task = Task(inputs, train=batches, validation=batches, test=batches)
-    options = {"tuning": Recipe(epochs=1, lr=0.1), "graph": graph, "directory": tmp_path}
+    options = {"recipe": Recipe(epochs=1, lr=0.1), "graph": graph, "directory": tmp_path}
     with monkeypatch.context() as patched:
         patched.setattr(_Trail, "keep", stopped)
         with pytest.raises(KeyboardInterrupt):
@@ -416,7 +432,7 @@ def test_the_dense_network_teaches_every_level_and_is_left_as_it_was():
     model, graph, task = problem()
     net = nest(model, graph, make_levels(graph, (0.5, 0.25)), task.example_inputs)
     before = logits(net, task)["full"]
-    (stage,) = RECIPES["sandwich"](net, net.net, task, Teaching(teacher="dense", labels=0.25, temperature=2.0))
+    (stage,) = METHODS["sandwich"](net, net.net, task, Teaching(teacher="dense", labels=0.25, temperature=2.0))
     train_stage(net, stage, task, Recipe(epochs=1, lr=0.05), 0, None, lambda *_: None)
     x, y = task.train.inputs, task.train.targets
     taught = stage.make().train()
@@ -441,7 +457,7 @@ def test_growing_leaves_the_statistics_of_inner_levels_instance_norms():
     task = Task((torch.randn(2, 3, 8, 8),), train=batches, validation=batches, test=batches)
     graph = trace(model, task.example_inputs, round_to=1)
     net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
-    core, full = RECIPES["grow"](net, net.net, task, Teaching())
+    core, full = METHODS["grow"](net, net.net, task, Teaching())
     train_stage(net, core, task, Recipe(epochs=2, lr=0.05), 0, None, lambda *_: None)
     before = logits(net, task)
     train_stage(net, full, task, Recipe(epochs=2, lr=0.05), 1, None, lambda *_: None)
@@ -454,7 +470,7 @@ def test_growing_taught_by_the_dense_network_leaves_inner_levels_bit_for_bit():
     model, graph, task = problem()
     net = nest(model, graph, make_levels(graph, (0.5, 0.25)), task.example_inputs)
     before = {}
-    for number, stage in enumerate(RECIPES["grow"](net, net.net, task, Teaching(teacher="dense"))):
+    for number, stage in enumerate(METHODS["grow"](net, net.net, task, Teaching(teacher="dense"))):
         untrained = logits(net, task)[stage.name]
         train_stage(net, stage, task, Recipe(epochs=1, lr=0.05), number, None, lambda *_: None)
         now = logits(net, task)
@@ -467,7 +483,7 @@ def test_a_step_draws_as_many_levels_as_it_is_told():
     model, graph, task = problem()
     net = nest(model, graph, make_levels(graph, (0.5, 0.35, 0.2)), task.example_inputs)
     for count in (0, 1, 2):
-        (stage,) = RECIPES["sandwich"](net, net.net, task, Teaching(at_random=count))
+        (stage,) = METHODS["sandwich"](net, net.net, task, Teaching(at_random=count))
         assert len(stage.make()(task.train.inputs[:2])) == 2 + count
 
 
@@ -475,7 +491,7 @@ def test_a_step_draws_as_many_levels_as_it_is_told():
 def test_levels_that_the_first_step_does_not_draw_are_trained_later(optimizer):
     model, graph, task = problem()
     options = {
-        "tuning": Recipe(epochs=4, lr=0.05, optimizer=optimizer),
+        "recipe": Recipe(epochs=4, lr=0.05, optimizer=optimizer),
         "teaching": Teaching(at_random=1),
         "graph": graph,
     }
@@ -495,8 +511,8 @@ def test_teaching_that_cannot_be_is_refused(options, words):
 
 def test_sandwich_learns_and_gradients_reach_shared_and_own_numbers():
     model, graph, task = problem(samples=64)
-    none = elasticize(model, (0.5, 0.25), task, recipe="none", graph=graph)
-    net = elasticize(model, (0.5, 0.25), task, tuning=Recipe(epochs=12, lr=0.05), graph=graph)
+    none = elasticize(model, (0.5, 0.25), task, method="none", graph=graph)
+    net = elasticize(model, (0.5, 0.25), task, recipe=Recipe(epochs=12, lr=0.05), graph=graph)
     assert net.levels[0].validation.value > none.levels[0].validation.value + 0.2
     net.zero_grad()
     net.train().set_active_subnet("core")
@@ -510,13 +526,13 @@ def test_sandwich_learns_and_gradients_reach_shared_and_own_numbers():
 
 def test_an_elastic_network_is_trained_further():
     model, graph, task = problem(samples=64)
-    tuning = Recipe(epochs=4, lr=0.05)
-    first = elasticize(model, (0.5, 0.25), task, tuning=tuning, graph=graph)
+    recipe = Recipe(epochs=4, lr=0.05)
+    first = elasticize(model, (0.5, 0.25), task, recipe=recipe, graph=graph)
     kept = zoo.fingerprint(first)
     first.family = replace(
         first.family, notes=("widths are in steps of 4", "the training did harm: 'full' scores nothing")
     )
-    again = elasticize(model, first, task, tuning=tuning)
+    again = elasticize(model, first, task, recipe=recipe)
     assert zoo.fingerprint(first) == kept
     assert again.family.order == first.family.order
     assert again.family.epochs == 8
@@ -524,8 +540,8 @@ def test_an_elastic_network_is_trained_further():
     for module in first.net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.0
-    afresh = elasticize(first.net, (0.5, 0.25), task, tuning=replace(tuning, epochs=1, lr=1e-6), graph=graph)
-    still = elasticize(model, first, task, tuning=replace(tuning, epochs=1, lr=1e-6))
+    afresh = elasticize(first.net, (0.5, 0.25), task, recipe=replace(recipe, epochs=1, lr=1e-6), graph=graph)
+    still = elasticize(model, first, task, recipe=replace(recipe, epochs=1, lr=1e-6))
     # A rate that moves nothing: only what began elsewhere is elsewhere.
     for name, before in logits(first, task).items():
         near, far = (float((logits(net, task)[name] - before).abs().max()) for net in (still, afresh))
@@ -538,8 +554,8 @@ def test_a_level_with_bits_is_trained_further_in_float_and_rounded_anew():
     model, graph, task = problem()
     bits = {x.name: 4 for x in graph.layers if x.kind in ("conv", "linear")}
     coarse = Level(name="coarse", widths=make_levels(graph, (0.5,))[0].widths, bits=bits)
-    first = elasticize(model, [coarse], task, tuning=Recipe(epochs=1, lr=0.02), graph=graph)
-    again = elasticize(model, first, task, tuning=Recipe(epochs=1, lr=0.02))
+    first = elasticize(model, [coarse], task, recipe=Recipe(epochs=1, lr=0.02), graph=graph)
+    again = elasticize(model, first, task, recipe=Recipe(epochs=1, lr=0.02))
     assert again.levels[0].bits == bits
     assert again.levels[0].ranges.keys() == bits.keys()
     assert again.levels[0].ranges != first.levels[0].ranges
@@ -552,7 +568,7 @@ def test_an_elastic_network_beneath_torch_compile_is_trained_further():
         torch.compile(model, backend="eager"),
         torch.compile(net, backend="eager"),
         task,
-        tuning=Recipe(epochs=1, lr=0.02),
+        recipe=Recipe(epochs=1, lr=0.02),
     )
     assert again.family.names == net.family.names
     assert again.family.order == net.family.order
@@ -565,7 +581,7 @@ def test_an_elastic_network_beneath_torch_compile_is_trained_further():
         (lambda model: copy.deepcopy(model).requires_grad_(False), "all parameters of the model are frozen"),
     ],
 )
-def test_a_model_that_no_recipe_can_train_is_refused(wrapped, words):
+def test_a_model_that_no_method_can_train_is_refused(wrapped, words):
     model, _, task = problem()
     with pytest.raises(LamellaError, match=words):
         elasticize(wrapped(model), (0.5,), task)
@@ -576,7 +592,7 @@ def test_a_model_that_no_recipe_can_train_is_refused(wrapped, words):
     [
         ({"graph": True}, "graph: an elastic network is trained further with what it has. Leave it out"),
         ({"graph": True, "own": ("out.2",)}, "graph and own: an elastic network.*Leave them out"),
-        ({"recipe": "none"}, "recipe 'none': trains nothing"),
+        ({"method": "none"}, "method 'none': trains nothing"),
     ],
 )
 def test_what_an_elastic_network_cannot_be_asked_for(asked, words):
@@ -604,17 +620,17 @@ def test_who_is_trained_further_must_not_be_frozen_and_who_teaches_may():
     model, graph, task = problem()
     net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
     teacher, once = copy.deepcopy(model).requires_grad_(False), Recipe(epochs=1, lr=0.02)
-    assert elasticize(teacher, net, task, tuning=once, teaching=Teaching(teacher="dense")).family.epochs == 1
+    assert elasticize(teacher, net, task, recipe=once, teaching=Teaching(teacher="dense")).family.epochs == 1
     with pytest.raises(LamellaError, match="all parameters of the elastic network are frozen"):
-        elasticize(model, net.requires_grad_(False), task, tuning=once)
+        elasticize(model, net.requires_grad_(False), task, recipe=once)
 
 
 def test_the_largest_level_stands_for_a_lost_dense_network():
     """Nothing of the smaller levels begins anew, their statistics neither."""
     model, graph, task = problem()
-    net = elasticize(model, (0.5,), task, tuning=Recipe(epochs=1, lr=0.02), graph=graph)
+    net = elasticize(model, (0.5,), task, recipe=Recipe(epochs=1, lr=0.02), graph=graph)
     still = Recipe(epochs=1, lr=1e-12)
-    one, other = (elasticize(dense, net, task, tuning=still).state_dict() for dense in (net.net, model))
+    one, other = (elasticize(dense, net, task, recipe=still).state_dict() for dense in (net.net, model))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -628,14 +644,14 @@ def test_a_teacher_of_other_outputs_is_told():
 def test_the_dense_network_teaches_who_is_trained_further():
     """A teacher whose classes are shuffled is followed: it is the one that is given."""
     model, graph, task = problem(samples=64)
-    tuning, by_dense = Recipe(epochs=8, lr=0.05), Teaching(teacher="dense")
-    net = elasticize(model, (0.5,), task, tuning=tuning, teaching=by_dense, graph=graph)
+    recipe, by_dense = Recipe(epochs=8, lr=0.05), Teaching(teacher="dense")
+    net = elasticize(model, (0.5,), task, recipe=recipe, teaching=by_dense, graph=graph)
     other = copy.deepcopy(net.extract("full"))
     last = [m for m in other.modules() if isinstance(m, nn.Linear)][-1]
     with torch.no_grad():
         last.weight.copy_(last.weight.roll(1, 0))
         last.bias.copy_(last.bias.roll(1, 0))
-    again = elasticize(other, net, task, tuning=tuning, teaching=by_dense)
+    again = elasticize(other, net, task, recipe=recipe, teaching=by_dense)
     (x, _), *_ = task.train
     with torch.no_grad():
         taught, own, before = (m.eval()(x).argmax(1) for m in (other, again, net))
@@ -651,7 +667,7 @@ def test_data_parallel_is_refused():
 
 def test_an_ordinary_module(tmp_path):
     model, graph, task = problem()
-    net = elasticize(model, (0.5, 0.25), task, recipe="none", graph=graph)
+    net = elasticize(model, (0.5, 0.25), task, method="none", graph=graph)
     x = task.train.inputs
     expected = logits(net, task)
     for again in (copy.deepcopy(net), net.double().float()):
@@ -733,7 +749,7 @@ def narrowed_with_own(net, name):
 
 def test_switching_during_a_forward_pass_in_another_thread():
     model, graph, task = problem(width=16)
-    net = elasticize(model, (0.5, 0.25), task, recipe="none", graph=graph)
+    net = elasticize(model, (0.5, 0.25), task, method="none", graph=graph)
     x = task.train.inputs
     expected, wrong, stop = list(logits(net, task).values()), [], threading.Event()
 
@@ -816,7 +832,7 @@ def slow_train(self, mode=True):
 @pytest.mark.parametrize("how", ["loaded", "restored"])
 def test_threads_that_ask_first_together_all_see_evaluation_mode(how, tmp_path, monkeypatch):
     model, graph, task = problem()
-    net = elasticize(model, {"core": 0.5}, task, recipe="none", graph=graph)
+    net = elasticize(model, {"core": 0.5}, task, method="none", graph=graph)
     save_elastic(tmp_path, net)
     x, expected, answers = task.train.inputs, logits(net, task)["core"], []
     monkeypatch.setattr(nn.Module, "train", slow_train)
@@ -855,7 +871,7 @@ def test_levels_of_a_segmentation_teach_each_other():
     graph = lm.trace(model, inputs, round_to=1)
     net = nest(model, graph, make_levels(graph, (0.5,)), inputs)
     before = logits(net, task)
-    net = elasticize(model, (0.5,), task, tuning=Recipe(epochs=2, lr=0.05), graph=graph)
+    net = elasticize(model, (0.5,), task, recipe=Recipe(epochs=2, lr=0.05), graph=graph)
     assert not torch.equal(logits(net, task)["core"], before["core"])
     a, b = torch.randn(2, 5, 4, 3, 3)
     flat = [t.movedim(1, -1).reshape(-1, 4) for t in (a, b)]
@@ -886,7 +902,7 @@ def test_a_training_that_does_harm_says_so():
     right = Batches(x, answers, 8)
     for labels, harm in ((answers, 0), ((answers + 1) % 5, 1)):
         task = replace(task, train=Batches(x, labels, 8), validation=right)
-        net = elasticize(model, (0.5,), task, tuning=Recipe(epochs=6, lr=0.02), graph=graph)
+        net = elasticize(model, (0.5,), task, recipe=Recipe(epochs=6, lr=0.02), graph=graph)
         assert sum("did harm: 'full' scores" in note and "than 0.02" in note for note in net.family.notes) == harm
 
 
@@ -902,10 +918,10 @@ def test_patience_scores_all_levels_and_keeps_the_best_epoch(teaching):
     fussy = Task(task.example_inputs, train=task.train, validation=task.train, test=task.train, score=scored)
     options = {"teaching": teaching, "graph": graph}
     patient = elasticize(
-        model, (0.5, 0.25), fussy, tuning=Recipe(epochs=3, lr=0.05, patience=1, schedule="constant"), **options
+        model, (0.5, 0.25), fussy, recipe=Recipe(epochs=3, lr=0.05, patience=1, schedule="constant"), **options
     )
     assert len(seen) == ((2 + 1) * 3 + 1) * 3  # two epochs and the result of three levels; the dense network
-    once = elasticize(model, (0.5, 0.25), task, tuning=Recipe(epochs=1, lr=0.05, schedule="constant"), **options)
+    once = elasticize(model, (0.5, 0.25), task, recipe=Recipe(epochs=1, lr=0.05, schedule="constant"), **options)
     for name, expected in logits(once, task).items():
         assert torch.equal(logits(patient, task)[name], expected)
 
@@ -914,8 +930,8 @@ def test_smoothed_labels_are_those_of_the_tasks_own_share():
     model, graph, task = problem()
     levels, seen = make_levels(graph, (0.5,)), {}
     for smoothing in (0.0, 0.2):
-        tuning = Recipe(epochs=1, lr=0.05, label_smoothing=smoothing)
-        seen[smoothing] = logits(elasticize(model, levels[:-1], task, tuning=tuning, graph=graph), task)["core"]
+        recipe = Recipe(epochs=1, lr=0.05, label_smoothing=smoothing)
+        seen[smoothing] = logits(elasticize(model, levels[:-1], task, recipe=recipe, graph=graph), task)["core"]
     assert not torch.equal(seen[0.0], seen[0.2])
     smooth = smoothed(task.loss, 0.2)
     a, b = torch.randn(2, 6, 5)
@@ -939,7 +955,7 @@ def test_frozen_norms_stay_frozen_in_every_level(tmp_path):
             module.requires_grad_(False)
     wide = Level(name="wide", widths={"stem.0": 6})  # other groups are as wide as before
     reference = nest(model, graph, make_levels(graph, [wide]), task.example_inputs)
-    options = {"tuning": Recipe(epochs=2, lr=0.1), "graph": graph}
+    options = {"recipe": Recipe(epochs=2, lr=0.1), "graph": graph}
     net = elasticize(model, [wide], task, **options)
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
     trained, before = (dict(each.extract("wide").named_parameters()) for each in (net, reference))
@@ -958,15 +974,15 @@ def test_frozen_norms_stay_frozen_in_every_level(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"recipe": "grow", "teaching": Teaching(labels=0.3)}, "nobody teaches but teacher='dense'"),
-        ({"recipe": "grow", "teaching": Teaching(teacher="dense", at_random=1)}, "draws none at random"),
-        ({"recipe": "none", "teaching": Teaching(teacher="dense")}, "'none': trains nothing, so that nobody teaches"),
-        ({"recipe": "none", "tuning": Recipe(epochs=9)}, "'none': trains nothing, so that epochs"),
+        ({"method": "grow", "teaching": Teaching(labels=0.3)}, "nobody teaches but teacher='dense'"),
+        ({"method": "grow", "teaching": Teaching(teacher="dense", at_random=1)}, "draws none at random"),
+        ({"method": "none", "teaching": Teaching(teacher="dense")}, "'none': trains nothing, so that nobody teaches"),
+        ({"method": "none", "recipe": Recipe(epochs=9)}, "'none': trains nothing, so that epochs"),
         (
-            {"tuning": Recipe(epochs=1, distil=0.5)},
+            {"recipe": Recipe(epochs=1, distil=0.5)},
             r"Pass teaching=Teaching\(teacher='dense', labels=0.5, temperature=4\)",
         ),
-        ({"tuning": Recipe(epochs=1, devices=2), "teaching": Teaching(at_random=0)}, r"Pass Teaching\(at_random=1\)"),
+        ({"recipe": Recipe(epochs=1, devices=2), "teaching": Teaching(at_random=0)}, r"Pass Teaching\(at_random=1\)"),
         ({"own": ("out.1",)}, "own: 'out.1' holds no weights"),
     ],
 )
@@ -984,7 +1000,7 @@ def test_a_temperature_belongs_to_cross_entropy():
     with pytest.raises(LamellaError, match="softened where the loss is cross entropy"):
         elasticize(model, (0.5,), other, graph=graph, teaching=Teaching(temperature=2.0))
     with pytest.raises(LamellaError, match=r"label_smoothing=0\.1 belongs to the default loss"):
-        elasticize(model, (0.5,), other, graph=graph, tuning=Recipe(epochs=1, label_smoothing=0.1))
+        elasticize(model, (0.5,), other, graph=graph, recipe=Recipe(epochs=1, label_smoothing=0.1))
 
 
 # ---- files
@@ -996,7 +1012,7 @@ def make_residual():
 
 def test_save_and_load_bit_for_bit(tmp_path):
     model, graph, task = problem()
-    net = elasticize(model, (0.5, 0.25), task, tuning=Recipe(epochs=1, lr=0.05), graph=graph, own=("out.2",))
+    net = elasticize(model, (0.5, 0.25), task, recipe=Recipe(epochs=1, lr=0.05), graph=graph, own=("out.2",))
     family = save_elastic(tmp_path, net)
     again = load_elastic(tmp_path, make_residual)
     assert again.family == family
@@ -1021,7 +1037,7 @@ def test_a_level_with_bits(tmp_path):
     model, graph, task = problem()
     layers = [x.name for x in graph.layers if x.kind in ("conv", "linear")]
     coarse = Level(name="coarse", widths=make_levels(graph, (0.5,))[0].widths, bits=dict.fromkeys(layers, 4))
-    net = elasticize(model, {"core": 0.5, "coarse": coarse}, task, recipe="none", graph=graph)
+    net = elasticize(model, {"core": 0.5, "coarse": coarse}, task, method="none", graph=graph)
     assert net.family.names == ("coarse", "core", "full")
     assert net.levels[0].ranges.keys() == set(layers)
     assert net.gathered_bytes("coarse") > 0
@@ -1145,21 +1161,34 @@ def test_unknown_names_are_refused():
     net, *_ = nested("residual")
     with pytest.raises(LamellaError, match="unknown level 'cor'; did you mean 'core'"):
         net.set_active_subnet("cor")
-    with pytest.raises(LamellaError, match="unknown recipe 'sandwhich'; did you mean 'sandwich'"):
-        elasticize(model, None, task, recipe="sandwhich", graph=graph)
+    with pytest.raises(LamellaError, match="unknown method 'sandwhich'; did you mean 'sandwich'"):
+        elasticize(model, None, task, method="sandwhich", graph=graph)
     with pytest.raises(LamellaError, match="own: 'nowhere' is no module"):
-        elasticize(model, None, task, recipe="none", graph=graph, own=("nowhere",))
+        elasticize(model, None, task, method="none", graph=graph, own=("nowhere",))
     with pytest.raises(LamellaError, match="the last level is the dense network in float, and this one narrows"):
-        ElasticModel(model, graph, Family(structure="", recipe="none", levels=net.levels[:1], order={}))
+        ElasticModel(model, graph, Family(structure="", method="none", levels=net.levels[:1], order={}))
     coarse = (*net.levels[:-1], replace(net.levels[-1], bits={"stem.0": 4}))
     with pytest.raises(LamellaError, match="the last level is the dense network in float, and this one has bits"):
-        ElasticModel(model, graph, Family(structure="", recipe="none", levels=coarse, order={}))
+        ElasticModel(model, graph, Family(structure="", method="none", levels=coarse, order={}))
     with pytest.raises(LamellaError, match="unknown level None"):
         net.set_active_subnet(None)
     with pytest.raises(
         LamellaError, match=r"own: 'out.2' was given; a list of modules was expected, such as \['out.2'\]"
     ):
-        elasticize(model, None, task, recipe="none", graph=graph, own="out.2")
+        elasticize(model, None, task, method="none", graph=graph, own="out.2")
+
+
+def test_a_method_in_the_place_of_the_recipe_is_told_where_it_belongs():
+    model, graph, task = problem()
+    net = nest(model, graph, make_levels(graph, (0.5,)), task.example_inputs)
+    told = r"recipe: 'grow' was given; a Recipe was expected, such as Recipe\(epochs.*: pass method='grow'\.$"
+    for levels, options in (((0.5,), {"graph": graph}), (net, {})):
+        with pytest.raises(LamellaError, match=told):
+            elasticize(model, levels, task, recipe="grow", **options)
+    with pytest.raises(
+        LamellaError, match=r"recipe: \{'lr': 0.1\} was given; a Recipe was expected, such as Recipe\(.*\)\.$"
+    ):
+        elasticize(model, (0.5,), task, recipe={"lr": 0.1}, graph=graph)
 
 
 def test_a_graph_of_another_model_is_refused():
@@ -1184,9 +1213,9 @@ def test_an_order_that_is_none_is_refused(field):
 
 def test_a_family_with_a_missing_or_foreign_level_is_refused(tmp_path):
     model, graph, task = problem()
-    net = elasticize(model, (0.5, 0.25), task, recipe="none", graph=graph)
+    net = elasticize(model, (0.5, 0.25), task, method="none", graph=graph)
     save_elastic(tmp_path / "two", net)
-    save_elastic(tmp_path / "one", elasticize(model, (0.5,), task, recipe="none", graph=graph))
+    save_elastic(tmp_path / "one", elasticize(model, (0.5,), task, method="none", graph=graph))
     weights = (tmp_path / "two" / "elastic.safetensors").read_bytes()
     (tmp_path / "one" / "elastic.safetensors").write_bytes(weights)
     with pytest.raises(MismatchError, match=r"holds 2 levels beside the largest, and 1 were expected \(core\)"):
@@ -1210,7 +1239,7 @@ def test_a_trained_level_of_few_bits_has_the_statistics_of_its_rounded_weights()
     model, graph, task = problem()
     half = make_levels(graph, (0.5,))[0].widths
     levels = {"coarse": Level(name="coarse", widths=half, bits={"stem.0": 3}), "core": 0.75}
-    net = elasticize(model, levels, task, tuning=Recipe(epochs=1, lr=0.05), graph=graph)
+    net = elasticize(model, levels, task, recipe=Recipe(epochs=1, lr=0.05), graph=graph)
     for name, same in (("coarse", True), ("core", False)):  # that of `core` is as training left it
         number = net.family.names.index(name)
         again = copy.deepcopy(net)

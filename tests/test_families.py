@@ -61,7 +61,7 @@ def published(tmp_path_factory):
     batches = Batches(x, y, 16)
     task = Task(inputs, train=batches, validation=batches, test=batches)
     levels, graph = {"core": 0.5, "middle": 0.25}, trace(model, inputs, round_to=1)
-    net = elasticize(model, levels, task, tuning=Recipe(epochs=2, lr=0.05), graph=graph)
+    net = elasticize(model, levels, task, recipe=Recipe(epochs=2, lr=0.05), graph=graph)
     directory = tmp_path_factory.mktemp("run")
     told = []
     publish(net, task, directory / "elastic", slots=2, progress=lambda *heard: told.append(heard[1:3]))
@@ -120,7 +120,7 @@ def test_layers_of_fewer_than_8_bits_lie_in_the_levels_own_file_and_leave_the_ot
     graph = trace(model, task.example_inputs, round_to=1)
     bits = {"one.0": 4, "two.0": 5, "out.2": 2, "stem.0": 8}
     coarse = Level(name="coarse", widths=make_levels(graph, (0.5,))[0].widths, bits=bits)
-    net = elasticize(model, {"core": 0.5, "coarse": coarse}, task, recipe="none", graph=graph)
+    net = elasticize(model, {"core": 0.5, "coarse": coarse}, task, method="none", graph=graph)
     publish(net, task, tmp_path / "elastic", slots=2)
     save_elastic(tmp_path, net)
     stored = {i.name: i for i in onnx.load(tmp_path / "elastic" / "coarse.int8.onnx").graph.initializer}
@@ -458,7 +458,7 @@ def test_files_of_the_same_levels_with_other_weights_are_refused(published, tmp_
     shutil.copytree(directory, tmp_path / "run")
     batches = Batches(x, torch.zeros(len(x), dtype=torch.long), 16)
     task = Task((x[:2],), train=batches, validation=batches, test=batches)
-    again = elasticize(net.extract("full"), net, task, tuning=Recipe(epochs=1, lr=0.05))
+    again = elasticize(net.extract("full"), net, task, recipe=Recipe(epochs=1, lr=0.05))
     assert not any((again.family.onnx_bytes, again.family.int8_weights, again.family.file_bytes))
     publish(again, task, tmp_path / "run" / "elastic", slots=2)
     with pytest.raises(MismatchError, match=r"holds other weights .* than elastic\.json was written with"):
@@ -505,7 +505,7 @@ def test_a_layer_that_no_file_computes_in_integers_stops_no_family(tmp_path):
     score = lambda outputs, targets: -(outputs - targets).square().mean((1, 2, 3))
     task = Task((x[:2],), train=batches, validation=batches, test=batches, loss=nn.functional.mse_loss, score=score)
     graph = trace(model, task.example_inputs, round_to=1)
-    net = elasticize(model, {"core": 0.5}, task, recipe="none", graph=graph)
+    net = elasticize(model, {"core": 0.5}, task, method="none", graph=graph)
     publish(net, task, tmp_path / "elastic", slots=2)
     for level in net.levels:
         assert len(layers_in_float(tmp_path / "elastic" / f"{level.name}.int8.onnx")) == 1
@@ -531,7 +531,7 @@ def test_a_layer_tied_to_an_embedding_is_written_in_integers(tmp_path):
     batches = Batches(words, torch.randint(40, (48,)), 16)
     task = Task((words[:2],), train=batches, validation=batches, test=batches)
     graph = trace(model, task.example_inputs, round_to=1)
-    net = elasticize(model, {"core": 0.5}, task, recipe="none", graph=graph)
+    net = elasticize(model, {"core": 0.5}, task, method="none", graph=graph)
     publish(net, task, tmp_path / "elastic", slots=2)
     for level in net.levels:
         file = tmp_path / "elastic" / f"{level.name}.int8.onnx"
@@ -578,7 +578,7 @@ def test_weights_that_no_level_narrows_are_written_in_integers_too(tmp_path):
     batches = Batches(x, torch.randint(0, 5, (48,)), 16)
     task = Task((x[:2],), train=batches, validation=batches, test=batches)
     graph = trace(model, task.example_inputs, round_to=1)
-    net = elasticize(model, (0.5,), task, recipe="none", graph=graph)
+    net = elasticize(model, (0.5,), task, method="none", graph=graph)
     publish(net, task, tmp_path, slots=2)
     for level in net.levels:
         with torch.no_grad():
@@ -594,7 +594,7 @@ def test_weights_on_tokens_and_of_recurrent_layers_are_stored_once(tmp_path):
     model, x = Tokens().eval(), torch.randn(48, 6, 8)
     batches = Batches(x, torch.randint(0, 5, (48,)), 16)
     task = Task((x[:2],), train=batches, validation=batches, test=batches)
-    net = elasticize(model, (0.5, 0.25), task, recipe="none", graph=trace(model, task.example_inputs, round_to=1))
+    net = elasticize(model, (0.5, 0.25), task, method="none", graph=trace(model, task.example_inputs, round_to=1))
     publish(net, task, tmp_path, slots=2)
     for level in net.levels:
         for suffix, within in ((".onnx", 1e-5), (".int8.onnx", 0.05)):
@@ -666,7 +666,7 @@ def task():
 def test_a_table_of_levels_shows_both_precisions_and_scores_that_are_no_fractions():
     fraction, other = (Score(value=v, low=v - 0.25, high=v, n=20) for v in (0.75, -1.5))
     level = Level(name="full", widths={}, test=fraction, bytes=100, int8_bytes=25, int8_test=other)
-    family = Family(structure="s", recipe="none", levels=(level,), order={}, int8_bytes=50)
+    family = Family(structure="s", method="none", levels=(level,), order={}, int8_bytes=50)
     told = lines(family_view(family))
     assert next(line for line in told if line.startswith("full")).split() == [
         "full",
@@ -720,19 +720,22 @@ def test_the_verbs(tmp_path, monkeypatch):
     assert "two levels" in str(run("elasticize", "r", "--level", "a=0.5", "--level", "a=0.4").exception)
     assert "latncy_ms" in str(run("elasticize", "r", "--level", "a=latncy_ms=50%").exception)
     assert "aligned or measured" in str(run("elasticize", "r", "--round-to", "eight").exception)
-    assert "did you mean 'sandwich'" in str(run("elasticize", "r", "--recipe", "sandwhich").exception)
+    assert "did you mean 'sandwich'" in str(run("elasticize", "r", "--method", "sandwhich").exception)
+    told = str(run("elasticize", "r", "--recipe", "sandwich").exception)
+    assert told == "--recipe sandwich: NAME=VALUE was expected. How levels are trained is --method sandwich."
+    assert "--recipe 'lr': NAME=VALUE" in str(run("elasticize", "r", "--recipe", "lr").exception)
     assert "'nowhere' is no module" in str(run("elasticize", "r", "--own", "nowhere").exception)
     assert "not a positive rate" in str(run("elasticize", "r", "--lr", "0").exception)
-    assert "not a positive rate" in str(run("elasticize", "r", "--tune", "lr=0").exception)
-    assert "say different things" in str(run("elasticize", "r", "--tune", "lr=0.1", "--lr", "0.2").exception)
-    assert "did you mean 'warmup'" in str(run("elasticize", "r", "--tune", "warmap=1").exception)
+    assert "not a positive rate" in str(run("elasticize", "r", "--recipe", "lr=0").exception)
+    assert "say different things" in str(run("elasticize", "r", "--recipe", "lr=0.1", "--lr", "0.2").exception)
+    assert "did you mean 'warmup'" in str(run("elasticize", "r", "--recipe", "warmap=1").exception)
     assert "bf16-mixed" in str(run("elasticize", "r", "--precision", "half").exception)
-    assert "trains nothing" in str(run("elasticize", "r", "--recipe", "none", "--epochs", "9").exception)
-    assert "nobody teaches" in str(run("elasticize", "r", "--recipe", "grow", "--teach", "labels=0.5").exception)
+    assert "trains nothing" in str(run("elasticize", "r", "--method", "none", "--epochs", "9").exception)
+    assert "nobody teaches" in str(run("elasticize", "r", "--method", "grow", "--teach", "labels=0.5").exception)
     assert "'2' holds no weights" in str(run("elasticize", "r", "--own", "2").exception)
     assert not (tmp_path / "r" / "elastic").exists()  # nothing was timed for any of these
     made = run(
-        "elasticize", "r", "--level", "core=0.5", "--epochs", "1", "--tune", "warmup=0.5", "--allow-slower", "--json"
+        "elasticize", "r", "--level", "core=0.5", "--epochs", "1", "--recipe", "warmup=0.5", "--allow-slower", "--json"
     )
     assert made.exit_code == 0, made.exception
     family = json.loads(made.stdout)
@@ -784,14 +787,14 @@ def test_the_verbs(tmp_path, monkeypatch):
     assert trained["levels"][0]["test"] != family["levels"][0]["test"]
     monkeypatch.setattr("lamella.stages.elastic.elasticize", elasticize)
     again = run(
-        "elasticize", "r", "--level", "core=0.5", "--epochs", "1", "--tune", "warmup=0.5", "--allow-slower", "--json"
+        "elasticize", "r", "--level", "core=0.5", "--epochs", "1", "--recipe", "warmup=0.5", "--allow-slower", "--json"
     )
     assert "and further since (trainings: 2), which this would undo" in str(again.exception)
     assert load_record(tmp_path / "r" / "elastic.json", Family).epochs == 2
     assert run("serve-levels", "r", "--seconds", "1", "--quiet").exit_code == 0
 
     monkeypatch.setattr("lamella.stages.elastic.publish", killed)
-    assert run("elasticize", "r", "--level", "core=0.75", "--recipe", "none", "--allow-slower").exit_code == 130
+    assert run("elasticize", "r", "--level", "core=0.75", "--method", "none", "--allow-slower").exit_code == 130
     told = str(run("serve-levels", "r").exception)  # not with the files of the family before
     assert "of the family is not there" in told
     saved = load_record(tmp_path / "r" / "elastic.json", Family)

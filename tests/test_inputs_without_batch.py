@@ -67,6 +67,6 @@ def test_they_are_compressed_rounded_made_elastic_and_published(task, model, tmp
     _, rounded = quantize(small, result, task)
     assert set(rounded.bits) == {"a", "b", "out"}
     net = publish(
-        elasticize(model, (0.5,), task, graph=graph, tuning=Recipe(epochs=1, lr=0.01)), task, tmp_path, slots=2
+        elasticize(model, (0.5,), task, graph=graph, recipe=Recipe(epochs=1, lr=0.01)), task, tmp_path, slots=2
     )
     assert all(level.latency_ms for level in net.levels)

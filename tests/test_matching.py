@@ -20,7 +20,7 @@ from lamella.elasticity import (
     publish,
     save_elastic,
 )
-from lamella.elasticity.recipes import RECIPES, recalibrate, train_stage
+from lamella.elasticity.methods import METHODS, recalibrate, train_stage
 from lamella.errors import LamellaError
 from lamella.grids import put_on_grids, rounded_weight, take_off_grids
 from lamella.matching import match_outputs, matchable, moments
@@ -227,7 +227,7 @@ def test_levels_lose_less_than_half_of_what_they_lost(trained, monkeypatch):
     for matched in (True, False):
         if not matched:
             monkeypatch.setattr("lamella.elasticity.building.matchable", lambda *_: [])
-        net = elasticize(model, {"core": 0.5, "middle": 0.3}, task, recipe="none", graph=graph)
+        net = elasticize(model, {"core": 0.5, "middle": 0.3}, task, method="none", graph=graph)
         score[matched] = [level.validation.value for level in net.levels]
     *inner, dense = zip(score[True], score[False], strict=True)
     assert dense[0] == dense[1]
@@ -239,8 +239,8 @@ def family(request, trained):
     model, graph, task = trained
     coarse = Level(name="coarse", widths={g.name: g.legal(0.7 * g.width) for g in graph.free}, bits={"2": 4})
     levels = {"core": 0.5, "coarse": coarse}
-    tuning = Recipe(epochs=1, lr=1e-3, optimizer="adamw")
-    return elasticize(model, levels, task, recipe=request.param, tuning=tuning, graph=graph), task
+    recipe = Recipe(epochs=1, lr=1e-3, optimizer="adamw")
+    return elasticize(model, levels, task, method=request.param, recipe=recipe, graph=graph), task
 
 
 def test_what_a_level_scales_is_in_what_is_taken_out_of_it(family):
@@ -292,7 +292,7 @@ def test_growing_leaves_what_inner_levels_scale(trained):
     net = nest(model, graph, make_levels(graph, {"core": 0.5, "middle": 0.3}), task.example_inputs)
     recalibrate(net, task, 0)
     x = task.example_inputs[0]
-    for stage in RECIPES["grow"](net, net.net, task, Teaching()):
+    for stage in METHODS["grow"](net, net.net, task, Teaching()):
         train_stage(net, stage, task, Recipe(epochs=1, lr=1e-3, optimizer="adamw"), 0, None, lambda *_: None)
         now = {name: net.view(name)(x).detach() for name in net.family.names}
         assert all(torch.equal(now[name], seen[name]) for name in seen)
@@ -304,7 +304,7 @@ def test_a_trained_level_of_few_bits_has_the_moments_of_its_float_weights(traine
     bits = {name: 2 for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
     coarse = Level(name="coarse", widths={g.name: g.legal(0.7 * g.width) for g in graph.free}, bits=bits)
     make = lambda: elasticize(
-        model, {"coarse": coarse}, task, tuning=Recipe(epochs=1, lr=1e-3, optimizer="adamw"), graph=graph
+        model, {"coarse": coarse}, task, recipe=Recipe(epochs=1, lr=1e-3, optimizer="adamw"), graph=graph
     )
     net = make()
     monkeypatch.setattr(building, "recalibrate_rounded", lambda *_: None)

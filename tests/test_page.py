@@ -274,7 +274,7 @@ def test_a_live_page_takes_over_what_is_new(browser, tmp_path, monkeypatch):
     assert complaints == []
 
 
-EPOCHS_OF = {"recipe": "sandwich", "names": ["core", "full"], "epochs": 3}
+EPOCHS_OF = {"method": "sandwich", "names": ["core", "full"], "epochs": 3}
 
 
 LOOKS = [("light", "light", "screen"), ("dark", "dark", "screen"), ("print", "light", "print")]

@@ -23,7 +23,7 @@ def plan(**changes):
 
 def family(*widths):
     levels = tuple(Level(name=str(i), widths=w) for i, w in enumerate(widths))
-    return Family(structure="s", recipe="none", levels=levels, order={})
+    return Family(structure="s", method="none", levels=levels, order={})
 
 
 SCORE = Score(value=0.5, low=0.4, high=0.6, n=10)
@@ -39,7 +39,7 @@ VALUES = [
     ),
     Family(
         structure="s",
-        recipe="sandwich",
+        method="sandwich",
         levels=(Level(name="core", widths={"conv1": 2}), Level(name="full", widths={}, latency_ms=0.5)),
         order={"conv1": (2, 0, 1, 3)},
     ),
@@ -110,6 +110,17 @@ def test_a_missing_field_is_named():
     del plain["steps"]
     with pytest.raises(RecordError, match=r"^steps: missing$"):
         from_plain(plain, Plan)
+
+
+def test_a_field_is_read_by_its_earlier_name_too():
+    value = family({"conv1": 2}, {})
+    was = dumps(value).replace('"method":', '"recipe":')
+    assert loads(was, Family) == value
+    assert '"recipe"' not in dumps(loads(was, Family))
+    with pytest.raises(RecordError, match=r"^method: 3 where str was expected$"):
+        loads(was.replace('"none"', "3"), Family)
+    with pytest.raises(RecordError, match=r"^recipe: not a field of Family$"):
+        from_plain({**to_plain(value), "recipe": "grow"}, Family)
 
 
 def test_nonsense_is_rejected_with_its_path():

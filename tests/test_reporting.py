@@ -478,7 +478,7 @@ def test_a_walk_that_goes_on_is_shown(tmp_path):
 
 def training(graph, epochs=(), *closing):
     """The lines of a training's journal of epochs."""
-    identity = {"structure": graph.structure, "recipe": "grow", "names": ["core", "full"], "epochs": 4}
+    identity = {"structure": graph.structure, "method": "grow", "names": ["core", "full"], "epochs": 4}
     lines = [{"identity": identity}, *({"key": str(e.done), "value": to_plain(e)} for e in epochs), *closing]
     return "".join(json.dumps(line) + "\n" for line in lines)
 

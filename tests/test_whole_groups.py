@@ -355,7 +355,7 @@ def test_levels_of_an_elastic_network_may_lack_blocks(small_resnet, digits, tmp_
     mixed = Level(
         name="mixed", widths={"layer2.1.conv1": 16, "layer3.1.conv1": 0}, bits={"layer3.1.conv2": 4, "linear": 4}
     )
-    net = elasticize(small_resnet, [flat, mixed], digits, tuning=Recipe(epochs=1, lr=0.02))
+    net = elasticize(small_resnet, [flat, mixed], digits, recipe=Recipe(epochs=1, lr=0.02))
     inputs = digits.example_inputs[0]
     for level in net.levels:
         net.set_active_subnet(level.name)

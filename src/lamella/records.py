@@ -7,7 +7,8 @@
 
 A record class is any `@dataclass(frozen=True, slots=True, kw_only=True)` whose fields are annotated with plain types: str,
 int, float, bool, None, Literal, tuples, dicts with string keys, other records, and unions of those. `__post_init__` rejects
-nonsense through `check`. Reading never runs code from the file.
+nonsense through `check`. A field that had another name says so, `field(metadata={"was": "old"})`, and is read by either. Reading
+never runs code from the file.
 """
 
 import dataclasses
@@ -96,9 +97,18 @@ def _fields(kind: type) -> tuple[tuple[str, Reader, bool], ...]:
     )
 
 
+@cache
+def _earlier_names(kind: type) -> dict[str, str]:
+    """Of fields that had another name once, by that: what they are called now."""
+    return {f.metadata["was"]: f.name for f in dataclasses.fields(kind) if "was" in f.metadata}
+
+
 def _read_record(data: Any, kind: type, given: Mapping[str, Any] | None = None) -> Any:
     if not isinstance(data, dict):
         raise RecordError("", f"{_seen(data)} where an object ({kind.__name__}) was expected")
+    for was, name in _earlier_names(kind).items():
+        if was in data and name not in data:
+            data = {name if key == was else key: value for key, value in data.items()}
     values = dict(given or {})
     for name, read, optional in _fields(kind):
         if name in values:

@@ -1,6 +1,6 @@
 """lamella elasticize and lamella serve-levels: nested levels in one set of weights, and how they serve.
 
-lamella elasticize RUN --recipe sandwich --epochs 8 --tune warmup=0.5 --teach teacher=dense
+lamella elasticize RUN --method sandwich --epochs 8 --recipe warmup=0.5 --teach teacher=dense
 lamella elasticize RUN --further --epochs 4
 lamella elasticize RUN --level core=0.5 --level planned=plan.json --level fast=latency_ms=40% --round-to aligned
 lamella serve-levels RUN --load 0.7 --precision int8 --picture day.svg
@@ -86,18 +86,18 @@ class Nesting:
 class Training:
     """How they are trained."""
 
-    recipe: Annotated[str, typer.Option(help="sandwich, grow or none.")] = "sandwich"
+    method: Annotated[str, typer.Option(help="sandwich, grow or none.")] = "sandwich"
     epochs: Annotated[
         int, typer.Option(min=0, help="Epochs of each stage of training (grow: one stage per level).")
     ] = 3
-    tune: Annotated[
+    recipe: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
             help="Of the training: lr=0.02, warmup=0.5, optimizer=adamw, label_smoothing=0.1, patience=2, ... Repeatable.",
         ),
     ] = None
-    lr: Annotated[float | None, typer.Option(help="Short for --tune lr=RATE [default: 0.02].")] = None
+    lr: Annotated[float | None, typer.Option(help="Short for --recipe lr=RATE [default: 0.02].")] = None
     devices: Devices = None
     precision: Precision = None
     teach: Annotated[
@@ -113,11 +113,16 @@ class Training:
 
     def how(self) -> "How":
         """As a record."""
-        from ..elasticity import TUNING, How, Teaching
+        from ..elasticity import METHODS, TUNING, How, Teaching
 
+        for pair in self.recipe or ():
+            if pair in METHODS:
+                raise LamellaError(
+                    f"--recipe {pair}: NAME=VALUE was expected. How levels are trained is --method {pair}."
+                )
         shorthands = {"lr": self.lr, "devices": self.devices, "precision": self.precision}
-        tuning = recipe_of(self.tune or (), "--tune", replace(TUNING, epochs=self.epochs), **shorthands)
-        return How(self.recipe, tuning, options_of(Teaching, self.teach or (), "--teach"))
+        recipe = recipe_of(self.recipe or (), "--recipe", replace(TUNING, epochs=self.epochs), **shorthands)
+        return How(self.method, recipe, options_of(Teaching, self.teach or (), "--teach"))
 
 
 @options(nesting=Nesting, training=Training)

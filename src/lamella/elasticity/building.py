@@ -1,7 +1,7 @@
 """elasticize(): from a trained network to nested levels: choose, sort, nest, train, measure.
 
-    net = elasticize(model, (0.49, 0.36, 0.2), task, recipe="grow", tuning=Recipe(epochs=5, lr=0.02))
-    net = elasticize(model, net, task, tuning=Recipe(epochs=5))    # the same levels, trained further
+    net = elasticize(model, (0.49, 0.36, 0.2), task, method="grow", recipe=Recipe(epochs=5, lr=0.02))
+    net = elasticize(model, net, task, recipe=Recipe(epochs=5))    # the same levels, trained further
     net = nest(model, graph, levels, task.example_inputs)          # nested and untrained
 
 With a directory, every epoch and every finished stage is kept there, and a killed run goes on from the last. How the levels score
@@ -35,9 +35,9 @@ from ..training import Recipe, Task, device_of, metric_of, mixed, scored, seeded
 from ..walking import Scores, harmed, scores_of
 from .cutting import part_labels, places_in_parts
 from .levels import Settings, make_levels
+from .methods import METHODS, Stage, levels_in, recalibrate, recalibrate_rounded, train_stage
 from .networks import ElasticModel
 from .owning import moving_buffers
-from .recipes import RECIPES, Stage, levels_in, recalibrate, recalibrate_rounded, train_stage
 from .requests import TUNING, How, check_dense, check_devices, check_further, check_request
 from .sorting import sort
 from .teaching import IN_PLACE, Teaching
@@ -50,8 +50,8 @@ def elasticize(
     levels: Settings | ElasticModel | None,
     task: Task,
     *,
-    recipe: str = "sandwich",
-    tuning: Recipe = TUNING,
+    method: str = "sandwich",
+    recipe: Recipe = TUNING,
     teaching: Teaching = IN_PLACE,
     graph: Graph | None = None,
     own: Sequence[str] = (),
@@ -62,14 +62,14 @@ def elasticize(
     """The elastic network, in evaluation mode, its levels measured on the task's validation data. The model is left as it is.
 
     `levels`: pruning ratios, plans or budgets, see `make_levels`; None for three rounds of 20 %; the dense network is always the
-    last. `recipe`: grow, sandwich or none; `tuning` says how to train, its epochs being those of each stage (grow has one per
+    last. `method`: grow, sandwich or none; `recipe` says how to train, its epochs being those of each stage (grow has one per
     level), and `teaching` who teaches. `own`: modules (or buffers) of which every level has its own copy, beside batch norms and the
     buffers that training changes. RecordError for levels that do not nest, or are equal.
 
     An elastic network of this model in place of `levels` is trained further: it goes on with the levels, the order of channels and
     all the numbers that it has, and `graph` and `own` are left out. It is left as it is too.
     """
-    how, model, levels = How(recipe, tuning, teaching), uncompiled(model), uncompiled(levels)
+    how, model, levels = How(method, recipe, teaching), uncompiled(model), uncompiled(levels)
     further = levels if isinstance(levels, ElasticModel) else None
     check_dense(model)
     if further is not None:
@@ -79,13 +79,13 @@ def elasticize(
         net = _again(levels) if isinstance(levels, ElasticModel) else _nested(model, levels, task, graph, own)
         check_devices(len(net.levels) - 2, how)
         if further is None:
-            recalibrate(net, task, seed, rounded=recipe == "none")
-        stages = RECIPES[recipe](net, model, replace(task, loss=smoothed(task.loss, tuning.label_smoothing)), teaching)
-        epochs = tuning.epochs * len(stages)
+            recalibrate(net, task, seed, rounded=method == "none")
+        stages = METHODS[method](net, model, replace(task, loss=smoothed(task.loss, recipe.label_smoothing)), teaching)
+        epochs = recipe.epochs * len(stages)
         trail = None
         if directory:
             trail = _Trail(Path(directory), _identity(net, model, how, task, seed), net.family.names, epochs, task)
-        _train(net, stages, task, tuning, seed, trail, progress)
+        _train(net, stages, task, recipe, seed, trail, progress)
         if stages:
             recalibrate_rounded(net, task, seed)
         net = _with_ranges(net, task, seed)
@@ -120,13 +120,13 @@ def _measured(net: ElasticModel, origin: nn.Module, how: How, task: Task, seed: 
         replace(level, validation=score_interval(scores[level.name]), gathered=net.gathered_bytes(level.name))
         for level in net.levels
     )
-    harm = _harm_notes(origin, scores, task, how.tuning) if epochs else ()
+    harm = _harm_notes(origin, scores, task, how.recipe) if epochs else ()
     notes = tuple(dict.fromkeys((*net.family.notes, *task.notes, *harm)))
     epochs += net.family.epochs
-    return replace(net.family, levels=levels, recipe=how.recipe, epochs=epochs, seed=seed, notes=notes)
+    return replace(net.family, levels=levels, method=how.method, epochs=epochs, seed=seed, notes=notes)
 
 
-def _harm_notes(model: nn.Module, scores: Mapping[str, Scores], task: Task, tuning: Recipe) -> list[str]:
+def _harm_notes(model: nn.Module, scores: Mapping[str, Scores], task: Task, recipe: Recipe) -> list[str]:
     """A sentence where the training left the largest level, the last one, more than a tenth below the network it came from."""
     (*_, (largest, after_N)), before_N = scores.items(), scores_of(model, task)
     if not harmed(before_N, after_N):
@@ -134,7 +134,7 @@ def _harm_notes(model: nn.Module, scores: Mapping[str, Scores], task: Task, tuni
     after, before = (told(float(each_N.mean()), metric_of(task)) for each_N in (after_N, before_N))
     return [
         f"{HARM}{largest!r} scores {after} on validation, and the network it came from {before}. Train at "
-        f"a lower rate than {tuning.lr:g} or for more epochs, or let the dense network teach (teacher=dense)."
+        f"a lower rate than {recipe.lr:g} or for more epochs, or let the dense network teach (teacher=dense)."
     ]
 
 
@@ -158,7 +158,7 @@ def nest(
     }
     family = Family(
         structure=graph.structure,
-        recipe="none",
+        method="none",
         levels=tuple(levels),
         order={name: tuple(channels.tolist()) for name, channels in order.items()},
         ranks=unsorted,
@@ -172,24 +172,24 @@ def _train(
     net: ElasticModel,
     stages: Sequence[Stage],
     task: Task,
-    tuning: Recipe,
+    recipe: Recipe,
     seed: int,
     trail: "_Trail | None",
     progress: Progress,
 ) -> None:
-    total, plain = len(stages) * tuning.epochs, replace(tuning, label_smoothing=0.0)  # the stages' losses are smoothed
+    total, plain = len(stages) * recipe.epochs, replace(recipe, label_smoothing=0.0)  # the stages' losses are smoothed
     progress("elasticize", 0, total)
     for number, stage in enumerate(stages):
         if trail and trail.restored(stage.name, net, last=number + 1 == trail.finished):
             continue
         checkpoint = trail.checkpoint(stage.name) if trail else None
-        past, name = number * tuning.epochs, stage.name
+        past, name = number * recipe.epochs, stage.name
 
         def heard(module: nn.Module, epoch: int, loss: float, past: int = past, name: str = name) -> None:
             if trail:
                 told = (
-                    tuning.devices or 1
-                ) == 1 or epoch == tuning.epochs  # several devices tell of all epochs at the end
+                    recipe.devices or 1
+                ) == 1 or epoch == recipe.epochs  # several devices tell of all epochs at the end
                 trail.note(Epoch(stage=name, done=past + epoch, loss=loss), module if told else None)
             progress("elasticize", past + epoch, total, f"{name}: loss {loss:.3f}")
 
@@ -224,8 +224,8 @@ def _identity(net: ElasticModel, dense: nn.Module, how: How, task: Task, seed: i
         "own": [*net.family.own, *net.family.affine],
         "data": data_digest(task.validation),
         "training data": training_data(task.train),
-        "recipe": how.recipe,
-        "tuning": to_plain(how.tuning),
+        "method": how.method,
+        "recipe": to_plain(how.recipe),
         "teaching": to_plain(how.teaching),
         "seed": seed,
     }

@@ -295,7 +295,7 @@ class ElasticModel(nn.Module):
     def _replicate_for_data_parallel(self) -> "ElasticModel":
         raise LamellaError(
             "the elastic network is wrapped in DataParallel, whose copies have no weights that its levels could be slices of. Train "
-            "it on several devices by elasticize(model, net, task, tuning=Recipe(devices=2))."
+            "it on several devices by elasticize(model, net, task, recipe=Recipe(devices=2))."
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Training(NamedTuple):
     `ended`: all epochs are done, and the levels' files are being made.
     """
 
-    recipe: str
+    method: str
     names: tuple[str, ...]
     total: int
     epochs: tuple[Epoch, ...]
@@ -304,7 +304,7 @@ def partial_training(directory: Path, graph: Graph) -> Training | None:
         return None
     try:
         epochs = tuple(from_plain(value, Epoch) for value in entries.values())
-        return Training(identity["recipe"], tuple(identity["names"]), identity["epochs"], epochs, ended)
+        return Training(identity["method"], tuple(identity["names"]), identity["epochs"], epochs, ended)
     except (KeyError, TypeError, RecordError):
         return None
 

@@ -106,7 +106,7 @@ class Family:
     """
 
     structure: str
-    recipe: str
+    method: str = field(metadata={"was": "recipe"})
     levels: tuple[Level, ...]
     order: dict[str, tuple[int, ...]]
     ranks: dict[str, tuple[int, ...]] = field(default_factory=dict)

@@ -86,7 +86,7 @@ def drafted(
     if slower and not allow_slower:
         raise LamellaError(refusal(slower))
     notes += (*other, *_between_steps(stepped(graph, round_to), settings), *(each.text for each in slower))
-    draft = Family(structure=graph.structure, recipe="none", levels=levels, order={}, notes=notes)
+    draft = Family(structure=graph.structure, method="none", levels=levels, order={}, notes=notes)
     save_record(path, draft)
     return draft
 

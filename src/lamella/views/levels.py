@@ -48,7 +48,7 @@ def _integers_table(family: Family, metric: Metric) -> Grid:
 
 def _family_lines(family: Family) -> list[Text]:
     share = 100 * (family.file_bytes / family.largest_bytes - 1) if family.largest_bytes else 0.0
-    line = f"{family.recipe}, {counted(family.epochs, 'epoch')}; all levels against the largest alone: safetensors {share:+.1f} %"
+    line = f"{family.method}, {counted(family.epochs, 'epoch')}; all levels against the largest alone: safetensors {share:+.1f} %"
     for name, whole, largest in (
         ("ONNX", family.onnx_bytes, family.levels[-1].bytes),
         ("ONNX int8", family.int8_bytes, family.levels[-1].int8_bytes),

@@ -1,10 +1,10 @@
-"""How the levels of one set of weights are trained: a table from a recipe's name to a function.
+"""How the levels of one set of weights are trained: a table from a method's name to a function.
 
     none        batch-norm statistics per level (scales and shifts, where there is no batch norm), nothing else
     sandwich    each step: the largest level on the task; the smallest and two at random taught by it (Yu, Huang 2019)
     grow        the core first; then each round's channels are given back and only they train
 
-A recipe is a module over the elastic network whose `forward` says what one step looks at; `fit` trains it like any other, with
+A method's stage is a module over the elastic network whose `forward` says what one step looks at; `fit` trains it like any other, with
 its checkpoints. In `grow` the weights of inner levels are constants of the step: no optimizer can move them. A `Teaching` says who
 teaches: the largest level, or the dense network.
 """
@@ -87,7 +87,7 @@ def _beside(make: Callable[[], nn.Module], teacher: nn.Module) -> nn.Module:
 
 Stages = Callable[[ElasticModel, nn.Module, Task, Teaching], list[Stage]]
 
-RECIPES: dict[str, Stages] = {"grow": grow, "none": none, "sandwich": sandwich}
+METHODS: dict[str, Stages] = {"grow": grow, "none": none, "sandwich": sandwich}
 
 
 def train_stage(
