@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from benchmarks.provenance import earlier, keep, provenance, result_file
-from lamella import walking
+from lamella import matching, walking
 from lamella.elasticity import building, elasticize
 from lamella.quantization import multiplying_layers
 from lamella.schema import Graph, Step
@@ -98,9 +98,9 @@ def steps(model: nn.Module, graph: Graph) -> dict[str, Step]:
 def row(model: nn.Module, graph: Graph, task: Task, step: Step, asked: argparse.Namespace, seed: int) -> dict[str, Any]:
     """The step without matching and with it."""
     found: dict[str, Any] = {}
-    matching = walking.tuning.match_outputs
-    for name, function in (("as_it_is", lambda *_: None), ("matched", matching)):
-        walking.tuning.match_outputs = function
+    match_outputs = matching.match_outputs
+    for name, function in (("as_it_is", lambda model, *_: model), ("matched", match_outputs)):
+        matching.match_outputs = function
         tuning = walking.Tuning(task, TUNING.get(asked.network, USUAL), seed=seed)
         *_, state = walking.walk(walking.start(model, graph, task), [step], tuning)
         measure = state.measures[-1]
@@ -111,7 +111,7 @@ def row(model: nn.Module, graph: Graph, task: Task, step: Step, asked: argparse.
             "tuned": measure.validation.value,
             "tuned_test": test.value,
         }
-    walking.tuning.match_outputs = matching
+    matching.match_outputs = match_outputs
     return found
 
 

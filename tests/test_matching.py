@@ -172,7 +172,7 @@ def trained():
 def stepped(trained, step, monkeypatch, matched):
     model, graph, task = trained
     if not matched:
-        monkeypatch.setattr("lamella.walking.tuning.match_outputs", lambda model, *_: model)
+        monkeypatch.setattr("lamella.matching.match_outputs", lambda model, *_: model)
     *_, state = walk(start(model, graph, task), [step], Tuning(task, Recipe(epochs=1, lr=1e-3)))
     monkeypatch.undo()
     return state.measures[-1].before_tuning
