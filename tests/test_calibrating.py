@@ -1,6 +1,7 @@
 """Calibration data that cannot do, or does badly: refused with figures, or told with the layer's name."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,11 +11,14 @@ from lamella.calibrating import check_calibration, uneven, unusual
 from lamella.coarsening import observe, observe_places
 from lamella.compression import compress
 from lamella.costs import cost
+from lamella.elasticity import How, elasticize, publish
 from lamella.errors import DataError
+from lamella.latencies import written
 from lamella.quantization import quantize
 from lamella.schema import Plan
+from lamella.stages.elastic import elasticized
 from lamella.tracing import trace
-from lamella.training import Batches, Task
+from lamella.training import Batches, Recipe, Task
 from lamella.zoo import PaddedShortcut
 
 PIXELS = torch.randint(256, (64, 3, 6, 6), generator=torch.Generator().manual_seed(0)).float()
@@ -49,27 +53,66 @@ def with_nan(x):
     return x.masked_fill(torch.arange(6) == 3, float("nan"))
 
 
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (lambda x: x[..., :5], r"batch 0: .* shapes \[\(3, 6, 5\)\]; those of the example inputs, \[\(3, 6, 6\)\]"),
-        (lambda x: x.double(), r"cannot compute with inputs of float64: its weights are float32"),
-        (with_nan, r"batch 0: 288 of 1728 values are not finite"),
-        (
-            lambda x: x * 74 + 128,
-            r"other data .*input lies in \[0, 255\], mean 12\d.*validation lies in \[-1\.7\d, 1\.7\d\]",
-        ),
-        (
-            lambda x: x * 74 / 255 + 128 / 255,
-            r"lies in \[0, 1\], .* Prepare both alike \(scaled to 0\.\.1\? normalized\?\)",
-        ),
-        (lambda x: 0 * x, r"lies in \[0, 0\], mean 0, spread 0; that of validation"),
-        (lambda x: x[:0], r"calibration: the loader gave no batch"),
-    ],
-)
+REFUSED = [
+    (lambda x: x[..., :5], r"batch 0: .* shapes \[\(3, 6, 5\)\]; those of the example inputs, \[\(3, 6, 6\)\]"),
+    (lambda x: x.double(), r"cannot compute with inputs of float64: its weights are float32"),
+    (with_nan, r"batch 0: 288 of 1728 values are not finite"),
+    (
+        lambda x: x * 74 + 128,
+        r"other data .*input lies in \[0, 255\], mean 12\d.*validation lies in \[-1\.7\d, 1\.7\d\]",
+    ),
+    (
+        lambda x: x * 74 / 255 + 128 / 255,
+        r"lies in \[0, 1\], .* Prepare both alike \(scaled to 0\.\.1\? normalized\?\)",
+    ),
+    (lambda x: 0 * x, r"lies in \[0, 0\], mean 0, spread 0; that of validation"),
+    (lambda x: x[:0], r"calibration: the loader gave no batch"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "says"), REFUSED)
 def test_data_that_cannot_do_are_refused(spoil, says, small, task):
     with pytest.raises(DataError, match=says):
         quantized(small, task, spoil(task.validation.inputs))
+
+
+@pytest.mark.parametrize(("spoil", "says"), [each for each in REFUSED if "float64" not in each[1]])
+def test_they_are_refused_where_elastic_networks_are_published_too(spoil, says, small, task, tmp_path):
+    bad = replace(task, calibration=batches(spoil(task.validation.inputs)))
+    net = elasticize(small[0], (0.5,), task, recipe="none", graph=trace(small[0], task.example_inputs, round_to=1))
+    with pytest.raises(DataError, match=says):
+        publish(net, bad, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_refuses_them_before_its_elastic_network_is_trained(task):
+    session = SimpleNamespace(task=replace(task, calibration=batches(PIXELS)))
+    with pytest.raises(DataError, match=r"other data .*input lies in \[0, 255\]"):
+        elasticized(session, None, session.task, How("sandwich", Recipe(epochs=1)))
+
+
+def test_a_family_says_that_its_ranges_come_of_few_samples(small, task, tmp_path):
+    few = replace(task, calibration=batches(task.validation.inputs[:20]))
+    net = elasticize(small[0], (0.5,), task, recipe="none", graph=trace(small[0], task.example_inputs, round_to=1))
+    for _ in range(2):  # and once, however often it is published
+        told = [note for note in publish(net, few, tmp_path, slots=1).family.notes if "ranges come" in note]
+        assert told == [
+            "in integers, ranges come from 20 samples of calibration data; 32 or more were expected. What others reach is cut off."
+        ]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (with_nan, r"^calibration batch 0: 288 of 1728 values are not finite, and no range can come of them"),
+        (lambda x: x[:0], r"^calibration: the loader gave no batch"),
+    ],
+)
+def test_files_that_are_only_timed_refuse_what_makes_no_file_in_the_same_words(spoil, says, small, task, tmp_path):
+    timed = lambda x: written(small[0], replace(task, calibration=batches(x)), "int8", tmp_path / "0.onnx")
+    with pytest.raises(DataError, match=says):
+        timed(spoil(task.validation.inputs))
+    assert timed(PIXELS).exists()  # ranges take no time
 
 
 def test_validation_data_that_are_not_finite_are_blamed_themselves(small, task):

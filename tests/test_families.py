@@ -167,7 +167,7 @@ def test_a_level_that_is_slower_than_a_larger_one_in_integers_is_noted_once(tmp_
     monkeypatch.setattr("lamella.elasticity.publishing.latency", scripted)
     net = little({"core": 0.5}, tmp_path)
     says = r"in integers, level 'core' is slower than 'full', which is larger: 1.30x \[1.30, 1.30\] .* 1.00x\. "
-    batches = Batches(torch.randn(16, 3, 8, 8), torch.randint(0, 5, (16,)), 16)
+    batches = Batches(torch.randn(32, 3, 8, 8), torch.randint(0, 5, (32,)), 16)
     publish(net, Task((torch.randn(1, 3, 8, 8),), train=batches, validation=batches, test=batches), tmp_path)
     (note,) = net.family.notes
     assert re.match(says, note)
@@ -472,7 +472,7 @@ def little():
     """Publishes two untrained layers at these levels into a folder; no record."""
     torch.manual_seed(0)
     model, inputs = nn.Sequential(zoo.cbr(3, 16), zoo.cbr(16, 16), zoo.head(16)).eval(), (torch.randn(1, 3, 8, 8),)
-    batches = Batches(torch.randn(16, 3, 8, 8), torch.randint(0, 5, (16,)), 16)
+    batches = Batches(torch.randn(32, 3, 8, 8), torch.randint(0, 5, (32,)), 16)
     task = Task(inputs, train=batches, validation=batches, test=batches)
     graph = trace(model, inputs, round_to=1)
     return lambda levels, folder: publish(nest(model, graph, make_levels(graph, levels), inputs), task, folder, slots=2)

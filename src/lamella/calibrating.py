@@ -3,6 +3,7 @@
     notes = check_calibration(task, batches=8)        # DataError: no batch, another shape, not finite, prepared otherwise
     seen = observe_places(model, layers, task.calibration)
     notes += unusual(seen.by_reader()) + uneven(seen)
+    calibration_inputs(task, 1)                           # what would make no file at all is refused, and nothing else looked at
 
 What cannot work is refused; what works badly is told, with the layer's name and figures.
 """
@@ -12,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,28 +39,47 @@ def check_calibration(task: Task, batches: int) -> list[str]:
     They must have the example inputs' shapes, the batch aside, finite values, and the spread that as many batches of validation
     inputs have.
     """
-    shapes = [tuple(leaf.shape[1:]) for leaf in tree_leaves(task.example_inputs)]
     seen, judged = defaultdict[int, _Values](_Values), defaultdict[int, _Values](_Values)
     samples = 0
-    for index, leaves in enumerate(_inputs(task.calibration, batches)):
-        _check_batch(f"calibration batch {index}", leaves, shapes)
+    for inputs in calibration_inputs(task, batches):
+        leaves = _tensors(inputs)
         _count(seen, leaves)
         samples += len(leaves[0])
-    if not samples:
-        raise DataError(f"calibration: {empty_loader()}")
-    for index, leaves in enumerate(_inputs(task.validation, batches)):
+    for index, inputs in _inputs(task.validation, batches):
+        leaves = _tensors(inputs)
         for leaf in leaves:
             _check_finite(f"validation batch {index}", leaf)
         _count(judged, leaves)
+    several = len(_tensors(task.example_inputs)) > 1
     for number in sorted(judged.keys() & seen.keys()):
-        _check_spread(f"input {number}" if len(shapes) > 1 else "input", seen[number], judged[number])
+        _check_spread(f"input {number}" if several else "input", seen[number], judged[number])
     few = f"ranges come from {samples} samples of calibration data; {FEW} or more were expected. What others reach is cut off."
     return [few] if samples < FEW else []
 
 
-def _inputs(loader: Loader, batches: int) -> Iterator[list[Tensor]]:
+def calibration_inputs(task: Task, batches: int) -> Iterator[Any]:
+    """The inputs of the task's first `batches` batches for calibration, each checked as it comes: of the example inputs' shapes, the
+    batch aside, and finite. DataError where one is not, or where there are no samples.
+    """
+    shapes = [tuple(leaf.shape[1:]) for leaf in _tensors(task.example_inputs)]
+    samples = 0
+    for index, inputs in _inputs(task.calibration, batches):
+        leaves = _tensors(inputs)
+        _check_batch(f"calibration batch {index}", leaves, shapes)
+        samples += len(leaves[0])
+        yield inputs
+    if not samples:
+        raise DataError(f"calibration: {empty_loader()}")
+
+
+def _inputs(loader: Loader, batches: int) -> Iterator[tuple[int, Any]]:
+    """Each batch's number and inputs."""
     for index, batch in enumerate(islice(loader, batches)):
-        yield tree_leaves(inputs_of(batch, index))
+        yield index, inputs_of(batch, index)
+
+
+def _tensors(inputs: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
 
 
 @dataclass

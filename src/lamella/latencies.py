@@ -14,11 +14,11 @@ import random
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from torch import nn
 
+from .calibrating import calibration_inputs
 from .errors import LamellaError
 from .exporting import Export, NarrowedExports, export_onnx, layers_of, quantize_onnx
 from .progress import Progress, silent
@@ -165,14 +165,17 @@ def written(
     bits: Mapping[str, int] | None = None,
     export: Export = export_onnx,
 ) -> Path:
-    """The network as a file in float or in integers, unless it is there already. `export` writes the float one."""
+    """The network as a file in float or in integers, unless it is there already. `export` writes the float one.
+
+    What the ranges are takes no time: of the calibration data, only what would make no file is refused.
+    """
     final = path if precision == "fp32" else path.with_suffix(".int8.onnx")
     if not final.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         export(model, task.example_inputs, path)
         if precision == "int8":
             held = {name: width for name, width in (bits or {}).items() if name in layers_of(path)}
-            quantize_onnx(path, final, (batch[0] for batch in islice(task.calibration, 1)), bits=held)
+            quantize_onnx(path, final, calibration_inputs(task, 1), bits=held)
     return final
 
 

@@ -6,13 +6,14 @@ net.family.levels[0].latency_ms                   # in ONNX Runtime, one thread,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from ..calibrating import calibration_inputs, check_calibration
 from ..coarsening import CALIBRATION_BATCHES
 from ..emptied import of_what_is_left
 from ..exporting import Part, Place, Written, export_family, family_bytes, one_sample
@@ -32,12 +33,12 @@ def publish(
 ) -> ElasticModel:
     """Write the files of every level, time them on one sample, and put what was found into `net.family`. Returns `net`.
 
-    A level whose file in integers is slower than a larger one's is noted. Raises what `export_family` raises; `slots` rounds of
+    A level whose file in integers is slower than a larger one's is noted, and calibration data of few samples. Raises what
+    `export_family` raises, and DataError for calibration data that ranges cannot come from, as `quantize` does; `slots` rounds of
     timing, see `latency`.
     """
     progress("write and time files", 0, 1 + len(SUFFIXES), f"{2 * len(net.levels)} files")
-    with seeded(0, 0, torch.device("cpu")):
-        batches = [batch[0] for batch in islice(task.calibration, CALIBRATION_BATCHES)]
+    odd, batches = _calibration(task)
     parts = {level.name: part_of(net, level) for level in net.levels}
     shared = {name: t for name, t in net.net.named_parameters() if not net.is_own(name)}
     stamp = stamp_of(net.family)
@@ -57,10 +58,19 @@ def publish(
         int8_weights=file_digest(Path(directory) / WEIGHTS["int8"]),
         notes=(
             *(note for note in net.family.notes if not note.startswith(IN_INTEGERS)),
+            *(f"{IN_INTEGERS}, {note}" for note in odd),
             *_slower_notes({level.name: times["int8"][level.name] for level in net.levels}),
         ),
     )
     return net
+
+
+def _calibration(task: Task) -> tuple[list[str], list[Any]]:
+    """What is to be said of the calibration data, and the inputs that ranges come from: of the very batches that were looked at."""
+    with seeded(0, 0, torch.device("cpu")):
+        odd = check_calibration(task, CALIBRATION_BATCHES)
+    with seeded(0, 0, torch.device("cpu")):
+        return odd, list(calibration_inputs(task, CALIBRATION_BATCHES))
 
 
 def part_of(net: ElasticModel, level: Level) -> Part:

@@ -12,11 +12,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..calibrating import check_calibration
+from ..coarsening import CALIBRATION_BATCHES
 from ..digests import weights_digest
 from ..elasticity import ElasticModel, How, elasticize, load_elastic, publish, save_elastic
 from ..errors import LamellaError
 from ..exporting import OnnxModel, remove_family
 from ..progress import Progress, silent
+from ..quantization import drawn_alike
 from ..records import digest
 from ..schema import FILES, Family, Level
 from ..serving.families import level_file
@@ -36,8 +39,10 @@ def elasticized(
 ) -> Family:
     """The draft's levels trained, written, timed and scored on validation and test: `elastic.json`, `elastic.safetensors`, `elastic/`.
 
-    In integers it is the file that is scored. `task` is the session's, its epochs as long as they shall be.
+    In integers it is the file that is scored; calibration data that ranges cannot come from are refused before the training. `task` is
+    the session's, its epochs as long as they shall be.
     """
+    _check_calibration(session.task)
     levels = list(draft.levels[:-1])
     settings = [(level.name, level.widths, level.bits) for level in levels]
     net = elasticize(
@@ -84,6 +89,7 @@ def trained_further(session: Session, task: Task, how: How, progress: Progress =
         if finished.name.endswith(asked):
             return family
     session.read("elastic", Family)  # RunError, naming the verb, before there is one
+    _check_calibration(session.task)
     before = load_elastic(session.directory, session.dense)
     directory = _trainings(session) / f"{weights_digest(before)}-{asked}"
     net = elasticize(
@@ -100,6 +106,12 @@ def trained_further(session: Session, task: Task, how: How, progress: Progress =
     remove_family(session.directory / FOLDER)
     _shipped(session, net, directory, progress)
     return _put_in_place(session, directory)
+
+
+def _check_calibration(task: Task) -> None:
+    """DataError before a training whose files could not be written in integers."""
+    with drawn_alike():
+        check_calibration(task, CALIBRATION_BATCHES)
 
 
 def _finished(session: Session) -> Path | None:
