@@ -608,6 +608,40 @@ def test_integers_that_a_format_cannot_hold_are_left_out_of_it_alone(nets):
     assert "r/model.static-nbits-fc.onnx is not converted to .xml" in scheme
 
 
+def test_converted_integers_of_an_earlier_network_are_told(nets):
+    pytest.importorskip("openvino")
+    asked = ("export", "r", "--format", "openvino", "--allow-slower", "--json")
+    plan = ("plan", "r", "--planner", "uniform", "--option")
+
+    def notes():
+        found = json.loads(run(*asked).stdout)
+        assert (nets / "r" / "model.int8.xml").exists()
+        return [Path(each["path"]).name for each in found["files"]], [n for n in found["notes"] if ".int8.xml" in n]
+
+    run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
+    run("profile", "r", "--pruning-ratios", "0.5", "--quiet")
+    run(*plan, "pruning_ratio=0.5", "--bits", "8", "--quiet")
+    run("compress", "r", "--quiet")
+    run("quantize", "r", "--allow-slower", "--quiet")
+    assert notes() == (["dense.xml", "model.xml", "model.int8.xml"], [])
+
+    run(*plan, "pruning_ratio=0.5", "--bits", "2", "--quiet")
+    run("compress", "r", "--quiet")
+    names, (told,) = notes()  # not quantized yet
+    assert names == ["dense.xml", "model.xml"]
+    assert told.startswith(
+        "r/model.int8.xml is left out: it was made from integers that are not this model's. `lamella quantize r`"
+    )
+
+    run("quantize", "r", "--allow-slower", "--quiet")
+    names, (told,) = notes()  # and then in 2 bits, which OpenVINO does not take
+    assert names == ["dense.xml", "model.xml"]
+    assert "INT2 it does not" in told
+    assert told.endswith("What lies there was made from other integers: remove it.")
+    (nets / "r" / "model.int8.xml").unlink()
+    assert "What lies there" not in json.loads(run(*asked).stdout)["notes"][0]
+
+
 @pytest.mark.parametrize(("differing", "told"), [(1, False), (4, True)])
 def test_a_file_that_is_not_its_simulation_is_told(nets, monkeypatch, differing, told):
     run("trace", "r", "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")

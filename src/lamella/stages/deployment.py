@@ -109,7 +109,7 @@ def delivered(session: Session, formats: Iterable[str] = ("onnx",)) -> Delivered
     runtime that is not installed. (Of a run without a plan, the dense network stands for the compressed one.)
 
     ONNX files are written where they are asked for or converted from, and other formats need neither them nor onnx. Integers that
-    cannot be converted are left out, and a note says why.
+    cannot be converted are left out, and a note says why, and where an earlier network's lie in their place.
     """
     named = {name: format_named(name) for name in formats}
     for made in named.values():
@@ -128,7 +128,8 @@ def _in_format(session: Session, made: Format, sources: Mapping[str, Path]) -> t
     """The variants that this format can hold, and what it cannot: what the ONNX files `sources` become, or the networks themselves."""
     inputs = real_inputs(session.task) if made.dynamic_batch else session.task.example_inputs
     if made.convert:
-        return _converted(made.convert, made.suffix, sources, inputs)
+        found, notes = _converted(made.convert, made.suffix, sources, inputs)
+        return found, notes + _outdated(session, made.suffix, sources)
     networks: dict[str, tuple[str, str, Callable[[], nn.Module]]] = {
         "dense": ("weights", "dense_onnx", session.dense),
         "model": ("model", "onnx", lambda: load(session.directory, session.fresh)[0]),
@@ -161,8 +162,20 @@ def _converted(
         except LamellaError as error:
             if variant in FLOAT_FILES or isinstance(error, RunError):
                 raise
-            notes.append(f"{target} is left out: {error}")
+            there = " What lies there was made from other integers: remove it." if target.exists() else ""
+            notes.append(f"{target} is left out: {error}{there}")
     return found, notes
+
+
+def _outdated(session: Session, suffix: str, sources: Mapping[str, Path]) -> list[str]:
+    """Of converted integers that lie there where the network has none that could be converted."""
+    target = session.path("int8_onnx").with_suffix(suffix)
+    if "int8" in sources or not target.exists():
+        return []
+    return [
+        f"{target} is left out: it was made from integers that are not this model's. `lamella quantize {session.directory}` makes its "
+        "own; export then writes it anew."
+    ]
 
 
 def real_inputs(task: Task) -> tuple[Tensor, ...]:
