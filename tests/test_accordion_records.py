@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 from accordion_records import accordion
+from rich.console import Console
 
+from lamella.accordions.closing import unvaried
 from lamella.errors import RecordError
-from lamella.records import dumps, from_plain, loads, to_plain
-from lamella.schema import Accordion, Standardization
+from lamella.records import dumps, from_plain, loads, save_record, to_plain
+from lamella.reporting import write_report
+from lamella.schema import Accordion, Score, Standardization
+from lamella.views import accordion_view
 
 
 def test_the_record_survives_the_file():
@@ -54,6 +58,37 @@ def test_inputs_that_cannot_be_made_are_refused(change, words):
     assert loads(dumps(good), Standardization) == good
     with pytest.raises(RecordError, match=words):
         replace(good, **change)
+
+
+def test_what_is_the_same_from_every_seed_gets_no_interval_and_no_verdict(tmp_path):
+    found, even = accordion(), Score(value=0.8, low=0.8, high=0.8 + 1e-16, n=2)
+    baseline, winner, *controls = found.entries
+    winner = replace(
+        winner, test={**winner.test, "f1": even}, below={"f1": replace(even, value=-0.1, low=-0.1, high=-0.1)}
+    )
+    differences = [replace(found.comparisons[0], difference=even), *found.comparisons[1:]]
+    assert differences[0].verdict == "open"
+    assert replace(differences[0], difference=replace(even, low=0.79, high=0.81)).verdict == "better"
+    entries = (baseline, winner, *controls)
+    told = tuple(unvaried("f1", entries, differences))
+    assert told[0] == f"{winner.name}: the same test f1 from all 5 seeds, so there is no interval to give."
+    assert told[1].startswith(f"{differences[0].against}: the same difference to the winner from all 5 seeds")
+    assert tuple(unvaried("f1", found.entries, found.comparisons)) == ()
+    twin = replace(winner, name="twin", role="control")
+    assert "twin: the winner's widths and scores" in tuple(unvaried("f1", (*entries, twin), ()))[1]
+
+    even_one = replace(found, entries=entries, comparisons=tuple(differences), files=())
+    save_record(tmp_path / "accordion.json", even_one)
+    console = Console(width=250)
+    with console.capture() as printed:
+        console.print(accordion_view(even_one, ""))
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert f"against {differences[0].against}: +80.00 points, open" in printed.get()
+    for alone in ("80.0", "-10.0"):
+        assert f"{alone} " in printed.get()
+        assert f"{alone} [" not in printed.get()
+    assert "+0.800: <strong>open" in page
+    assert "0.800 to 0.800" not in page
 
 
 def test_two_winners_are_one_too_many():

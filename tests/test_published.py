@@ -68,6 +68,16 @@ def test_the_table_says_what_the_papers_accounting_leaves_out(tmp_path):
     assert mean == pytest.approx(0.3)
 
 
+def test_seeds_that_all_say_the_same_give_no_interval(tmp_path):
+    reached = {"dense_bytes": 1000, "bytes": 20, "macs": [50, 10], "test_drop": {"file_below_dense": [0.7, 0.1, 0.9]}}
+    (tmp_path / "reach-2026-01-01.json").write_text(json.dumps({"rows": {f"net-{seed}": reached for seed in range(3)}}))
+    (row,) = own_rows(tmp_path)
+    assert (row["seeds"], row["points_below_dense"]) == (3, [pytest.approx(0.7)])
+    result = CliRunner().invoke(app, ["bench", "tables", "--network", "alexnet", "--results", str(tmp_path)])
+    assert "+0.70" in result.output
+    assert "+0.70 [" not in result.output
+
+
 def test_bad_input(tmp_path):
     with pytest.raises(LamellaError, match="unknown network 'vgg'; did you mean 'vgg16'"):
         published("vgg")

@@ -89,13 +89,14 @@ def _own_row(
 
 
 def _over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means; the points with their 95 % interval over seeds."""
+    """Means; the points with their 95 % interval over seeds, where these do not all say the same."""
     if len(rows) == 1:
         return rows[0]
     means = {key: _mean([row[key] for row in rows]) for key in ("bytes", "true_ratio", "macs_ratio")}
     points = [row["points_below_dense"][0] for row in rows]
     found = None if None in points else over_seeds(points)
-    shown = [None] if found is None else [found.value, found.low, found.high]
+    ends = [found.low, found.high] if found and found.has_width else []
+    shown = [found.value if found else None, *ends]
     return {**rows[0], **means, "seeds": len(rows), "bytes": round(means["bytes"] or 0), "points_below_dense": shown}
 
 

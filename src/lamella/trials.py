@@ -13,7 +13,6 @@ from typing import NamedTuple
 from .schema import Score, Trial, Trials
 from .statistics import over_seeds
 
-ROUNDING = 1e-9  # of a difference of two scores
 APART = 0.05  # share of the plan's MACs by which a control of equal cost may miss them unremarked
 
 
@@ -25,9 +24,7 @@ class Spread(NamedTuple):
 
 
 class TrialSummary(NamedTuple):
-    """One variant over its seeds; `ahead`: the plan's test score less this one's, paired by seed; one value where those
-    differences are all alike.
-    """
+    """One variant over its seeds; `ahead`: the plan's test score less this one's, paired by seed."""
 
     name: str
     validation: Spread
@@ -45,15 +42,12 @@ def summaries(found: Trials) -> tuple[TrialSummary, ...]:
 
 def _summary(found: Trials, name: str) -> TrialSummary:
     plan, trials = found.of("plan"), found.of(name)
-    ahead = _differences(plan, trials)
-    if _steady(ahead):
-        ahead = ahead[:1]
     seen = trials[:1] if _alike(trials) else trials
     return TrialSummary(
         name=name,
         validation=_spread([each.validation for each in seen]),
         test=_spread([each.test for each in seen]),
-        ahead=None if name == "plan" else over_seeds(ahead),
+        ahead=None if name == "plan" else over_seeds(_differences(plan, trials)),
         seeds=len(trials),
         params=trials[0].params,
         macs=trials[0].macs,
@@ -111,7 +105,7 @@ def _undiffering(found: Trials) -> str | None:
         name
         for name in found.names[1:]
         if found.seeds > 1
-        and _steady(_differences(plan, found.of(name)))
+        and not over_seeds(_differences(plan, found.of(name))).has_width
         and not (_alike(plan) and _alike(found.of(name)))
         and not _same(found, name)
     ]
@@ -126,11 +120,6 @@ def _undiffering(found: Trials) -> str | None:
 def _differences(plan: Sequence[Trial], trials: Sequence[Trial]) -> list[float]:
     """How far the plan is ahead in test score, by seed."""
     return [ours.test - each.test for ours, each in zip(plan, trials, strict=True)]
-
-
-def _steady(differences: Sequence[float]) -> bool:
-    """Whether they are all one, but for the last digits."""
-    return max(differences) - min(differences) < ROUNDING
 
 
 def _alike(trials: Sequence[Trial]) -> bool:

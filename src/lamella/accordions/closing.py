@@ -33,6 +33,12 @@ def closed(
     entries = tuple(_entry(quest, line, lines[0].outcomes) for line in lines)
     own = next(line.outcomes for line in lines if line.role == "winner")
     task = bench.task
+    comparisons = tuple(
+        Comparison(against=x.name, metric=quest.metric, difference=_paired(own, x.outcomes, quest.metric))
+        for x in lines
+        if x.role != "winner"
+    )
+    remarks = (*_fallen(quest, own), *unvaried(quest.metric, entries, comparisons))
     return Accordion(
         task=task.name,
         metric=quest.metric,
@@ -44,17 +50,13 @@ def closed(
         sweeps=tuple(sweeps),
         tried=tuple({shape.widths: shape for shape in (quest.shape(quest.baseline), *tried)}.values()),
         entries=entries,
-        comparisons=tuple(
-            Comparison(against=x.name, metric=quest.metric, difference=_paired(own, x.outcomes, quest.metric))
-            for x in lines
-            if x.role != "winner"
-        ),
+        comparisons=comparisons,
         seeds=settings.all_seeds,
         epochs=bench.recipe.epochs,
         n_train=_count(task.train),
         n_validation=_count(task.validation),
         n_test=_count(task.test),
-        notes=(*task.notes, SPREAD_NOTE.format(seeds=settings.seeds), *_fallen(quest, own), *quest.workshop.notes),
+        notes=(*task.notes, SPREAD_NOTE.format(seeds=settings.seeds), *remarks, *quest.workshop.notes),
     )
 
 
@@ -64,6 +66,29 @@ def _fallen(quest: Quest, winner: Sequence[Outcome]) -> Iterator[str]:
     lost = 100 * float(baseline.mean() - np.mean([o.validation[quest.metric] for o in winner]))
     if asked is not None and lost - asked >= 0.005:  # in the digits told
         yield f"the winner's {quest.metric} on validation is {lost:.2f} points below the baseline's: max_drop={asked:g} was not kept."
+
+
+def unvaried(metric: str, entries: Sequence[Entry], comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Of entries and differences that are the same from every seed: an interval without width would look like certainty."""
+    winner = next(entry for entry in entries if entry.role == "winner")
+    seeds = winner.validation.n
+    same = [entry.name for entry in entries if not entry.test[metric].has_width]
+    if same:
+        yield f"{', '.join(same)}: the same test {metric} from all {seeds} seeds, so there is no interval to give."
+    itself = [entry.name for entry in entries if entry is not winner and _outcome(entry) == _outcome(winner)]
+    if itself:
+        yield f"{', '.join(itself)}: the winner's widths and scores from every seed: the very same networks, and no control here."
+    steady = [c.against for c in comparisons if not c.difference.has_width and c.against not in itself]
+    if steady:
+        yield (
+            f"{', '.join(steady)}: the same difference to the winner from all {seeds} seeds, so there is no interval to give and the "
+            "verdict is open. Scores of few samples go in coarse steps, and few seeds meet the same one by chance: more of them tell "
+            "(--seeds)."
+        )
+
+
+def _outcome(entry: Entry) -> tuple[Widths, tuple[float, ...], dict[str, Score]]:
+    return entry.widths, entry.per_seed, entry.test
 
 
 class Line(NamedTuple):

@@ -163,7 +163,7 @@ def trial_rows(found: Trials) -> tuple[TrialRow, ...]:
             validation=_spread(each.validation),
             test=_spread(each.test),
             ahead=points(each.ahead.value) if each.ahead else "",
-            interval=_interval(each.ahead) if each.ahead and each.ahead.n > 1 else "",
+            interval=_interval(each.ahead) if each.ahead and each.ahead.has_width else "",
             params=short(each.params),
             macs=short(each.macs),
         )

@@ -75,7 +75,9 @@ class Comparison:
 
     @property
     def verdict(self) -> Literal["better", "worse", "open"]:
-        """What the interval says of the winner."""
+        """What the interval says of the winner; open where there is none."""
+        if not self.difference.has_width:
+            return "open"
         return "better" if self.difference.low > 0 else "worse" if self.difference.high < 0 else "open"
 
 

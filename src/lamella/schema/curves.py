@@ -9,6 +9,7 @@ from .graphs import Graph
 # accuracy: the share of samples that are right, told in percent. score: a task's own, told as the number it is.
 Metric = Literal["accuracy", "score"]
 
+ROUNDING = 1e-9  # of a score, or of a difference of two
 BASELINE = "baseline"  # the key of the dense network's score in a journal of points
 
 
@@ -40,6 +41,11 @@ class Score:
     def __post_init__(self) -> None:
         check(self.n > 0, "n", "a score over no samples")
         check(self.low <= self.value <= self.high, "value", f"{self.value} lies outside [{self.low}, {self.high}]")
+
+    @property
+    def has_width(self) -> bool:
+        """Whether there is an interval to tell. One seed, and seeds that all say the same, give none: it would look like certainty."""
+        return self.high - self.low > ROUNDING
 
 
 # pruning_ratio: channels of a group leave. masked_ratio: the filters of one layer give zero, as in the published sweeps; a plan cannot

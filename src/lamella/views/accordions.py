@@ -1,5 +1,7 @@
 """The search of an accordion as tables for the terminal. No torch here."""
 
+from typing import Literal
+
 from rich.console import Group as Stack
 from rich.markup import escape
 from rich.table import Table as Grid
@@ -56,12 +58,17 @@ def accordion_view(found: Accordion, place: str = "") -> Stack:
 
 def _entry_cells(entry: Entry, shown: list[str], metric: str) -> list[str]:
     tests = [(name, entry.test[name]) for name in shown]
-    scores = [f"{figure(s.value, m, 1)} [{figure(s.low, m, 1)}, {figure(s.high, m, 1)}]" for m, s in tests]
+    scores = [f"{figure(s.value, m, 1)}{_between(s, m, 1)}" for m, s in tests]
     below = entry.below.get(metric)
     drop = "" if below is None else _difference(below, metric, 1)
     return [escape(entry.name), "-".join(map(str, entry.widths)), f"{entry.params:,}", *scores, drop]
 
 
 def _difference(score: Score, metric: str, digits: int, unit: str = "") -> str:
-    value, low, high = (figure(each, metric, digits, "+") for each in (score.value, score.low, score.high))
-    return f"{value}{'' if metric == OWN else unit} [{low}, {high}]"
+    return f"{figure(score.value, metric, digits, '+')}{'' if metric == OWN else unit}{_between(score, metric, digits, '+')}"
+
+
+def _between(score: Score, metric: str, digits: int, sign: Literal["", "+"] = "") -> str:
+    """The interval, where there is one."""
+    low, high = (figure(each, metric, digits, sign) for each in (score.low, score.high))
+    return f" [{low}, {high}]" if score.has_width else ""

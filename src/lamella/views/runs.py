@@ -208,7 +208,7 @@ def _spread(of: Spread, metric: Metric) -> str:
 
 def _ahead(of: Score, metric: Metric) -> str:
     value, low, high = (figure(each, metric, sign="+") for each in (of.value, of.low, of.high))
-    return value if of.n == 1 else f"{value} [{low}, {high}]"
+    return f"{value} [{low}, {high}]" if of.has_width else value
 
 
 def _share(part: int, whole: int) -> str:

@@ -6,7 +6,7 @@ widths_spec(accordion); pairs_spec(accordion); controls_spec(accordion)
 import math
 from collections.abc import Sequence
 
-from ...schema import Accordion, Entry
+from ...schema import Accordion, Entry, Score
 from ..marks import elide
 from ..words import whole
 from .grammar import (
@@ -69,7 +69,8 @@ def pairs_spec(found: Accordion) -> Spec:
             score, picked = shape.validation, width == sweep.width
             more = f"{'; chosen' if picked else ''}{'; stopped early' if shape.dropped else ''}"
             at = {"pair": name, "width": width, "score": score.value, "low": score.low, "high": score.high}
-            words = f"{name}: {width} nodes, {found.metric} {_plain(score.value)} ({_plain(score.low)} to {_plain(score.high)}){more}"
+            interval = f" ({_between(score)})" if score.has_width else ""
+            words = f"{name}: {width} nodes, {found.metric} {_plain(score.value)}{interval}{more}"
             rows.append({**at, "chosen": picked, "words": words})
     x = quantity("width", "nodes", scale={"type": "log", "base": 2}, grid=False, tickCount=5)
     y = quantity("score", found.metric, format=".2f", tickCount=4)
@@ -136,10 +137,15 @@ def label_drops(places: Sequence[tuple[float, float, int]]) -> list[int]:
 
 def _entry_row(entry: Entry, metric: str, name: str) -> Spec:
     score = entry.test[metric]
-    interval = f"{_plain(score.value)} ({_plain(score.low)} to {_plain(score.high)}, {score.n} seeds)"
+    between = f"{_between(score)}, " if score.has_width else ""
+    interval = f"{_plain(score.value)} ({between}{score.n} seeds)"
     words = f"{elide(entry.name, 60)}: {whole(entry.params)} parameters, {metric} {interval}"
     at = {"name": name, "role": entry.role, "params": entry.params}
     return {**at, "score": score.value, "low": score.low, "high": score.high, "words": words}
+
+
+def _between(score: Score) -> str:
+    return f"{_plain(score.low)} to {_plain(score.high)}"
 
 
 def _plain(value: float) -> str:
