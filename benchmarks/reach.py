@@ -10,6 +10,8 @@ A row is a network, a budget and a tuning (ROWS). Its channels and bits are chos
 samples, without a look at test. Every row says what the file weighs and scores, measured on the file in ONNX Runtime, and how far that
 is, pairwise on the same test images, from the dense network and, where a row has one, from `origin`, the dense network with the same extra
 training. Every step is kept in --work: a run that was cut short goes on. Rows are added to `results/reach-<date>.json`.
+`cpu_seconds_of_all_calls`: a row's, those that ended in an error or were interrupted (Ctrl-C) included. A call that was killed is missing,
+and so are the calls before there was such a count in the row's folder of --work.
 
 The trained ResNets have seen all training images: validation is the test images at even index, test those at odd index. Networks from
 `references.py` hold out the last 5,000 training images.
@@ -20,6 +22,8 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +46,7 @@ from lamella.planning import plan as make_plan
 from lamella.planning import reorder
 from lamella.profiling import Sweep, profile
 from lamella.quantization import agreement, integers_file, quantize
+from lamella.runs import write_through
 from lamella.schema import Budget, Plan, Profile, Step
 from lamella.statistics import paired_difference, score_interval
 from lamella.surgery import narrow
@@ -176,7 +181,9 @@ def main() -> None:
     elif asked.row == "order":
         write("order", order(asked), asked)
     else:
-        write(f"{asked.row}-{asked.seed}", reached(ROWS[asked.row], asked), asked)
+        with spending(folder_of(asked)) as spent:
+            found = reached(ROWS[asked.row], asked)
+        write(f"{asked.row}-{asked.seed}", {**found, "cpu_seconds_of_all_calls": round(spent())}, asked)
 
 
 def write(key: str, found: dict[str, Any], asked: argparse.Namespace) -> None:
@@ -187,12 +194,28 @@ def write(key: str, found: dict[str, Any], asked: argparse.Namespace) -> None:
     print(json.dumps(found, indent=1))
 
 
+@contextmanager
+def spending(folder: Path) -> Iterator[Callable[[], float]]:
+    """Gives the CPU seconds spent so far, by this call and by those before it, whose count lies in the folder; this call's is added
+    however it ends, unless it is killed.
+    """
+    count, started = folder / "spent.json", time.process_time()
+    before = json.loads(count.read_text())["cpu_seconds"] if count.exists() else 0.0
+
+    def spent() -> float:
+        return float(before + time.process_time() - started)
+
+    try:
+        yield spent
+    finally:
+        write_through(count, lambda written: written.write_text(json.dumps({"cpu_seconds": spent()})))
+
+
 # -- one row
 
 
 def reached(row: Row, asked: argparse.Namespace) -> dict[str, Any]:
     """From trained weights to a file in integers, and what was lost on the way."""
-    started = time.process_time()
     model, task, work = network(row, asked)
     curves = curves_of(row, model, asked)
     options = {**_bits(row), **row.options, **timing(row, model, task, curves, work)}
@@ -242,7 +265,6 @@ def reached(row: Row, asked: argparse.Namespace) -> dict[str, Any]:
         "agreement": agreement(OnnxModel(file), twin, task),
         **{name: accuracies(right) for name, right in rights.items()},
         "test_drop": drops(rights),
-        "cpu_seconds": round(time.process_time() - started),
     }
 
 
@@ -287,7 +309,13 @@ def network(row: Row, asked: argparse.Namespace) -> tuple[nn.Module, Task, Path]
         if isinstance(module, nn.Dropout):
             module.p = 0.1  # as in references.py
     task = make_task("cifar10", asked.data, seed=asked.seed, validation="heldout" if row.heldout else "test_even")
-    return model, task, asked.work / f"{asked.row}-{asked.seed}"
+    return model, task, folder_of(asked)
+
+
+def folder_of(asked: argparse.Namespace) -> Path:
+    """Where the work of this row and seed is kept."""
+    folder: Path = asked.work / f"{asked.row}-{asked.seed}"
+    return folder
 
 
 def dense_seed(asked: argparse.Namespace) -> int:

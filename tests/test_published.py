@@ -1,6 +1,10 @@
 """The published ratios, recomputed exactly, in both accountings; and what is said of them."""
 
+import importlib.util
 import json
+import sys
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -76,6 +80,24 @@ def test_seeds_that_all_say_the_same_give_no_interval(tmp_path):
     result = CliRunner().invoke(app, ["bench", "tables", "--network", "alexnet", "--results", str(tmp_path)])
     assert "+0.70" in result.output
     assert "+0.70 [" not in result.output
+
+
+def test_the_cpu_seconds_of_a_row_are_those_of_all_its_calls(tmp_path, monkeypatch):
+    root = Path(__file__).parent.parent
+    spec = importlib.util.spec_from_file_location("reach_benchmark", root / "benchmarks" / "reach.py")
+    reach = importlib.util.module_from_spec(spec)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # it puts its own in place
+    monkeypatch.setitem(sys.modules, spec.name, reach)  # where its dataclasses look themselves up
+    spec.loader.exec_module(reach)
+    now = [100.0]
+    monkeypatch.setattr(reach.time, "process_time", lambda: now[0])
+    for ends in (KeyboardInterrupt, RuntimeError, None):
+        with pytest.raises(ends) if ends else nullcontext(), reach.spending(tmp_path / "row-0") as spent:
+            now[0] += 5
+            if ends:
+                raise ends
+        now[0] = 0.0 if ends else now[0]  # the next call is another process
+    assert spent() == 15
 
 
 def test_bad_input(tmp_path):
