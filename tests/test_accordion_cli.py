@@ -200,6 +200,20 @@ def test_another_search_in_a_run_is_told_in_a_line(finished, tmp_path, monkeypat
     assert "another search" not in run(tmp_path / "r", "--seeds", "3").stderr
 
 
+@pytest.mark.parametrize("named_before", [False, True])
+def test_the_tasks_first_metric_is_the_usual_one_by_whatever_name(finished, tmp_path, monkeypatch, named_before):
+    monkeypatch.setattr(shaping, "networks", lambda *_, **__: pytest.fail("what is done is done again"))
+    shutil.copytree(finished[0], tmp_path / "r")
+    path = tmp_path / "r" / "search.json"
+    if named_before:  # as it was written down before
+        save_record(path, replace(load_record(path, Search), metric="f1"))
+    for options in (("--metric", "f1"), ()):
+        again = run(tmp_path / "r", *options)
+        assert again.exit_code == 0
+        assert "another search" not in again.stderr
+        assert path.read_bytes() == (finished[0] / "search.json").read_bytes()
+
+
 def test_a_budget_of_the_run_is_taken_back_by_none(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(shaping, "_written", lambda *arguments: ())
     shutil.copytree(finished[0], tmp_path / "r")

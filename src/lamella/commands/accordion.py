@@ -160,7 +160,7 @@ def accordion(
 ) -> None:
     """Search a dense network's widths over seeds, hold the winner against controls, export it. Resumes; what is not given is the run's."""
     from ..accordions import RECIPE
-    from ..stages.shaping import begin, shaped
+    from ..stages.shaping import begin, shaped, without_first
 
     directory = run or source.directory
     info = source.info(directory, searching.seed)
@@ -171,7 +171,7 @@ def accordion(
     with working(directory, quiet, fresh=True) as progress:
         session = begin(directory, info)
         if before is not None and not quiet:
-            _tell(directory, before, asked)
+            _tell(directory, *(without_first(each, session.task) for each in (before, asked)))
         found = shaped(
             session,
             asked.widths,

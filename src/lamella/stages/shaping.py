@@ -63,7 +63,8 @@ def shaped(
 
     `search.json` tells what was asked: from the first network on, or, where a search is finished, once this one has its winner.
     """
-    journal, asked = session.path("accordion_journal"), search_of(widths, candidates, symmetric, settings, recipe)
+    journal = session.path("accordion_journal")
+    asked = without_first(search_of(widths, candidates, symmetric, settings, recipe), session.task)
     found = accordion(
         session.task,
         widths,
@@ -112,6 +113,12 @@ def search_of(
         lr=recipe.lr,
         activation=settings.activation,
     )
+
+
+def without_first(asked: Search, task: Task) -> Search:
+    """The search, its metric left out where it is the task's first: which of both was said makes no other search."""
+    named = asked.metric is not None and asked.metric == Judge.of(task).names[0]
+    return replace(asked, metric=None) if named else asked
 
 
 def _noting(session: Session, asked: Search, progress: Progress) -> Progress:
@@ -208,4 +215,4 @@ def _as_run(session: Session, found: Accordion, winner: nn.Module, activation: s
     run.graph()
 
 
-__all__ = ["begin", "search_of", "shaped"]
+__all__ = ["begin", "search_of", "shaped", "without_first"]
