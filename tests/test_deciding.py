@@ -459,21 +459,27 @@ def test_a_run_without_the_asked_knob(session):
 
 
 def test_a_candidate_may_be_tuned_briefly_before_it_is_scored(session, tmp_path):
-    from lamella.training import Brief
+    from lamella.matching import mend
+    from lamella.surgery import narrow, resolve
+    from lamella.training import Brief, evaluate, seeded
 
     graph, model, task = session.graph(), session.dense(), session.task
-    widths = {group.name: max(1, group.width // 4) for group in graph.free}
-    dense, seen = cost(graph), []
-    cut = Candidates(model, graph, task, recalibrate=True)(widths, {})
-    brief = Brief(epochs=2, lr=0.05)
-    kept = tmp_path / "candidates.jsonl"
-    tuned = Candidates(model, graph, task, brief=brief, journal=kept)
+    widths, seen = {group.name: group.legal(group.width / 2) for group in graph.free}, []
+    before, brief = weights_digest(model), Brief(epochs=2, lr=0.05)
+    kept = resolve(model, graph, widths)
+    with seeded(0, 0, torch.device("cpu")):
+        small = mend(narrow(model, graph, kept), model, graph, kept, task)
+    mended = weights_digest(small)
+    expected = float(evaluate(brief.tune(small, task), task.validation, task.score).mean())
+    assert weights_digest(small) != mended
+    journal = tmp_path / "candidates.jsonl"
+    tuned = Candidates(model, graph, task, brief=brief, journal=journal)
     score = tuned(widths, {})
-    assert score > cut
-    again = Candidates(model, graph, task, brief=brief, journal=kept)
+    assert score == pytest.approx(expected)
+    again = Candidates(model, graph, task, brief=brief, journal=journal)
     again._made = lambda *_: seen.append("measured twice")
     assert again(widths, {}) == score
     assert not seen
-    assert cost(graph) == dense
+    assert weights_digest(model) == before
     with pytest.raises(MismatchError):
-        Candidates(model, graph, task, brief=Brief(epochs=1), journal=kept)
+        Candidates(model, graph, task, brief=Brief(epochs=1), journal=journal)
