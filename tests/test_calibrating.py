@@ -79,7 +79,7 @@ def test_data_that_cannot_do_are_refused(spoil, says, small, task):
 @pytest.mark.parametrize(("spoil", "says"), [each for each in REFUSED if "float64" not in each[1]])
 def test_they_are_refused_where_elastic_networks_are_published_too(spoil, says, small, task, tmp_path):
     bad = replace(task, calibration=batches(spoil(task.validation.inputs)))
-    net = elasticize(small[0], (0.5,), task, recipe="none", graph=trace(small[0], task.example_inputs, round_to=1))
+    net = elasticize(small[0], (0.5,), task, method="none", graph=trace(small[0], task.example_inputs, round_to=1))
     with pytest.raises(DataError, match=says):
         publish(net, bad, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -93,7 +93,7 @@ def test_a_run_refuses_them_before_its_elastic_network_is_trained(task):
 
 def test_a_family_says_that_its_ranges_come_of_few_samples(small, task, tmp_path):
     few = replace(task, calibration=batches(task.validation.inputs[:20]))
-    net = elasticize(small[0], (0.5,), task, recipe="none", graph=trace(small[0], task.example_inputs, round_to=1))
+    net = elasticize(small[0], (0.5,), task, method="none", graph=trace(small[0], task.example_inputs, round_to=1))
     for _ in range(2):  # and once, however often it is published
         told = [note for note in publish(net, few, tmp_path, slots=1).family.notes if "ranges come" in note]
         assert told == [
