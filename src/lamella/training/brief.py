@@ -40,6 +40,6 @@ class Brief:
 
     def count(self, task: Task) -> int | None:
         """How many samples it trains on, all epochs together, where that is known."""
-        there = task.train.samples if isinstance(task.train, Batches) else None
+        there = task.train.samples if isinstance(task.train, Batches | Portion) else None
         each = there if self.samples is None else min(self.samples, there or self.samples)
         return None if each is None else self.epochs * each
