@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import nll_loss
 from typer.testing import CliRunner
 
 from lamella import latencies
@@ -12,7 +13,7 @@ from lamella.candidates import Candidates
 from lamella.cli import app
 from lamella.costs import cost
 from lamella.digests import weights_digest
-from lamella.errors import BudgetError, LamellaError, MismatchError
+from lamella.errors import BudgetError, LamellaError, MismatchError, RecordError
 from lamella.exporting import onnx_bytes
 from lamella.latencies import Timing, latency_fit, measured_steps, random_plans
 from lamella.planning import editable
@@ -483,3 +484,30 @@ def test_a_candidate_may_be_tuned_briefly_before_it_is_scored(session, tmp_path)
     assert weights_digest(model) == before
     with pytest.raises(MismatchError):
         Candidates(model, graph, task, brief=Brief(epochs=1), journal=journal)
+    with pytest.raises(MismatchError, match="loss"):
+        Candidates(model, graph, replace(task, loss=nll_loss), brief=brief, journal=journal)
+
+
+def test_a_candidate_whose_tuning_diverges_is_scored_as_it_is(session):
+    from lamella.training import Brief
+
+    graph, model, task = session.graph(), session.dense(), session.task
+    widths = {graph.free[0].name: 4}
+    measure = Candidates(model, graph, task, brief=Brief(epochs=1, lr=1e30))
+    assert measure(widths, {}) == Candidates(model, graph, task, recalibrate=True)(widths, {})
+    assert measure.diverged == 1
+
+
+def test_a_tuned_search_asks_anew_and_tells_how_it_measured(session):
+    pytest.importorskip("optuna")
+    request = Request(budget=Budget(params="70%"), planner="search", order="by_score", bits=32, options={"trials": 2})
+    asked(session, request)
+    seen = []
+    tuned = replace(request, measuring=Measuring(tune_epochs=1, tune_samples=64, lr=0.05))
+    made = planned(session, tuned, lambda stage, *rest: seen.append(stage))
+    assert any("tuned for 1 epoch of 64 samples at 0.05" in note for note in made.notes)
+    assert len(list(session.directory.glob("search-*.journal"))) == 2
+    with pytest.raises(LamellaError, match="neither was asked for"):
+        planned(session, replace(tuned, planner="knapsack"))
+    with pytest.raises(RecordError, match="tune_samples: says nothing without tune_epochs"):
+        Measuring(tune_samples=64)

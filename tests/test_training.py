@@ -20,6 +20,7 @@ from lamella.errors import DataError, LamellaError, MismatchError, RecordError, 
 from lamella.profiling import profile
 from lamella.training import (
     Batches,
+    Portion,
     Recipe,
     Task,
     correct,
@@ -732,3 +733,42 @@ def test_labels_to_ignore_are_none_of_the_default_loss():
     x = torch.randn(3, 4)
     ignored = [(x, torch.tensor([0, -100, 1]))]
     fit(nn.Linear(4, 2), Task(x[:1], train=ignored, validation=[], test=[]), Recipe(epochs=1))
+
+
+def portions():
+    x, y = torch.arange(20.0)[:, None], torch.arange(20)
+    whole = Batches(x, y, 8)
+    data = DataLoader(TensorDataset(x, y), batch_size=8)
+    return {"batches": whole, "portion": Portion(whole, 18), "list": list(whole), "data loader": data}
+
+
+@pytest.mark.parametrize("kind", ["batches", "portion", "list", "data loader"])
+def test_a_portion_is_the_first_samples_of_any_loader(kind):
+    few = Portion(portions()[kind], 11)
+    lengths = [len(x) for x, _ in few]
+    assert lengths == ([8, 3] if kind in ("batches", "portion") else [8, 8])
+    assert len(few) == len(lengths)
+    assert [len(x) for x, _ in few.epoch(1, 2)] == lengths
+
+
+def test_a_portion_of_a_portion_is_no_larger_and_no_deeper():
+    whole = Batches(torch.zeros(20, 1), torch.zeros(20), 8)
+    inner = Portion(whole, 10)
+    assert Portion(inner, 15).samples == 10
+    assert Portion(inner, 15).loader is whole
+    assert Portion(whole, 50).samples == 20
+
+
+def test_a_portion_of_a_stream_has_no_length_and_trains():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter([(torch.zeros(1), 0)] * 20)
+
+    with pytest.raises(TypeError, match="no known number of batches"):
+        len(Portion(iter, 6))
+    few = Portion(DataLoader(Stream(), batch_size=4), 6)
+    with pytest.raises(TypeError, match="has no len"):
+        len(few)
+    task = Task(torch.zeros(1, 1), train=few, validation=[], test=[])
+    fit(nn.Linear(1, 2), task, Recipe(epochs=1, lr=0.01))
+    assert sum(len(x) for x, _ in few) == 8

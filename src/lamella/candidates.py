@@ -8,21 +8,23 @@ Scores are kept: nothing is measured twice, and a kill loses at most the candida
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from .coarsening import coarsen
 from .digests import data_digest, weights_digest
-from .matching import mend
+from .errors import DivergedError, ScoreError
+from .matching import has_batch_norm, mend
 from .progress import Progress, silent
 from .records import digest
 from .runs import Journal
 from .schema import Graph
 from .schema.plans import in_integers
-from .surgery import narrow, resolve
+from .surgery import copied, narrow, resolve
 from .texts import told
-from .training import Batches, Brief, Task, device_of, evaluate, metric_of, seeded, training_data
+from .training import Batches, Brief, Task, device_of, evaluate, learned_from, metric_of, seeded, training_data
 
 Levels = Mapping[str, int]
 
@@ -50,7 +52,8 @@ class Candidates:
         self.brief = brief if brief and brief.epochs else None
         self.total, self.progress, self.measured = total, progress, 0
         self.known: dict[str, float] = {}
-        self.journal = Journal(journal, self._identity()) if journal else None
+        self.diverged = 0  # candidates that were scored as they are, as `compress` would have left them
+        self.journal = Journal(journal, self._identity(), self._learned()) if journal else None
         if self.journal:
             self.known |= self.journal.entries
         progress("measure candidates", 0, total)
@@ -60,15 +63,20 @@ class Candidates:
         self.progress("measure candidates", self.total, self.total)
 
     def _identity(self) -> dict[str, str]:
-        told = {
+        mended = "matched" if self.recalibrate and not has_batch_norm(self.graph) else str(self.recalibrate)
+        identity = {
             "structure": self.graph.structure,
             "weights": weights_digest(self.model),
             "data": data_digest(self.task.validation),
-            "recalibrate": str(self.recalibrate),
+            "recalibrate": mended,
         }
-        return (
-            told | {"brief": str(self.brief), "training data": training_data(self.task.train)} if self.brief else told
+        return identity | (
+            {"brief": str(self.brief), "training data": training_data(self.task.train)} if self.brief else {}
         )
+
+    def _learned(self) -> dict[str, str]:
+        """What the scores depend on beside that, where candidates are trained."""
+        return learned_from(self.task) if self.brief else {}
 
     def __call__(self, widths: Levels, bits: Levels) -> float:
         """The score."""
@@ -106,9 +114,21 @@ class Candidates:
         if self.recalibrate or self.brief:
             with seeded(0, 0, device_of(model)):
                 mend(model, self.model, self.graph, kept, self.task)
-        if self.brief:
-            self.brief.tune(model, self.task)
+            model = self._tuned(model)
         return coarsen(model, bits).eval() if bits else model.eval()
+
+    def _tuned(self, model: nn.Module) -> nn.Module:
+        """Briefly; as it was where that diverges."""
+        if self.brief is None:
+            return model
+        before = copied(model, {})
+        try:
+            tuned = self.brief.tune(model, self.task)
+            evaluate(tuned, islice(self.task.validation, 1), self.task.score)
+        except (DivergedError, ScoreError):
+            self.diverged += 1
+            return before
+        return tuned
 
     def _measured(self, key: str, model: nn.Module) -> Iterator[tuple[float, float]]:
         loader = self.task.validation
@@ -117,7 +137,9 @@ class Candidates:
         for batch in loader:
             scores = evaluate(model, [batch], self.task.score)
             right, seen = right + float(scores.sum()), seen + len(scores)
-            if total is not None and seen < total:
+            if (
+                total is not None and seen < total and not self.brief
+            ):  # what was tuned is worth its whole score, which is kept
                 yield right / seen, seen / total
         self.known[key] = right / seen
         if self.journal:

@@ -39,7 +39,8 @@ def compress(
     `directory`, finished steps are kept there and a killed run goes on from the last. `removal`: "cut" at once, or "soft" or
     "sparse": the leaving channels shrink to zero while the step's epochs train. A tuning that diverges, or leaves less than nine tenths
     of the score it began with, is tried again from the step's start at a quarter of the rate; where four rates do so, the step stays
-    untuned, and its name in the history says so. Raises MismatchError, with the first differences, for a plan of another model.
+    untuned, and its name in the history says so. DivergedError where it diverges at all four. MismatchError, with the first
+    differences, for a plan of another model.
     """
     graph = graph or trace(model, task.example_inputs)
     plan.check_fits(graph)

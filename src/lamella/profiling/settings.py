@@ -52,7 +52,7 @@ class Sweep:
         demand(self.chunk >= 1, f"chunk {self.chunk}: at least one sample at a time.")
         demand(self.workers >= 1, f"workers {self.workers}: at least one.")
         demand(self.screening in SCREENINGS, unknown_name("screening", self.screening, SCREENINGS))
-        assert self.brief  # which checks what it is made of
+        self.brief  # noqa: B018  (refuses what no tuning can be)
 
     @property
     def brief(self) -> Brief:

@@ -20,7 +20,7 @@ from ..matching import mend
 from ..replay import Change
 from ..schema import Graph, Layer, Parameter
 from ..surgery import copied, cut, masked, resolve
-from ..training import Task, recalibrate_bn
+from ..training import Task, device_of, recalibrate_bn, seeded
 from .points import Item, KnobLevel
 from .settings import Sweep
 
@@ -56,10 +56,11 @@ class Subject:
         model = setting.model()
         if self.sweep.changes_models:
             model = copied(model, {})
-            if setting.kept is not None:
-                mend(model, self.model, self.graph, setting.kept, self.task)
-            else:
-                recalibrate_bn(model, self.task.train)
+            with seeded(self.sweep.seed, 0, device_of(model)):
+                if setting.kept is not None:
+                    mend(model, self.model, self.graph, setting.kept, self.task)
+                else:
+                    recalibrate_bn(model, self.task.train)
         return self.sweep.brief.tune(model, self.task).eval()
 
     @cached_property

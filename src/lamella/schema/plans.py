@@ -100,7 +100,7 @@ class Step:
     """One move: groups to new widths, layers to bits, then `epochs` of tuning.
 
     `predicted` is the score measured with this move alone, before any tuning; None where nothing was measured. `expected` is
-    that after this move and all before it, untuned: the drops added up, or measured where the order was measured (greedy).
+    that after this move and all before it, before `compress` tunes: the drops added up, or measured where the order was measured (greedy).
     """
 
     widths: dict[str, int] = field(default_factory=dict)
@@ -204,6 +204,12 @@ class Measuring:
     lr: float = 0.01
     weigh: bool = True
 
+    def __post_init__(self) -> None:
+        check(self.tune_epochs >= 0, "tune_epochs", f"{self.tune_epochs} is negative")
+        check(self.tune_samples is None or self.tune_samples >= 1, "tune_samples", f"{self.tune_samples}: at least 1")
+        check(self.lr > 0 and math.isfinite(self.lr), "lr", f"{self.lr} is not a positive rate")
+        check(self.tune_samples is None or bool(self.tune_epochs), "tune_samples", "says nothing without tune_epochs")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -229,7 +235,7 @@ class FrontRow:
     """One plan of a front: the limit that it keeps, what it costs, and what it is expected to score.
 
     `drop`: points below the dense score. `gap`: how far from the best there is, where that is proved. `measured_score` is
-    there where the plan itself was measured, untuned.
+    there where the plan itself was measured, before `compress` tunes.
     """
 
     limit: float | str

@@ -13,7 +13,7 @@ from .schemes import SCHEMES
 class Measure:
     """What was measured after a step (or of the dense model: step 0), and `before_tuning`.
 
-    `predicted` is the score of the step alone, `expected` that of the step and all before it, untuned, with drops added up:
+    `predicted` is the score of the step alone, `expected` that of the step and all before it, before any tuning, with drops added up:
     beside `before_tuning` it shows how far drops add up (tuning between steps raises the latter).
     """
 

@@ -42,6 +42,7 @@ from ..schema import Budget, Front, Graph, LatencyFit, Measuring, Plan, Profile,
 from ..schema.plans import FLOAT, few_bits, in_integers
 from ..sessions import Session
 from ..surgery import narrow
+from ..texts import counted
 from ..timing import Precision
 from ..timing.tables import machine
 from ..training import Brief, scored
@@ -56,6 +57,7 @@ def planned(session: Session, request: Request, progress: Progress = silent) -> 
 
     A planner that looks at no curve plans without a profile too; then nothing is expected of its steps.
     """
+    _check_measuring(request)
     profile, handed = _curves(session, request), _handed(session, request, progress)
     notes = tuple(found.text for found in handed.pop("fits", ()))
     measure: Any = handed.get("measure")
@@ -70,9 +72,20 @@ def planned(session: Session, request: Request, progress: Progress = silent) -> 
         getattr(measure, "__self__", measure).finished()
     if not profile.points and request.order != "greedy":
         made = _unexpected(made)
+    if measure is not None and request.measuring.tune_epochs:
+        notes = (f"candidates were measured {_tuning_told(request)}", *notes)
     made = _tuned(replace(made, notes=(*made.notes, *notes)), request)
     keep(session, made, request)
     return made
+
+
+def _check_measuring(request: Request) -> None:
+    """LamellaError for a tuning that nothing would be measured after."""
+    if request.measuring.tune_epochs and request.planner != "search" and request.order != "greedy":
+        raise LamellaError(
+            f"tune_epochs={request.measuring.tune_epochs} tunes the candidates that planner 'search' and order 'greedy' measure, and "
+            f"neither was asked for. Plan with one of them, or leave it out: compress tunes by the epochs of the plan's steps."
+        )
 
 
 def _curves(session: Session, request: Request) -> Profile:
@@ -95,7 +108,15 @@ def keep(session: Session, made: Plan, request: Request) -> None:
     session.write("plan", made)
     if made.front:
         axis = str(request.options["trade"])
-        _keep_front(session, front_of(made, axis, made.front, ("every row was measured, untuned",)))
+        _keep_front(session, front_of(made, axis, made.front, (f"every row was measured, {_tuning_told(request)}",)))
+
+
+def _tuning_told(request: Request) -> str:
+    asked = request.measuring
+    if not asked.tune_epochs:
+        return "untuned"
+    of = "" if asked.tune_samples is None else f" of {asked.tune_samples:,} samples"
+    return f"tuned for {counted(asked.tune_epochs, 'epoch')}{of} at {asked.lr:g}"
 
 
 def _asked(request: Request) -> dict[str, Any]:
@@ -190,7 +211,8 @@ def measured_by(
     if request.planner == "search" or request.order == "greedy":
         found["measure"] = _measure(session, request, progress, model, graph)
     if request.planner == "search" and "storage" not in request.options:
-        found["storage"] = session.directory / "search.journal"
+        way = _way(request, model, _brief(session, request))
+        found["storage"] = session.directory / f"search-{way}.journal"
     return found
 
 
@@ -234,6 +256,19 @@ def _is_as_asked(found: LatencyFit, graph: Graph, timing: Timing) -> bool:
     return same and told and found.block > 0 and [(p.widths, p.fitted) for p in found.plans] == drawn
 
 
+def _brief(session: Session, request: Request) -> Brief | None:
+    """How candidates are tuned before they are scored; None where they are not."""
+    asked = request.measuring
+    if not asked.tune_epochs:
+        return None
+    return Brief(epochs=asked.tune_epochs, samples=asked.tune_samples, lr=asked.lr, seed=session.info.seed)
+
+
+def _way(request: Request, model: nn.Module, brief: Brief | None) -> str:
+    """Which network's candidates are measured, and how: scores of another way answer another question."""
+    return digest((weights_digest(model), request.measuring.recalibrate, *([str(brief)] if brief else [])))
+
+
 def _trials(request: Request) -> int:
     """How many measurements a search may take."""
     asked = request.options.get("trials", 30)
@@ -245,10 +280,8 @@ def _trials(request: Request) -> int:
 
 
 def _measure(session: Session, request: Request, progress: Progress, model: nn.Module, graph: Graph) -> Any:
-    """Candidates of this network, journalled under what it is."""
-    asked = request.measuring
-    brief = Brief(epochs=asked.tune_epochs, samples=asked.tune_samples, lr=asked.lr)
-    made = (weights_digest(model), asked.recalibrate, *([str(brief)] if brief.epochs else []))
+    """Candidates of this network, journalled under what it is and how they are measured."""
+    brief = _brief(session, request)
     searching = request.planner == "search"
     total = greedy_measurements(len(graph.free)) if request.order == "greedy" else 0
     if searching:
@@ -257,9 +290,9 @@ def _measure(session: Session, request: Request, progress: Progress, model: nn.M
         model,
         graph,
         session.task,
-        recalibrate=asked.recalibrate,
+        recalibrate=request.measuring.recalibrate,
         brief=brief,
-        journal=session.directory / f"candidates-{digest(made)}.jsonl",
+        journal=session.directory / f"candidates-{_way(request, model, brief)}.jsonl",
         total=total,
         progress=progress,
     )

@@ -3,6 +3,7 @@
 Brief(epochs=1, samples=5000).tune(small, task)
 """
 
+import math
 from dataclasses import dataclass
 
 from torch import nn
@@ -28,7 +29,7 @@ class Brief:
             self.samples is None or self.samples >= 1,
             f"tuning on {self.samples} samples an epoch: at least 1 was expected.",
         )
-        demand(self.lr > 0, f"tuning from the rate {self.lr}: a positive one was expected.")
+        demand(0 < self.lr < math.inf, f"tuning from the rate {self.lr}: a positive one was expected.")
 
     def tune(self, model: nn.Module, task: Task) -> nn.Module:
         """Train the model in place, and return it. What `fit` raises."""

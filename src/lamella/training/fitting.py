@@ -125,7 +125,7 @@ def _better(best: Best | None, epoch: int, model: nn.Module, task: Task) -> Best
 def rates_of(loader: Loader, recipe: Recipe, epoch: int) -> Callable[[int], float]:
     """Batch index -> learning rate: that in the middle of the batch, or of the epoch where its length is not known."""
     count = _length(loader) or 0
-    return lambda index: rate_at(recipe, epoch + ((index + 0.5) / count if count else 0.5))
+    return lambda index: rate_at(recipe, epoch + (min(index + 0.5, count) / count if count else 0.5))
 
 
 def _length(loader: Loader) -> int | None:

@@ -172,42 +172,44 @@ def one_epoch(loader: Loader, seed: int, epoch: int) -> Iterable[Any]:
 
 
 class Portion:
-    """A loader whose epoch is only so many samples of another's, drawn anew each epoch: for tuning where an epoch is dear.
+    """A loader whose epoch is only so many samples of another's, drawn anew each epoch where that one shuffles.
 
-    A `Batches` of fewer samples gives them all. Whole samples stay together: the last batch is cut.
+    For tuning where an epoch is dear. The last batch of a `Batches` is cut; other loaders' batches stay whole, so that a few samples
+    more may come.
     """
 
     def __init__(self, loader: Loader, samples: int) -> None:
         if samples < 1:
             raise DataError(f"Portion: {samples} samples an epoch; at least 1 was expected.")
-        self.loader, self.samples = loader, min(samples, loader.samples) if isinstance(loader, Batches) else samples
+        known = loader.samples if isinstance(loader, Batches | Portion) else samples
+        self.loader: Loader = loader.loader if isinstance(loader, Portion) else loader
+        self.samples: int = min(samples, known)
 
     def __len__(self) -> int:
-        """The number of batches, of a loader that knows how large its own are; TypeError of others, as of a stream."""
+        """The number of batches; TypeError where that is not known beforehand, as of a stream."""
+        if isinstance(self.loader, Batches):
+            return math.ceil(self.samples / self.loader.batch_size)
+        if isinstance(self.loader, Sequence):
+            return sum(1 for _ in self.epoch(0, 0))
         size = getattr(self.loader, "batch_size", None)
-        if not isinstance(size, int):
+        if not isinstance(size, int) or not isinstance(self.loader, Sized):
             raise TypeError(f"a portion of a {type(self.loader).__name__} has no known number of batches")
-        there = len(self.loader) if isinstance(self.loader, Sized) else math.inf
-        return int(min(there, math.ceil(self.samples / size)))
+        return min(len(self.loader), math.ceil(self.samples / size))
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         return self.epoch(getattr(self.loader, "seed", 0), 0)
 
     def epoch(self, seed: int, epoch: int) -> Iterator[tuple[Any, Any]]:
-        """The first samples of the other loader's epoch, which shuffles."""
+        """The first samples of the other loader's epoch."""
         left = self.samples
         for index, batch in enumerate(one_epoch(self.loader, seed, epoch)):
             inputs, targets = as_pair(batch, index)
-            length = batch_length(inputs)
-            yield _first((inputs, targets), left, length) if length > left else (inputs, targets)
-            left -= length
+            if isinstance(self.loader, Batches):
+                inputs, targets = tree_map_only(Tensor, lambda leaf: leaf[:left], (inputs, targets))  # noqa: B023
+            yield inputs, targets
+            left -= batch_length(inputs)
             if left <= 0:
                 return
-
-
-def _first(batch: Any, count: int, length: int) -> Any:
-    """The first samples of a batch of so many; tensors of other lengths go with every sample."""
-    return tree_map_only(Tensor, lambda leaf: leaf[:count] if leaf.dim() and len(leaf) == length else leaf, batch)
 
 
 def mixed(*numbers: int) -> int:

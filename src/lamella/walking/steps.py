@@ -19,7 +19,7 @@ from .harm import scores_of
 from .leaving import REMOVALS
 from .record import Record
 from .states import State, advanced, counts, has_work, named
-from .tuning import Tuning, cut, fading, least_harmful, mend_step
+from .tuning import RATE_CUT, Tuning, cut, fading, least_harmful, mend_step
 
 
 def walk(
@@ -72,18 +72,17 @@ def _take(
         mended = partial(mend_step, model, state.model, graph, kept, number, tuning)
         model = record.begun(model, number, mended) if record and step.epochs else mended()
     before_N = after_N = scores_of(model, task)
-    rates = ""
+    slower, tuned = 0, None
     if step.epochs:
         fades = kept and not bits  # on a grid of few levels nothing can fade
         tunable = (fading(state, number, step, tuning) if fades else None) or cut(model, kept, task)
         checkpoint = record.tuning(number) if record else None
-        least = least_harmful(tunable, number, tuning, checkpoint, before_N)
-        model, kept, after_N = least.tuned or (model, kept, after_N)
-        rates = f" ({least.told})" if least.told else ""
+        slower, tuned = least_harmful(tunable, number, tuning, checkpoint, before_N)
+        model, kept, after_N = tuned or (model, kept, after_N)
     take_off_grids(model.eval(), bits)
     after = advanced(state, model, kept)
     measure = Measure(
-        name=named(step) + rates,
+        name=named(step) + _of_the_rate(slower, harmful=tuned is None),
         step=number,
         validation=score_interval(after_N),
         predicted=step.predicted,
@@ -95,3 +94,11 @@ def _take(
     if record:
         record.keep(after, number, kept)
     return after
+
+
+def _of_the_rate(cuts: int, *, harmful: bool) -> str:
+    """What a step's name says of a rate that had to be cut so often."""
+    if not cuts:
+        return ""
+    rate = f"rate / {RATE_CUT**cuts}"
+    return f" (left untuned: it did harm down to {rate})" if harmful else f" ({rate}: before, it did harm)"

@@ -1,8 +1,7 @@
 """How a step is tuned: until it does no harm, from the step's start each time, at lower and lower rates.
 
 tunable = fading(state, number, step, tuning) or cut(model, kept, task)       # channels leave while it trains, or have left
-least = least_harmful(tunable, number, tuning, checkpoint, before_N)
-least.tuned, least.told                                 # (network, kept, scores_N) or None; "rate / 4: before, it did harm"
+cuts, (model, kept, scores_N) = least_harmful(tunable, number, tuning, checkpoint, before_N)
 """
 
 import copy
@@ -93,27 +92,13 @@ def fading(state: State, number: int, step: Step, tuning: Tuning) -> Tunable | N
     return Tunable(wide, ended, leave)
 
 
-@dataclass(frozen=True, slots=True)
-class Least:
-    """What came of the tuning that did no harm, and how often its rate was cut; of none, where every rate did harm."""
+def least_harmful(
+    tunable: Tunable, number: int, tuning: Tuning, checkpoint: Path | None, before_N: Scores
+) -> tuple[int, Tuned | None]:
+    """Tune from the step's start, each time at a lower rate, until it does no harm: how often the rate was cut, and what came of it.
 
-    cuts: int
-    tuned: Tuned | None
-    diverged: int  # of the tries: those that lost the loss, the scores or the network
-
-    @property
-    def told(self) -> str:
-        """What a step's name says of the rates; nothing where the first one did."""
-        rate = f"rate / {RATE_CUT**self.cuts}"
-        if self.tuned:
-            return f"{rate}: before, it did harm" if self.cuts else ""
-        return f"left untuned: it {'diverged' if self.diverged > self.cuts else 'did harm'} down to {rate}"
-
-
-def least_harmful(tunable: Tunable, number: int, tuning: Tuning, checkpoint: Path | None, before_N: Scores) -> Least:
-    """Tune from the step's start, each time at a lower rate, until it does no harm.
-
-    It does harm too where the loss is lost, the scores or the network. Where every rate did, the model stands as the step found it.
+    None where every rate did harm: the model stands as the step found it. It does harm too where the loss is lost, the scores or the
+    network; DivergedError where they are at every rate: nothing was trained, and the data may hold the reason.
     """
     diverged = 0
     model = tunable.model
@@ -141,10 +126,15 @@ def least_harmful(tunable: Tunable, number: int, tuning: Tuning, checkpoint: Pat
                 teacher=tuning.teacher,
             )
             tuned = tunable.ended()
-        except (DivergedError, ScoreError):
+        except (DivergedError, ScoreError) as error:
             diverged += 1
+            if diverged > RATE_CUTS:
+                raise DivergedError(
+                    f"{error} That was the last of {cuts + 1} tries: the step began at lr={tuning.recipe.lr:g}, and each try after it at a "
+                    f"rate {RATE_CUT} times lower, down to {recipe.lr:g}."
+                ) from error
             continue
         if not harmed(before_N, tuned[-1]):
-            return Least(cuts, tuned, diverged)
+            return cuts, tuned
     model.load_state_dict(start)
-    return Least(RATE_CUTS, None, diverged)
+    return RATE_CUTS, None
