@@ -9,7 +9,9 @@ from torch import nn
 from lamella.errors import DivergedError, LamellaError, MissingExtra, RecordError
 from lamella.grids import put_on_grids, take_off_grids
 from lamella.training import Batches, Recipe, Task, evaluate, fit
+from lamella.training.processes import _cores
 
+two_cores = pytest.mark.skipif(_cores() < 2, reason="two processes want two CPU cores")
 BRIGHT = torch.randn(256, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
@@ -45,6 +47,7 @@ def test_one_device_trains_bit_for_bit_as_none(task):
     assert losses[None] == losses[1]
 
 
+@two_cores
 def test_two_processes_train_to_the_same_kind_of_result_and_resume(task, tmp_path):
     recipe, checkpoint = Recipe(epochs=3, lr=0.05, devices=2), tmp_path / "fit.pt"
     alone, losses = accuracy(fit(net(), task, Recipe(epochs=3, lr=0.05)), task), []
@@ -93,6 +96,7 @@ def test_a_teacher_computes_in_the_precision_of_the_training(task, precision, ha
     assert {p.dtype for p in pupil.parameters()} == {torch.float32}
 
 
+@two_cores
 def test_weights_on_grids_and_a_head_that_rests_train_in_two_processes(task):
     class Rested(nn.Module):
         def __init__(self):
@@ -109,6 +113,7 @@ def test_weights_on_grids_and_a_head_that_rests_train_in_two_processes(task):
     assert model.net[5].weight.std() > 0
 
 
+@two_cores
 def test_errors_come_back_as_they_are(task, monkeypatch):
     with pytest.raises(DivergedError, match=r"fit, epoch 1: the loss became (inf|nan) at batch"):
         fit(net(), task, Recipe(epochs=1, lr=1e30, devices=2))
