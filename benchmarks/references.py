@@ -9,7 +9,7 @@ Writes `WORK/NAME-SEED.safetensors` and, beside it, a .json with what was done a
 images as validation. A run that was cut short goes on from its last epoch. The first epochs see smaller pictures where that saves
 time (progressive resizing, Howard 2018): at 24 px a step costs half as much. VGG-16 without batch norm would not leave chance in the
 epochs that a CPU has for it: it takes the convolutions of `vgg16_bn` with their norms folded in; its head of 4096-wide layers is
-trained anew, alone for the first epoch. `vgg16_bn_longer` multiplies in bfloat16, which halves a step on a CPU that has it.
+trained anew, alone for the first epoch. The VGG-16s multiply in bfloat16, which halves a step on a CPU that has it.
 """
 
 import argparse
@@ -51,8 +51,8 @@ class Phase:
 LONGER = Recipe(epochs=1, label_smoothing=0.1, precision="bf16-mixed")
 PHASES = {
     "vgg16_bn": (
-        Phase(24, 128, Recipe(epochs=4, lr=0.06, warmup=0.5, schedule="constant")),
-        Phase(32, 128, Recipe(epochs=2, lr=0.04)),
+        Phase(24, 128, Recipe(epochs=4, lr=0.06, warmup=0.5, schedule="constant", precision="bf16-mixed")),
+        Phase(32, 128, Recipe(epochs=2, lr=0.04, precision="bf16-mixed")),
     ),
     "vgg16_bn_longer": (
         Phase(24, 128, replace(LONGER, epochs=8, lr=0.08, warmup=1, schedule="constant")),
@@ -60,8 +60,8 @@ PHASES = {
     ),
     "alexnet32": (Phase(32, 256, Recipe(epochs=12, lr=0.03, warmup=1)),),
     "vgg16": (
-        Phase(32, 128, Recipe(epochs=1, lr=0.02, warmup=0.1), head_alone=True),
-        Phase(32, 128, Recipe(epochs=1, lr=0.01, warmup=0.1)),
+        Phase(32, 128, Recipe(epochs=1, lr=0.02, warmup=0.1, precision="bf16-mixed"), head_alone=True),
+        Phase(32, 128, Recipe(epochs=1, lr=0.01, warmup=0.1, precision="bf16-mixed")),
     ),
 }
 NETWORKS = {"vgg16_bn_longer": "vgg16_bn"}  # trainings that are not named as what they train
