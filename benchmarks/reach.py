@@ -48,7 +48,7 @@ from lamella.profiling import Sweep, profile
 from lamella.quantization import agreement, integers_file, quantize
 from lamella.runs import write_through
 from lamella.schema import Budget, Plan, Profile, Step
-from lamella.statistics import paired_difference, score_interval
+from lamella.statistics import over_seeds, paired_difference, score_interval
 from lamella.surgery import narrow
 from lamella.tasks import make_task
 from lamella.timing import Latency, latency
@@ -480,7 +480,7 @@ def _ratio(time: Latency) -> list[float]:
 
 def spread(values: list[float]) -> dict[str, float]:
     """Mean over seeds, in points, and its 95 % interval by Student's t."""
-    found = score_interval(np.array(values))
+    found = over_seeds(values)
     return {"mean": round(found.value, 3), "low": round(found.low, 3), "high": round(found.high, 3), "seeds": found.n}
 
 

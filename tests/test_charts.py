@@ -123,7 +123,7 @@ def test_the_walk_shows_what_was_measured_and_what_was_expected():
 def test_the_front_holds_the_plan_at_hand_and_what_was_measured():
     spec = specs()["front"]
     beside = {row["what"] for row in spec["layer"][2]["data"]["values"]}
-    assert beside == {"dense", "this plan", "measured, untuned"}
+    assert beside == {"dense", "this plan", "measured"}
     assert len(spec["layer"][0]["data"]["values"]) == len(front(GRAPH).rows)
 
 

@@ -16,6 +16,7 @@ import torch
 from reporting_records import chain
 from rich.console import Console
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 import lamella as lm
 from lamella.baselines import check_baseline
@@ -526,6 +527,25 @@ def test_tuned_points_are_tuned(model, task, graph):
     assert plain(tuned.points) == plain(again.points)
     with pytest.raises(LamellaError, match="need method='exact'"):
         profile(model, task, graph=graph, method="race", sweep=sweep)
+
+
+@pytest.mark.parametrize(
+    ("option", "other", "fact"),
+    [
+        ({"tune_epochs": 1}, {"loss": lambda outputs, y: cross_entropy(outputs, y) / 2}, "loss was 'cross_entropy'"),
+        ({"tune_epochs": 1}, {"train": "scaled"}, "training inputs was"),
+        ({"recalibrate": True}, {"train": "scaled"}, "training inputs was"),
+        ({"recalibrate": True}, {"loss": lambda outputs, y: cross_entropy(outputs, y) / 2}, None),
+    ],
+)
+def test_journals_know_what_points_were_trained_on(model, task, graph, tmp_path, option, other, fact):
+    asked = {"graph": graph, "pruning_ratios": (0.6,), "journal": tmp_path / "points.jsonl"}
+    asked["sweep"] = Sweep(points=("conv1",), tune_samples=32, **option)
+    profile(model, task, **asked)
+    if "train" in other:
+        other = {"train": Batches(2 * task.train.inputs, task.train.targets, task.train.batch_size)}
+    with pytest.raises(MismatchError, match=fact) if fact else contextlib.nullcontext():
+        profile(model, replace(task, **other), **asked)
 
 
 def test_facts_stand_beside_the_curves(exact, graph):

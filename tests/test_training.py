@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lamella import records, runs
 from lamella.coarsening import observe
-from lamella.errors import DataError, LamellaError, MismatchError, RecordError, RunError
+from lamella.errors import DataError, DivergedError, LamellaError, MismatchError, RecordError, RunError
 from lamella.profiling import profile
 from lamella.training import (
     Batches,
@@ -334,6 +334,24 @@ def test_a_diverging_loss_names_the_place_and_the_rate(task):
     ) as caught:
         fit(make_net(), task, Recipe(epochs=8, lr=1e30, schedule="constant"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("part", "words"), [("inputs", "hold 3 of 512"), ("targets", "hold 1 of 16")])
+def test_data_that_is_not_finite_is_named_and_no_divergence(task, part, words):
+    inputs, targets = make_data()
+    targets = targets.float()
+    if part == "inputs":
+        inputs[20, 0, 0, :3] = math.inf
+    else:
+        targets[20] = math.nan
+    broken = replace(
+        task, train=Batches(inputs, targets, 16), loss=lambda outputs, y: (outputs[:, 0] - y).square().mean()
+    )
+    with pytest.raises(
+        DataError, match=f"fit, epoch 1: the {part} of batch 1 {words} values.*sample 4 of the batch"
+    ) as caught:
+        fit(make_net(), broken, Recipe(epochs=1, lr=1e-3))
+    assert not isinstance(caught.value, DivergedError)
 
 
 @pytest.mark.parametrize("loader", [[], Batches(torch.zeros(0, 2, 4, 4), torch.zeros(0, dtype=torch.long), 8)])

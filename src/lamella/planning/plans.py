@@ -27,7 +27,7 @@ from .threshold import threshold
 
 Planner = Callable[..., Draft]
 
-ADDED_UP = "predicted_score adds up the drops measured one group at a time, without tuning"
+ADDED_UP = "predicted_score adds up the drops measured one group at a time, before compress tunes"
 
 PLANNERS: dict[str, Planner] = {
     "knapsack": knapsack,

@@ -29,7 +29,7 @@ from ..schema import Graph, Metric, Point, Profile
 from ..texts import told
 from ..timing import LatencyTable
 from ..tracing import trace
-from ..training import Task, metric_of, training_data
+from ..training import Task, learned_from, metric_of, training_data
 from .estimating import rank_agreement
 from .facts import layer_facts
 from .forecasting import Forecast, forecast
@@ -63,7 +63,7 @@ def profile(
     items = _measurable(planned_items(model, graph, sweep, pruning_ratios, bits), work)
     table = LatencyTable(sweep.latency) if sweep.latency is not None else None
     total = 1 + sum(len(item.levels) for item in items)
-    with keeping(journal, _identity(work)) if journal else nullcontext(None) as kept:
+    with keeping(journal, _identity(work), _learned(work)) if journal else nullcontext(None) as kept:
         progress("profile", 0, total, "baseline")
         baseline = work.baseline
         if kept is not None:
@@ -142,6 +142,13 @@ def _identity(work: Work) -> dict[str, Any]:
     elif work.method != "exact":
         identity["method"] = work.method
     return identity
+
+
+def _learned(work: Work) -> dict[str, str]:
+    """What the points depend on beside that: statistics on training inputs, a tuning on the loss as well."""
+    sweep, task = work.engine.subject.sweep, work.engine.subject.task
+    facts = learned_from(task) if sweep.changes_models else {}
+    return {name: fact for name, fact in facts.items() if sweep.tune_epochs or name != "loss"}
 
 
 def _known(item: Item, method: str, kept: Journal | None) -> tuple[Point, ...]:

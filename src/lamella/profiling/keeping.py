@@ -19,13 +19,13 @@ from ..schema.curves import BASELINE
 
 
 @contextmanager
-def keeping(path: str | Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
-    """The journal at `path`, made if absent, held for writing until the block ends."""
+def keeping(path: str | Path, identity: Mapping[str, Any], added: Mapping[str, Any] | None = None) -> Iterator[Journal]:
+    """The journal at `path`, made if absent, held for writing until the block ends. `added`: as of a Journal."""
     path = Path(path)
     lock = path.with_name(f".{path.name}.lock")
     refusal = "another process is writing this profile. Wait for it, or name another journal."
     with held(lock, path, refusal):
-        yield Journal(path, identity)
+        yield Journal(path, identity, added)
 
 
 def hold_to(journal: Journal, baseline: Score) -> None:

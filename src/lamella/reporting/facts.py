@@ -21,7 +21,7 @@ class LayerFacts:
     """One layer before and after.
 
     `kept` is 0 of a layer that has nothing left to make or to read. `order` holds the numbers of the steps that narrow its channels;
-    `half_losses` per group the layer's channels in it and the fraction of the score that is lost, untuned, when half of that group
+    `half_losses` per group the layer's channels in it and the fraction of the score that is lost when half of that group
     leaves; `latency_ms` that of the dense layer, where known.
     """
 

@@ -209,10 +209,7 @@ def measured_by(
         fit = timed(session, _timing(session, request), progress)
         found["latency"] = predictor(fit, graph)
     if request.planner == "search" or request.order == "greedy":
-        found["measure"] = _measure(session, request, progress, model, graph)
-    if request.planner == "search" and "storage" not in request.options:
-        way = _way(request, model, _brief(session, request))
-        found["storage"] = session.directory / f"search-{way}.journal"
+        found |= _measuring(session, request, progress, model, graph)
     return found
 
 
@@ -264,11 +261,6 @@ def _brief(session: Session, request: Request) -> Brief | None:
     return Brief(epochs=asked.tune_epochs, samples=asked.tune_samples, lr=asked.lr, seed=session.info.seed)
 
 
-def _way(request: Request, model: nn.Module, brief: Brief | None) -> str:
-    """Which network's candidates are measured, and how: scores of another way answer another question."""
-    return digest((weights_digest(model), request.measuring.recalibrate, *([str(brief)] if brief else [])))
-
-
 def _trials(request: Request) -> int:
     """How many measurements a search may take."""
     asked = request.options.get("trials", 30)
@@ -279,24 +271,30 @@ def _trials(request: Request) -> int:
     return asked
 
 
-def _measure(session: Session, request: Request, progress: Progress, model: nn.Module, graph: Graph) -> Any:
-    """Candidates of this network, journalled under what it is and how they are measured."""
-    brief = _brief(session, request)
+def _measuring(
+    session: Session, request: Request, progress: Progress, model: nn.Module, graph: Graph
+) -> dict[str, Any]:
+    """Candidates of this network, journalled under what it is and how they are measured: scores of another way answer another question."""
+    brief, recalibrate = _brief(session, request), request.measuring.recalibrate
+    way = digest((weights_digest(model), recalibrate, *([str(brief)] if brief else [])))
     searching = request.planner == "search"
     total = greedy_measurements(len(graph.free)) if request.order == "greedy" else 0
     if searching:
         total += _trials(request) * (2 if request.options.get("control") else 1)
-    found = Candidates(
+    candidates = Candidates(
         model,
         graph,
         session.task,
-        recalibrate=request.measuring.recalibrate,
+        recalibrate=recalibrate,
         brief=brief,
-        journal=session.directory / f"candidates-{_way(request, model, brief)}.jsonl",
+        journal=session.directory / f"candidates-{way}.jsonl",
         total=total,
         progress=progress,
     )
-    return found.stream if searching and request.order != "greedy" else found
+    found: dict[str, Any] = {"measure": candidates.stream if request.order != "greedy" else candidates}
+    if searching and "storage" not in request.options:
+        found["storage"] = session.directory / f"search-{way}.journal"
+    return found
 
 
 # -- files over their bytes ---------------------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils._pytree import tree_leaves
 
 from ..errors import DataError
 from .loaders import CLASS_NUMBERS, Loss
@@ -71,3 +73,16 @@ def one_number(loss: Any, index: int) -> Tensor:
         f"the loss of batch {index} is {seen}; one number, a tensor, was expected. End the task's loss(outputs, targets) with "
         ".mean()."
     )
+
+
+def check_numbers(index: int, **parts: Any) -> None:
+    """DataError where a tensor of the batch's parts (`inputs=`, `targets=`) holds values that are not finite."""
+    for name, part in parts.items():
+        for tensor in (leaf for leaf in tree_leaves(part) if isinstance(leaf, Tensor) and leaf.is_floating_point()):
+            broken = ~torch.isfinite(tensor)
+            if bool(broken.any()):
+                raise DataError(
+                    f"the {name} of batch {index} hold {int(broken.sum()):,} of {tensor.numel():,} values that are not finite, first in "
+                    f"sample {int(broken.nonzero()[0, 0]) if tensor.ndim else 0} of the batch, and the loss is not finite either. Mend "
+                    "the data, or its transform: no learning rate helps."
+                )

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..errors import DivergedError, LamellaError, with_context
 from ..simulations import check_real
-from .batches import explained, one_number
+from .batches import check_numbers, explained, one_number
 from .checkpoints import Best, identify, resume, save
 from .evaluation import evaluate, modes_kept
 from .layouts import Layout, first_laid
@@ -52,8 +52,9 @@ def fit(
     kernels are deterministic). After every epoch comes `on_epoch(epochs_done, mean_loss)`; after every batch
     `after_batch(index, before, after)`, the shares of the training done, which may change the weights; patience begins once it
     has done so (`after_batch.until`). `teacher` answers where the recipe distils. DataError: an empty loader, a batch too small for a
-    batch norm, targets that are no classes, a loss that is not one number. LamellaError: a simulation of integers. DivergedError: a loss
-    or weights that are not finite. MismatchError: a checkpoint of another training.
+    batch norm, targets that are no classes, a loss that is not one number; inputs or targets that are not finite, where the loss is
+    not. LamellaError: a simulation of integers. DivergedError: a loss or weights that are not finite. MismatchError: a checkpoint of
+    another training.
 
     Where the recipe names devices or a precision, that is where it trains (`processes`); the model is back on its own device afterwards.
     With several devices `on_epoch` hears of the epochs at the end, and a batch norm sees a device's share of the batch.
@@ -163,7 +164,11 @@ def _train_epoch(course: _Course, loss: Objective, optimizer: torch.optim.Optimi
         inputs, targets = as_pair(on_device(own, device_of(model)), index)
         step = partial(_gradients, course, loss, optimizer, index, (targets, counts))
         lay, mean_loss = (lay, step(lay(inputs))) if lay else first_laid(model, step, inputs)
-        losses.append(_finite(mean_loss, index, rates(index)))
+        if not math.isfinite(mean_loss):
+            whole_inputs, whole_targets = as_pair(batch, index)  # of all processes, so that all of them say the same
+            check_numbers(index, inputs=whole_inputs, targets=whole_targets)
+            raise _diverged(mean_loss, index, rates(index))
+        losses.append(mean_loss)
         optimizer.step()
         if after:
             after(index)
@@ -187,13 +192,11 @@ def _gradients(
         return course.process.backward(counts * one_number(loss(course.called, inputs, targets), index))
 
 
-def _finite(loss: float, batch: int, rate: float) -> float:
-    if not math.isfinite(loss):
-        raise DivergedError(
-            f"the loss became {loss} at batch {batch}; a finite number was expected. Train with a lower lr (it was "
-            f"{rate:.3g} there) or a longer warmup, and look for NaN in the inputs and the starting weights."
-        )
-    return loss
+def _diverged(loss: float, batch: int, rate: float) -> DivergedError:
+    return DivergedError(
+        f"the loss became {loss} at batch {batch}; a finite number was expected. Train with a lower lr (it was "
+        f"{rate:.3g} there) or a longer warmup, and look for NaN in the starting weights."
+    )
 
 
 def _check_weights(model: nn.Module) -> None:

@@ -128,7 +128,7 @@ def front_view(front: Front, metric: Metric = "accuracy") -> Stack:
         gap = "" if row.gap is None else percent(row.gap)
         scores = (told(row.predicted_score, metric), told_drop(row.drop, metric))
         table.add_row(str(row.limit), *sizes, *scores, gap)
-    return Stack(table, Text("Predicted from curves measured one target at a time, without tuning."))
+    return Stack(table, Text("Predicted from curves measured one target at a time, before compress tunes."))
 
 
 def plan_view(plan: Plan, graph: Graph, profile: Profile | None = None) -> Stack:
@@ -167,7 +167,7 @@ def _expected(plan: Plan, metric: str) -> tuple[str, ...]:
     found = []
     if plan.predicted_score is not None and plan.dense_score is not None:
         drop = told_drop(100 * (plan.dense_score - plan.predicted_score), metric)
-        found.append(f"expected {told(plan.predicted_score, metric)} without tuning, {drop} below dense")
+        found.append(f"expected {told(plan.predicted_score, metric)} before compress tunes, {drop} below dense")
     if plan.latency_ms is not None and plan.dense_latency_ms is not None:
         share = 100 * plan.latency_ms / plan.dense_latency_ms
         found.append(f"expected latency {plan.latency_ms:.3g} ms, {share:.1f} % of dense")
@@ -182,7 +182,8 @@ def result_view(result: Result, metric: Metric = "accuracy") -> Stack:
         cells = (_known(m.expected, metric), _known(m.before_tuning, metric), score, _known(m.predicted, metric))
         table.add_row(str(m.step), escape(m.name), *cells, f"{m.params:,}", f"{m.macs:,}")
     return Stack(
-        table, Text("expected: the drops of all steps so far added up, untuned; before tuning: measured after the cut.")
+        table,
+        Text("expected: the drops of all steps so far added up, as profiled; before tuning: measured after the cut."),
     )
 
 

@@ -44,7 +44,7 @@ SERIES = {  # colour and dashes
     "step alone": (SECOND, [2, 3]),
     "expected": (ACCENT, [5, 3]),
 }
-BESIDE = {"dense": "square", "this plan": "cross", "measured, untuned": "circle"}
+BESIDE = {"dense": "square", "this plan": "cross", "measured": "circle"}
 
 
 def walk_spec(history: Sequence[Measure]) -> Spec:
@@ -116,11 +116,11 @@ def front_spec(front: Front, plan: Plan | None = None) -> Spec:
         beside.append(_front_row(axis, plan.predicted, plan.latency_ms, plan.predicted_score, "this plan"))
     for r in front.rows:
         if r.measured_score is not None:
-            row = _front_row(axis, r.predicted, r.latency_ms, r.measured_score, f"limit {r.limit}, measured untuned")
-            beside.append({**row, "what": "measured, untuned"})
+            row = _front_row(axis, r.predicted, r.latency_ms, r.measured_score, f"limit {r.limit}, measured")
+            beside.append({**row, "what": "measured"})
     beside = [row for row in beside if row["spent"]]
     x = quantity("spent", UNITS[axis], scale={"zero": True}, format="~s")
-    y = quantity("score", "predicted score, untuned", format=score_axis(1))
+    y = quantity("score", "predicted score, before compress tunes", format=score_axis(1))
     used = [what for what in BESIDE if any(row["what"] == what for row in beside)]
     marks = kinds("what", used, [BESIDE[what] for what in used])
     colour = kinds("what", used, [ACCENT if what.startswith("measured") else INK for what in used])
