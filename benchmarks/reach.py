@@ -144,6 +144,15 @@ ROWS["resnet20_search"] = replace(
 # Where the accuracy breaks: the same rows at other budgets, without their origin.
 for times, share in ((100, "0.98%"), (200, "0.49%"), (400, "0.24%")):
     ROWS[f"alexnet32_{times}x"] = replace(ROWS["alexnet32_bytes"], budget={"bytes": share}, origin=False)
+    ROWS[f"vgg16_{times}x"] = replace(
+        ROWS["vgg16_bytes"],
+        budget={"bytes": share, "macs": "35%"},
+        tuning=Recipe(epochs=4, lr=0.003, warmup=0.1, precision="bf16-mixed"),
+    )
+# With its origin: in bfloat16 a CPU trains even the dense VGG-16 on.
+ROWS["vgg16_control"] = replace(
+    ROWS["vgg16_bytes"], origin=True, tuning=replace(ROWS["vgg16_bytes"].tuning, precision="bf16-mixed")
+)
 # Of a dense network that was trained for longer, and teaches.
 ROWS["vgg16_bn_longer_bytes"] = replace(
     ROWS["vgg16_bn_bytes"],
