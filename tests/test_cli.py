@@ -745,6 +745,17 @@ def test_points_of_other_data_are_not_taken_in(nets):
     assert "method is None there and 'race: factor" in words
 
 
+def test_recalibrated_points_of_another_machine_are_taken_in(nets):
+    asked = ("--pruning-ratios", "0.5", "--sweep", "recalibrate=1", "--quiet")
+    for name in ("a", "b"):
+        run("trace", name, "--model", "nets:good", "--task", "digits", "--option", "limit=64", "--quiet")
+    shutil.copy("a/dense.safetensors", "b/dense.safetensors")
+    run("profile", "b", *asked)
+    taken = run("profile", "a", *asked, "--merge", "b/profile.jsonl")
+    assert taken.exit_code == 0, taken.output
+    assert (nets / "a" / "profile.jsonl").read_text() == (nets / "b" / "profile.jsonl").read_text()
+
+
 def test_an_edited_text_that_is_none_is_named(nets):
     run("trace", "r", "--model", "nets:plane", "--task", "nets:heights", "--quiet")
     run("profile", "r", "--pruning-ratios", "0.5", "--quiet")

@@ -24,7 +24,7 @@ from lamella.sessions import describe, start
 from lamella.stages import Way, compressed, deciding, exported, opened, quantized, replanning
 from lamella.stages.deciding import heavier, planned, timed
 from lamella.stages.replanning import compressed_in_turns
-from lamella.training import Recipe
+from lamella.training import Batches, Recipe
 from lamella.walking import tuning
 
 pytest.importorskip("onnxruntime")
@@ -486,6 +486,26 @@ def test_a_candidate_may_be_tuned_briefly_before_it_is_scored(session, tmp_path)
         Candidates(model, graph, task, brief=Brief(epochs=1), journal=journal)
     with pytest.raises(MismatchError, match="loss"):
         Candidates(model, graph, replace(task, loss=nll_loss), brief=brief, journal=journal)
+
+
+def test_journals_of_candidates_know_the_score_and_what_statistics_came_from(session, tmp_path):
+    graph, model, task = session.graph(), session.dense(), session.task
+    brighter = replace(task, train=replace_inputs(task.train))
+    Candidates(model, graph, task, recalibrate=True, journal=tmp_path / "mended.jsonl")
+    Candidates(model, graph, task, journal=tmp_path / "plain.jsonl")
+    Candidates(model, graph, brighter, journal=tmp_path / "plain.jsonl")
+    with pytest.raises(MismatchError, match="training inputs was"):
+        Candidates(model, graph, brighter, recalibrate=True, journal=tmp_path / "mended.jsonl")
+    with pytest.raises(MismatchError, match="score was 'correct' and is"):
+        Candidates(model, graph, replace(task, score=confidence), journal=tmp_path / "plain.jsonl")
+
+
+def replace_inputs(batches):
+    return Batches(5 * batches.inputs, batches.targets, batches.batch_size)
+
+
+def confidence(outputs, targets):
+    return outputs.softmax(1).amax(1)
 
 
 def test_a_candidate_whose_tuning_diverges_is_scored_as_it_is(session):

@@ -350,6 +350,15 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, method):
         elasticize(model, (0.5, 0.25), task, **others)
 
 
+def test_a_training_knows_its_inputs(tmp_path):
+    model, graph, task = problem()
+    options = {"recipe": Recipe(epochs=1, lr=0.05), "graph": graph, "directory": tmp_path}
+    elasticize(model, (0.5,), task, **options)
+    other = replace(task, train=Batches(5 * task.train.inputs, task.train.targets, task.train.batch_size))
+    with pytest.raises(MismatchError, match="belongs to another run: training inputs was"):
+        elasticize(model, (0.5,), other, **options)
+
+
 def test_a_training_of_before_the_method_was_called_so_is_another_one(tmp_path):
     model, graph, task = problem()
     options = {"recipe": Recipe(epochs=1, lr=0.05), "graph": graph, "directory": tmp_path}

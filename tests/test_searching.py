@@ -63,6 +63,23 @@ def test_search_goes_on_where_it_stopped(profile, tmp_path):
     assert made == searched(profile, Meter(), trials=7, storage=storage)
 
 
+def test_a_search_that_ended_in_its_first_candidate_begins_with_it_again(profile, tmp_path):
+    storage, meter = tmp_path / "search.journal", Meter()
+
+    def interrupted(widths, bits):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        searched(profile, interrupted, trials=4, storage=storage)
+    made = searched(profile, meter, trials=4, storage=storage)
+    start = plan(profile, BUDGET, planner="knapsack")
+    assert len(meter.seen) == 4
+    assert meter.seen[0][0] == profile.graph.completed(start.widths)
+    assert any("best of 4 candidates" in note for note in made.notes)
+    assert made == searched(profile, meter, trials=4, storage=storage)
+    assert len(meter.seen) == 4
+
+
 def test_the_same_seed_gives_the_same_plan(profile):
     assert searched(profile, Meter(), trials=6, seed=3) == searched(profile, Meter(), trials=6, seed=3)
 

@@ -292,6 +292,20 @@ def test_a_checkpoint_of_other_training_is_refused(task, tmp_path, change):
         fit(model, task, recipe, seed=8 if change == "seed" else 0, checkpoint=path)
 
 
+@pytest.mark.parametrize("change", ["training data", "loss"])
+def test_a_checkpoint_knows_what_was_learned_unless_it_is_older(task, tmp_path, change):
+    path = tmp_path / "fit.pt"
+    fit(make_net(), task, Recipe(epochs=1), checkpoint=path)
+    flipped = Batches(task.train.inputs, 1 - task.train.targets, 16, shuffle=True, transform=noisy)
+    other = replace(task, train=flipped) if change == "training data" else replace(task, loss=nn.MultiMarginLoss())
+    with pytest.raises(MismatchError, match=f"belongs to other training: {change} was .* and is .* delete this one"):
+        fit(make_net(), other, Recipe(epochs=1), checkpoint=path)
+    state = torch.load(path, weights_only=True)
+    del state["identity"][change]
+    torch.save(state, path)
+    fit(make_net(), other, Recipe(epochs=1), checkpoint=path, on_epoch=lambda *_: pytest.fail("trained"))
+
+
 def test_a_checkpoint_from_before_an_option_existed_still_counts(task, tmp_path):
     path = tmp_path / "fit.pt"
     fit(make_net(), task, Recipe(epochs=1), checkpoint=path)

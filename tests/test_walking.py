@@ -273,6 +273,19 @@ def test_what_else_a_tuning_learned_from_is_known_too_unless_the_journal_is_olde
     assert same(again, small)
 
 
+def test_calibration_data_belong_to_a_walk_without_batch_norm(task, tmp_path):
+    model = make_net()
+    model[1] = nn.Identity()
+    graph = lm.trace(model, task.example_inputs, round_to=1)
+    plan = Plan(
+        structure=graph.structure, planner="", steps=(Step(widths={"3": 6}, epochs=1),), predicted=COST, dense=COST
+    )
+    lm.compress(model, plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
+    other = replace(task, calibration=Batches(2 * task.train.inputs, task.train.targets, 16))
+    with pytest.raises(MismatchError, match="belongs to another run: calibration inputs was"):
+        lm.compress(model, plan, other, recipe=RECIPE, graph=graph, directory=tmp_path)
+
+
 def test_finished_steps_are_not_taken_again(task, graph, plan, tmp_path, monkeypatch):
     small, result = lm.compress(make_net(), plan, task, recipe=RECIPE, graph=graph, directory=tmp_path)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .coarsening import coarsen
 from .digests import data_digest, weights_digest
 from .errors import DivergedError, ScoreError
-from .matching import has_batch_norm, mend
+from .matching import has_batch_norm, mend, mended_by
 from .progress import Progress, silent
 from .records import digest
 from .runs import Journal
@@ -24,7 +24,7 @@ from .schema import Graph
 from .schema.plans import in_integers
 from .surgery import copied, narrow, resolve
 from .texts import told
-from .training import Batches, Brief, Task, device_of, evaluate, learned_from, metric_of, seeded, training_data
+from .training import Batches, Brief, Task, device_of, evaluate, learned_from, metric_of, name_of, seeded, training_data
 
 Levels = Mapping[str, int]
 
@@ -75,8 +75,9 @@ class Candidates:
         )
 
     def _learned(self) -> dict[str, str]:
-        """What the scores depend on beside that, where candidates are trained."""
-        return learned_from(self.task) if self.brief else {}
+        """What the scores depend on beside that, which older journals do not name."""
+        mended = mended_by(self.task, self.graph) if self.recalibrate or self.brief else {}
+        return {"score": name_of(self.task.score), **mended, **(learned_from(self.task) if self.brief else {})}
 
     def __call__(self, widths: Levels, bits: Levels) -> float:
         """The score."""

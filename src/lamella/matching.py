@@ -21,7 +21,18 @@ from .axes import Kept, kept_mask
 from .errors import DataError
 from .grids import OnGrid, channel_axis, output_axis, sharing
 from .schema import Graph, Layer
-from .training import Task, call, device_of, first_inputs, hooked, modes_kept, on_device, recalibrate_bn
+from .training import (
+    Task,
+    calibrated_by,
+    call,
+    device_of,
+    first_inputs,
+    hooked,
+    modes_kept,
+    on_device,
+    recalibrate_bn,
+    statistics_from,
+)
 
 MATCHED = 256  # calibration samples that are enough: both networks see the same ones
 MOST = 4.0  # times a channel is made larger or smaller: beyond, it is another channel
@@ -87,6 +98,11 @@ def mend(model: nn.Module, before: nn.Module, graph: Graph, kept: Kept, task: Ta
         # As training saw the batches: without its augmentation ResNet-20 on CIFAR-10 falls from 91.6 to 88.4 %.
         return recalibrate_bn(model, task.train)
     return match_outputs(model, before, graph, kept, first_inputs(task.calibration, MATCHED))
+
+
+def mended_by(task: Task, graph: Graph) -> dict[str, str]:
+    """What `mend` depends on beside the network, as far as it can be told."""
+    return statistics_from(task) if has_batch_norm(graph) else calibrated_by(task)
 
 
 def has_batch_norm(graph: Graph) -> bool:

@@ -22,7 +22,7 @@ from ..progress import Progress, silent
 from ..records import to_plain
 from ..runs import Journal
 from ..schema import Accordion
-from ..training import Recipe, Task, training_data
+from ..training import Recipe, Task, learned_from, training_data
 from .closing import closed
 from .pruning import narrowed, planned, pruned
 from .searching import Quest, joint, race, sequential
@@ -103,7 +103,9 @@ def _shapes(widths: Sequence[int], candidates: Sequence[int] | None, symmetric: 
 
 
 def _workshop(bench: Bench, settings: Settings, journal: str | Path | None, progress: Progress) -> Workshop:
-    return Workshop(bench, settings, Journal(journal, identity(bench)) if journal else None, progress)
+    return Workshop(
+        bench, settings, Journal(journal, identity(bench), learned_from(bench.task)) if journal else None, progress
+    )
 
 
 def _quest(workshop: Workshop, shapes: tuple[Widths, Widths], symmetric: bool) -> Quest:

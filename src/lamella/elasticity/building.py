@@ -31,7 +31,7 @@ from ..storage import load_tensors, save_tensors
 from ..surgery import check_graph, uncompiled
 from ..texts import told
 from ..tracing import trace
-from ..training import Recipe, Task, device_of, metric_of, mixed, scored, seeded, smoothed, training_data
+from ..training import Recipe, Task, device_of, learned_from, metric_of, mixed, scored, seeded, smoothed, training_data
 from ..walking import Scores, harmed, scores_of
 from .cutting import part_labels, places_in_parts
 from .levels import Settings, make_levels
@@ -241,7 +241,7 @@ class _Trail:
         self, directory: Path, identity: Mapping[str, Any], names: Sequence[str], epochs: int, task: Task
     ) -> None:
         self.directory, self.task = directory, task
-        self.journal = Journal(directory / "stages.jsonl", identity)
+        self.journal = Journal(directory / "stages.jsonl", identity, learned_from(task))
         self.epochs = Journal(directory / EPOCHS, {**identity, "names": list(names), "epochs": epochs})
 
     @property

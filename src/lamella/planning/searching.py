@@ -65,8 +65,9 @@ def search(
     rungs = _near(ask, start, assumed_drops(bit_drops))
     study = _study(storage, seed, trade, _identity(ask, rungs, trade))
     search_ = _Search(ask, rungs, limits(ask), trade)
-    if not study.trials:
-        study.enqueue_trial(_indices(rungs, start))
+    measured = _measured(study)
+    if len(measured) < trials and all(t.params != _indices(rungs, start) for t in measured):
+        study.enqueue_trial(_indices(rungs, start))  # of a new study, or of one that ended in its first candidate
     while len(_measured(study)) < trials and len(study.trials) < 20 * trials:
         study.optimize(search_.objective, n_trials=1)
     return _outcome(ask, rungs, study, start, _controlled(ask, trials, seed, bit_drops) if control else None)
@@ -181,7 +182,9 @@ def final_score(measure: Scorer, widths: Mapping[str, int], bits: Mapping[str, i
 
 
 def _measured(study: Any) -> list[Any]:
-    return [t for t in study.trials if t.user_attrs.get("measured")]
+    """The trials whose candidate was measured; not those that an error or a kill cut short."""
+    ended = ("COMPLETE", "PRUNED")
+    return [t for t in study.trials if t.user_attrs.get("measured") and t.state.name in ended]
 
 
 def _complete(study: Any) -> list[Any]:

@@ -22,6 +22,7 @@ from torch import nn
 
 from ..digests import weights_digest
 from ..executors import execute, portable
+from ..matching import mended_by
 from ..progress import Progress, silent
 from ..records import from_plain, to_plain
 from ..runs import Journal
@@ -145,10 +146,10 @@ def _identity(work: Work) -> dict[str, Any]:
 
 
 def _learned(work: Work) -> dict[str, str]:
-    """What the points depend on beside that: statistics on training inputs, a tuning on the loss as well."""
-    sweep, task = work.engine.subject.sweep, work.engine.subject.task
-    facts = learned_from(task) if sweep.changes_models else {}
-    return {name: fact for name, fact in facts.items() if sweep.tune_epochs or name != "loss"}
+    """What the points depend on beside that, which older journals do not name."""
+    subject = work.engine.subject
+    mended = mended_by(subject.task, subject.graph) if subject.sweep.changes_models else {}
+    return {**mended, **(learned_from(subject.task) if subject.sweep.tune_epochs else {})}
 
 
 def _known(item: Item, method: str, kept: Journal | None) -> tuple[Point, ...]:
@@ -186,10 +187,16 @@ def _reports(work: Work, jobs: Sequence[Job]) -> Iterator[tuple[int, Report]]:
         yield indices[place], report
 
 
-def journal_identity(model: nn.Module, task: Task, graph: Graph, method: str, sweep: Sweep) -> dict[str, Any]:
-    """What the journal of such a profile belongs to: `merge` takes in what others with the same have measured."""
+def journal_identity(
+    model: nn.Module, task: Task, graph: Graph, method: str, sweep: Sweep
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the journal of such a profile belongs to, and what of that an older one does not name.
+
+    `merge` takes in what others with the same have measured.
+    """
     check_method(method, sweep)
-    return _identity(Work(Subject(model, graph, task, sweep), method))
+    work = Work(Subject(model, graph, task, sweep), method)
+    return _identity(work), _learned(work)
 
 
 def _rest(job: Job, reports: Sequence[Report]) -> Job:

@@ -24,7 +24,7 @@ from ..records import digest
 from ..schema import FILES, Family, Level
 from ..serving.families import level_file
 from ..sessions import Session
-from ..training import Task, scored, training_data
+from ..training import Task, learned_from, scored, training_data
 from .levels import FOLDER
 
 
@@ -55,7 +55,7 @@ def elasticized(
         graph=session.graph(),
         own=own,
         seed=session.info.seed,
-        directory=_trainings(session) / digest((settings, how, tuple(own), training_data(task.train))),
+        directory=_trainings(session) / digest((settings, how, tuple(own), _data(task))),
         progress=progress,
     )
     if weights_digest(net) in (ancestors := _ancestors(session)):
@@ -72,6 +72,11 @@ def elasticized(
     return _shipped(session, net, session.directory, progress)
 
 
+def _data(task: Task) -> dict[str, str]:
+    """What levels are trained on: another one is another training."""
+    return {"training data": training_data(task.train), **learned_from(task)}
+
+
 def _ancestors(session: Session) -> tuple[str, ...]:
     """What the run's family was trained further from, if there is one."""
     return session.read("elastic", Family).ancestors if session.has("elastic") else ()
@@ -83,7 +88,7 @@ def trained_further(session: Session, task: Task, how: How, progress: Progress =
     The record and the weights are replaced last, by those of the training's folder: after a kill, whenever it was, the same request goes
     on, and is not answered twice.
     """
-    asked = digest((how, training_data(task.train)))
+    asked = digest((how, _data(task)))
     if finished := _finished(session):
         family = _put_in_place(session, finished)
         if finished.name.endswith(asked):

@@ -78,9 +78,10 @@ def taken_in(
 
     MismatchError for points of another network, other data or other options than a profile of this run would have now.
     """
-    own = journal_identity(session.dense(), session.task, session.graph(), method, sweep)
+    named, added = journal_identity(session.dense(), session.task, session.graph(), method, sweep)
     for path in journals:
         seen = identity_of(path)
+        own = {**named, **{name: fact for name, fact in added.items() if name in seen}}
         differing = [name for name in {**own, **seen} if seen.get(name) != own.get(name)]
         if differing:
             facts = "; ".join(f"{name} is {seen.get(name)!r} there and {own.get(name)!r} here" for name in differing)

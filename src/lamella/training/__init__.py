@@ -12,7 +12,7 @@ training that was not, bit for bit. Shapes: N samples, C classes or channels, H 
 from .brief import Brief
 from .evaluation import checked_scores, evaluate, hooked, modes_kept, recalibrate_bn, scored, statistics_batches
 from .fitting import fit, rates_of, seeded
-from .identities import learned_from, training_data
+from .identities import calibrated_by, learned_from, name_of, statistics_from, training_data
 from .loaders import (
     Batches,
     Loader,
@@ -55,6 +55,7 @@ __all__ = [
     "apart",
     "as_pair",
     "batch_length",
+    "calibrated_by",
     "call",
     "carry_batch",
     "checked_scores",
@@ -74,6 +75,7 @@ __all__ = [
     "metric_of",
     "mixed",
     "modes_kept",
+    "name_of",
     "on_device",
     "one_epoch",
     "rate_at",
@@ -83,6 +85,7 @@ __all__ = [
     "seeded",
     "smoothed",
     "statistics_batches",
+    "statistics_from",
     "tensors_of",
     "training_data",
 ]

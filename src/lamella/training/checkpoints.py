@@ -16,12 +16,20 @@ from ..digests import weights_digest
 from ..errors import MismatchError, RecordError, first_line
 from ..records import to_plain
 from ..runs import write_atomically
+from .identities import name_of, training_data
+from .loaders import Task
 from .recipes import Recipe
 
 
-def identify(model: nn.Module, recipe: Recipe, seed: int) -> dict[str, str]:
-    """What a checkpoint belongs to, as plain texts: every field of the recipe, the seed, and the weights at the start."""
-    return {**_texts(recipe), "seed": str(seed), "starting weights": weights_digest(model)}
+def identify(model: nn.Module, task: Task, recipe: Recipe, seed: int) -> dict[str, str]:
+    """What a checkpoint belongs to, as plain texts: every field of the recipe, the seed, the weights at the start, targets and loss."""
+    return {
+        **_texts(recipe),
+        "seed": str(seed),
+        "starting weights": weights_digest(model),
+        "training data": training_data(task.train),
+        "loss": name_of(task.loss),
+    }
 
 
 def _texts(recipe: Recipe) -> dict[str, str]:
@@ -65,7 +73,7 @@ def resume(
         return 0, None
     state = _read_checkpoint(path)
     before = {**_texts(Recipe(epochs=0)), **state["identity"]}  # what was no option yet was as it still is by default
-    differing = [k for k, v in identity.items() if before.get(k) != v]
+    differing = [k for k, v in identity.items() if before.get(k, v) != v]
     if differing:
         parts = [f"{k} was {before.get(k)} and is {identity[k]}" for k in differing]
         raise MismatchError(

@@ -91,7 +91,7 @@ def _epochs(
 ) -> Iterator[tuple[int, float]]:
     """Train, and after every epoch give the number done and the mean loss."""
     model, task, recipe, process = course.model, course.task, course.recipe, course.process
-    identity = identify(model, recipe, course.seed) if checkpoint else {}
+    identity = identify(model, task, recipe, course.seed) if checkpoint else {}
     done, best = resume(checkpoint, identity, model, optimizer) if checkpoint else (0, None)
     for epoch in range(done, recipe.epochs):
         if best and epoch - best.epoch >= (recipe.patience or recipe.epochs):

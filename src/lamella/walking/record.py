@@ -13,6 +13,7 @@ from torch import nn
 from ..axes import Kept
 from ..baselines import check_baseline
 from ..digests import data_digest, weights_digest
+from ..matching import mended_by
 from ..records import digest, from_plain, to_plain
 from ..runs import Journal
 from ..schema import Measure, Step
@@ -44,7 +45,7 @@ class Record:
         journal = self.directory / "steps.jsonl"
         if not journal.exists():  # deleted, to start afresh: what was begun may be another walk's
             _remove(self.directory, "tuning-*")
-        self.journal = Journal(journal, identity, learned_from(task))
+        self.journal = Journal(journal, identity, {**learned_from(task), **mended_by(task, state.graph)})
         self.last = max((int(key) for key in self.journal.entries), default=0)
         self._hold_to(state.measures[0])
 
