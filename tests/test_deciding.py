@@ -13,16 +13,17 @@ from lamella.candidates import Candidates
 from lamella.cli import app
 from lamella.costs import cost
 from lamella.digests import weights_digest
-from lamella.errors import BudgetError, LamellaError, MismatchError, RecordError
+from lamella.errors import BudgetError, LamellaError, MismatchError, RecordError, RunError
 from lamella.exporting import onnx_bytes
 from lamella.latencies import Timing, latency_fit, measured_steps, random_plans
 from lamella.planning import editable
 from lamella.profiling import profile
 from lamella.records import digest
-from lamella.schema import Budget, Front, LatencyFit, Measuring, Plan, Profile, Request, Result
+from lamella.schema import Budget, Front, LatencyFit, Measuring, Plan, Profile, Request, Result, Tuned
 from lamella.sessions import describe, start
 from lamella.stages import Way, compressed, deciding, exported, opened, quantized, replanning
-from lamella.stages.deciding import heavier, planned, timed
+from lamella.stages.controls import CONTROLS
+from lamella.stages.deciding import fronted, heavier, planned, timed
 from lamella.stages.replanning import compressed_in_turns
 from lamella.training import Batches, Recipe
 from lamella.walking import tuning
@@ -302,6 +303,30 @@ def test_an_exported_file_over_its_bytes_is_planned_again(session):
     assert session.read("plan", Plan) == again
 
 
+def test_an_exported_file_that_no_plan_is_light_enough_for_is_told(session, monkeypatch):
+    made = asked(session, replace(UNIFORM, budget=Budget(bytes="80%"), options={}, bits=32))
+    compressed(session, Way(Recipe(epochs=1, lr=0.01)))
+    exported(session)
+    monkeypatch.setattr(deciding, "onnx_bytes", lambda path: made.dense.bytes)
+    session.write("request", replace(session.read("request", Request), budget=Budget(bytes="30%")))
+    (note,) = heavier(session, "onnx")
+    assert f"no plan is so much smaller. Plan with a budget of bytes={made.dense.bytes}" in note
+    assert session.read("plan", Plan) == made
+
+
+def test_a_plan_without_a_profile_may_be_timed_and_has_controls(session, quick):
+    session.path("profile").unlink()
+    request = replace(UNIFORM, budget=Budget(latency_ms="90%"), options={}, bits=32)
+    made = asked(session, request)
+    assert made.latency_ms <= 0.9 * made.dense_latency_ms
+    assert [CONTROLS[name](session, made).planner for name in ("in_order", "uniform")] == [
+        "uniform, in_order",
+        "uniform, by_score",
+    ]
+    with pytest.raises(RunError, match=r"profile\.json"):
+        fronted(session, "latency_ms", request)
+
+
 # -- plans made anew on the way -------------------------------------------------------------------------------------------------
 
 
@@ -332,10 +357,16 @@ def test_compress_plans_anew_and_resumes(session, monkeypatch):
 def test_every_turn_measures_as_the_plan_did(session, monkeypatch):
     request = replace(UNIFORM, order="greedy", epochs=0, bits=32, measuring=Measuring(recalibrate=True, weigh=False))
     planned(session, request)
-    session.write("profile", replace(session.read("profile", Profile), recalibrated=True))
+    tuned = Tuned(epochs=1, samples=8, lr=0.02, seed=3)
+    session.write("profile", replace(session.read("profile", Profile), recalibrated=True, tuned=tuned))
     seen, candidates, curves = [], deciding.Candidates, replanning.profile
     meter = lambda *given, **named: (seen.append(named["recalibrate"]), candidates(*given, **named))[1]
-    sweep = lambda *given, **named: (seen.append(named["sweep"].recalibrate), curves(*given, **named))[1]
+
+    def sweep(*given, **named):
+        found = curves(*given, **named)
+        seen.append(named["sweep"].recalibrate and found.tuned == tuned)
+        return found
+
     monkeypatch.setattr(deciding, "Candidates", meter)
     monkeypatch.setattr(replanning, "profile", sweep)
     compressed_in_turns(session, Way(Recipe(epochs=0)), every=2)

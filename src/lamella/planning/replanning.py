@@ -8,7 +8,7 @@ from collections.abc import Container
 from dataclasses import replace
 from typing import Any
 
-from ..errors import LamellaError, MismatchError
+from ..errors import BudgetError, LamellaError, MismatchError
 from ..schema import Budget, Plan, Profile, factor_between
 from ..schema.plans import COSTS
 from .plans import plan
@@ -53,13 +53,16 @@ def _held(fresh: Profile, cut: Container[str]) -> Profile:
 
 
 def with_residue(budget: Budget, made: Plan, file_bytes: int) -> Budget:
-    """The budget with its bytes lowered by what the plan's file weighs beyond its prediction; as it is where the file fits."""
+    """The budget with its bytes lowered by what the plan's file weighs beyond its prediction; as it is where the file fits.
+
+    BudgetError where that alone is over the budget.
+    """
     limit = budget.limit("bytes", made.dense.bytes)
     if limit is None or file_bytes <= limit:
         return budget
     residue = file_bytes - made.predicted.bytes
     if residue >= limit:
-        raise LamellaError(
+        raise BudgetError(
             f"the file weighs {file_bytes:,} bytes, {residue:,} more than predicted, and only {limit:,.0f} are allowed: what is "
             "not in layers alone is over the budget. Raise it, or check what the exporter wrote."
         )

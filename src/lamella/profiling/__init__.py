@@ -13,7 +13,7 @@ Ratios that come to the same legal width are one point; `level` is the ratio tha
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ..matching import mended_by
 from ..progress import Progress, silent
 from ..records import from_plain, to_plain
 from ..runs import Journal
-from ..schema import Graph, Metric, Point, Profile
+from ..schema import Graph, Metric, Point, Profile, Tuned
 from ..texts import told
 from ..timing import LatencyTable
 from ..tracing import trace
@@ -83,6 +83,7 @@ def profile(
     facts = layer_facts(model, graph, work.engine.program, table)
     notes = (*NOTES[method], *_adjusted(sweep), *_without_removable(graph, sweep), *dict.fromkeys(work.engine.notes))
     about: dict[str, Any] = {"method": method, "notes": notes, "facts": facts, "recalibrated": sweep.changes_models}
+    about["tuned"] = Tuned(**asdict(sweep.brief)) if sweep.tune_epochs else None
     return Profile(graph=graph, baseline=baseline, points=points, metric=metric_of(task), **about)
 
 

@@ -17,7 +17,7 @@ All records are frozen, keyword-only and checked at birth; `records` writes and 
 """
 
 from .accordions import Accordion, Comparison, Entry, ExportedFile, PairSweep, Role, Search, Shape, Standardization
-from .curves import Knob, Metric, Point, Profile, Score, factor_between, lowered
+from .curves import Knob, Metric, Point, Profile, Score, Tuned, factor_between, lowered
 from .families import Epoch, Family, Level, check_levels
 from .graphs import Attribute, Graph, Group, Integer, Layer, Parameter, Product, Tensor
 from .plans import Amount, Budget, Cost, Front, FrontRow, Measuring, Plan, Proof, Request, Step, check_amount
@@ -108,6 +108,7 @@ __all__ = [
     "TimedPlan",
     "Trial",
     "Trials",
+    "Tuned",
     "check_amount",
     "check_levels",
     "factor_between",

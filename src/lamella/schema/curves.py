@@ -71,13 +71,23 @@ class Point:
         check(ratio, "level", f"{self.level} is not in [0, 1): a pruning_ratio is the fraction removed")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned:
+    """A brief tuning before a score: so many epochs, of so many samples each (None: all), from the rate `lr`."""
+
+    epochs: int
+    samples: int | None = None
+    lr: float
+    seed: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Profile:
     """Measured curves: what every target costs the network at every level, one target at a time.
 
     `method`: exact, race or estimate; `notes` say what a reader of the figures must know. `facts`: per layer, numbers beside the curves.
     `recalibrated`: points were scored with batch-norm statistics re-estimated, or layers matched where there are none (decisions 0005
-    and 0017). `metric`: what the scores are.
+    and 0017); `tuned`: how they were tuned as well, if they were. `metric`: what the scores are.
     """
 
     graph: Graph
@@ -87,6 +97,7 @@ class Profile:
     notes: tuple[str, ...] = ()
     facts: dict[str, dict[str, float]] = field(default_factory=dict)
     recalibrated: bool = False
+    tuned: Tuned | None = None
     metric: Metric = "accuracy"
 
     def __repr__(self) -> str:

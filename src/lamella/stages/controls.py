@@ -16,10 +16,11 @@ from ..planning import plan as make_plan
 from ..planning import reorder
 from ..progress import Progress, silent
 from ..records import digest
-from ..schema import Budget, Plan, Profile, Step, Trial, Trials
+from ..schema import Budget, Plan, Step, Trial, Trials
 from ..sessions import Session
 from ..training import evaluate
 from ..walking import has_work
+from .deciding import curves
 from .verbs import Way, compressed_as
 
 
@@ -73,11 +74,11 @@ def _origin(session: Session, plan: Plan) -> Plan:
 
 
 def _in_order(session: Session, plan: Plan) -> Plan:
-    return reorder(plan, session.read("profile", Profile), "in_order")
+    return reorder(plan, curves(session, "uniform"), "in_order")
 
 
 def _uniform(session: Session, plan: Plan) -> Plan:
-    even = make_plan(session.read("profile", Profile), Budget(macs=plan.predicted.macs), planner="uniform")
+    even = make_plan(curves(session, "uniform"), Budget(macs=plan.predicted.macs), planner="uniform")
     rounding = tuple(step for step in plan.steps if step.bits and not step.widths)
     cutting = tuple(step for step in plan.steps if step not in rounding)
     cut = Step(widths=even.widths, epochs=_epochs(cutting))

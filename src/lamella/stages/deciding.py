@@ -58,7 +58,7 @@ def planned(session: Session, request: Request, progress: Progress = silent) -> 
     A planner that looks at no curve plans without a profile too; then nothing is expected of its steps.
     """
     _check_measuring(request)
-    profile, handed = _curves(session, request), _handed(session, request, progress)
+    profile, handed = curves(session, request.planner), _handed(session, request, progress)
     notes = tuple(found.text for found in handed.pop("fits", ()))
     measure: Any = handed.get("measure")
 
@@ -88,9 +88,9 @@ def _check_measuring(request: Request) -> None:
         )
 
 
-def _curves(session: Session, request: Request) -> Profile:
+def curves(session: Session, planner: str) -> Profile:
     """The run's profile; where there is none and the planner needs none, the dense network's score alone."""
-    if session.has("profile") or request.planner not in CURVELESS:
+    if session.has("profile") or planner not in CURVELESS:
         return session.read("profile", Profile)
     baseline = scored(session.dense(), session.task.validation, session.task)
     return Profile(graph=session.graph(), baseline=baseline, points=(), metric=session.metric)
@@ -157,11 +157,12 @@ def fronted(
     progress: Progress = silent,
 ) -> Front:
     """The front over one budget, `front.json` and `pareto.csv`. Bytes are predicted here: no file is weighed."""
+    profile = session.read("profile", Profile)
     budget = replace(request.budget, latency_ms="100%") if axis == "latency_ms" else request.budget
     handed = _handed(session, replace(request, budget=budget), progress)
     notes = tuple(found.text for found in handed.pop("fits", ()))
     options = {"planner": request.planner, "bits": request.bits, **request.options, **handed}
-    points = pareto(session.read("profile", Profile), axis, budget=request.budget, **options)
+    points = pareto(profile, axis, budget=request.budget, **options)
     front = front_record(points, axis)
     front = replace(front, notes=(*front.notes, *notes))
     _keep_front(session, front)
@@ -219,7 +220,8 @@ def _timing(session: Session, request: Request) -> Timing:
     bits = request.bits is not None and request.bits < FLOAT
     chosen = request.bits is None and request.planner in ("knapsack", "search") and _has_bits(session, request)
     precision = measuring.precision or ("int8" if bits or chosen else "fp32")
-    whole = any(point.width == 0 for point in session.read("profile", Profile).points)
+    known = session.read("profile", Profile).points if session.has("profile") else ()
+    whole = any(point.width == 0 for point in known)
     return Timing(precision=precision, fits=measuring.fits, holds=measuring.holds, seed=session.info.seed, whole=whole)
 
 
@@ -357,9 +359,13 @@ def heavier(session: Session, name: str) -> list[str]:
         return []
     known = f"{session.path(name)} weighs {weighs:,} bytes, over its budget of {limit:,.0f}"
     unweighed = replace(request.measuring, weigh=False)
-    planned(session, replace(request, budget=with_residue(request.budget, made, weighs), measuring=unweighed))
-    session.write("request", request)
     residue = weighs - made.predicted.bytes
+    try:
+        planned(session, replace(request, budget=with_residue(request.budget, made, weighs), measuring=unweighed))
+    except BudgetError:  # speaks of the limit less the residue, which nobody asked for
+        told = f"{residue:,} bytes are missing in the prediction, and no plan is so much smaller"
+        return [f"{known}: {told}. Plan with a budget of bytes={weighs}, or a smaller round_to"]
+    session.write("request", request)
     again = f"planned again with the {residue:,} bytes that the prediction missed: run `lamella compress {session.directory}`"
     return [f"{known}: {again}"]
 

@@ -10,6 +10,7 @@ old steps stay, and a note says so.
 import glob
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -107,7 +108,15 @@ def _curves(
         graph=state.graph,
         pruning_ratios=ratios,
         bits=bits,
-        sweep=Sweep(points=wanted, recalibrate=before.recalibrated, whole=whole),
+        sweep=Sweep(points=wanted, recalibrate=before.recalibrated, whole=whole, **_tuning(before)),
         journal=folder / f"profile-{digest((plan.steps[:taken],))}.jsonl",
         progress=lambda stage, done, total, note="": progress(f"profile after step {taken}", done, total, note),
     )
+
+
+def _tuning(before: Profile) -> dict[str, Any]:
+    """How a sweep tunes its points as this profile's were."""
+    tuned = before.tuned
+    if tuned is None:
+        return {}
+    return {"tune_epochs": tuned.epochs, "tune_samples": tuned.samples, "lr": tuned.lr, "seed": tuned.seed}
