@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import LamellaError, RunError
@@ -30,8 +29,8 @@ from ..texts import listed, told_between
 from ..timing import TOLERATED, Latency, latency
 from ..timing.calls import RUNTIME_OF, TITLES, require
 from ..tracing import aligned
-from ..training import Task, first_inputs
-from .verbs import ALIKE, ensure_compressed, exported_files
+from ..training import Task, example_outputs, first_inputs
+from .verbs import ALIKE, ensure_compressed, exported_files, flat_agreement
 
 SAMPLES = 8  # real inputs on which a file is compared with its model
 SHOWN = 6  # groups named in a refusal
@@ -82,11 +81,8 @@ class Likeness:
 
     @property
     def flat(self) -> dict[str, Any]:
-        same = self.agreement
-        if same is None:
-            return {"path": self.path, "source": self.source, "apart": self.apart}
-        ends = {"agreement_low": same.low, "agreement_high": same.high, "samples": same.n}
-        return {"path": self.path, "source": self.source, "agreement": same.value, **ends}
+        told = {"apart": self.apart} if self.agreement is None else flat_agreement(self.agreement)
+        return {"path": self.path, "source": self.source, **told}
 
     @property
     def notes(self) -> list[str]:
@@ -205,8 +201,7 @@ def alike(session: Session, files: Files) -> list[Likeness]:
 
 def _likeness(session: Session, path: Path) -> Likeness:
     task, source = session.task, session.path("int8_onnx")
-    with torch.no_grad():
-        like = session.dense()(*task.example_inputs)
+    like = example_outputs(session.dense(), task)
     here, there = OnnxModel(source, like=like), OpenvinoModel(path, like=like)
     if session.metric == "accuracy":
         found = score_interval(same_answers(there, here, task).numpy())

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from ..calibrating import check_calibration
@@ -24,7 +23,7 @@ from ..records import digest
 from ..schema import FILES, Family, Level
 from ..serving.families import level_file
 from ..sessions import Session
-from ..training import Task, learned_from, scored, training_data
+from ..training import Task, example_outputs, learned_from, scored, training_data
 from .levels import FOLDER
 
 
@@ -153,9 +152,7 @@ def _shipped(session: Session, net: ElasticModel, into: Path, progress: Progress
 
 
 def _tested(view: nn.Module, level: Level, task: Task, directory: Path) -> Level:
-    with torch.no_grad():
-        like = view(*task.example_inputs)
-    coarse = OnnxModel(level_file(directory, level.name, "int8"), like=like)
+    coarse = OnnxModel(level_file(directory, level.name, "int8"), like=example_outputs(view, task))
     return replace(
         level,
         test=scored(view, task.test, task),

@@ -22,7 +22,7 @@ from ..progress import Progress, silent
 from ..schema import Level
 from ..serving import Clock, Day, Governor, OnnxFamily, Policy, Served, choose, day_of, open_family, serve
 from ..sessions import Session
-from ..training import PerSample, Task, as_pair, batch_length, cut_batch
+from ..training import PerSample, Task, as_pair, batch_length, cut_batch, example_outputs
 from .levels import FOLDER
 
 REQUESTS = 1000  # samples that a day asks for at most, again and again
@@ -105,8 +105,7 @@ def served(
 def _scoring_files(session: Session) -> Task:
     """The run's task, its score taking what files give, which have the network's outputs one by one."""
     task = session.task
-    with torch.no_grad():
-        like = session.dense()(*task.example_inputs)
+    like = example_outputs(session.dense(), task)
     return replace(task, score=lambda outputs, targets: task.score(in_form(outputs, like), targets))
 
 

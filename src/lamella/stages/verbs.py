@@ -32,7 +32,7 @@ from ..statistics import score_interval
 from ..storage import load, save
 from ..surgery import retraced
 from ..texts import listed, told_between
-from ..training import Portion, Recipe, Task, evaluate, fit
+from ..training import Portion, Recipe, Task, evaluate, example_outputs, fit
 
 SHOWN = 5  # layers named in a note
 ALIKE = 0.995  # of samples: a file in integers that certainly gives fewer the class of its simulation is told
@@ -240,8 +240,7 @@ def _compared(result: Result, same_N: torch.Tensor) -> Result:
 
 def _opened(session: Session, path: Path, coarse: nn.Module) -> OnnxModel:
     """A file of the run, which answers in the form of the eager network."""
-    with torch.no_grad():
-        return OnnxModel(path, like=coarse(*session.task.example_inputs))
+    return OnnxModel(path, like=example_outputs(coarse, session.task))
 
 
 def exported(session: Session) -> tuple[Path, Path]:
@@ -273,13 +272,14 @@ def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str,
         "files": facts,
         "written": str(target),
         "simulated_validation_accuracy": result.history[-1].validation.value,
-        **(_flat(alike) if alike else {"apart": apart(_opened(session, target, coarse), coarse, task)}),
+        **(flat_agreement(alike) if alike else {"apart": apart(_opened(session, target, coarse), coarse, task)}),
         "classes": alike is not None,
         "notes": _bits_notes(result) + _float_notes(target, result),
     }
 
 
-def _flat(alike: Score) -> dict[str, Any]:
+def flat_agreement(alike: Score) -> dict[str, Any]:
+    """The share of samples to which two networks give the same class, as tables and `--json` hold it."""
     ends = {"agreement_low": alike.low, "agreement_high": alike.high}
     return {"agreement": alike.value, **ends, "samples": alike.n}
 

@@ -10,7 +10,16 @@ training that was not, bit for bit. Shapes: N samples, C classes or channels, H 
 """
 
 from .brief import Brief
-from .evaluation import checked_scores, evaluate, hooked, modes_kept, recalibrate_bn, scored, statistics_batches
+from .evaluation import (
+    checked_scores,
+    evaluate,
+    example_outputs,
+    hooked,
+    modes_kept,
+    recalibrate_bn,
+    scored,
+    statistics_batches,
+)
 from .fitting import fit, rates_of, seeded
 from .identities import calibrated_by, learned_from, name_of, statistics_from, training_data
 from .loaders import (
@@ -66,6 +75,7 @@ __all__ = [
     "distance",
     "empty_loader",
     "evaluate",
+    "example_outputs",
     "first_inputs",
     "fit",
     "hooked",

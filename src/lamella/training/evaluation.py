@@ -29,6 +29,12 @@ from .loaders import (
 )
 
 
+def example_outputs(model: nn.Module, task: Task) -> Any:
+    """What the model gives for the task's example inputs: the form that a file's answers are brought into."""
+    with torch.no_grad():
+        return model(*task.example_inputs)
+
+
 def evaluate(
     model: nn.Module, batches: Loader, score: PerSample = correct, device: torch.device | str | None = None
 ) -> Tensor:
