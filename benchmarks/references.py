@@ -61,7 +61,7 @@ PHASES = {
     "alexnet32": (Phase(32, 256, Recipe(epochs=12, lr=0.03, warmup=1)),),
     "vgg16": (
         Phase(32, 128, Recipe(epochs=1, lr=0.02, warmup=0.1, precision="bf16-mixed"), head_alone=True),
-        Phase(32, 128, Recipe(epochs=1, lr=0.01, warmup=0.1, precision="bf16-mixed")),
+        Phase(32, 128, Recipe(epochs=1, lr=0.003, warmup=0.1, precision="bf16-mixed")),
     ),
 }
 NETWORKS = {"vgg16_bn_longer": "vgg16_bn"}  # trainings that are not named as what they train
