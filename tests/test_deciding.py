@@ -1,6 +1,7 @@
 """The planning stage over a run: latencies timed, candidates measured, files weighed, and plans made anew on the way."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -284,6 +285,26 @@ def test_the_error_for_bytes_speaks_of_what_was_asked_and_weighed(session, monke
         f"no plan's file keeps bytes <= {limit:,}: the file of plan 1 weighs {weighs:,}.\n"
         f"  try:     a budget of bytes={weighs}, or a smaller round_to."
     )
+
+
+def test_where_no_plan_is_so_light_the_lightest_is_weighed(session, monkeypatch):
+    request = replace(UNIFORM, options={}, bits=32)
+    dense = cost(session.graph()).bytes
+    monkeypatch.setattr(deciding, "_file_bytes", lambda _, made: made.predicted.bytes + int(0.55 * dense))
+    with pytest.raises(BudgetError) as told:
+        planned(session, replace(request, budget=Budget(bytes="60%")))
+    (weighed,) = re.findall(r"a budget of bytes=(\d+)", str(told.value))
+    assert planned(session, replace(request, budget=Budget(bytes=int(weighed))))
+    with pytest.raises(BudgetError):
+        planned(session, replace(request, budget=Budget(bytes=int(weighed) - 1)))
+
+
+def test_the_curves_of_another_network_are_refused(session):
+    profile = session.read("profile", Profile)
+    session.write("profile", replace(profile, graph=replace(profile.graph, layers=profile.graph.layers[1:])))
+    with pytest.raises(MismatchError, match=r"profile\.json: the curves of another network.* lamella profile"):
+        asked(session, UNIFORM)
+    assert not session.has("plan")
 
 
 def test_an_exported_file_over_its_bytes_is_planned_again(session):

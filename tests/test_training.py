@@ -368,6 +368,15 @@ def test_data_that_is_not_finite_is_named_and_no_divergence(task, part, words):
     assert not isinstance(caught.value, DivergedError)
 
 
+def test_statistics_of_data_that_are_not_finite_name_the_data(task):
+    inputs, targets = make_data()
+    inputs[20, 0, 0, 0] = math.nan
+    with pytest.raises(
+        DataError, match=r"recalibrate_bn: the inputs of batch 1 hold 1 of 512 values.* sample 4 of the batch"
+    ):
+        recalibrate_bn(make_net(), Batches(inputs, targets, 16))
+
+
 @pytest.mark.parametrize("loader", [[], Batches(torch.zeros(0, 2, 4, 4), torch.zeros(0, dtype=torch.long), 8)])
 def test_an_empty_loader_is_no_training(loader):
     nothing = Task((torch.zeros(1, 2, 4, 4),), train=loader, validation=loader, test=loader)

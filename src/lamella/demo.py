@@ -21,7 +21,7 @@ from .profiling import Sweep
 from .progress import Progress, silent
 from .records import digest
 from .reporting import write_report
-from .schema import Budget, Graph, Plan, Profile, Request, Result, Row, Table
+from .schema import Budget, Graph, Plan, Request, Result, Row, Table
 from .sessions import Session, build_model
 from .stages import Way, compressed_as, export_once, opened, profiled, quantized, train, tuning_task
 from .stages.deciding import planned
@@ -116,7 +116,7 @@ def _check_dense(dense: nn.Module, session: Session, settings: Settings) -> None
 
 def _compressed_variants(session: Session, plan: Plan, settings: Settings, progress: Progress) -> dict[str, nn.Module]:
     """The same cuts in two orders, with the same tuning."""
-    in_order = reorder(plan, session.read("profile", Profile), "in_order")
+    in_order = reorder(plan, session.profile(), "in_order")
     way = Way(settings.tuning, settings.tuning_samples)
     aside = session.directory / "in_order"
     first, _ = compressed_as(session, in_order, way, aside, progress=_named(progress, "prune in order"))

@@ -6,7 +6,7 @@ The command line prints the paragraph and exits 2.
 """
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,7 +37,14 @@ class MismatchError(LamellaError):
 
 
 class BudgetError(LamellaError):
-    """No plan keeps the budget; the message names the nearest one and what blocks it."""
+    """No plan keeps the budget; the message names the nearest one and what blocks it.
+
+    `nearest`: of the limits that are broken, what that plan reaches, where it is known.
+    """
+
+    def __init__(self, text: str, nearest: Mapping[str, float] | None = None) -> None:
+        self.nearest = dict(nearest or {})
+        super().__init__(text)
 
 
 class DataError(LamellaError):

@@ -64,13 +64,20 @@ class Otherwise:
 
     control: Annotated[
         list[str] | None,
-        typer.Option(help="Walk this control too, from each seed: origin, in_order, uniform. Repeatable."),
+        typer.Option(
+            help="Walk this control too, from each seed: origin, in_order, uniform. Repeatable, or with commas."
+        ),
     ] = None
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds, with --control [default: 3].")] = None
     replan: Annotated[
         int | None,
         typer.Option(min=1, help="After every so many cuts, measure what is left anew and plan the rest anew."),
     ] = None
+
+    @property
+    def controls(self) -> list[str]:
+        """Their names, one by one."""
+        return [name for each in self.control or () for name in each.split(",")]
 
     def __post_init__(self) -> None:
         if self.control and self.replan is not None:
@@ -97,7 +104,7 @@ def compress(run: Run, walking: Walking, otherwise: Otherwise, quiet: Quiet = Fa
         session = resume(run)
         way = walking.way(session.read("plan", Plan).steps if session.has("plan") else ())  # options are told first
         if otherwise.control:
-            found = controlled(session, way, otherwise.control, otherwise.seeds or 3, progress)
+            found = controlled(session, way, otherwise.controls, otherwise.seeds or 3, progress)
             show(
                 trials_view(found, session.metric),
                 to_plain(found),

@@ -19,7 +19,7 @@ from ..planning import ORDERS, PLANNERS, editable, flat
 from ..planning import compare as compare_plans
 from ..records import load_record, to_plain
 from ..runs import check_made
-from ..schema import FILES, Budget, Graph, Measuring, Plan, Profile, Request
+from ..schema import FILES, Budget, Graph, Measuring, Plan, Request
 from ..schema.plans import BUDGETS
 from ..views import front_view, plan_view
 from .shared import AsJson, Quiet, Run, following, options, show, working
@@ -184,7 +184,7 @@ def plan(run: Run, asked: Asked, instead: Instead, quiet: Quiet = False, as_json
             else planned(session, request, progress)
         )
     graph = session.read("graph", Graph)
-    curves = session.read("profile", Profile) if session.has("profile") else None
+    curves = session.profile() if session.has("profile") else None
     then = following(run, "compress")
     show(plan_view(made, graph, curves), to_plain(made), quiet=quiet, as_json=as_json, then=then)
 

@@ -68,7 +68,8 @@ def unreached(
     if unmeasured:
         lines.append(f"  no curve, so left dense: {listed([repr(n) for n in unmeasured], 4, ';')}.")
     loosest = " and ".join(f"{name}={_rounded_up(name, reached[name])}" for name in broken)
-    return BudgetError("\n".join([*lines, f"  try:     a budget of {loosest}, {_advice(planner, broken)}."]))
+    text = "\n".join([*lines, f"  try:     a budget of {loosest}, {_advice(planner, broken)}."])
+    return BudgetError(text, {name: reached[name] for name in broken})
 
 
 def _advice(planner: str, broken: Mapping[str, float]) -> str:

@@ -109,5 +109,6 @@ def _error(ask: Ask, setting: Setting, nearest: Draft, limit_of: Mapping[str, fl
         return error
     return BudgetError(
         f"no plan was found within time_limit={setting.seconds:g} seconds, and none is proved impossible: "
-        f"a longer time_limit= may find one. What was met on the way: {error}"
+        f"a longer time_limit= may find one. What was met on the way: {error}",
+        error.nearest,
     )

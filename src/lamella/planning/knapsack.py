@@ -66,7 +66,7 @@ def knapsack(
     try:
         draft = solved(ask, settings, goal, limit_of)
     except BudgetError as error:
-        raise (BudgetError(f"{error}\n  {_in_float(lacking)}.") if lacking else error) from None
+        raise (BudgetError(f"{error}\n  {_in_float(lacking)}.", error.nearest) if lacking else error) from None
     if goal in WITHOUT_BITS:
         draft = _mildest(ask, settings, goal, limit_of, draft)
     return replace(draft, notes=notes)

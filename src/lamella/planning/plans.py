@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from ..costs import cost, file_bits
-from ..errors import LamellaError, unknown_name, with_context
+from ..errors import LamellaError, demand, unknown_name, with_context
 from ..records import from_plain
 from ..schema import Budget, Graph, Plan, Profile, Step
 from ..schema.plans import WEIGHT_BITS, in_integers
@@ -55,6 +55,10 @@ def plan(
     planner's own (threshold: `factor`; uniform, shares: `pruning_ratio`; shares: `by`; knapsack: see there). Raises BudgetError
     when the outcome does not keep the budget, naming the nearest it reaches.
     """
+    demand(
+        isinstance(budget, Budget | None),
+        f"budget={budget!r}: a Budget was expected, such as Budget(macs='50%', max_drop=1.0).",
+    )
     handed = {name: options.pop(name) for name in ("latency", "measure") if name in options}
     given = settled_bits(profile.graph, bits)
     ask = Ask(profile=profile, budget=budget or Budget(), bits=given, **handed)

@@ -88,7 +88,7 @@ def _found(ask: Ask, planner: str, widths: Widths) -> float:
     """The smallest hundredth that keeps every cost limit; with a limit on the drop alone, the largest that keeps that."""
     limit_of = limits(ask)
     if not limit_of and ask.budget.max_drop is None:
-        raise LamellaError(f"{planner} needs a pruning_ratio, or a budget to find one.")
+        raise LamellaError(f"{planner} needs a pruning_ratio (--option pruning_ratio=0.5), or a budget to find one.")
     if limit_of:
         return next((r for r in (0.0, *GRID) if not over(ask, limit_of, widths(r), ask.bits)), GRID[-1])
     check_curves(ask.profile)

@@ -71,6 +71,8 @@ def check_amount(amount: Amount, name: str) -> None:
             f"{amount!r} where one number, or a share such as '10%', was expected",
         )
         check(amount > 0 and math.isfinite(amount), name, f"{amount} is not a positive amount")
+        whole = name == "latency_ms" or amount >= 1
+        check(whole, name, f"{amount} is less than one; a share of the dense model is written '{100 * amount:g}%'")
 
 
 def _is_number(text: str) -> bool:

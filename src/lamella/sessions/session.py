@@ -11,7 +11,7 @@ from ..digests import weights_digest
 from ..errors import MismatchError, RunError
 from ..records import load_record, save_record
 from ..runs import check_made
-from ..schema import FILES, Graph, Metric, RunInfo
+from ..schema import FILES, Graph, Metric, Profile, RunInfo
 from ..storage import read_into, save_tensors
 from ..timing import Precision
 from ..tracing import aligned, trace
@@ -73,6 +73,16 @@ class Session:
         if not self.has("graph"):
             self.write("graph", self.traced(self.dense()))
         return self.read("graph", Graph)
+
+    def profile(self) -> Profile:
+        """The run's curves. RunError where there are none, MismatchError where they are another network's."""
+        found, structure = self.read("profile", Profile), self.graph().structure
+        if found.structure != structure:
+            raise MismatchError(
+                f"{self.path('profile')}: the curves of another network ({found.graph.model!r}, structure {found.structure}); those of "
+                f"structure {structure} were expected. Remove the file and measure this one: lamella profile {self.directory}."
+            )
+        return found
 
     def traced(self, model: nn.Module) -> Graph:
         """The dense network traced, with the run's own `ignored_layers` (comma separated), `round_to` and `floor`."""

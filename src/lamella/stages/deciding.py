@@ -91,7 +91,7 @@ def _check_measuring(request: Request) -> None:
 def curves(session: Session, planner: str) -> Profile:
     """The run's profile; where there is none and the planner needs none, the dense network's score alone."""
     if session.has("profile") or planner not in CURVELESS:
-        return session.read("profile", Profile)
+        return session.profile()
     baseline = scored(session.dense(), session.task.validation, session.task)
     return Profile(graph=session.graph(), baseline=baseline, points=(), metric=session.metric)
 
@@ -157,7 +157,7 @@ def fronted(
     progress: Progress = silent,
 ) -> Front:
     """The front over one budget, `front.json` and `pareto.csv`. Bytes are predicted here: no file is weighed."""
-    profile = session.read("profile", Profile)
+    profile = session.profile()
     budget = replace(request.budget, latency_ms="100%") if axis == "latency_ms" else request.budget
     handed = _handed(session, replace(request, budget=budget), progress)
     notes = tuple(found.text for found in handed.pop("fits", ()))
@@ -176,7 +176,7 @@ def _keep_front(session: Session, front: Front) -> None:
 
 def taken(session: Session, path: Path, budget: Budget, measuring: Measuring, progress: Progress = silent) -> Plan:
     """The plan that an edited text describes, its file weighed where the budget speaks of bytes, and `plan.json`."""
-    text, profile = read_text(path, "lamella plan RUN --text"), session.read("profile", Profile)
+    text, profile = read_text(path, "lamella plan RUN --text"), session.profile()
     with in_file(path):
         rounded = in_integers(edited(text, profile).bits)
     measuring = replace(measuring, precision="int8" if rounded else "fp32")
@@ -220,14 +220,14 @@ def _timing(session: Session, request: Request) -> Timing:
     bits = request.bits is not None and request.bits < FLOAT
     chosen = request.bits is None and request.planner in ("knapsack", "search") and _has_bits(session, request)
     precision = measuring.precision or ("int8" if bits or chosen else "fp32")
-    known = session.read("profile", Profile).points if session.has("profile") else ()
+    known = session.profile().points if session.has("profile") else ()
     whole = any(point.width == 0 for point in known)
     return Timing(precision=precision, fits=measuring.fits, holds=measuring.holds, seed=session.info.seed, whole=whole)
 
 
 def _has_bits(session: Session, request: Request) -> bool:
     """Whether bits are a choice: every layer that takes them has a curve, or is given drops."""
-    profile = session.read("profile", Profile)
+    profile = session.profile()
     return bool(request.options.get("bit_drops")) or (
         any(p.knob == "bits" for p in profile.points) and not without_bits(profile)
     )
@@ -317,21 +317,29 @@ def _weighed(session: Session, made: Plan, budget: Budget, again: Callable[[Budg
         if file_bytes <= limit:
             return replace(made, notes=(*made.notes, known))
         weighed.append(file_bytes)
-        if again is None or len(weighed) == WEIGHINGS:
+        lighter = _lighter(made, budget, file_bytes, again) if again and len(weighed) < WEIGHINGS else None
+        if lighter is None:
             break
         over = (
             f"planned again: the file of plan {len(weighed)} weighed {file_bytes:,} bytes, and {limit:,.0f} are allowed"
         )
-        try:
-            made = again(with_residue(budget, made, file_bytes))
-        except BudgetError:  # speaks of the limit less the residue, which nobody asked for
-            break
-        made = replace(made, notes=(*made.notes, over))
+        made = replace(lighter, notes=(*lighter.notes, over))
     lightest = min(weighed)
     raise BudgetError(
         f"no plan's file keeps bytes <= {limit:,.0f}: the file of plan {weighed.index(lightest) + 1} weighs {lightest:,}.\n"
         f"  try:     a budget of bytes={lightest}, or a smaller round_to."
     )
+
+
+def _lighter(made: Plan, budget: Budget, file_bytes: int, again: Callable[[Budget], Plan]) -> Plan | None:
+    """A plan with the residue off its bytes; where none is so small, the smallest there is; None where that is this one."""
+    try:
+        return again(with_residue(budget, made, file_bytes))
+    except BudgetError as error:  # speaks of the limit less the residue, which nobody asked for
+        if error.nearest.keys() != {"bytes"}:
+            return None
+        smallest = again(replace(budget, bytes=error.nearest["bytes"]))
+        return None if (smallest.widths, smallest.bits) == (made.widths, made.bits) else smallest
 
 
 def _file_bytes(session: Session, made: Plan) -> int:

@@ -92,7 +92,7 @@ def _curves(
     session: Session, taken: int, state: State, left: tuple[str, ...], plan: Plan, progress: Progress
 ) -> Profile:
     """Curves of the groups that are left (and bits of every layer, where the run's profile has them), measured as it stands."""
-    before = session.read("profile", Profile)
+    before = session.profile()
     bits = tuple(sorted({int(p.level) for p in before.points if p.knob == "bits"}, reverse=True))
     curves = [before.curve(group.name) for group in before.graph.free]
     some = [tuple(point.level for point in curve if point.level < 1) for curve in curves]

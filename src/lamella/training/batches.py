@@ -83,6 +83,6 @@ def check_numbers(index: int, **parts: Any) -> None:
             if bool(broken.any()):
                 raise DataError(
                     f"the {name} of batch {index} hold {int(broken.sum()):,} of {tensor.numel():,} values that are not finite, first in "
-                    f"sample {int(broken.nonzero()[0, 0]) if tensor.ndim else 0} of the batch, and the loss is not finite either. Mend "
-                    "the data, or its transform: no learning rate helps."
+                    f"sample {int(broken.nonzero()[0, 0]) if tensor.ndim else 0} of the batch, and what the network makes of them is not "
+                    "finite either. Mend the data, or its transform: no learning rate helps."
                 )

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from ..errors import DataError, ScoreError, with_context
 from ..schema import Score
 from ..statistics import score_interval
-from .batches import explained
+from .batches import check_numbers, explained
 from .loaders import (
     Loader,
     PerSample,
@@ -86,7 +86,7 @@ def recalibrate_bn(model: nn.Module, batches: Loader, count: int = 15) -> nn.Mod
 
     Statistics from before a change of widths or weights are those of another network (Wu, Johnson 2021, section 3). A batch of one
     sample after larger ones, what was left over, is passed by: alone it would weigh as much as they do. Without batch norms it
-    does nothing. DataError: no batch, or one too small for a batch norm.
+    does nothing. DataError: no batch, one too small for a batch norm, or inputs that are not finite where the statistics are not.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
@@ -100,6 +100,10 @@ def recalibrate_bn(model: nn.Module, batches: Loader, count: int = 15) -> nn.Mod
         for index, batch in statistics_batches(batches, count):
             with explained(index):
                 call(model, on_device(batch[0], device_of(model)))
+    if not all(bool(torch.isfinite(buffer).all()) for norm in norms for buffer in norm.buffers()):
+        with with_context("recalibrate_bn"):
+            for index, batch in statistics_batches(batches, count):
+                check_numbers(index, inputs=inputs_of(batch, index))
     return model
 
 

@@ -38,8 +38,8 @@ def correct(outputs: Tensor, targets: Tensor) -> Tensor:
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
         seen = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise DataError(
-            f"the default score takes logits of shape (N, C), and the network gave {seen}. Pass "
-            "Task(score=...), a function of (outputs, targets) that gives one number per sample."
+            f"the default score takes logits of shape (N, C), and the network gave {seen}. Pass Task(score=...), a function of (outputs, "
+            "targets) that gives one number per sample; to evaluate, evaluate(model, batches, task.score)."
         )
     if not isinstance(targets, Tensor) or targets.shape != outputs.shape[:1]:
         raise DataError(
