@@ -38,7 +38,7 @@ from lamella.schema import Budget, Graph, Plan, Point, Profile, Score
 from lamella.statistics import paired_difference
 from lamella.surgery import narrow
 from lamella.tasks import make_task
-from lamella.timing import LatencyTable, accuracy, fit, free_step, latency
+from lamella.timing import LatencyTable, accuracy, fit_predictor, free_step, latency
 from lamella.timing.predicting import shapes_of
 from lamella.tracing import trace
 from lamella.training import Task
@@ -300,7 +300,7 @@ def latencies(asked: argparse.Namespace) -> dict[str, Any]:
             )
             ms = [times[str(i)].latency_ms for i in range(count)]
             table = LatencyTable(asked.cache, precision=precision, slots=16)
-            predictor = fit(table, graph, plans[asked.plans :], ms[asked.plans :])
+            predictor = fit_predictor(table, graph, plans[asked.plans :], ms[asked.plans :])
             seen = accuracy(predictor, graph, plans[: asked.plans], ms[: asked.plans])
             print(precision, seen.text, flush=True)
             found |= {f"{precision}_median_error": seen.median_error, f"{precision}_worst_error": seen.worst_error}

@@ -1,10 +1,12 @@
 """Latency tables: one layer as a file, kept figures, the fit, and a knapsack under a latency budget."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import zoo
 from reporting_records import resnet
 from test_planning import measured
 from torch import nn
@@ -13,19 +15,20 @@ from lamella import processors, trace
 from lamella.errors import BudgetError, LamellaError, RecordError
 from lamella.planning import plan
 from lamella.schema import Budget
+from lamella.surgery import narrow
 from lamella.timing import (
     LatencyPredictor,
     LatencyTable,
     LayerShape,
     accuracy,
-    fit,
+    fit_predictor,
     free_step,
     layer_shape,
     open_session,
 )
 from lamella.timing.predicting import shapes_of
 from lamella.timing.shapes import input_sizes, write_layer
-from lamella.timing.tables import PASSES, machine
+from lamella.timing.tables import CHUNK, PASSES, machine
 
 pytest.importorskip("onnxruntime")
 
@@ -42,8 +45,6 @@ SHAPES = [
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.key)
 def test_every_shape_is_a_file_that_runs(shape, precision, tmp_path):
-    from dataclasses import replace
-
     shape = replace(shape, precision=precision)
     write_layer(shape, tmp_path / "layer.onnx")
     session = open_session(tmp_path / "layer.onnx")
@@ -82,6 +83,43 @@ def test_a_table_is_kept_and_never_measured_twice(tmp_path):
         LatencyTable(precision="int4")
 
 
+def many_shapes(count):
+    return [LayerShape(inputs=1, outputs=n) for n in range(1, count + 1)]
+
+
+def test_what_was_measured_before_a_kill_is_kept(tmp_path):
+    class Killed(Scripted):
+        def _timed(self, shapes, slots):
+            if self.timed >= PASSES * CHUNK:
+                raise KeyboardInterrupt
+            return super()._timed(shapes, slots)
+
+    shapes, told = many_shapes(2 * CHUNK), []
+    with pytest.raises(KeyboardInterrupt):
+        Killed(tmp_path).measure(shapes)
+    again = Scripted(tmp_path)
+    assert len(again.known) == CHUNK
+    again.measure(shapes, lambda _, done, total: told.append((done, total)))
+    assert again.timed == PASSES * CHUNK
+    assert len(again.known) == len(shapes)
+    assert told[-1] == (CHUNK, CHUNK)
+    told.clear()
+    Scripted().measure(shapes, lambda _, done, total: told.append((done, total)))
+    assert told == sorted(told)
+
+
+def test_tables_of_two_processes_lose_nothing_of_each_other(tmp_path):
+    class Slower(Scripted):
+        def _timed(self, shapes, slots):
+            return [2 * ms for ms in super()._timed(shapes, slots)]
+
+    one, other = Scripted(tmp_path), Slower(tmp_path)
+    one.measure(SHAPES[:3])
+    other.measure(SHAPES[2:])
+    assert set(Scripted(tmp_path).known) == {s.key for s in SHAPES}
+    assert other.ms(SHAPES[2]) == one.ms(SHAPES[2])  # kept first
+
+
 CPUS = {
     "model name\t: AMD EPYC\nflags\t\t: fpu avx2\n": "AMD EPYC",
     "model name\t: AMD EPYC\nflags\t\t: fpu avx_vnni avx512_vnni\n\nmodel name\t: other\n": "AMD EPYC with VNNI",
@@ -108,6 +146,53 @@ def test_the_free_step_is_that_of_the_table():
     assert free_step(Scripted(), shape) == 8
 
 
+GROUPED = (
+    "grouped",
+    "inverted_residual",
+    "depthwise_multiplier",
+    "transposed",
+    "grouped_transposed",
+    "depthwise_transposed",
+)
+
+
+@pytest.mark.parametrize("name", GROUPED)
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_convolutions_are_timed_with_their_groups(name, share):
+    model, _, graph = zoo.traced(name)
+    widths = {g.name: g.legal(g.width * share) for g in graph.free}
+    convolutions = dict(narrow(model, graph, widths).named_modules())
+    layers = [layer for layer in graph.multiplying if layer.kernel]
+    for layer, shape in zip(layers, shapes_of(Scripted(), graph, widths), strict=False):
+        seen = convolutions[layer.name]
+        assert (shape.inputs, shape.outputs, shape.blocks) == (seen.in_channels, seen.out_channels, seen.groups)
+    assert any(convolutions[layer.name].groups > 1 for layer in layers) == (name != "transposed")
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_a_free_step_of_convolutions_in_groups_asks_for_layers_that_exist(name):
+    _, _, graph = zoo.traced(name, 16)
+    table = LatencyTable(slots=1, seconds=1e-5)
+    for shape in dict.fromkeys(shapes_of(table, graph, {})):
+        assert free_step(table, shape) >= 1
+
+
+def test_free_steps_of_blocks_are_steps_that_every_block_can_take():
+    class Asked(Scripted):
+        def _timed(self, shapes, slots):
+            asked.extend(shapes)
+            return super()._timed(shapes, slots)
+
+    asked = []
+    shape = LayerShape(inputs=48, outputs=96, kernel=(3, 3), stride=(1, 1), sides=(8, 8))
+    assert {n: free_step(Asked(), replace(shape, blocks=n)) for n in (1, 3, 4, 16)} == {1: 8, 3: 1, 4: 8, 16: 1}
+    assert all(s.outputs % s.blocks == 0 for s in asked)
+    asked.clear()
+    free_step(Asked(), replace(shape, blocks=48))  # depthwise, two outputs for every input
+    assert {(s.blocks, s.outputs) for s in asked} == {(s.inputs, 2 * s.inputs) for s in asked}
+    assert {1, 48} <= {s.inputs for s in asked}
+
+
 @pytest.fixture(scope="module")
 def graph():
     return resnet(1, (8, 16, 32))
@@ -122,14 +207,14 @@ def test_a_fit_finds_the_coefficients_and_says_how_good_it_is(graph):
     table = Scripted()
     truth = LatencyPredictor(table, graph, scale=1.3, per_layer=-2e-5, per_element=-1e-9, block=8)
     plans, others = random_plans(graph, 12), random_plans(graph, 6, 1)
-    found = fit(table, graph, plans, [truth.predict(graph, p, {}) for p in plans])
+    found = fit_predictor(table, graph, plans, [truth.predict(graph, p, {}) for p in plans])
     assert (found.scale, found.per_layer, found.per_element) == pytest.approx((1.3, -2e-5, -1e-9), rel=1e-3)
     assert found.block == 8
     seen = accuracy(found, graph, others, [truth.predict(graph, p, {}) for p in others])
     assert seen.worst_error < 1e-3
     assert "rank correlation 1.00 on 6 plans" in seen.text
     with pytest.raises(LamellaError, match="2 plans and 2 measurements: at least three pairs"):
-        fit(table, graph, plans[:2], [1.0, 2.0])
+        fit_predictor(table, graph, plans[:2], [1.0, 2.0])
 
 
 def test_a_prediction_is_the_sum_over_layers(graph):

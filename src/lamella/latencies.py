@@ -24,7 +24,7 @@ from .exporting import Export, NarrowedExports, export_onnx, layers_of, quantize
 from .progress import Progress, silent
 from .schema import Graph, Group, LatencyFit, TimedPlan
 from .surgery import narrow
-from .timing import LatencyPredictor, LatencyTable, accuracy, fit, free_step, latency
+from .timing import LatencyPredictor, LatencyTable, accuracy, fit_predictor, free_step, latency
 from .timing.predicting import shapes_of
 from .timing.shapes import Precision
 from .timing.tables import machine
@@ -77,7 +77,7 @@ def latency_fit(
     fitted, held = plans[: timing.fits], plans[timing.fits :]
     found = LatencyPredictor(table, graph)
     if fitted:
-        found = fit(table, graph, fitted, ms[: timing.fits], progress)
+        found = fit_predictor(table, graph, fitted, ms[: timing.fits], progress)
     seen = accuracy(found, graph, held, ms[timing.fits : len(plans)]) if held else None
     table.measure([s for widths in [*plans, {}] for s in shapes_of(table, graph, widths)], progress)
     shutil.rmtree(directory, ignore_errors=True)

@@ -2,7 +2,7 @@
 
     latency({"dense": "dense.onnx", "small": "model.onnx"}, inputs)         # files, measured side by side
     table = LatencyTable("runs/latency", precision="int8")                  # layers one by one, kept by runtime, version and CPU
-    predictor = fit(table, graph, plans, measured_ms)                       # table + layers + activations -> the whole network
+    predictor = fit_predictor(table, graph, plans, measured_ms)             # table + layers + activations -> the whole network
     plan(profile, Budget(latency_ms="50%"), planner="knapsack", latency=predictor)
 
 Files run in the runtime of their kind, on the CPU; tables hold ONNX Runtime, one thread, batch 1. Planning takes a predictor
@@ -12,7 +12,7 @@ by hand and never imports this.
 from ..runtimes import onnxruntime, open_session
 from .calls import Array, feeds_of, prepared, require
 from .files import TOLERATED, Latency, beaten, latency
-from .predicting import Accuracy, LatencyPredictor, accuracy, fit
+from .predicting import Accuracy, LatencyPredictor, accuracy, fit_predictor
 from .shapes import LayerShape, Precision, layer_shape
 from .tables import LatencyTable, free_step
 
@@ -28,7 +28,7 @@ __all__ = [
     "accuracy",
     "beaten",
     "feeds_of",
-    "fit",
+    "fit_predictor",
     "free_step",
     "latency",
     "layer_shape",

@@ -1,8 +1,8 @@
 """A whole network's latency from its layers': fitted on a few plans, checked on others.
 
-    predictor = fit(table, graph, plans, measured_ms)       # plans: widths; measured_ms: what the exported files took
-    predictor.predict(graph, widths, {})                    # milliseconds
-    accuracy(predictor, graph, others, their_ms).text       # median error 3.1 %, rank correlation 0.97 on 20 plans
+    predictor = fit_predictor(table, graph, plans, measured_ms)  # plans: widths; measured_ms: what the exported files took
+    predictor.predict(graph, widths, {})                         # milliseconds
+    accuracy(predictor, graph, others, their_ms).text            # median error 3.1 %, rank correlation 0.97 on 20 plans
 
     ms = sum over layers of: scale x table + per_layer + per_element x elements in and out at widths of `block` or more
 
@@ -67,7 +67,7 @@ class LatencyPredictor:
         return sum(self.layer_ms(x, x.inputs.at(full), x.outputs.at(full), FLOAT) for x in graph.multiplying)
 
 
-def fit(
+def fit_predictor(
     table: LatencyTable,
     graph: Graph,
     plans: Sequence[Widths],

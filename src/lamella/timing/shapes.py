@@ -49,22 +49,33 @@ class LayerShape:
 
 
 def layer_shape(graph: Graph, layer: Layer, inputs: int, outputs: int, precision: Precision) -> LayerShape:
-    """The shape of one call of this layer when `inputs` and `outputs` channels are left."""
+    """The shape of one call of this layer when `inputs` and `outputs` channels are left; a depthwise one's outputs follow its inputs."""
     positions = max(1, layer.positions // max(1, layer.calls))
     if not layer.kernel:
         return LayerShape(inputs=inputs, outputs=outputs, rows=positions, precision=precision)
-    weight = graph.parameter_of[layer.weight or ""]
-    blocks = max(axis.blocks for axis in weight.axes)
-    depthwise = blocks > 1 and blocks == layer.outputs.at(graph.widths)
+    blocks = max(axis.blocks for axis in graph.parameter_of[layer.weight or ""].axes)
+    if is_depthwise(graph, layer):
+        outputs = inputs * layer.outputs.at(graph.widths) // layer.inputs.at(graph.widths)
+        blocks = inputs
     return LayerShape(
         inputs=inputs,
         outputs=outputs,
         kernel=layer.kernel,
         stride=_strides(layer),
         sides=_sides(positions, len(layer.kernel)),
-        blocks=inputs if depthwise else blocks,
+        blocks=blocks,
         precision=precision,
     )
+
+
+def is_depthwise(graph: Graph, layer: Layer) -> bool:
+    """Whether every input channel has filters of its own. The columns of the weight then hold one input channel, or in a transposed
+    convolution the outputs of one; in all other weights those of a whole block."""
+    axes = graph.parameter_of[layer.weight or ""].axes if layer.kernel else ()
+    if len(axes) != len(layer.kernel) + 2 or axes[1].role != "fixed":  # a weight may be a view of a parameter
+        return False
+    inputs, outputs = layer.inputs.at(graph.widths), layer.outputs.at(graph.widths)
+    return inputs > 1 and axes[1].size.fixed * inputs == (outputs if "transpose" in layer.kind else inputs)
 
 
 def _strides(layer: Layer) -> tuple[int, ...]:

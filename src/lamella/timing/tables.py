@@ -6,13 +6,15 @@
     free_step(table, shape)                 # 16: rounding up to a multiple of 16 channels costs nothing here
 
 A file holds one runtime, version, CPU and precision: figures of another machine are never read. The least time over slots that
-take turns, in several passes over all shapes, is the figure (other programs only ever add to it).
+take turns, in several passes over a chunk of shapes, is the figure (other programs only ever add to it). A figure that is kept
+stays: several processes may fill one file.
 """
 
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -30,7 +32,8 @@ from .files import Call
 from .shapes import LayerShape, Precision, input_sizes, write_layer
 
 TOGETHER = 24  # shapes that take turns
-PASSES = 4  # over all shapes: a neighbour's busy second meets a quarter of a shape's slots, and not all of them
+CHUNK = 8 * TOGETHER  # shapes that are measured, then kept
+PASSES = 4  # over a chunk: a neighbour's busy second meets a quarter of a shape's slots, and not all of them
 STEPS = (1, 2, 4, 8, 16, 32)
 FREE = 0.02  # by which a layer of more outputs may be slower and still count as no slower
 
@@ -51,7 +54,7 @@ class LatencyTable:
         check(slots >= 1 and seconds > 0, "slots", "at least one slot of some length")
         self.precision, self.slots, self.seconds = precision, slots, seconds
         self.path = None if directory is None else Path(directory) / f"{machine()}-{precision}.json"
-        self.known: dict[str, float] = _read(self.path) if self.path and self.path.exists() else {}
+        self.known: dict[str, float] = self._kept()
 
     def ms(self, shape: LayerShape) -> float:
         """Milliseconds of one call."""
@@ -60,18 +63,23 @@ class LatencyTable:
         return self.known[shape.key]
 
     def measure(self, shapes: Iterable[LayerShape], progress: Progress = silent) -> None:
-        """Measure those that are not in the table yet; a kill loses at most the last few."""
+        """Measure those that are not in the table yet; a kill loses at most the last chunk."""
         new = list({s.key: s for s in shapes if s.key not in self.known}.values())
-        seen = {s.key: math.inf for s in new}
-        for number, start in enumerate(starts := [*range(0, len(new), TOGETHER)] * PASSES):
-            progress("latency table", number * len(new) // len(starts), len(new))
-            batch = new[start : start + TOGETHER]
+        for start in range(0, len(new), CHUNK):
+            chunk = new[start : start + CHUNK]
+            told = lambda done, start=start: progress("latency table", start + done, len(new))
+            self._keep(self._least(chunk, told))
+        progress("latency table", len(new), len(new))
+
+    def _least(self, chunk: Sequence[LayerShape], told: Callable[[int], None]) -> dict[str, float]:
+        """The least milliseconds of every shape over all passes; `told` how many shapes' worth of time has been spent."""
+        seen = {s.key: math.inf for s in chunk}
+        for number, start in enumerate(starts := [*range(0, len(chunk), TOGETHER)] * PASSES):
+            told(number * len(chunk) // len(starts))
+            batch = chunk[start : start + TOGETHER]
             for shape, ms in zip(batch, self._timed(batch, -(-self.slots // PASSES)), strict=True):
                 seen[shape.key] = min(seen[shape.key], ms)
-            if number >= len(starts) - len(starts) // PASSES:
-                self.known |= {s.key: seen[s.key] for s in batch}
-                self._keep()
-        progress("latency table", len(new), len(new))
+        return seen
 
     def _timed(self, shapes: Sequence[LayerShape], slots: int) -> list[float]:
         with folder() as scratch:
@@ -88,7 +96,12 @@ class LatencyTable:
         kind = torch.uint8 if shape.precision == "int8" else torch.float32
         return Call(path, torch.as_tensor(drawn).to(kind), 1)
 
-    def _keep(self) -> None:
+    def _kept(self) -> dict[str, float]:
+        return _read(self.path) if self.path is not None and self.path.exists() else {}
+
+    def _keep(self, found: Mapping[str, float]) -> None:
+        """Beside what other processes have kept by now, whose figures stay."""
+        self.known |= {**found, **self._kept()}
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, json.dumps({"ms": self.known}, indent=0, sort_keys=True) + "\n")
@@ -114,20 +127,29 @@ def free_step(table: LatencyTable, shape: LayerShape) -> int:
     """The largest step to which outputs can be rounded up at no cost: what `round_to` should be for such a layer.
 
     Widths just above multiples of half a step are measured against the next multiple; free means that the median of the ratios
-    exceeds 1 by no more than `FREE`.
+    exceeds 1 by no more than `FREE`. A depthwise layer's inputs and outputs move together, and steps count its inputs; a grouped
+    one has only steps whose half its blocks divide, so 1 may be all that it says.
     """
-    from dataclasses import replace
-
+    depthwise = shape.blocks == shape.inputs > 1
+    channels = shape.inputs if depthwise else shape.outputs
     best = 1
     for step in STEPS[1:]:
-        if step > shape.outputs:
+        if step > channels:
             break
-        tops = range(step, shape.outputs + 1, max(step, shape.outputs // 4 // step * step))
-        pairs = [(replace(shape, outputs=top - step // 2), replace(shape, outputs=top)) for top in tops]
+        if not depthwise and step // 2 % shape.blocks:
+            continue
+        tops = range(step, channels + 1, max(step, channels // 4 // step * step))
+        pairs = [(_at(shape, top - step // 2, depthwise), _at(shape, top, depthwise)) for top in tops]
         table.measure(s for pair in pairs for s in pair)
         if median(table.ms(high) / table.ms(low) for low, high in pairs) <= 1 + FREE:
             best = step
     return best
+
+
+def _at(shape: LayerShape, channels: int, depthwise: bool) -> LayerShape:
+    if not depthwise:
+        return replace(shape, outputs=channels)
+    return replace(shape, inputs=channels, blocks=channels, outputs=channels * shape.outputs // shape.inputs)
 
 
 __all__ = ["LatencyTable", "free_step", "machine"]
