@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import nll_loss
 from typer.testing import CliRunner
 
@@ -16,7 +17,7 @@ from lamella.costs import cost
 from lamella.digests import weights_digest
 from lamella.errors import BudgetError, LamellaError, MismatchError, RecordError, RunError
 from lamella.exporting import onnx_bytes
-from lamella.latencies import Timing, latency_fit, measured_steps, random_plans
+from lamella.latencies import RULE, Timing, is_of_this_rule, latency_fit, measured_steps, random_plans
 from lamella.planning import editable
 from lamella.profiling import profile
 from lamella.records import digest
@@ -26,7 +27,8 @@ from lamella.stages import Way, compressed, deciding, exported, opened, quantize
 from lamella.stages.controls import CONTROLS
 from lamella.stages.deciding import fronted, heavier, planned, timed
 from lamella.stages.replanning import compressed_in_turns
-from lamella.training import Batches, Recipe
+from lamella.tracing import trace
+from lamella.training import Batches, Recipe, Task
 from lamella.walking import tuning
 
 pytest.importorskip("onnxruntime")
@@ -107,6 +109,38 @@ def test_a_budget_in_latency_times_the_network_once(session, quick, monkeypatch)
     monkeypatch.setattr("lamella.stages.deciding.latency_fit", lambda *_: pytest.fail("timed twice"))
     assert asked(session, request) == made
     assert not [p for p in session.directory.iterdir() if p.is_dir()]
+
+
+def in_fours(task):
+    """The task with four samples as its example inputs."""
+    return replace(task, example_inputs=tuple(x[:1].repeat(4, 1, 1, 1) for x in task.example_inputs))
+
+
+def test_plans_are_timed_on_one_sample(session, monkeypatch):
+    seen, timing = [], latencies.latency
+    monkeypatch.setattr(
+        latencies, "latency", lambda files, inputs, **how: seen.append(inputs) or timing(files, inputs, **how)
+    )
+    latency_fit(
+        session.dense(), session.graph(), in_fours(session.task), Timing(fits=0, holds=1), session.directory / "t"
+    )
+    ((one,),) = seen
+    assert len(one) == 1
+
+
+def test_fits_of_an_older_rule_are_made_anew_where_it_was_wrong(session, quick, monkeypatch):
+    timing = Timing(fits=3, holds=2)
+    found = timed(session, timing)
+    assert found.rule == RULE
+    older = replace(found, rule=0)
+    session.write("latency_fp32", older)
+    assert timed(session, timing) == older  # no depthwise convolution, and one sample
+    monkeypatch.setitem(vars(session), "task", in_fours(session.task))
+    assert timed(session, timing).rule == RULE
+    deep = trace(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, groups=4)), (torch.zeros(1, 3, 8, 8),))
+    one = Task(torch.zeros(1, 3, 8, 8), train=[], validation=[], test=[])
+    assert not is_of_this_rule(older, deep, one)
+    assert is_of_this_rule(found, deep, one)
 
 
 def test_a_network_with_few_plans_is_timed_once_too(session, quick, monkeypatch):

@@ -20,18 +20,19 @@ from torch import nn
 
 from .calibrating import calibration_inputs
 from .errors import LamellaError
-from .exporting import Export, NarrowedExports, export_onnx, layers_of, quantize_onnx
+from .exporting import Export, NarrowedExports, export_onnx, layers_of, one_sample, quantize_onnx
 from .progress import Progress, silent
 from .schema import Graph, Group, LatencyFit, TimedPlan
 from .surgery import narrow
 from .timing import LatencyPredictor, LatencyTable, accuracy, fit_predictor, free_step, latency
 from .timing.predicting import shapes_of
-from .timing.shapes import Precision
+from .timing.shapes import Precision, is_depthwise
 from .timing.tables import machine
-from .training import Task
+from .training import Task, batch_length, tensors_of
 
 Widths = Mapping[str, int]
 
+RULE = 1  # by which layers and files are timed: `LatencyFit.rule`
 GONE = 0.25  # of the groups that may go altogether, in plans that go without some
 
 
@@ -90,6 +91,7 @@ def latency_fit(
         structure=graph.structure,
         machine=machine(),
         precision=timing.precision,
+        rule=RULE,
         scale=found.scale,
         per_layer=found.per_layer,
         per_element=found.per_element,
@@ -100,6 +102,12 @@ def latency_fit(
         rank_correlation=None if seen is None else seen.rank_correlation,
         dense_ms=dense_ms if timing.precision == "int8" else None,
     )
+
+
+def is_of_this_rule(found: LatencyFit, graph: Graph, task: Task) -> bool:
+    """Whether the fit is of use: one of an older rule is where the network has nothing that the rule got wrong."""
+    touched = batch_length(task.example_inputs) > 1 or any(is_depthwise(graph, x) for x in graph.multiplying)
+    return found.rule == RULE or not touched
 
 
 def _dense_in_float(graph: Graph, progress: Progress) -> float:
@@ -146,13 +154,13 @@ def _timed(
     directory: Path,
     progress: Progress,
 ) -> list[float]:
-    """Milliseconds of every plan's file in its precision, all timed side by side."""
+    """Milliseconds of every plan's file in its precision on one sample, all timed side by side."""
     files, export = {}, NarrowedExports()
     for i, (widths, precision) in enumerate(plans):
         progress("export plans to time", i, len(plans))
         files[str(i)] = written(narrow(model, graph, widths), task, precision, directory / f"{i}.onnx", export=export)
     progress("export plans to time", len(plans), len(plans))
-    times = latency(files, task.example_inputs, slots=8, seconds=0.02)
+    times = latency(files, tensors_of(one_sample(task.example_inputs)), slots=8, seconds=0.02)
     return [times[name].latency_ms for name in files]
 
 

@@ -26,6 +26,8 @@ class LatencyFit:
     ms = sum over layers of: scale x the layer alone + per_layer + per_element x elements in and out at widths of `block` or more
     (0: fitted by an older rule, and of no use now). Errors are shares, on the plans that were held out; None where none were.
     `dense_ms`: what the dense network takes in float, of which shares are: of a fit in integers, timed in the same run.
+    `rule`: 1 where depthwise convolutions were timed as such and files on one sample, 0 (fits of before) where as dense ones and on
+    all example inputs.
     """
 
     structure: str
@@ -40,6 +42,7 @@ class LatencyFit:
     worst_error: float | None = None
     rank_correlation: float | None = None
     dense_ms: float | None = None
+    rule: int = 0
 
     @property
     def held_out(self) -> int:

@@ -20,7 +20,7 @@ from ..candidates import Candidates
 from ..digests import weights_digest
 from ..errors import BudgetError, LamellaError, MissingExtra, in_file
 from ..exporting import NarrowedExports, onnx_bytes
-from ..latencies import Timing, latency_fit, predictor, written
+from ..latencies import Timing, is_of_this_rule, latency_fit, predictor, written
 from ..making import folder
 from ..planning import (
     ADDED_UP,
@@ -238,7 +238,7 @@ def timed(session: Session, timing: Timing, progress: Progress = silent) -> Late
     name = f"latency_{timing.precision}"
     if session.has(name):
         found = session.read(name, LatencyFit)
-        if _is_as_asked(found, session.graph(), timing):
+        if _is_as_asked(found, session.graph(), timing) and is_of_this_rule(found, session.graph(), session.task):
             return found
     scratch = session.directory / f"latency-{timing.precision}-{timing.fits}-{timing.holds}{'-whole' * timing.whole}"
     found = latency_fit(session.dense(), session.graph(), session.task, timing, scratch, progress)
