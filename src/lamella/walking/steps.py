@@ -19,7 +19,7 @@ from .harm import scores_of
 from .leaving import REMOVALS
 from .record import Record
 from .states import State, advanced, counts, has_work, named
-from .tuning import RATE_CUT, Tuning, cut, fading, least_harmful, mend_step
+from .tuning import RATE_CUT, Tuning, already_cut, fading, least_harmful, mend_step
 
 
 def walk(
@@ -55,9 +55,9 @@ def walk(
                 if step.epochs:
                     progress("tune", 0, step.epochs, named(step))
                 done = _take(state, number, step, bits, tuning.of(step, progress), record)
-        state, last = done, done.measures[-1]
-        score = told(last.validation.value, metric_of(tuning.task), 1)
-        progress("compress", number, total, f"{last.name}: {score}")
+        state, measured = done, done.measures[-1]
+        score = told(measured.validation.value, metric_of(tuning.task), 1)
+        progress("compress", number, total, f"{measured.name}: {score}")
         yield state
 
 
@@ -75,7 +75,7 @@ def _take(
     slower, tuned = 0, None
     if step.epochs:
         fades = kept and not bits  # on a grid of few levels nothing can fade
-        tunable = (fading(state, number, step, tuning) if fades else None) or cut(model, kept, task)
+        tunable = (fading(state, number, step, tuning) if fades else None) or already_cut(model, kept, task)
         checkpoint = record.tuning(number) if record else None
         slower, tuned = least_harmful(tunable, number, tuning, checkpoint, before_N)
         model, kept, after_N = tuned or (model, kept, after_N)

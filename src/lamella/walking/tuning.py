@@ -1,6 +1,6 @@
 """How a step is tuned: until it does no harm, from the step's start each time, at lower and lower rates.
 
-tunable = fading(state, number, step, tuning) or cut(model, kept, task)       # channels leave while it trains, or have left
+tunable = fading(state, number, step, tuning) or already_cut(model, kept, task)    # channels leave while it trains, or have left
 cuts, (model, kept, scores_N) = least_harmful(tunable, number, tuning, checkpoint, before_N)
 """
 
@@ -72,7 +72,7 @@ class Tunable:
     leave: Removal | None = None
 
 
-def cut(model: nn.Module, kept: Kept, task: Task) -> Tunable:
+def already_cut(model: nn.Module, kept: Kept, task: Task) -> Tunable:
     """A network whose channels have left."""
     return Tunable(model, lambda: (model, kept, scores_of(model.eval(), task)))
 
