@@ -1,6 +1,8 @@
 """Narrow, tune, measure, checkpoint: interrupted anywhere and resumed, the walk ends where it would have ended."""
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -118,6 +120,24 @@ def test_every_epoch_of_a_step_is_told(task, graph, plan):
         (2, 2),
     ]
     assert next(what[3] for what in told if what[:2] == ("tune", 2)).startswith("0 to 5: loss 1.")
+
+
+def test_a_walk_holds_no_network_of_the_steps_behind_it(task, graph, plan, monkeypatch):
+    from lamella.walking import steps
+
+    steps_taken, alive, take = [], [], steps._take
+
+    def counting(*given):
+        gc.collect()
+        alive.append(sum(model() is not None for model in steps_taken))
+        state = take(*given)
+        steps_taken.append(weakref.ref(state.model))
+        return state
+
+    monkeypatch.setattr(steps, "_take", counting)
+    cuts = tuple(Step(widths={"3": width}) for width in (11, 10, 9, 8))
+    lm.compress(make_net(), replace(plan, steps=cuts), task, recipe=RECIPE, graph=graph)
+    assert alive == [0, 1, 1, 1]
 
 
 class KilledError(Exception):

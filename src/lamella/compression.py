@@ -16,7 +16,7 @@ from .schema import Graph, Plan, Result
 from .surgery import copied, integers_of
 from .tracing import trace
 from .training import Recipe, Task
-from .walking import State, Tuning, start, walk
+from .walking import State, Tuning, last, start, walk
 
 TUNING = Recipe(epochs=1, lr=0.02)
 
@@ -45,7 +45,7 @@ def compress(
     graph = graph or trace(model, task.example_inputs)
     plan.check_fits(graph)
     tuning = Tuning(task, recipe, seed, removal)
-    *_, state = walk(start(model, graph, task), plan.steps, tuning, directory=directory, progress=progress)
+    state = last(walk(start(model, graph, task), plan.steps, tuning, directory=directory, progress=progress))
     small = state.model if state.model is not model else copied(model, {}).eval()  # of a plan without work
     return small, outcome(state, plan, graph, seed)
 

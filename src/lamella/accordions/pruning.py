@@ -18,7 +18,7 @@ from ..schema import Budget, Graph, Plan, Point, Profile, Score
 from ..surgery import narrow
 from ..tracing import trace
 from ..training import evaluate, fit
-from ..walking import Tuning, start, walk
+from ..walking import Tuning, last, start, walk
 from .metrics import Metrics
 from .searching import Quest
 from .shapes import Widths, named
@@ -117,7 +117,7 @@ def narrowed(quest: Quest, made: Plan, seed: int) -> nn.Module:
     model = _trained(quest, seed)
     graph = _traced(quest, model)
     recipe = replace(bench.recipe, lr=bench.recipe.lr * GENTLER)
-    *_, state = walk(start(model, graph, bench.task), made.steps, Tuning(bench.task, recipe, seed))
+    state = last(walk(start(model, graph, bench.task), made.steps, Tuning(bench.task, recipe, seed)))
     return state.model.eval()
 
 

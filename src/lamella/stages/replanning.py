@@ -24,7 +24,7 @@ from ..schema import Plan, Profile, Request, Result, Step
 from ..sessions import Session
 from ..storage import save
 from ..texts import told
-from ..walking import State, Tuning, start, walk
+from ..walking import State, Tuning, last, start, walk
 from .deciding import measured_by, tuned_on_grids
 from .verbs import Way, tuning_task
 
@@ -51,7 +51,7 @@ def compressed_in_turns(
         turn = _next(plan.steps[taken:], every) if cuts > every else plan.steps[taken:]
         before = plan.steps[:taken]
         folder = session.directory / "steps" / digest((before, turn, way))
-        *_, state = walk(state, turn, tuning, directory=folder, progress=progress, before=before)
+        state = last(walk(state, turn, tuning, directory=folder, progress=progress, before=before))
         taken += len(turn)
         if taken >= len(plan.steps):
             break

@@ -12,7 +12,7 @@ channels leave, `record` the walk on disk.
 
 from .harm import Scores, harmed, scores_of
 from .leaving import REMOVALS
-from .states import State, composed, has_work, start
+from .states import State, composed, has_work, last, start
 from .steps import walk
 from .tuning import Tuning
 
@@ -24,6 +24,7 @@ __all__ = [
     "composed",
     "harmed",
     "has_work",
+    "last",
     "scores_of",
     "start",
     "walk",

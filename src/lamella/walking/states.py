@@ -2,9 +2,11 @@
 
 state = start(model, graph, task)                     # the dense model, measured
 named(Step(widths={"conv1": 6}, bits={"fc": 4}))      # "conv1 to 6, 4 bits"
+last(walk(state, steps, tuning))                      # the state that a walk ends in
 """
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
@@ -31,6 +33,12 @@ def start(model: nn.Module, graph: Graph, task: Task) -> State:
     """The dense model, measured."""
     measure = Measure(name="dense", step=0, validation=scored(model, task.validation, task), **counts(graph))
     return State(model, graph, {}, (measure,))
+
+
+def last(states: Iterable[State]) -> State:
+    """Where a walk ends. Each state is let go as the next one comes: all of them together would hold the network of every step."""
+    (state,) = deque(states, maxlen=1)
+    return state
 
 
 def counts(graph: Graph) -> dict[str, int]:
