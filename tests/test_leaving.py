@@ -297,6 +297,114 @@ def test_a_tuning_that_loses_the_network_ends_at_once_and_one_that_dips_does_not
         compress(model, one, data, recipe=Recipe(epochs=4, lr=6.0), graph=graph, removal=removal)
 
 
+class KilledError(Exception):
+    """A kill."""
+
+
+@pytest.fixture
+def harming(monkeypatch):
+    """harming(how, after, above): trainings at rates above that come to harm in and after that epoch; the epochs taken, and their rates."""
+    from lamella.training import fitting
+
+    train, trained = fitting._train_epoch, []
+
+    def harm(how, after, above):
+        def epoch_of(course, loss, optimizer, epoch):
+            mean_loss = train(course, loss, optimizer, epoch)
+            trained.append((course.recipe.lr, epoch + 1))
+            if epoch + 1 >= after and course.recipe.lr > above:
+                how([p for p in course.model.parameters() if p.dim() > 1][-1].data)
+            return mean_loss
+
+        monkeypatch.setattr(fitting, "_train_epoch", epoch_of)
+        return trained
+
+    return harm
+
+
+def outcome(subject, directory, **asked):
+    """The weights and the history of the first step alone, or the error it ends in."""
+    data, model, graph, plan = subject
+    epochs, patience = asked.pop("epochs"), asked.pop("patience", None)
+    one = replace(plan, steps=(replace(plan.steps[0], epochs=epochs),))
+    recipe = Recipe(epochs=epochs, lr=0.16, patience=patience)
+    try:
+        small, result = compress(model, one, data, recipe=recipe, graph=graph, directory=directory, **asked)
+    except DivergedError as error:
+        return str(error).replace(str(directory), "")
+    return {name: tensor.tolist() for name, tensor in small.state_dict().items()}, result
+
+
+LOSSES = [(1, 1, None), (2, 1, None), (2, 2, None), (3, 2, 1), (3, 2, None)]  # epochs, the one that loses, patience
+
+
+@pytest.mark.parametrize(("epochs", "after", "patience"), LOSSES)
+@pytest.mark.parametrize("above", [0.0, 0.05])
+def test_a_kill_before_a_lost_try_is_written_down_changes_nothing(
+    subject, harming, tmp_path, monkeypatch, epochs, after, patience, above
+):
+    from lamella.walking import tuning
+
+    trained = harming(Tensor.zero_, after, above)
+    asked = {"epochs": epochs, "patience": patience}
+    expected = outcome(subject, tmp_path / "whole", **asked)
+    assert ("after epoch" in expected) if above == 0.0 else ("rate / 4:" in expected[1].history[-1].name)
+    once, write = [], tuning.write_atomically
+
+    def killed(*given):
+        if not once:
+            once.append(1)
+            raise KilledError
+        write(*given)
+
+    monkeypatch.setattr(tuning, "write_atomically", killed)
+    with pytest.raises(KilledError):
+        outcome(subject, tmp_path / "killed", **asked)
+    trained.clear()
+    assert outcome(subject, tmp_path / "killed", **asked) == expected
+    assert 0.16 not in {rate for rate, _ in trained}
+
+
+@pytest.mark.parametrize(("epochs", "after", "patience"), LOSSES)
+def test_the_same_command_after_a_divergence_ends_in_it_again_without_a_training(
+    subject, harming, tmp_path, epochs, after, patience
+):
+    trained = harming(Tensor.zero_, after, 0.0)
+    first = outcome(subject, tmp_path, epochs=epochs, patience=patience)
+    assert f"after epoch {after} the network gives every input the same answer" in first
+    assert first.endswith(
+        "down to 0.0025. To have them made again, after a change of the loss or the score, delete /tuning-1.*."
+    )
+    assert len(trained) == 4 * after
+    trained.clear()
+    assert outcome(subject, tmp_path, epochs=epochs, patience=patience) == first
+    assert trained == []
+    for path in tmp_path.glob("tuning-1.*"):
+        path.unlink()
+    assert outcome(subject, tmp_path, epochs=epochs, patience=patience) == first
+    assert len(trained) == 4 * after
+
+
+@pytest.mark.parametrize("removal", ["cut", "soft"])
+@pytest.mark.parametrize("how", [Tensor.zero_, Tensor.neg_], ids=["lost", "harmed"])
+@pytest.mark.parametrize("killed_at", [0.16, 0.04])
+def test_a_try_that_did_harm_is_resumed_after_a_kill(subject, harming, tmp_path, removal, how, killed_at):
+    trained = harming(how, 2, 0.05)
+    expected = outcome(subject, None, epochs=2, removal=removal)
+    assert "rate / 4:" in expected[1].history[-1].name
+    trained.clear()
+
+    def dying(stage, done, total, note=""):
+        if (stage, done) == ("tune", 1) and trained[-1][0] == killed_at:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        outcome(subject, tmp_path, epochs=2, removal=removal, progress=dying)
+    assert outcome(subject, tmp_path, epochs=2, removal=removal) == expected
+    assert trained == [(0.16, 1), (0.16, 2), (0.04, 1), (0.04, 2)]
+    assert list(tmp_path.glob("tuning-*")) == []
+
+
 class Beside(nn.Module):
     """Logits, and beside them numbers that are no answers to single samples."""
 

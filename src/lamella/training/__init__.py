@@ -10,6 +10,7 @@ training that was not, bit for bit. Shapes: N samples, C classes or channels, H 
 """
 
 from .brief import Brief
+from .checkpoints import weights_after
 from .evaluation import (
     checked_scores,
     evaluate,
@@ -98,4 +99,5 @@ __all__ = [
     "statistics_from",
     "tensors_of",
     "training_data",
+    "weights_after",
 ]

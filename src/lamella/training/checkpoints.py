@@ -86,6 +86,12 @@ def resume(
     return int(state["epoch"]), Best(**best) if best else None
 
 
+def weights_after(path: str | Path) -> tuple[int, Mapping[str, Tensor]]:
+    """How many epochs a checkpoint has behind it, and the weights that the last of them left."""
+    state = _read_checkpoint(path)
+    return int(state["epoch"]), state["model"]
+
+
 def _read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(Path(path).read_bytes()), map_location="cpu", weights_only=True)

@@ -5,19 +5,22 @@ cuts, (model, kept, scores_N) = least_harmful(tunable, number, tuning, checkpoin
 """
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from .. import matching
 from ..axes import Kept
 from ..errors import DivergedError, ScoreError
 from ..progress import Progress
+from ..runs import write_atomically
 from ..schema import Graph, Step
 from ..surgery import copied, narrow
-from ..training import Recipe, Task, device_of, fit, mixed, seeded
+from ..training import Recipe, Task, device_of, fit, mixed, seeded, weights_after
 from .harm import Scores, harmed, scores_of, watch
 from .leaving import REMOVALS, Removal
 from .states import State, named
@@ -98,7 +101,8 @@ def least_harmful(
     """Tune from the step's start, each time at a lower rate, until it does no harm: how often the rate was cut, and what came of it.
 
     None where every rate did harm: the model stands as the step found it. It does harm too where the loss is lost, the scores or the
-    network; DivergedError where they are at every rate: nothing was trained, and the data may hold the reason.
+    network; DivergedError where they are at every rate: nothing was trained, and the data may hold the reason. With a `checkpoint` each
+    try has one of its own, and goes on from there; what lost a try lies beside it.
     """
     diverged = 0
     model = tunable.model
@@ -115,26 +119,63 @@ def least_harmful(
         recipe = replace(tuning.recipe, lr=tuning.recipe.lr / RATE_CUT**cuts)
         path = checkpoint and checkpoint.with_suffix(f".{cuts}.pt" if cuts else ".pt")
         try:
-            fit(
-                model,
-                tuning.task,
-                recipe,
-                seed=mixed(tuning.seed, number),
-                checkpoint=path,
-                on_epoch=after_epoch,
-                after_batch=tunable.leave,
-                teacher=tuning.teacher,
-            )
-            tuned = tunable.ended()
+            with _lost_for_good(path):
+                if path and path.exists() and recipe.devices in (None, 1):  # from several all comes at the end
+                    _look_back(model, start, path, look)
+                fit(
+                    model,
+                    tuning.task,
+                    recipe,
+                    seed=mixed(tuning.seed, number),
+                    checkpoint=path,
+                    on_epoch=after_epoch,
+                    after_batch=tunable.leave,
+                    teacher=tuning.teacher,
+                )
+                tuned = tunable.ended()
         except (DivergedError, ScoreError) as error:
             diverged += 1
             if diverged > RATE_CUTS:
-                raise DivergedError(
-                    f"{error} That was the last of {cuts + 1} tries: the step began at lr={tuning.recipe.lr:g}, and each try after it at a "
-                    f"rate {RATE_CUT} times lower, down to {recipe.lr:g}."
-                ) from error
+                raise _given_up(error, tuning.recipe.lr, checkpoint) from error
             continue
         if not harmed(before_N, tuned[-1]):
             return cuts, tuned
     model.load_state_dict(start)
     return RATE_CUTS, None
+
+
+@contextmanager
+def _lost_for_good(checkpoint: Path | None) -> Iterator[None]:
+    """What loses a try is kept beside its checkpoint; from then on it is raised again, and nothing of the try is done once more."""
+    verdict = checkpoint and checkpoint.with_suffix(".lost")
+    if verdict and verdict.exists():
+        raise DivergedError(verdict.read_text(encoding="utf-8"))
+    try:
+        yield
+    except (DivergedError, ScoreError) as error:
+        if verdict:
+            write_atomically(verdict, str(error))
+        raise
+
+
+def _look_back(
+    model: nn.Module, start: Mapping[str, Tensor], checkpoint: Path, look: Callable[[int, float], None]
+) -> None:
+    """Look at what the last epoch left: a kill may have come between its checkpoint and the look at it."""
+    done, weights = weights_after(checkpoint)
+    model.load_state_dict(weights)
+    look(done, math.nan)
+    model.load_state_dict(start)
+
+
+def _given_up(error: Exception, rate: float, checkpoint: Path | None) -> DivergedError:
+    """The last try's error, what was tried, and how to try anew: a mended function of the same name is not seen."""
+    again = ""
+    if checkpoint:
+        again = (
+            f" To have them made again, after a change of the loss or the score, delete {checkpoint.with_suffix('.*')}."
+        )
+    return DivergedError(
+        f"{error} That was the last of {RATE_CUTS + 1} tries: the step began at lr={rate:g}, and each try after it at a rate {RATE_CUT} "
+        f"times lower, down to {rate / RATE_CUT**RATE_CUTS:g}.{again}"
+    )
