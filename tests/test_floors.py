@@ -36,7 +36,7 @@ FLOORS = (
     ("matching",),
     ("surgery",),
     ("keptstatistics", "balance", "grids"),
-    ("channels", "importance", "zoo"),
+    ("channels", "importance", "zoo", "harm"),
     ("training",),
     ("simulations", "emptied"),
     ("digests",),

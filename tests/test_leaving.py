@@ -13,13 +13,13 @@ from torch.nn.functional import cross_entropy, mse_loss
 from lamella.compression import compress
 from lamella.costs import cost
 from lamella.errors import DivergedError, LamellaError, RecordError
+from lamella.harm import harmed, scores_of, watch
 from lamella.schema import Plan, Step
 from lamella.surgery import copied, narrow
 from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task, correct, fit
 from lamella.training.objectives import distance, objective
-from lamella.walking import REMOVALS, Tuning, harmed, scores_of, start, walk
-from lamella.walking.harm import watch
+from lamella.walking import REMOVALS, Tuning, start, walk
 from lamella.zoo import resnet
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from lamella import records, runs
 from lamella.coarsening import observe
 from lamella.errors import DataError, DivergedError, LamellaError, MismatchError, RecordError, RunError
+from lamella.harm import watch
 from lamella.profiling import profile
 from lamella.training import (
     Batches,
@@ -32,7 +33,6 @@ from lamella.training import (
     scored,
 )
 from lamella.training.layouts import as_given, channels_last
-from lamella.walking.harm import watch
 
 
 @pytest.fixture(autouse=True)

@@ -36,6 +36,7 @@ from .emptied import is_emptied, of_what_is_left
 from .errors import LamellaError, unknown_name
 from .exporting import quantize_linear, quantize_onnx
 from .grids import shared_bits, sharing
+from .harm import Scores, scores_of
 from .schema import SCHEMES, Measure, Result, Scheme, Score
 from .schema.plans import in_integers
 from .simulations import as_simulation, check_real
@@ -44,7 +45,6 @@ from .storage import check_belongs
 from .surgery import copied
 from .texts import told, told_drop
 from .training import PerSample, Task, call, correct, device_of, evaluate, inputs_of, metric_of, on_device, seeded
-from .walking import Scores, scores_of
 
 
 def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "static") -> tuple[nn.Module, Result]:

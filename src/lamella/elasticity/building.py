@@ -19,6 +19,7 @@ from torch import nn
 from ..coarsening import observe_ranges
 from ..digests import data_digest, weights_digest
 from ..errors import with_context
+from ..harm import Scores, harmed, scores_of
 from ..importance import importance
 from ..matching import has_batch_norm, matchable
 from ..progress import Progress, silent
@@ -32,7 +33,6 @@ from ..surgery import check_graph, uncompiled
 from ..texts import told
 from ..tracing import trace
 from ..training import Recipe, Task, device_of, learned_from, metric_of, mixed, scored, seeded, smoothed, training_data
-from ..walking import Scores, harmed, scores_of
 from .cutting import part_labels, places_in_parts
 from .levels import Settings, make_levels
 from .methods import METHODS, Stage, levels_in, recalibrate, recalibrate_rounded, train_stage

@@ -6,11 +6,10 @@
 A step's checkpoint is one safetensors file beside a line in a journal, and tuning checkpoints every epoch, so a kill loses at
 most the epoch in progress. `kept` always counts channels as the dense model does.
 
-`states` says where a walk stands, `steps` walks, `tuning` tunes a step until it does no harm, which `harm` tells; `leaving` is how
-channels leave, `record` the walk on disk.
+`states` says where a walk stands, `steps` walks, `tuning` tunes a step until it does no harm; `leaving` is how channels leave, `record`
+the walk on disk.
 """
 
-from .harm import Scores, harmed, scores_of
 from .leaving import REMOVALS
 from .states import State, composed, has_work, last, start
 from .steps import walk
@@ -18,14 +17,11 @@ from .tuning import Tuning
 
 __all__ = [
     "REMOVALS",
-    "Scores",
     "State",
     "Tuning",
     "composed",
-    "harmed",
     "has_work",
     "last",
-    "scores_of",
     "start",
     "walk",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..axes import Kept
 from ..errors import LamellaError, unknown_name, with_context
 from ..grids import put_on_grids, take_off_grids
+from ..harm import scores_of
 from ..progress import Progress, silent
 from ..schema import Measure, Step
 from ..schema.plans import few_bits
@@ -15,7 +16,6 @@ from ..statistics import score_interval
 from ..surgery import narrow, resolve
 from ..texts import told
 from ..training import metric_of
-from .harm import scores_of
 from .leaving import REMOVALS
 from .record import Record
 from .states import State, advanced, counts, has_work, named

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from .. import matching
 from ..axes import Kept
 from ..errors import DivergedError, ScoreError
+from ..harm import Scores, harmed, scores_of, watch
 from ..progress import Progress
 from ..runs import write_atomically
 from ..schema import Graph, Step
 from ..surgery import copied, narrow
 from ..training import Recipe, Task, device_of, fit, mixed, seeded, weights_after
-from .harm import Scores, harmed, scores_of, watch
 from .leaving import REMOVALS, Removal
 from .states import State, named
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ..errors import DivergedError
-from ..statistics import paired_difference
-from ..texts import told
-from ..training import Task, call, device_of, evaluate, first_inputs, metric_of, modes_kept, on_device, seeded
+from .errors import DivergedError
+from .statistics import paired_difference
+from .texts import told
+from .training import Task, call, device_of, evaluate, first_inputs, metric_of, modes_kept, on_device, seeded
 
 HARMED = 0.9  # of the score before it, that a tuning must leave at least; of one below zero it may take as much as of one above
 LOOKED_AT = 64  # validation samples whose answers are compared
