@@ -594,14 +594,38 @@ def confidence(outputs, targets):
     return outputs.softmax(1).amax(1)
 
 
-def test_a_candidate_whose_tuning_diverges_is_scored_as_it_is(session):
-    from lamella.training import Brief
+@pytest.mark.parametrize("bits", [{}, {"2": 4}], ids=["floats", "rounded"])
+@pytest.mark.parametrize("rate", [1e30, 10.0], ids=["diverged", "harmed"])
+def test_a_candidate_whose_tuning_diverges_or_does_harm_is_scored_as_it_is(rate, bits):
+    from torch import nn
+
+    from lamella.training import Batches, Brief, Recipe, Task, evaluate, fit
+
+    torch.manual_seed(0)
+    x = torch.randn(256, 8)
+    data = Batches(x, (x[:, 0] > 0).long(), 32)
+    task = Task((x[:1],), train=data, validation=data, test=data)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
+    graph = trace(fit(model, task, Recipe(epochs=10, lr=0.1)), task.example_inputs, round_to=1)
+    widths, brief = {"0": 14}, Brief(epochs=1, lr=rate)
+    untuned = Candidates(model, graph, task, recalibrate=True)
+    assert untuned(widths, {}) > 0.9
+    if rate < 1e30:
+        tuned = brief.tune(untuned._made(widths, {}), task)
+        assert float(evaluate(tuned, task.validation).mean()) < 0.7
+    assert Candidates(model, graph, task, brief=brief)(widths, bits) == untuned(widths, bits)
+
+
+def test_harm_to_a_candidate_is_looked_for_on_some_samples_of_every_batch(session):
+    from lamella.training import Batches, Brief
 
     graph, model, task = session.graph(), session.dense(), session.task
-    widths = {graph.free[0].name: 4}
-    measure = Candidates(model, graph, task, brief=Brief(epochs=1, lr=1e30))
-    assert measure(widths, {}) == Candidates(model, graph, task, recalibrate=True)(widths, {})
-    assert measure.diverged == 1
+    seen, data = [], task.validation
+    x, y = data.inputs[:1].repeat(4500, 1, 1, 1), data.targets[:1].repeat(4500)
+    counting = lambda outputs, targets: (seen.append(len(targets)), torch.ones(len(targets)))[1]
+    task = replace(task, validation=Batches(x, y, 1000, transform=data.transform), score=counting)
+    Candidates(model, graph, task, brief=Brief(epochs=1))({graph.free[0].name: 4}, {})
+    assert seen == 2 * [250, 250, 250, 250, 125] + [1000, 1000, 1000, 1000, 500]
 
 
 def test_a_tuned_search_asks_anew_and_tells_how_it_measured(session):

@@ -8,7 +8,6 @@ Scores are kept: nothing is measured twice, and a kill loses at most the candida
 """
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from .coarsening import coarsen
 from .digests import data_digest, weights_digest
 from .errors import DivergedError, ScoreError
+from .harm import Scores, harmed
 from .matching import has_batch_norm, mend, mended_by
 from .progress import Progress, silent
 from .records import digest
@@ -24,16 +24,31 @@ from .schema import Graph
 from .schema.plans import in_integers
 from .surgery import copied, narrow, resolve
 from .texts import told
-from .training import Batches, Brief, Task, device_of, evaluate, learned_from, metric_of, name_of, seeded, training_data
+from .training import (
+    Batches,
+    Brief,
+    Task,
+    cut_batch,
+    device_of,
+    evaluate,
+    learned_from,
+    metric_of,
+    name_of,
+    seeded,
+    training_data,
+)
 
 Levels = Mapping[str, int]
+
+JUDGED_ON = 1000  # validation samples, or up to twice as many, on which a brief tuning must do no harm
 
 
 class Candidates:
     """Scores of (widths, bits) on the validation samples.
 
     `recalibrate`: with statistics brought back, of batch norms or of all layers where there is none (decisions 0005, 0017). `brief`:
-    that, and tuned so before any rounding: what a cut costs at once says little of what training restores (decision 0026).
+    that, and tuned so before any rounding: what a cut costs at once says little of what training restores; left untuned where that does
+    harm, as `compress` would not keep it (decision 0026).
     """
 
     def __init__(
@@ -52,7 +67,6 @@ class Candidates:
         self.brief = brief if brief and brief.epochs else None
         self.total, self.progress, self.measured = total, progress, 0
         self.known: dict[str, float] = {}
-        self.diverged = 0  # candidates that were scored as they are, as `compress` would have left them
         self.journal = Journal(journal, self._identity(), self._learned()) if journal else None
         if self.journal:
             self.known |= self.journal.entries
@@ -119,17 +133,23 @@ class Candidates:
         return coarsen(model, bits).eval() if bits else model.eval()
 
     def _tuned(self, model: nn.Module) -> nn.Module:
-        """Briefly; as it was where that diverges."""
+        """Briefly; as it was where that diverges or does harm."""
         if self.brief is None:
             return model
-        before = copied(model, {})
+        before, before_N = copied(model, {}), self._some_scores(model)
         try:
             tuned = self.brief.tune(model, self.task)
-            evaluate(tuned, islice(self.task.validation, 1), self.task.score)
+            return before if harmed(before_N, self._some_scores(tuned)) else tuned
         except (DivergedError, ScoreError):
-            self.diverged += 1
             return before
-        return tuned
+
+    def _some_scores(self, model: nn.Module) -> Scores:
+        """Of validation samples at even distances: harm shows on some as on all."""
+        loader = self.task.validation
+        every = max(1, loader.samples // JUDGED_ON) if isinstance(loader, Batches) else 1
+        some = (cut_batch(batch, lambda leaf: leaf[::every]) for batch in loader)
+        found: Scores = evaluate(model, some, self.task.score).numpy()
+        return found
 
     def _measured(self, key: str, model: nn.Module) -> Iterator[tuple[float, float]]:
         loader = self.task.validation
