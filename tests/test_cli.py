@@ -656,6 +656,8 @@ def test_a_file_that_is_not_its_simulation_is_told(nets, monkeypatch, differing,
     kept = load_record(nets / "r" / "result.json", Result)
     assert kept.agreement.n == 64
     assert any(note in each for each in kept.notes) is told
+    assert kept.file_score.value == found["files"][2]["validation_accuracy"]  # its own, and not that of the simulation
+    assert (kept.file_score.n, kept.simulated.validation.value) == (64, found["simulated_validation_accuracy"])
     assert run("report", "r").exit_code == 0
     assert (note in (nets / "r" / "report.html").read_text().split('<section id="plan"')[0]) is told
 

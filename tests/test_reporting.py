@@ -359,6 +359,32 @@ def test_the_bytes_of_files_that_are_there_are_told_as_such(tmp_path):
     assert "predicted file" in figures(read_stages(tmp_path))[0].note
 
 
+@pytest.mark.parametrize(("value", "shown"), [(0.7312, "73.12 %"), (-2.5, f"{words.MINUS}2.5")])
+def test_the_score_of_a_file_stands_beside_its_bytes(tmp_path, value, shown):
+    """And what was measured on its simulation alone is called so."""
+    fill(tmp_path, chain())
+    (tmp_path / FILES["table"][0]).unlink()
+    coarse = read_stages(tmp_path).result
+    told = lambda: {figure.label: figure for figure in figures(read_stages(tmp_path))}
+    assert "Validation score, simulated" in told()  # of an older run
+    text = html.unescape(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "That of the file itself, model.int8.onnx: told by `lamella quantize`" in text
+
+    measured = replace(coarse, file_score=Score(value=value, low=value - 0.1, high=value + 0.1, n=360))
+    save_record(tmp_path / FILES["result"][0], measured)
+    (tmp_path / FILES["profile"][0]).unlink()  # it would say what the scores are
+    page = html.unescape(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert f"<dt>Validation score</dt><dd><strong>{shown}</strong><span>of the file in integers (" in page
+    assert f"That of the file itself, model.int8.onnx: {shown} (95 % interval" in page
+    steps = csv_files(read_stages(tmp_path), (), ())["steps.csv"].splitlines()
+    assert steps[-1].split(",")[1:3] == ["model.int8.onnx", str(value)]
+
+    walked = replace(measured, history=coarse.history[:-1], bits={}, file_score=None)
+    save_record(tmp_path / FILES["result"][0], walked)
+    assert told()["Validation score"].note.startswith("before")
+    assert "simulation" not in write_report(tmp_path).read_text(encoding="utf-8").split('id="provenance"')[0]
+
+
 def test_a_table_stands_beside_the_network_it_was_measured_on(tmp_path):
     graph = chain()
     fill(tmp_path, graph)

@@ -90,9 +90,8 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     history, groups = (*result.history, measure), sharing(small)
     # As files and graphs name a weight that layers share. One that is computed is nobody else's.
     called = {groups.get(n, [n])[0]: b for n, b in called.items()}
-    done = replace(
-        result, bits=called, ranges=ranges, scheme=scheme, history=history, notes=tuple(notes), agreement=None
-    )
+    unwritten = replace(result, agreement=None, file_score=None)  # what an earlier file had
+    done = replace(unwritten, bits=called, ranges=ranges, scheme=scheme, history=history, notes=tuple(notes))
     return as_simulation(coarse), done
 
 

@@ -7,7 +7,7 @@ stages.front, stages.family, stages.accordion
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -117,6 +117,8 @@ class Stages:
             yield self.profile.baseline
             yield from (point.score for point in self.profile.points)
         yield from (measure.validation for measure in self.history)
+        if self.result and self.result.file_score:
+            yield self.result.file_score
         yield from scores_of_levels(self.family) if self.family else ()
         for epoch in self.training.epochs if self.training else ():
             yield from epoch.scores.values()
@@ -128,8 +130,11 @@ class Stages:
 
     @property
     def history(self) -> tuple[Measure, ...]:
-        """What was measured step by step, of a walk that is done or goes on."""
-        return self.result.history if self.result else self.walking
+        """What was measured step by step, of a walk that is done or goes on; a simulation's score by the name of one."""
+        if self.result is None:
+            return self.walking
+        last, found = self.result.simulated, self.result.history
+        return (*found[:-1], replace(last, name=f"{last.name}, simulated")) if last else found
 
     @property
     def threshold(self) -> float | None:

@@ -9,12 +9,13 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from ..schema import FILES, Accordion, Family, Graph, Profile, Result, Row, Table
+from ..schema.schemes import file_key
 from ..texts import listed
 from .facts import LayerFacts, linear_form, plan_of, steps_of_groups, whole_cost
 from .losses import shared_losses
 from .marks import elide
 from .stages import Stages
-from .words import counted, hundredths, percent, ratio, short, size, times, whole
+from .words import counted, hundredths, percent, ratio, scored, short, size, times, whole
 from .words import score as told_score
 
 
@@ -125,14 +126,28 @@ def _from_records(stages: Stages, graph: Graph) -> Iterator[Figure]:
 
 
 def _score(stages: Stages) -> Iterator[Figure]:
-    if stages.result and stages.result.history:
-        first, last = stages.result.history[0].validation, stages.result.history[-1].validation
-        note = f"before {told_score(first.value)}, n = {whole(last.n)}"
-        yield Figure("Validation score", told_score(last.value), note)
+    result = stages.result
+    if result and result.history:
+        last, file = result.history[-1].validation, result.file_score
+        note = f"before {told_score(result.history[0].validation.value)}, n = {whole(last.n)}"
+        if file:
+            between = f"{hundredths(file.low)} to {hundredths(file.high)}"
+            note = f"of the file in integers ({between}); simulated {told_score(last.value)}; {note}"
+        label = "Validation score, simulated" if result.simulated and not file else "Validation score"
+        yield Figure(label, told_score((file or last).value), note)
     elif stages.profile:
         yield Figure(
             "Baseline score", told_score(stages.profile.baseline.value), f"n = {whole(stages.profile.baseline.n)}"
         )
+
+
+def about_bits(result: Result) -> str:
+    """Which of the scores is the simulation's, and what the file itself scores; empty before `quantize`."""
+    if result.simulated is None:
+        return ""
+    name = FILES[file_key(result.scheme)][0]
+    itself = scored(result.file_score) if result.file_score else f"told by `{FILES[file_key(result.scheme)][1]}`"
+    return f"The last score is that of the simulation. That of the file itself, {name}: {itself}."
 
 
 def sentences(stages: Stages, facts: Sequence[LayerFacts]) -> tuple[str, ...]:

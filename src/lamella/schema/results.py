@@ -34,7 +34,8 @@ class Result:
     `asked`: the digest of the plan that the walk began with, where steps were planned anew on the way and `plan` is what came of it.
     `integers` of modules that narrowing set. After `quantize` also the bits of every layer, the range (low, high) of its input, and the
     `scheme` by which files hold them, and `notes` on the data that the ranges come from. After a file was written by them also
-    `agreement`: the share of validation samples of the same class in the file and in its simulation (None: scores of a task's own).
+    `agreement`: the share of validation samples of the same class in the file and in its simulation (None: scores of a task's own), and
+    `file_score`: the file's own score on validation. The last measure of `history` is then that of the simulation.
     """
 
     plan: Plan
@@ -48,6 +49,7 @@ class Result:
     scheme: str = "static"
     notes: tuple[str, ...] = ()
     agreement: Score | None = None
+    file_score: Score | None = None
 
     def __post_init__(self) -> None:
         check(self.scheme in SCHEMES, "scheme", f"{self.scheme!r} is not one of {', '.join(SCHEMES)}")
@@ -60,6 +62,11 @@ class Result:
     def as_is(self) -> bool:
         """Whether nobody planned, and the dense network stands for the compressed one."""
         return self.plan.planner == AS_IS
+
+    @property
+    def simulated(self) -> Measure | None:
+        """What was measured of the eager simulation of its bits; None before `quantize`."""
+        return self.history[-1] if self.bits and self.history else None
 
     @property
     def walk(self) -> str:

@@ -32,7 +32,7 @@ from ..statistics import score_interval
 from ..storage import load, save
 from ..surgery import retraced
 from ..texts import listed, told_between
-from ..training import Portion, Recipe, Task, evaluate, example_outputs, fit
+from ..training import Portion, Recipe, Task, example_outputs, fit, scored
 
 SHOWN = 5  # layers named in a note
 ALIKE = 0.995  # of samples: a file in integers that certainly gives fewer the class of its simulation is told
@@ -180,8 +180,8 @@ def equalized(session: Session) -> None:
 
 
 def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Result]:
-    """The plan's bits: `model.onnx`, its twin in integers by a row of `schema.SCHEMES`, and `result.json` with bits, ranges and how
-    far the file agrees with the eager simulation, which is returned. Without a plan, the dense network in 8 bits.
+    """The plan's bits: `model.onnx`, its twin in integers by a row of `schema.SCHEMES`, and `result.json` with bits, ranges, the file's
+    score and how far it agrees with the eager simulation, which is returned. Without a plan, the dense network in 8 bits.
     """
     ensure_compressed(session)
     small, result = load(session.directory, session.fresh)
@@ -190,7 +190,7 @@ def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Resu
             f"{session.path('plan')}: was made after the compressed model. Run `lamella compress {session.directory}` first."
         )
     if result.bits:
-        result = replace(result, history=result.history[:-1], bits={}, ranges={}, notes=(), agreement=None)
+        result = replace(result, history=result.history[:-1], bits={}, ranges={}, notes=())
     coarse, result = quantize(small, result, session.task, scheme=scheme)
     _, source = exported(session)
     result = _of_file(result, layers_of(source))
@@ -199,6 +199,7 @@ def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Resu
     made_from(source, target, make, also=digest((scheme, result.bits, result.ranges)))
     if session.metric == "accuracy":
         result = _compared(result, same_answers(_opened(session, target, coarse), coarse, session.task))
+    result = replace(result, file_score=scored(_opened(session, target, coarse), session.task.validation, session.task))
     save_record(session.path("result"), result)
     return coarse, result
 
@@ -266,8 +267,9 @@ def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str,
     """
     task, facts, alike, target = session.task, [], result.agreement, session.path(file_key(result.scheme))
     for path in exported_files(session).values():
-        right = evaluate(_opened(session, path, coarse), task.validation, task.score)
-        facts.append({"path": str(path), "bytes": onnx_bytes(path), "validation_accuracy": float(right.mean())})
+        known = result.file_score if path == target else None
+        score = known or scored(_opened(session, path, coarse), task.validation, task)
+        facts.append({"path": str(path), "bytes": onnx_bytes(path), "validation_accuracy": score.value})
     return {
         "files": facts,
         "written": str(target),

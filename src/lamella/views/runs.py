@@ -181,10 +181,17 @@ def result_view(result: Result, metric: Metric = "accuracy") -> Stack:
         score = told_between(m.validation.value, m.validation.low, m.validation.high, metric)
         cells = (_known(m.expected, metric), _known(m.before_tuning, metric), score, _known(m.predicted, metric))
         table.add_row(str(m.step), escape(m.name), *cells, f"{m.params:,}", f"{m.macs:,}")
-    return Stack(
-        table,
-        Text("expected: the drops of all steps so far added up, as profiled; before tuning: measured after the cut."),
-    )
+    lines = ["expected: the drops of all steps so far added up, as profiled; before tuning: measured after the cut."]
+    return Stack(table, *map(Text, lines + _of_bits(result, metric)))
+
+
+def _of_bits(result: Result, metric: Metric) -> list[str]:
+    """Which of the scores is that of a simulation, and what the file itself scores."""
+    if result.simulated is None:
+        return []
+    found = result.file_score
+    itself = told_between(found.value, found.low, found.high, metric) if found else "not measured here"
+    return [f"{result.simulated.name}: of the simulation; the file itself: {itself}."]
 
 
 def trials_view(found: Trials, metric: Metric = "accuracy") -> Stack:

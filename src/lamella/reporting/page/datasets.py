@@ -6,9 +6,11 @@ csv_files(stages, facts, prints) -> {"layers.csv": "name,kind,...", "curves.csv"
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ...schema import Accordion, Family, Profile, Result
+from ...schema import FILES, Accordion, Family, Profile, Result
+from ...schema.schemes import file_key
 from ..facts import LayerFacts
 from ..prints import LayerPrint
 from ..stages import Stages
@@ -75,11 +77,15 @@ def _curves(profile: Profile) -> str:
 
 def _steps(result: Result) -> str:
     names = ("step", "name", "score", "low", "high", "n", "before_tuning", "predicted", "expected", "params", "macs")
+    measures = [*result.history]
+    if result.simulated and result.file_score:
+        name = FILES[file_key(result.scheme)][0]
+        measures.append(replace(result.simulated, name=name, validation=result.file_score))
     return table(
         names,
         (
             (m.step, m.name, v.value, v.low, v.high, v.n, m.before_tuning, m.predicted, m.expected, m.params, m.macs)
-            for m, v in ((m, m.validation) for m in result.history)
+            for m, v in ((m, m.validation) for m in measures)
         ),
     )
 

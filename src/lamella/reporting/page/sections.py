@@ -32,6 +32,7 @@ from ..pictures import KNOBS
 from ..prints import LayerPrint, glyph_marks, legend_marks, likeness, scale_of
 from ..ribbon import marks_at
 from ..stages import Stages, Training, chosen_level
+from ..summary import about_bits
 from ..tables import Heat, StepRow, TrialRow, frozen_rows, heat_map, step_rows, trial_rows
 from ..words import more, size, whole
 from .levels import Slider, slider
@@ -95,6 +96,7 @@ class Walk(NamedTuple):
     plan: Plan
     chart: Markup | None
     rows: tuple[StepRow, ...]
+    bits: str  # whose score the last one is
 
 
 class FrontView(NamedTuple):
@@ -255,7 +257,11 @@ def _chosen(stages: Stages, profile: Profile, knob: Knob) -> Mapping[str, float]
 
 def _walk(graph: Graph, plan: Plan, stages: Stages, charts: Charts) -> Walk:
     label, history = "Score after each step, measured and predicted", stages.history
-    return Walk(plan, charts(walk_spec(history), label) if history else None, step_rows(graph, plan, history))
+    chart, bits = (
+        charts(walk_spec(history), label) if history else None,
+        about_bits(stages.result) if stages.result else "",
+    )
+    return Walk(plan, chart, step_rows(graph, plan, history), bits)
 
 
 def _elastic(graph: Graph, family: Family, charts: Charts) -> Elastic:
