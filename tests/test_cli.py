@@ -1,10 +1,12 @@
 """The command line: verbs over one run directory, JSON that parses, and bad input as one paragraph with exit status 2."""
 
+import html
 import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -17,7 +19,7 @@ from typer.testing import CliRunner
 from lamella import __version__
 from lamella.cli import app
 from lamella.errors import LamellaError, RecordError
-from lamella.records import load_record
+from lamella.records import load_record, save_record
 from lamella.reporting.stages import read_stages
 from lamella.runs import locked
 from lamella.schema import FILES, Result
@@ -113,6 +115,19 @@ def heights():
     part = lamella.Batches(rows, rows.sum(1, keepdim=True), batch_size=32)
     score = lambda outputs, targets: -(outputs - targets).square().mean(1)
     return lamella.Task((rows[:1],), train=part, validation=part, test=part, loss=mse_loss, score=score)
+
+def hills():
+    import lamella, os
+    rows = torch.randn(64, 6, generator=torch.Generator().manual_seed(int(os.environ.get("SEED", "0"))))
+    targets = (rows.sum(1) > 0).long()
+    part = lamella.Batches(rows, targets, batch_size=32)
+    pairs = torch.utils.data.TensorDataset(rows, targets)
+    own = torch.utils.data.DataLoader(pairs, batch_size=32, shuffle="SHUFFLED" in os.environ)
+    return lamella.Task((rows[:1],), train=part, validation=own, test=part)
+
+def ridge():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
 
 def images():
     import lamella
@@ -640,6 +655,70 @@ def test_converted_integers_of_an_earlier_network_are_told(nets):
     assert told.endswith("What lies there was made from other integers: remove it.")
     (nets / "r" / "model.int8.xml").unlink()
     assert "What lies there" not in json.loads(run(*asked).stdout)["notes"][0]
+
+
+def walked():
+    run("trace", "r", "--model", "nets:ridge", "--task", "nets:hills", "--quiet")
+    run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--epochs", "1", "--quiet")
+    assert run("compress", "r", "--quiet").exit_code == 0
+
+
+def test_scores_of_other_data_are_not_added_to_a_walks(nets, monkeypatch):
+    walked()
+    quantize = ("quantize", "r", "--allow-slower", "--json")
+    monkeypatch.setenv("SEED", "9")
+    kept = {path.name: path.read_bytes() for path in (nets / "r").iterdir() if path.is_file() and path.name != ".lock"}
+    for asked in (quantize, (*quantize, "--equalize")):
+        said = refused(*asked)
+        assert said.startswith("r/result.json: its scores were measured on other validation data: its digest was '")
+        assert said.endswith("change the data back, or name another run directory.")
+    assert kept == {name: (nets / "r" / name).read_bytes() for name in kept}
+    older = replace(load_record(nets / "r" / "result.json", Result), data="")
+    monkeypatch.delenv("SEED")
+    assert run(*quantize).exit_code == 0
+    monkeypatch.setenv("SEED", "9")
+    assert "other validation data" in refused(*quantize)
+    save_record(nets / "r" / "result.json", older)
+    assert run(*quantize).exit_code == 0
+
+
+def test_a_loader_that_shuffles_is_told_by_what_the_dense_network_scores(nets, monkeypatch):
+    monkeypatch.setenv("SHUFFLED", "1")
+    walked()
+    assert run("quantize", "r", "--allow-slower", "--quiet").exit_code == 0
+    monkeypatch.setenv("SEED", "9")
+    assert "r/result.json: belongs to another measurement: the dense network scored" in refused("quantize", "r")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [("--removal soft --lr 0.05", "--recipe lr=0.05 --removal soft"), ("--replan 1", "--replan 1")],
+)
+def test_a_walk_that_is_not_finished_is_told_of(nets, monkeypatch, asked, told):
+    """After a kill; the run's model is still that of the walk before it."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    walked()
+    before = load_record(nets / "r" / "result.json", Result)
+    assert "unknown removal" in refused("compress", "r", "--removal", "nonsense")
+    assert load_record(nets / "r" / "result.json", Result) == before  # nothing was begun
+    with monkeypatch.context() as patch:
+        patch.setattr("lamella.walking.steps._take", killed)
+        assert run("compress", "r", *asked.split()).exit_code != 0
+    note = f"`lamella compress r {told}` was begun and not finished; this is the model of the walk before it."
+    for verb in ("quantize", "export"):
+        assert any(note in each for each in json.loads(run(verb, "r", "--allow-slower", "--json").stdout)["notes"]), (
+            verb
+        )
+    run("report", "r")
+    page = nets / "r" / "report.html"
+    assert note.replace("compress r", "compress RUN") in html.unescape(page.read_text())
+    assert run("compress", "r", *asked.split()).exit_code == 0
+    assert json.loads(run("export", "r", "--allow-slower", "--json").stdout)["notes"][1:] == []
+    run("report", "r")
+    assert "not finished" not in page.read_text()
 
 
 @pytest.mark.parametrize(("differing", "told"), [(1, False), (4, True)])

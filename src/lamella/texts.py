@@ -88,6 +88,11 @@ def listed(names: Sequence[str], most: int, mark: str = ",") -> str:
     return f"{first}{mark.strip(',')} and {rest} more" if rest > 0 else first
 
 
+def unfinished(command: str) -> str:
+    """What is said of a network that a later walk, by this command, would have replaced."""
+    return f"`{command}` was begun and not finished; this is the model of the walk before it. The same command goes on with it."
+
+
 def short(value: float) -> str:
     """A count with three digits and a letter.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..schema import FILES, Accordion, Family, Graph, Profile, Result, Row, Table
 from ..schema.schemes import file_key
-from ..texts import listed
+from ..texts import listed, unfinished
 from .facts import LayerFacts, linear_form, plan_of, steps_of_groups, whole_cost
 from .losses import shared_losses
 from .marks import elide
@@ -40,7 +40,8 @@ def caveats(stages: Stages) -> tuple[str, ...]:
     absent = [f"{what} (`{FILES[key][1]}`)" for key, what in STAGES.items() if not _made(stages, key)]
     if stages.graph and absent:
         found.append(f"Not here yet: {', '.join(absent)}.")
-    odd = stages.result.notes if stages.result else ()
+    odd, begun = (stages.result.notes, stages.result.begun) if stages.result else ((), "")
+    found += [unfinished(begun)] if begun else []
     return (*found, *(f"Quantized: {note}" for note in odd))
 
 

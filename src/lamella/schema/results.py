@@ -32,6 +32,8 @@ class Result:
     """What a plan did to a model: the channels each group kept (dense numbering) and the measured history.
 
     `asked`: the digest of the plan that the walk began with, where steps were planned anew on the way and `plan` is what came of it.
+    `data`: the digest of the validation data of these scores; older results have none. `begun`: the command of a later walk in the same
+    run directory that is not finished.
     `integers` of modules that narrowing set. After `quantize` also the bits of every layer, the range (low, high) of its input, and the
     `scheme` by which files hold them, and `notes` on the data that the ranges come from. After a file was written by them also
     `agreement`: the share of validation samples of the same class in the file and in its simulation (None: scores of a task's own), and
@@ -48,6 +50,8 @@ class Result:
     asked: str = ""
     scheme: str = "static"
     notes: tuple[str, ...] = ()
+    data: str = ""
+    begun: str = ""
     agreement: Score | None = None
     file_score: Score | None = None
 

@@ -9,8 +9,8 @@ levels, slower                an elastic network's levels from targets; those th
 elastic, serving, shaping     elastic networks made and served; accordions searched
 """
 
+from .standing import Way
 from .verbs import (
-    Way,
     compressed,
     compressed_as,
     equalized,

@@ -21,7 +21,8 @@ from ..sessions import Session
 from ..training import evaluate
 from ..walking import has_work
 from .deciding import curves
-from .verbs import Way, compressed_as
+from .standing import Way
+from .verbs import compressed_as
 
 
 def controlled(

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from ..compression import outcome
+from ..digests import data_digest
 from ..errors import BudgetError, LamellaError
 from ..planning import PLANNERS, replan
 from ..profiling import Sweep, profile
@@ -26,7 +27,8 @@ from ..storage import save
 from ..texts import told
 from ..walking import State, Tuning, last, start, walk
 from .deciding import measured_by, tuned_on_grids
-from .verbs import Way, tuning_task
+from .standing import Way, begins
+from .verbs import tuning_task
 
 
 def compressed_in_turns(
@@ -42,7 +44,7 @@ def compressed_in_turns(
             f"replan={every}: this plan was made {request.planner}, and a planner would plan the rest of it. Walk it as it stands, or "
             "make a plan by one (`lamella plan --planner`)."
         )
-    asked = digest(plan)
+    asked, progress = digest(plan), begins(session.directory, way.command(every), progress)
     dense = session.dense()
     tuning = Tuning(tuning_task(session.task, way.tuning_samples), way.recipe, session.info.seed, way.removal, dense)
     state, taken = start(dense, graph, session.task), 0
@@ -56,7 +58,8 @@ def compressed_in_turns(
         if taken >= len(plan.steps):
             break
         plan = _planned_anew(session, plan, taken, state, request, progress)
-    result = replace(outcome(state, plan, graph, session.info.seed), asked=asked)
+    data = data_digest(session.task.validation)
+    result = replace(outcome(state, plan, graph, session.info.seed), asked=asked, data=data)
     save(session.directory, state.model, result)
     return state.model, result
 

@@ -7,7 +7,7 @@ Each reads what earlier stages wrote, writes its own file when it is done, and g
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import nn
 
 from ..compression import TUNING, compress
 from ..costs import cost
+from ..digests import data_digest
 from ..equalizing import equalize
 from ..errors import MismatchError
 from ..exporting import Export, NarrowedExports, OnnxModel, export_onnx, layers_in_float, layers_of, onnx_bytes
@@ -33,6 +34,7 @@ from ..storage import load, save
 from ..surgery import retraced
 from ..texts import listed, told_between
 from ..training import Portion, Recipe, Task, example_outputs, fit, scored
+from .standing import Way, begins, begun_notes, check_data
 
 SHOWN = 5  # layers named in a note
 ALIKE = 0.995  # of samples: a file in integers that certainly gives fewer the class of its simulation is told
@@ -118,15 +120,6 @@ def profiled(
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How `lamella compress` walks a plan: the recipe, samples per tuning epoch (None: all), and how channels leave."""
-
-    recipe: Recipe
-    tuning_samples: int | None = None
-    removal: str = "cut"
-
-
 def compressed(session: Session, way: Way, *, progress: Progress = silent) -> tuple[nn.Module, Result]:
     """The plan's steps, `model.safetensors` and `result.json`."""
     return compressed_as(session, session.read("plan", Plan), way, session.directory, progress=progress)
@@ -147,9 +140,10 @@ def compressed_as(
         graph=session.graph(),
         seed=session.info.seed if seed is None else seed,
         directory=directory / "steps" / digest((plan.steps, way)),
-        progress=progress,
+        progress=begins(directory, way.command(), progress),
         removal=way.removal,
     )
+    result = replace(result, data=data_digest(session.task.validation))
     save(directory, small, result)
     return small, result
 
@@ -176,6 +170,7 @@ def equalized(session: Session) -> None:
     """`model.safetensors` anew, of a network that computes the same without channels that reach far beyond the others."""
     ensure_compressed(session)
     small, result = load(session.directory, session.fresh)
+    check_data(session, result)
     save(session.directory, equalize(small, retraced(session.graph(), result.kept), session.task), result)
 
 
@@ -189,6 +184,7 @@ def quantized(session: Session, scheme: str = "static") -> tuple[nn.Module, Resu
         raise MismatchError(
             f"{session.path('plan')}: was made after the compressed model. Run `lamella compress {session.directory}` first."
         )
+    check_data(session, result)
     if result.bits:
         result = replace(result, history=result.history[:-1], bits={}, ranges={}, notes=())
     coarse, result = quantize(small, result, session.task, scheme=scheme)
@@ -276,7 +272,7 @@ def file_facts(session: Session, coarse: nn.Module, result: Result) -> dict[str,
         "simulated_validation_accuracy": result.history[-1].validation.value,
         **(flat_agreement(alike) if alike else {"apart": apart(_opened(session, target, coarse), coarse, task)}),
         "classes": alike is not None,
-        "notes": _bits_notes(result) + _float_notes(target, result),
+        "notes": _bits_notes(result) + _float_notes(target, result) + begun_notes(session, result),
     }
 
 
@@ -306,7 +302,9 @@ def standing_notes(session: Session) -> list[str]:
             notes.append(
                 f"{path} is left out: it was made from another model, or has changed since. `{again}` writes it anew."
             )
-    if overtaken(session, session.read("result", Result)):
+    result = session.read("result", Result)
+    notes += begun_notes(session, result)
+    if overtaken(session, result):
         notes.append(
             f"{session.path('plan')} was made after the compressed model, so these files follow an earlier plan. `lamella compress "
             f"{run}` walks the new one."
