@@ -15,6 +15,8 @@ from lamella.compression import compress
 from lamella.costs import cost
 from lamella.errors import DataError, LamellaError, MismatchError, RecordError, RunError, TraceError
 from lamella.exporting import OnnxModel, export_onnx, layers_in_float, run_onnx
+from lamella.exporting.capturing import error_share
+from lamella.exporting.packing import layer_of
 from lamella.grids import levels, put_on_grids, rounded_weight
 from lamella.planning import plan, without_bits
 from lamella.profiling import profile
@@ -364,6 +366,36 @@ def test_a_weight_that_layers_share_stays_one_on_one_grid(norms, tmp_path):
     packed = [t for t in onnx.load(file).graph.initializer if t.data_type == onnx.TensorProto.INT4]
     assert len(packed) == (2 if norms else 1)
     assert agreement(OnnxModel(file), coarse, data) >= 0.95
+
+
+class Called(nn.Module):
+    """One convolution, called three times, with its one batch norm behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(3):
+            x = self.norm(self.conv(x)).relu() + x
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_a_layer_that_is_called_often_is_in_the_file_once(bits, tmp_path):
+    """Its batch norm is folded into it at every call, which gives a copy of the weight for each."""
+    torch.manual_seed(0)
+    data, model = task((3, 8, 8)), Called().eval()
+    source = export_onnx(model, data.example_inputs, tmp_path / "model.onnx")
+    file = integers_file(source, tmp_path / "integers.onnx", {"conv": bits}, data)
+    graph = onnx.load(file).graph
+    held = [t.name for t in graph.initializer if t.dims == [3, 3, 3, 3]]
+    assert [layer_of(name) for name in held] == ["conv"]
+    assert [list(node.input) for node in graph.node if node.op_type == "Cast"] == [held] * (bits < 8)
+    assert layers_in_float(file) == ()
+    with torch.no_grad():
+        expected = model(data.validation.inputs).numpy()
+    assert error_share(run_onnx(file, data.validation.inputs).numpy(), expected) < {8: 0.05, 4: 0.5, 2: 2.0}[bits]
 
 
 def test_bits_that_contradict_each_other_on_one_weight_are_refused():

@@ -4,8 +4,9 @@
 
 onnxruntime's quantizer writes long names and a zero per channel, and unless told otherwise three arrays and a node for every bias:
 5 kB per convolution of a ResNet-20. Here zeros are shared or implied, and only weights keep their names (and biases were left in
-float: onnxruntime 1.21 and later derives the integers at load): 0.7 kB. The graph that onnxruntime fuses from it, and its outputs,
-stay the same. Figures: docs/decisions/0003.
+float: onnxruntime 1.21 and later derives the integers at load): 0.7 kB. A weight that several calls of a layer read, and that came in a
+copy per call because a batch norm was folded into each, is one weight again. The graph that onnxruntime fuses from it, and its
+outputs, stay the same. Figures: docs/decisions/0003.
 """
 
 from itertools import count
@@ -13,6 +14,7 @@ from typing import Any
 
 from ..timing import Array
 from ..version import __version__
+from .packing import layer_of
 
 
 def compact(proto: Any, arrays: dict[str, Array]) -> None:
@@ -21,6 +23,7 @@ def compact(proto: Any, arrays: dict[str, Array]) -> None:
 
     graph = proto.graph
     _imply_zeros(graph, arrays)
+    _share_weights(graph, arrays)
     names = _short_names(graph, arrays)
     for node in graph.node:
         for field in (node.input, node.output):
@@ -55,12 +58,31 @@ def _imply_zeros(graph: Any, arrays: dict[str, Array]) -> None:
             del node.input[2]
 
 
+def _share_weights(graph: Any, arrays: dict[str, Array]) -> None:
+    """Have all that reads a copy of a layer's weight, on the same grid, read one of them."""
+    alike: dict[tuple[Any, ...], list[Any]] = {}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in arrays:
+            held = [(arrays[name].dtype, arrays[name].shape, arrays[name].tobytes()) for name in node.input]
+            along = tuple(attribute.SerializeToString() for attribute in node.attribute)
+            alike.setdefault((layer_of(_plain(node.input[0])), *held, *along), []).append(node)
+    instead: dict[str, str] = {}
+    for first, *copies in alike.values():
+        first.input[0] = min((node.input[0] for node in (first, *copies)), key=len)  # copies have longer names
+        instead |= {node.output[0]: first.output[0] for node in copies}
+    kept = [node for node in graph.node if node.output[0] not in instead]
+    del graph.node[:]
+    graph.node.extend(kept)
+    for node in graph.node:
+        node.input[:] = [instead.get(name, name) for name in node.input]
+
+
 def _short_names(graph: Any, arrays: dict[str, Array]) -> dict[str, str]:
     """A short name for each tensor but inputs, outputs and weights, which keep theirs. Equal arrays share one."""
     weights = {n.input[0] for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in arrays}
     weights |= {name for name in arrays if name.endswith(".weight")}
     names = {value.name: value.name for value in (*graph.input, *graph.output)}
-    names |= {weight: weight.removesuffix("_quantized") for weight in weights}
+    names |= {weight: _plain(weight) for weight in weights}
     taken = set(names.values())
     fresh = (name for name in map(_base36, count(10)) if name not in taken)
     same: dict[tuple[Any, ...], str] = {}
@@ -70,6 +92,10 @@ def _short_names(graph: Any, arrays: dict[str, Array]) -> dict[str, str]:
             key = (name,) if array is None else (array.dtype, array.shape, array.tobytes())
             names[name] = same[key] if key in same else same.setdefault(key, next(fresh))
     return names
+
+
+def _plain(weight: str) -> str:
+    return weight.removesuffix("_quantized")
 
 
 def _base36(number: int) -> str:
