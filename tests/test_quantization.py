@@ -689,7 +689,8 @@ def test_plans_give_bits_to_what_takes_them(reading, asked):
 
 
 def test_a_recurrent_layer_keeps_no_latency_in_float(reading):
-    curves, session = reading[-1], SimpleNamespace(read=lambda *_: reading[-1], info=SimpleNamespace(seed=0))
+    curves, info = reading[-1], SimpleNamespace(seed=0)
+    session = SimpleNamespace(has=lambda name: True, profile=lambda: curves, info=info)
     assert without_bits(curves) == ()
     request = Request(budget=Budget(latency_ms="80%"), planner="knapsack", order="by_score")
     assert _timing(session, request).precision == "int8"

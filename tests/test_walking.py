@@ -97,7 +97,7 @@ def test_a_plan_without_work_gives_a_copy_in_evaluation_mode(task, graph, plan, 
 def test_the_uniform_control_of_bits_alone_is_the_plan(graph, monkeypatch, plan):
     even = replace(plan, planner="uniform", steps=(Step(),))
     monkeypatch.setattr("lamella.stages.controls.make_plan", lambda *_, **__: even)
-    session = SimpleNamespace(read=lambda *_: None)
+    session = SimpleNamespace(has=lambda name: True, profile=lambda: None)
     bits = replace(plan, steps=(Step(bits={"3": 4}, epochs=2),))
     assert CONTROLS["uniform"](session, bits).steps == bits.steps
     assert [step.epochs for step in CONTROLS["uniform"](session, plan).steps] == [3, 0]
