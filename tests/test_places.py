@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lamella.coarsening import OUTPUT, coarsen, observe_places
+from lamella.errors import ScoreError
 from lamella.exporting import export_onnx, run_onnx
 from lamella.quantization import integers_file, multiplying_layers, quantize
 from lamella.schema import Cost, Measure, Plan, Result, Score
@@ -152,6 +153,60 @@ def test_the_file_computes_what_is_simulated(name, tmp_path):
     # A sum between two steps may be rounded either way; nothing else may be apart.
     assert error(computed, simulated) < 0.3 * rounding
     assert rounding < 0.08
+
+
+def centred(y: Tensor) -> Tensor:
+    return y - y.mean(1, keepdim=True)
+
+
+def squared(y: Tensor) -> Tensor:
+    return (y * y).mean(1, keepdim=True)
+
+
+NORMS = {
+    "root": lambda y: centred(y) / torch.sqrt(centred(y).pow(2).mean(1, keepdim=True) + 1e-6),
+    "product": lambda y: y / (squared(y) + 1e-6) ** 0.5,
+    "difference": lambda y: centred(y) / torch.sqrt(squared(centred(y)) + 1e-6),
+    "reciprocal": lambda y: y * torch.rsqrt(y.square().mean(1, keepdim=True) + 1e-6),
+    "power": lambda y: y * (y.pow(2).mean((2, 3), keepdim=True) + 1e-6) ** -0.5,
+    "one over": lambda y: y * (1 / torch.sqrt(squared(y) + 1e-6)),
+    "variance": lambda y: centred(y) / torch.sqrt(y.var(1, keepdim=True) + 1e-6),
+    "deviation": lambda y: centred(y) / (y.std(1, keepdim=True) + 1e-6),
+}
+
+
+def flat(background: float, **options) -> Task:
+    """Pictures with an empty, or nearly empty, background, every other one of them dark."""
+    x = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    x[:, :, :, 3:] *= background
+    x[::2] *= 0.15
+    data = Batches(x, torch.arange(64) % 10, 32)
+    return Task((x[:1],), train=data, validation=data, test=data, **options)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_what_a_norm_by_hand_divides_by_stays_in_float(norm, tmp_path):
+    """On a grid its variance is zero there, and so is what was added to keep it from that."""
+    torch.manual_seed(0)
+    task = flat(0.0, score=lambda outputs, y: torch.zeros(len(y)))
+    model = Net(lambda net, y: NORMS[norm](y) * net.scale[:, :1, :1], bias=False).eval()
+    coarse, found = quantize(model, no_plan(), task)
+    source = export_onnx(model, task.example_inputs, tmp_path / "model.onnx")
+    file = integers_file(source, tmp_path / "integers.onnx", found.bits, task)
+    x = task.validation.inputs
+    with torch.no_grad():
+        simulated, exact = leaves(coarse(x)), leaves(model(x))
+    computed = leaves(run_onnx(file, x))
+    assert error(computed, simulated) < 0.05
+    assert error(computed, exact) < 0.08
+
+
+def test_scores_that_rounding_makes_infinite_are_blamed_on_it():
+    torch.manual_seed(0)
+    task = flat(1e-3, score=lambda outputs, y: outputs.sum(1))
+    model = Net(lambda net, y: y / squared(y).sqrt(), bias=False).eval()
+    with pytest.raises(ScoreError, match=r"of finite scores rounding makes others: .* Deploy the float file"):
+        quantize(model, no_plan(), task)
 
 
 def test_means_at_the_border_are_divided_by_what_they_are_means_of(tmp_path):

@@ -33,7 +33,7 @@ from .coarsening import (
     quantizable,
 )
 from .emptied import is_emptied, of_what_is_left
-from .errors import LamellaError, unknown_name
+from .errors import LamellaError, ScoreError, unknown_name
 from .exporting import quantize_linear, quantize_onnx
 from .grids import shared_bits, sharing
 from .harm import Scores, scores_of
@@ -55,7 +55,7 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
 
     Raises LamellaError for an unknown scheme, for one that finds no linear layer, for weights that are not finite, and for a model that is
     rounded so already; DataError for calibration data that ranges cannot come from; MismatchError for the dense network with a smaller
-    one's Result.
+    one's Result; ScoreError where rounding leaves no finite scores.
     """
     check_real(small, "quantize")
     check_belongs(small, result)
@@ -78,7 +78,7 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     else:
         called, coarse, ranges = {n: b for n, b in called.items() if n in alone}, plain, {}
     coarse = coarsen_linear(coarse, [n for n in alone if n in called], how.linear).eval()
-    last, rounded_N = result.history[-1], scores_of(coarse, task)
+    last, rounded_N = result.history[-1], _rounded_scores(coarse, small, task)
     notes += _loss(small, last.validation, rounded_N, task)
     measure = Measure(
         name=_named(scheme, called),
@@ -93,6 +93,19 @@ def quantize(small: nn.Module, result: Result, task: Task, *, scheme: str = "sta
     unwritten = replace(result, agreement=None, file_score=None)  # what an earlier file had
     done = replace(unwritten, bits=called, ranges=ranges, scheme=scheme, history=history, notes=tuple(notes))
     return as_simulation(coarse), done
+
+
+def _rounded_scores(coarse: nn.Module, small: nn.Module, task: Task) -> Scores:
+    """Those of the rounded model. ScoreError that blames rounding where the float network's are finite."""
+    try:
+        return scores_of(coarse, task)
+    except ScoreError as error:
+        scores_of(small, task)
+        raise ScoreError(
+            f"of finite scores rounding makes others: {str(error).partition(';')[0]}. An activation that is divided by, or whose root or "
+            "logarithm is taken, may have become zero on its grid of 256 levels. Deploy the float file; or write a norm of your own as "
+            "torch's (nn.LayerNorm, nn.RMSNorm), or add its eps, 0.01 at most, to the sum that is divided by, which then stays in float."
+        ) from None
 
 
 def _loss(small: nn.Module, before: Score, rounded_N: Scores, task: Task) -> list[str]:

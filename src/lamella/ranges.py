@@ -23,6 +23,7 @@ STEPS = 255  # of a grid
 SHARES = 0.95 ** np.arange(100)  # of an end that are tried: from all of it to a hundred and sixtieth
 BULK = 0.999  # of the values
 MARK = -65504.0  # the lowest float16
+SMALL = 1e-2  # what is added to keep a sum from zero is no larger
 
 # A bin holds the float32 numbers that are the same in their upper 16 bits: 128 bins between powers of two.
 PATTERNS = np.arange(2**16, dtype=np.uint32)

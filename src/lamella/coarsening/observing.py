@@ -79,6 +79,7 @@ def observe_places(
 ) -> Seen:
     """How all that a file of integers rounds is spread over `count` batches; `linear` as in `places.at_places`."""
     seen, axes = Seen(), {name: channel_axis(model.get_submodule(name)) for name in layers}
+    in_float: set[str] = set()
 
     def look(read: Read) -> Tensor:
         if read.wanted:
@@ -90,8 +91,9 @@ def observe_places(
             places.append(read.place)
         return read.x
 
-    with hooked(at_places(model, look, axes, linear=linear)):
+    with hooked(at_places(model, look, axes, linear=linear, leave=in_float.add)):
         _feed(model, loader, count)
+    seen.spreads = {place: spread for place, spread in seen.spreads.items() if place not in in_float}
     return seen
 
 

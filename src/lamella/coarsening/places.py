@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from ..errors import LamellaError
+from .denominators import Numbers, kept_from_zero, numbers
 from .operators import (
     CLIPPING,
     COMPOSED,
@@ -74,6 +75,8 @@ class Value:
     counted: bool = False  # whether it was asked for
     parts: dict[Any, "Value"] = field(default_factory=dict)  # views of it that have grids of their own
     whole: "Value | None" = None  # what it is such a view of
+    numbers: Numbers = ()  # that its operator was given
+    sources: "tuple[Value, ...]" = ()  # that its operator read
 
     @property
     def operator(self) -> str:
@@ -81,9 +84,17 @@ class Value:
         return self.place.partition(".")[0]
 
 
-def at_places(model: nn.Module, visit: Visit, layers: Iterable[str] = (), *, linear: bool = True) -> list[Any]:
+def at_places(
+    model: nn.Module,
+    visit: Visit,
+    layers: Iterable[str] = (),
+    *,
+    linear: bool = True,
+    leave: Callable[[str], None] = lambda place: None,
+) -> list[Any]:
     """Hooks that send what is read through `visit`, in each forward pass of the model: by `layers` (module paths), by operators that
     may have to read it rounded, and by the caller, floating point alone. With `linear` false linear layers compute in float.
+    `leave` is told the places that stay in float whoever reads them (`denominators`).
 
     What is returned has `remove`, as hooks have. LamellaError under torch.export.
     """
@@ -94,7 +105,7 @@ def at_places(model: nn.Module, visit: Visit, layers: Iterable[str] = (), *, lin
             raise LamellaError(SIMULATION)
         if here.walk is not None:  # a model that calls itself
             return forward(module, *args, **kwargs)
-        here.walk = walk = Walk(visit, linear)
+        here.walk = walk = Walk(visit, linear, leave)
         try:
             args, kwargs = walk.start(module, (args, kwargs))
             outputs = forward(module, *args, **kwargs)
@@ -120,7 +131,7 @@ def at_places(model: nn.Module, visit: Visit, layers: Iterable[str] = (), *, lin
             here.walk.asleep = False
             here.walk.hold_all(outputs, "linear" if isinstance(module, nn.Linear) else "recurrent")
 
-    def leave(module: nn.Module, inputs: Any, outputs: Any) -> None:
+    def end_apart(module: nn.Module, inputs: Any, outputs: Any) -> None:
         if here.walk is not None:
             here.walk.apart = False
 
@@ -131,7 +142,7 @@ def at_places(model: nn.Module, visit: Visit, layers: Iterable[str] = (), *, lin
         if isinstance(module, opaque):
             hooks += [module.register_forward_pre_hook(sleep), module.register_forward_hook(wake, always_call=True)]
         elif isinstance(module, nn.Linear):
-            hooks += [module.register_forward_hook(leave, always_call=True)]
+            hooks += [module.register_forward_hook(end_apart, always_call=True)]
     return hooks
 
 
@@ -181,9 +192,9 @@ def unseen() -> Iterator[None]:
 class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is open, what operators read goes through `visit`. The values that operators of one name make are numbered from 0."""
 
-    def __init__(self, visit: Visit, linear: bool) -> None:
+    def __init__(self, visit: Visit, linear: bool, leave: Callable[[str], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.visit, self.linear = visit, linear
+        self.visit, self.linear, self.leave = visit, linear, leave
         self.operands = INTEGER | (LINEAR if linear else {})
         self.numbers: Counter[str] = Counter()
         # By memory; a weak reference keeps its number from being used again.
@@ -309,6 +320,10 @@ class Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return result
         rounded = any(new is not old for new, old in zip(read, operands, strict=True))
         made = self._made(name, values, rounded)
+        if not any(made is value for value in values):
+            made.numbers, made.sources = numbers(name, args), tuple(values)
+            for value in kept_from_zero(name, made):
+                self.leave(value.place)
         result = self._run(func, name, made, args, kwargs)
         self._hold_made(result if target is None else target, made)
         return result

@@ -30,6 +30,7 @@ from ..timing import Array, feeds_of, onnxruntime, open_session
 from .blocks import bias_nodes, hold_in_blocks, linear_nodes
 from .compaction import compact
 from .convolving import as_convolutions
+from .denominators import kept_from_zero
 from .marks import clipped_marks, hide, marked_constants, take_out
 from .nodes import own_constants
 from .onnx_file import check_float32, onnx_library, read_onnx
@@ -112,6 +113,8 @@ def _quantized(
     onnx.save(hide(model, marked), str(ready))
     first = next(feeds)
     ranges = activation_ranges(model, chain([first], feeds))
+    denominators = kept_from_zero(model.graph)
+    ranges = {name: ends for name, ends in ranges.items() if name not in denominators}
     in_float = [*_norms_of_several_axes(model.graph), *hanging_means(model.graph), *clipped_marks(model.graph, ranges)]
     if linear_in_float:
         in_float += [*linear_nodes(model.graph), *bias_nodes(model.graph)]
