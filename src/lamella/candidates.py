@@ -31,7 +31,6 @@ from .training import (
     cut_batch,
     device_of,
     evaluate,
-    learned_from,
     metric_of,
     name_of,
     seeded,
@@ -90,8 +89,9 @@ class Candidates:
 
     def _learned(self) -> dict[str, str]:
         """What the scores depend on beside that, which older journals do not name."""
-        mended = mended_by(self.task, self.graph) if self.recalibrate or self.brief else {}
-        return {"score": name_of(self.task.score), **mended, **(learned_from(self.task) if self.brief else {})}
+        changed = self.recalibrate or self.brief
+        mended = mended_by(self.task, self.graph, tuned=self.brief is not None) if changed else {}
+        return {"score": name_of(self.task.score), **mended}
 
     def __call__(self, widths: Levels, bits: Levels) -> float:
         """The score."""
@@ -158,9 +158,8 @@ class Candidates:
         for batch in loader:
             scores = evaluate(model, [batch], self.task.score)
             right, seen = right + float(scores.sum()), seen + len(scores)
-            if (
-                total is not None and seen < total and not self.brief
-            ):  # what was tuned is worth its whole score, which is kept
+            to_be_kept = self.brief is not None  # what was tuned is worth its whole score
+            if total is not None and seen < total and not to_be_kept:
                 yield right / seen, seen / total
         self.known[key] = right / seen
         if self.journal:

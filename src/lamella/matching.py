@@ -28,6 +28,7 @@ from .training import (
     device_of,
     first_inputs,
     hooked,
+    learned_from,
     modes_kept,
     on_device,
     recalibrate_bn,
@@ -100,9 +101,11 @@ def mend(model: nn.Module, before: nn.Module, graph: Graph, kept: Kept, task: Ta
     return match_outputs(model, before, graph, kept, first_inputs(task.calibration, MATCHED))
 
 
-def mended_by(task: Task, graph: Graph) -> dict[str, str]:
-    """What `mend` depends on beside the network, as far as it can be told."""
-    return statistics_from(task) if has_batch_norm(graph) else calibrated_by(task)
+def mended_by(task: Task, graph: Graph, *, tuned: bool) -> dict[str, str]:
+    """What a mended network depends on beside the one before, and what a tuned one does, as far as it can be told."""
+    if has_batch_norm(graph):
+        return learned_from(task) if tuned else statistics_from(task)
+    return {**(learned_from(task) if tuned else {}), **calibrated_by(task)}
 
 
 def has_batch_norm(graph: Graph) -> bool:

@@ -30,7 +30,7 @@ from ..schema import Graph, Metric, Point, Profile, Tuned
 from ..texts import told
 from ..timing import LatencyTable
 from ..tracing import trace
-from ..training import Task, learned_from, metric_of, training_data
+from ..training import Task, metric_of, training_data
 from .estimating import rank_agreement
 from .facts import layer_facts
 from .forecasting import Forecast, forecast
@@ -148,9 +148,8 @@ def _identity(work: Work) -> dict[str, Any]:
 
 def _learned(work: Work) -> dict[str, str]:
     """What the points depend on beside that, which older journals do not name."""
-    subject = work.engine.subject
-    mended = mended_by(subject.task, subject.graph) if subject.sweep.changes_models else {}
-    return {**mended, **(learned_from(subject.task) if subject.sweep.tune_epochs else {})}
+    subject, sweep = work.engine.subject, work.engine.subject.sweep
+    return mended_by(subject.task, subject.graph, tuned=sweep.tune_epochs > 0) if sweep.changes_models else {}
 
 
 def _known(item: Item, method: str, kept: Journal | None) -> tuple[Point, ...]:

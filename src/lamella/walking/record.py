@@ -19,7 +19,7 @@ from ..runs import Journal
 from ..schema import Measure, Step
 from ..storage import read_into, save_tensors
 from ..surgery import narrow
-from ..training import device_of, learned_from, training_data
+from ..training import device_of, training_data
 from .states import State, advanced, has_work
 from .tuning import Tuning
 
@@ -45,7 +45,7 @@ class Record:
         journal = self.directory / "steps.jsonl"
         if not journal.exists():  # deleted, to start afresh: what was begun may be another walk's
             _remove(self.directory, "tuning-*")
-        self.journal = Journal(journal, identity, {**learned_from(task), **mended_by(task, state.graph)})
+        self.journal = Journal(journal, identity, mended_by(task, state.graph, tuned=True))
         self.last = max((int(key) for key in self.journal.entries), default=0)
         self._hold_to(state.measures[0])
 
