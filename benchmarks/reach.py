@@ -40,7 +40,7 @@ from benchmarks.provenance import earlier, keep, provenance, result_file
 from lamella.candidates import Candidates
 from lamella.compression import compress
 from lamella.costs import cost
-from lamella.exporting import OnnxModel, convert_to_openvino, export_onnx, onnx_bytes, quantize_onnx
+from lamella.exporting import OnnxModel, OpenvinoModel, convert_to_openvino, export_onnx, onnx_bytes, quantize_onnx
 from lamella.latencies import Timing, latency_fit, predictor
 from lamella.planning import plan as make_plan
 from lamella.planning import reorder
@@ -66,7 +66,8 @@ class Row:
     `weights`: the name of the trained ones, where that is not the network's. `recalibrate`: its curves are those of recalibrated points
     (decision 0005). `whole`: residual blocks may go altogether. `brief`: the plan is searched for around that of `knapsack`, and every
     candidate tuned so before it is scored (decision 0026). `right_sized`: the hidden widths of a head that fits pictures of 32 px, since
-    most of what a head of 4096 weighs is there only to be taken away: the file is told against that too.
+    most of what a head of 4096 weighs is there only to be taken away: the file is told against that too. `openvino`: the file is scored
+    and timed there as well.
     """
 
     network: str
@@ -79,6 +80,7 @@ class Row:
     recalibrate: bool = False
     whole: bool = False
     brief: Brief | None = None
+    openvino: bool = False
     right_sized: tuple[int, ...] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
@@ -128,6 +130,11 @@ ROWS = {
 # Blocks may go altogether, and what stays is aligned: the fewest channels that int8 kernels like.
 ROWS["resnet20_blocks"] = replace(ROWS["resnet20_macs"], whole=True, options={"align": 16})
 ROWS["resnet56_blocks"] = replace(ROWS["resnet56_macs"], recalibrate=True, whole=True, options={"align": 16})
+# All blocks stay, narrower inside: what OpenVINO runs fast, where ONNX Runtime does not.
+ROWS["resnet20_longer"] = replace(
+    ROWS["resnet20_macs"], tuning=Recipe(epochs=32, lr=0.05, distil=0.5, precision="bf16-mixed"), openvino=True
+)
+ROWS["resnet20_aligned"] = replace(ROWS["resnet20_longer"], options={"align": 8})
 # As quick as it shall be, whatever the MACs: milliseconds of integers in ONNX Runtime, predicted from files of this machine.
 ROWS["resnet20_fast"] = replace(ROWS["resnet20_blocks"], budget={"latency_ms": "32%"})
 ROWS["resnet56_fast"] = replace(ROWS["resnet56_blocks"], budget={"latency_ms": "31%"})
@@ -251,7 +258,15 @@ def reached(row: Row, asked: argparse.Namespace) -> dict[str, Any]:
     if row.origin and not asked.without_origin:
         rights["origin"] = scored(origin(row, model, tuned, curves, asked, work), task)
     dense_widths = {group.name: group.width for group in curves.graph.free}
-    times = latency({"dense": dense_file, "pruned": float_file, "file": file}, task.example_inputs)
+    files = {"dense": dense_file, "pruned": float_file, "file": file}
+    times = {"latency_ratio": ratios(files, task)}
+    if row.openvino:
+        there = {
+            name: convert_to_openvino(each, each.with_suffix(".xml"), task.example_inputs)
+            for name, each in files.items()
+        }
+        rights["openvino"] = scored(OpenvinoModel(there["file"]), task)
+        times["latency_ratio_openvino"] = ratios(there, task)
     return {
         "network": row.network,
         "weights": row.weights or row.network,
@@ -271,7 +286,7 @@ def reached(row: Row, asked: argparse.Namespace) -> dict[str, Any]:
         "macs": [made.dense.macs, made.predicted.macs],
         "widths": {name: [dense_widths[name], width] for name, width in made.widths.items()},
         "bits": made.bits,
-        "latency_ratio": {name: round(times[name].ratio, 3) for name in ("pruned", "file")},
+        **times,
         "agreement": agreement(OnnxModel(file), twin, task),
         **{name: accuracies(right) for name, right in rights.items()},
         "test_drop": drops(rights),
@@ -285,6 +300,12 @@ def beside_right_sized(row: Row, size: int, work: Path) -> dict[str, Any]:
     fitting = make_model(row.network, num_classes=10, head=row.right_sized).eval()
     bytes_ = onnx_bytes(export_onnx(fitting, IMAGE, work / "right_sized.onnx"))
     return {"right_sized_bytes": bytes_, "times_smaller_than_right_sized": round(bytes_ / size, 2)}
+
+
+def ratios(files: dict[str, Path], task: Task) -> dict[str, float]:
+    """Of the latency of the file `dense`, in one interleaved run."""
+    times = latency(files, task.example_inputs)
+    return {name: round(times[name].ratio, 3) for name in ("pruned", "file")}
 
 
 def _bits(row: Row) -> dict[str, Any]:
@@ -399,8 +420,8 @@ def drops(rights: dict[str, dict[str, Any]]) -> dict[str, list[float]]:
     """Points of test accuracy below the dense network and below `origin`, each with its paired 95 % interval."""
     found = {}
     for base in ("dense", "origin"):
-        for name in ("pruned", "file"):
-            if base in rights:
+        for name in ("pruned", "file", "openvino"):
+            if base in rights and name in rights:
                 difference = paired_difference(rights[base]["test"], rights[name]["test"])
                 found[f"{name}_below_{base}"] = [round(100 * value, 2) for value in difference]
     return found
