@@ -88,8 +88,12 @@ def quick(monkeypatch):
     monkeypatch.setattr(latencies.LatencyTable, "_timed", lambda _, shapes, slots: [1e-4 * s.outputs for s in shapes])
 
 
-def test_files_are_exported_and_timed(session):
-    found = timed(session, Timing(precision="int8", fits=0, holds=1))
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_files_are_exported_and_timed(session, runtime):
+    pytest.importorskip(runtime)
+    found = timed(session, Timing(precision="int8", runtime=runtime, fits=0, holds=1))
+    assert found.runtime == runtime
+    assert found.machine.startswith(f"{runtime}-")
     (seen,) = found.plans
     assert 0 < seen.measured_ms < 50
     assert not seen.fitted
@@ -109,6 +113,23 @@ def test_a_budget_in_latency_times_the_network_once(session, quick, monkeypatch)
     monkeypatch.setattr("lamella.stages.deciding.latency_fit", lambda *_: pytest.fail("timed twice"))
     assert asked(session, request) == made
     assert not [p for p in session.directory.iterdir() if p.is_dir()]
+
+
+def test_runtimes_have_fits_of_their_own(session, quick):
+    pytest.importorskip("openvino")
+    here, there = (
+        Timing(precision="int8", fits=3, holds=2),
+        Timing(precision="int8", runtime="openvino", fits=3, holds=2),
+    )
+    assert timed(session, here) == session.read("latency_int8", LatencyFit)
+    assert timed(session, there) == session.read("latency_int8_openvino", LatencyFit)
+    measuring = replace(FEW, runtime="openvino")
+    request = Request(
+        budget=Budget(latency_ms="95%"), planner="knapsack", order="by_score", bits=8, measuring=measuring
+    )
+    made = planned(session, request)
+    assert any("int8 latency predicted for openvino-" in note for note in made.notes)
+    assert made.dense_latency_ms == session.read("latency_int8_openvino", LatencyFit).dense_ms
 
 
 def in_fours(task):
@@ -526,6 +547,7 @@ def test_the_command_asks_for_all_of_it(session, quick):
         (("--budget", "bytes"), "--budget 'bytes': NAME=VALUE was expected"),
         (("--measure", "precison=int8"), "unknown name of --measure 'precison'; did you mean 'precision'"),
         (("--measure", "precision=int4"), "precision: 'int4'"),
+        (("--measure", "runtime=tvm"), "runtime: 'tvm'"),
         (("--measure", "fits=1", "--budget", "latency_ms=50%"), "fits=1, holds=8: 0 or at least 3"),
         (("--text", "--pareto", "bytes"), "--pareto and --text ask for different things"),
         (("--planner", "knapsack", "--budget", "params=1%", "--budget", "max_drop=0.1"), "params <= "),

@@ -91,6 +91,11 @@ def test_the_same_onnx_file_runs_in_openvino(files, images):
     for name, tolerance in (("onnx", 1e-5), ("int8", 0.05), ("int4", 0.05)):
         here, there = answers(files[name], images), answers(files[name], images, runtime="openvino")
         assert np.abs(here - there).max() <= tolerance * np.abs(here).max()
+    call = prepared(files["int8"], images, runtime="openvino")
+    first, second = call()[0], call()[0]
+    assert first is not second
+    second[:] = 0  # an array of its own
+    assert np.array_equal(call()[0], first)
     with pytest.raises(LamellaError, match=r"INT4 weights it takes, INT2 it does not: give those layers 4 bits"):
         prepared(files["int2"], images, runtime="openvino")
 

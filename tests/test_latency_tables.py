@@ -26,11 +26,12 @@ from lamella.timing import (
     layer_shape,
     open_session,
 )
+from lamella.timing.calls import compiled
 from lamella.timing.predicting import shapes_of
 from lamella.timing.shapes import input_sizes, write_layer
 from lamella.timing.tables import CHUNK, PASSES, machine
 
-pytest.importorskip("onnxruntime")
+onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
 
 SHAPES = [
     LayerShape(inputs=4, outputs=8, kernel=(3, 3), stride=(1, 1), sides=(8, 8)),
@@ -135,10 +136,40 @@ def test_a_cpu_is_another_one_with_integer_products(told, tmp_path, monkeypatch)
     assert machine().endswith(CPUS[told].lower().replace(" ", "-"))
 
 
-def test_a_real_measurement_is_a_small_positive_time():
-    table = LatencyTable(slots=2, seconds=0.001)
-    table.measure(SHAPES[:2])
-    assert all(0 < table.ms(s) < 50 for s in SHAPES[:2])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_real_measurement_is_a_small_positive_time_in_either_runtime(runtime, tmp_path):
+    pytest.importorskip(runtime)
+    table = LatencyTable(tmp_path, slots=2, seconds=0.001, runtime=runtime)
+    table.measure(SHAPES)
+    assert all(0 < table.ms(s) < 50 for s in SHAPES)
+    assert table.path.name == f"{machine(runtime)}-fp32.json"
+    assert table.path.name.startswith(f"{runtime}-")
+
+
+def test_runtimes_without_tables_are_refused():
+    with pytest.raises(LamellaError, match=r"unknown runtime 'torch'"):
+        LatencyTable("never", runtime="torch")
+
+
+@pytest.mark.parametrize("kernel", [(), (3, 3)])
+def test_layers_in_integers_are_computed_in_integers_by_both_runtimes(kernel, tmp_path):
+    """What the table times in them is an operator of theirs in integers, and no float one between changes of type."""
+    sides = (8, 8) if kernel else ()
+    shape = LayerShape(inputs=32, outputs=16, kernel=kernel, stride=(1,) * len(kernel), sides=sides, precision="int8")
+    write_layer(shape, tmp_path / "layer.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "seen.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(str(tmp_path / "layer.onnx"), options, providers=["CPUExecutionProvider"])
+    kinds = {node.op_type for node in onnx.load(tmp_path / "seen.onnx").graph.node}
+    assert kinds == ({"QLinearConv"} if kernel else {"QLinearMatMul"})
+    pytest.importorskip("openvino")
+    nodes = compiled(tmp_path / "layer.onnx").get_runtime_model().get_ordered_ops()
+    known = {
+        node.get_rt_info()["layerType"].astype(str): node.get_rt_info()["primitiveType"].astype(str) for node in nodes
+    }
+    (primitive,) = (known[kind] for kind in ("Convolution", "FullyConnected", "MatMul") if kind in known)
+    assert primitive.lower().endswith("i8")
 
 
 def test_the_free_step_is_that_of_the_table():

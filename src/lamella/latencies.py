@@ -3,6 +3,7 @@
     fit = latency_fit(model, graph, task, Timing(precision="int8"), directory="runs/r20/latency")
     fit.text                                   # int8 latency on onnxruntime-1.31.1-...: median error 2.5 % ...
     predictor(fit, graph)                      # what plan(latency=...) takes
+    Timing(precision="int8", runtime="openvino")       # the same there
     measured_steps(graph, "int8")              # {"conv1": 4, ...}: what `round_to` should be on this machine
 
 Layers are timed once per runtime, version and CPU, and kept in the user's cache; exports lie in `directory` until the fit is made, so
@@ -23,6 +24,7 @@ from .errors import LamellaError
 from .exporting import Export, NarrowedExports, export_onnx, layers_of, one_sample, quantize_onnx
 from .progress import Progress, silent
 from .schema import Graph, Group, LatencyFit, TimedPlan
+from .schema.timings import Runtime
 from .surgery import narrow
 from .timing import LatencyPredictor, LatencyTable, accuracy, fit_predictor, free_step, latency
 from .timing.predicting import shapes_of
@@ -38,12 +40,14 @@ GONE = 0.25  # of the groups that may go altogether, in plans that go without so
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """`precision` of the files; `fits` random plans to fit on (0: trust the table of layers alone), `holds` to hold the fit to.
+    """`precision` of the files, and the `runtime` they run in; `fits` random plans to fit on (0: trust the table of layers alone),
+    `holds` to hold the fit to.
 
     `whole`: these plans go without some of the groups that may go altogether, as those to be predicted do (decision 0024).
     """
 
     precision: Precision = "fp32"
+    runtime: Runtime = "onnxruntime"
     fits: int = 12
     holds: int = 8
     seed: int = 0
@@ -69,12 +73,12 @@ def latency_fit(
     progress: Progress = silent,
 ) -> LatencyFit:
     """Export, time, fit, and predict the plans that were held out."""
-    table = LatencyTable(cache_directory(), precision=timing.precision, slots=16)
+    table = _table(timing.precision, timing.runtime)
     plans = timing.plans(graph)
     files: list[tuple[Widths, Precision]] = [(widths, timing.precision) for widths in plans]
     if timing.fits and plans and timing.precision == "int8":
         files.append(({}, "fp32"))
-    ms = _timed(model, graph, task, files, Path(directory), progress) if files else []
+    ms = _timed(model, graph, task, files, Path(directory), timing.runtime, progress) if files else []
     fitted, held = plans[: timing.fits], plans[timing.fits :]
     found = LatencyPredictor(table, graph)
     if fitted:
@@ -86,10 +90,11 @@ def latency_fit(
         TimedPlan(widths=w, measured_ms=t, predicted_ms=found.predict(graph, w, {}), fitted=i < timing.fits)
         for i, (w, t) in enumerate(zip(plans, ms[: len(plans)], strict=True))
     ]
-    dense_ms = ms[-1] if len(ms) > len(plans) else _dense_in_float(graph, progress)
+    dense_ms = ms[-1] if len(ms) > len(plans) else _dense_in_float(graph, timing.runtime, progress)
     return LatencyFit(
         structure=graph.structure,
-        machine=machine(),
+        machine=machine(timing.runtime),
+        runtime=timing.runtime,
         precision=timing.precision,
         rule=RULE,
         scale=found.scale,
@@ -110,16 +115,21 @@ def is_of_this_rule(found: LatencyFit, graph: Graph, task: Task) -> bool:
     return found.rule == RULE or not touched
 
 
-def _dense_in_float(graph: Graph, progress: Progress) -> float:
+def _table(precision: Precision, runtime: Runtime) -> LatencyTable:
+    """The one in the user's cache."""
+    return LatencyTable(cache_directory(), precision=precision, runtime=runtime, slots=16)
+
+
+def _dense_in_float(graph: Graph, runtime: Runtime, progress: Progress) -> float:
     """What the dense network's layers take in float, added up: beside a table of layers in integers that nothing was fitted to."""
-    table = LatencyTable(cache_directory(), precision="fp32", slots=16)
+    table = _table("fp32", runtime)
     table.measure(shapes_of(table, graph, {}), progress)
     return LatencyPredictor(table, graph).predict(graph, {}, {})
 
 
 def predictor(found: LatencyFit, graph: Graph) -> LatencyPredictor:
     """The fit at work, over the table in the user's cache."""
-    table = LatencyTable(cache_directory(), precision=found.precision, slots=16)
+    table = _table(found.precision, found.runtime)
     return LatencyPredictor(table, graph, found.scale, found.per_layer, found.per_element, found.block, found.dense_ms)
 
 
@@ -152,6 +162,7 @@ def _timed(
     task: Task,
     plans: Sequence[tuple[Widths, Precision]],
     directory: Path,
+    runtime: Runtime,
     progress: Progress,
 ) -> list[float]:
     """Milliseconds of every plan's file in its precision on one sample, all timed side by side."""
@@ -160,7 +171,7 @@ def _timed(
         progress("export plans to time", i, len(plans))
         files[str(i)] = written(narrow(model, graph, widths), task, precision, directory / f"{i}.onnx", export=export)
     progress("export plans to time", len(plans), len(plans))
-    times = latency(files, tensors_of(one_sample(task.example_inputs)), slots=8, seconds=0.02)
+    times = latency(files, tensors_of(one_sample(task.example_inputs)), runtime=runtime, slots=8, seconds=0.02)
     return [times[name].latency_ms for name in files]
 
 
@@ -192,7 +203,7 @@ def measured_steps(graph: Graph, precision: Precision = "fp32") -> dict[str, int
 
     Layers of one shape are measured once. A group that no multiplying layer makes has step 1.
     """
-    table = LatencyTable(cache_directory(), precision=precision, slots=16)
+    table = _table(precision, "onnxruntime")
     shapes = dict(zip((x.name for x in graph.multiplying), shapes_of(table, graph, {}), strict=True))
     steps: dict[str, int] = {}
     found: dict[str, int] = {}

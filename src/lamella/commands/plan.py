@@ -58,7 +58,7 @@ class Asked:
         Texts,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Of what planning measures: precision=int8, fits=12, holds=8 (latency_ms), recalibrate=1, "
+            help="Of what planning measures: precision=int8, runtime=openvino, fits=12, holds=8 (latency_ms), recalibrate=1, "
             "tune_epochs=1, tune_samples=5000, lr=0.01 (greedy, search), weigh=0 (do not export the plan's file to weigh it). Repeatable.",
         ),
     ] = None

@@ -37,6 +37,14 @@ FILES = {  # what lies in a run directory, and the verb that makes it
     "request": ("request.json", "lamella plan"),
     "latency_fp32": ("latency.fp32.json", "lamella plan --budget latency_ms=50%"),
     "latency_int8": ("latency.int8.json", "lamella plan --budget latency_ms=50% --bits 8"),
+    "latency_fp32_openvino": (
+        "latency.fp32.openvino.json",
+        "lamella plan --budget latency_ms=50% --measure runtime=openvino",
+    ),
+    "latency_int8_openvino": (
+        "latency.int8.openvino.json",
+        "lamella plan --budget latency_ms=50% --bits 8 --measure runtime=openvino",
+    ),
     "front": ("front.json", "lamella plan --pareto bytes"),
     "front_csv": ("pareto.csv", "lamella plan --pareto bytes"),
     "result": ("result.json", "lamella compress"),

@@ -8,6 +8,7 @@ from typing import Literal
 from ..errors import MismatchError, with_context
 from ..records import check
 from .graphs import Graph
+from .timings import Runtime
 
 AS_IS = "as it is"  # the planner of a plan without steps, by which a network is quantized and exported though nobody planned
 TAKES_NO_BITS = "no convolution or linear layer: leave it out, or plan anew"
@@ -190,7 +191,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measuring:
-    """How planning measures networks. `precision`, `fits`, `holds`: of latencies (see `latencies`; precision follows from the bits).
+    """How planning measures networks. `precision`, `runtime`, `fits`, `holds`: of latencies (see `latencies`; precision follows from the
+    bits).
 
     `recalibrate`: score candidates with statistics brought back, as `compress` will; `tune_epochs`: tune them first as well, on
     `tune_samples` samples an epoch (None: all), from the rate `lr`. `weigh`: where the budget speaks of bytes, export the plan's file
@@ -198,6 +200,7 @@ class Measuring:
     """
 
     precision: Literal["fp32", "int8"] | None = None
+    runtime: Runtime = "onnxruntime"
     fits: int = 12
     holds: int = 8
     recalibrate: bool = False

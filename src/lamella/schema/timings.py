@@ -5,6 +5,8 @@ from typing import Literal
 
 from ..records import check
 
+Runtime = Literal["onnxruntime", "openvino"]  # those that layers and plans are timed in
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedPlan:
@@ -21,7 +23,7 @@ class TimedPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyFit:
-    """How a network's latency follows from its layers' on one runtime and CPU (`machine`), and how well.
+    """How a network's latency follows from its layers' in one runtime and version on one CPU (`machine`), and how well.
 
     ms = sum over layers of: scale x the layer alone + per_layer + per_element x elements in and out at widths of `block` or more
     (0: fitted by an older rule, and of no use now). Errors are shares, on the plans that were held out; None where none were.
@@ -37,6 +39,7 @@ class LatencyFit:
     per_layer: float
     per_element: float
     plans: tuple[TimedPlan, ...]
+    runtime: Runtime = "onnxruntime"
     block: int = 0
     median_error: float | None = None
     worst_error: float | None = None

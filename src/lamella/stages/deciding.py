@@ -196,8 +196,7 @@ def _handed(session: Session, request: Request, progress: Progress) -> dict[str,
     """What `measured_by` gives for the dense network, and under `fits` what a predictor rests on."""
     found = measured_by(session, request, progress, session.dense(), session.graph())
     if "latency" in found:
-        precision = _timing(session, request).precision
-        found["fits"] = (session.read(f"latency_{precision}", LatencyFit),)
+        found["fits"] = (session.read(_record(_timing(session, request)), LatencyFit),)
     return found
 
 
@@ -222,7 +221,14 @@ def _timing(session: Session, request: Request) -> Timing:
     precision = measuring.precision or ("int8" if bits or chosen else "fp32")
     known = session.profile().points if session.has("profile") else ()
     whole = any(point.width == 0 for point in known)
-    return Timing(precision=precision, fits=measuring.fits, holds=measuring.holds, seed=session.info.seed, whole=whole)
+    return Timing(
+        precision=precision,
+        runtime=measuring.runtime,
+        fits=measuring.fits,
+        holds=measuring.holds,
+        seed=session.info.seed,
+        whole=whole,
+    )
 
 
 def _has_bits(session: Session, request: Request) -> bool:
@@ -234,23 +240,28 @@ def _has_bits(session: Session, request: Request) -> bool:
 
 
 def timed(session: Session, timing: Timing, progress: Progress = silent) -> LatencyFit:
-    """The run's fit of this precision: read where it was made on this runtime and CPU of these plans, made where not."""
-    name = f"latency_{timing.precision}"
+    """The run's fit of this precision and runtime: read where it was made on this runtime and CPU of these plans, made where not."""
+    name = _record(timing)
     if session.has(name):
         found = session.read(name, LatencyFit)
         if _is_as_asked(found, session.graph(), timing) and is_of_this_rule(found, session.graph(), session.task):
             return found
-    scratch = session.directory / f"latency-{timing.precision}-{timing.fits}-{timing.holds}{'-whole' * timing.whole}"
+    scratch = session.directory / f"{name.replace('_', '-')}-{timing.fits}-{timing.holds}{'-whole' * timing.whole}"
     found = latency_fit(session.dense(), session.graph(), session.task, timing, scratch, progress)
     session.write(name, found)
     return found
+
+
+def _record(timing: Timing) -> str:
+    """What the run calls the fit."""
+    return f"latency_{timing.precision}" + ("" if timing.runtime == "onnxruntime" else f"_{timing.runtime}")
 
 
 def _is_as_asked(found: LatencyFit, graph: Graph, timing: Timing) -> bool:
     """Whether the fit is of this network on this machine, and of the plans that would be drawn: small networks have few."""
     plans = timing.plans(graph)
     drawn = [(widths, i < timing.fits) for i, widths in enumerate(plans)]
-    same = (found.machine, found.structure) == (machine(), graph.structure)
+    same = (found.machine, found.structure) == (machine(timing.runtime), graph.structure)
     told = found.precision == "fp32" or found.dense_ms is not None
     return same and told and found.block > 0 and [(p.widths, p.fitted) for p in found.plans] == drawn
 

@@ -5,7 +5,7 @@
     predictor = fit_predictor(table, graph, plans, measured_ms)             # table + layers + activations -> the whole network
     plan(profile, Budget(latency_ms="50%"), planner="knapsack", latency=predictor)
 
-Files run in the runtime of their kind, on the CPU; tables hold ONNX Runtime, one thread, batch 1. Planning takes a predictor
+Files run in the runtime of their kind, on the CPU; tables hold one thread, batch 1, in ONNX Runtime or OpenVINO. Planning takes a predictor
 by hand and never imports this.
 """
 

@@ -5,10 +5,10 @@
     times["int8"].ratio_low, times["int8"].ratio_high           # its 95 % interval over the rounds
     times["int8"].latency_ms    # the first file's fastest call x the ratio; milliseconds belong to the machine, ratios travel
 
-Every file runs in the runtime of its kind (`calls`), on the CPU, at the batch size of `inputs`. A slot runs one file for
-`seconds`; a round gives every file a slot, each round starting with another file, so that a falling clock meets all alike. With
-one thread, time is that thread's CPU time: a call longer than a time slice is hardly ever left alone on a busy machine, and a
-clock on the wall would charge it, and not the short calls, for its neighbours (seen: a ratio of 0.18 instead of 0.29).
+Every file runs in the runtime of its kind (`calls`) unless another is named, on the CPU, at the batch size of `inputs`. A slot runs
+one file for `seconds`; a round gives every file a slot, each round starting with another file, so that a falling clock meets all
+alike. With one thread, time is that thread's CPU time: a call longer than a time slice is hardly ever left alone on a busy machine,
+and a clock on the wall would charge it, and not the short calls, for its neighbours (seen: a ratio of 0.18 instead of 0.29).
 """
 
 import math
@@ -56,21 +56,22 @@ def latency(
     paths: Mapping[str, str | Path],
     inputs: Tensor | Sequence[Tensor],
     *,
+    runtime: str | None = None,
     threads: int = 1,
     slots: int = 12,
     seconds: float = 0.05,
 ) -> dict[str, Latency]:
     """Time files on the same `inputs` (their batch is the batch measured): `slots` rounds of `seconds` per file.
 
-    The first file is what the others are a ratio of. Raises `LamellaError` for an empty table and for inputs that a
-    file does not take, `MissingExtra` without a file's runtime.
+    The first file is what the others are a ratio of. `runtime`: instead of those of the files' kinds. Raises `LamellaError` for an
+    empty table and for inputs that a file does not take, `MissingExtra` without a file's runtime.
     """
     if not paths:
         raise LamellaError("no file to time was given; name at least one, the first being the reference.")
     check(slots >= 1, "slots", f"{slots} rounds measure nothing")
     check(seconds > 0, "seconds", f"{seconds} is not a positive time")
 
-    calls = {name: Call(path, inputs, threads) for name, path in paths.items()}
+    calls = {name: Call(path, inputs, threads, runtime) for name, path in paths.items()}
     rounds: list[dict[str, Slot]] = [_round(calls, first, seconds) for first in range(slots)]
     return {name: _summary(name, next(iter(calls)), rounds) for name in calls}
 
@@ -132,8 +133,10 @@ class Slot:
 class Call:
     """A file and its inputs, ready to run over and over."""
 
-    def __init__(self, path: str | Path, inputs: Tensor | Sequence[Tensor], threads: int) -> None:
-        self.call = prepared(path, inputs, threads=threads)
+    def __init__(
+        self, path: str | Path, inputs: Tensor | Sequence[Tensor], threads: int, runtime: str | None = None
+    ) -> None:
+        self.call = prepared(path, inputs, runtime=runtime, threads=threads)
         self.clock = time.thread_time if threads == 1 else time.perf_counter
         self._timed(3)  # the first calls allocate
         self.bunch = max(1, round(BUNCH_SECONDS / max(self._timed(3), 1e-9)))

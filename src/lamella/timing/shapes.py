@@ -2,7 +2,7 @@
 
     shape = layer_shape(graph, graph.layer_of["conv1"], 3, 16, "int8")
     shape.key                              # "conv 3>16 k3x3 s1x1 g1 32x32 int8"
-    write_layer(shape, "layer.onnx")       # int8: a QLinearConv with uint8 in and out, as in a fused QDQ file
+    write_layer(shape, "layer.onnx")       # int8: quantized as a whole file is, with uint8 in and out
 
 The picture is taken to be square, padded so that stride 1 keeps its size: a Layer records how many positions there are, not how
 they lie.
@@ -99,13 +99,13 @@ def write_layer(shape: LayerShape, path: str | Path) -> None:
         import onnx
         from onnx import TensorProto, helper
     number = TensorProto.UINT8 if shape.precision == "int8" else TensorProto.FLOAT
-    node, constants = _node(shape)
+    nodes, constants = _in_integers(shape) if shape.precision == "int8" else _in_float(shape)
     ends = [
         helper.make_tensor_value_info(name, number, sizes)
         for name, sizes in (("x", input_sizes(shape)), ("y", _output_sizes(shape)))
     ]
     tensors = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
-    graph = helper.make_graph([node], "layer", ends[:1], ends[1:], tensors)
+    graph = helper.make_graph(nodes, "layer", ends[:1], ends[1:], tensors)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), str(path))
 
 
@@ -120,37 +120,47 @@ def _output_sizes(shape: LayerShape) -> list[int]:
     return [1, shape.outputs, *shape.sides] if shape.kernel else [shape.rows, shape.outputs]
 
 
-def _node(shape: LayerShape) -> tuple[Any, dict[str, Any]]:
+def _in_float(shape: LayerShape) -> tuple[list[Any], dict[str, Any]]:
     from onnx import helper
 
-    rng = np.random.default_rng(0)
+    constants = {"w": _weight(shape), "b": np.zeros(shape.outputs, np.float32)}
+    return [helper.make_node("Conv" if shape.kernel else "Gemm", ["x", *constants], ["y"], **_how(shape))], constants
+
+
+def _in_integers(shape: LayerShape) -> tuple[list[Any], dict[str, Any]]:
+    """Between a DequantizeLinear and a QuantizeLinear: what ONNX Runtime makes a QLinearConv or QLinearMatMul of and OpenVINO a
+    convolution or product of its own in integers.
+    """
+    from onnx import helper
+
+    weight, scales = _weight(shape), np.full(shape.outputs, 0.01, np.float32)
+    constants: dict[str, Any] = {"s": np.array(0.02, np.float32), "z": np.array(128, np.uint8), "ws": scales}
+    constants["w"] = np.clip(np.rint(weight / np.abs(weight).max() * 60), -60, 60).astype(np.int8)
+    read = [
+        helper.make_node("DequantizeLinear", ["x", "s", "z"], ["xf"]),
+        helper.make_node("DequantizeLinear", ["w", "ws"], ["wf"], axis=0 if shape.kernel else 1),
+    ]
+    if shape.kernel:
+        constants |= {"b": np.zeros(shape.outputs, np.int32), "bs": scales * constants["s"]}
+        read.append(helper.make_node("DequantizeLinear", ["b", "bs"], ["bf"], axis=0))
+    given = ["xf", "wf", "bf"] if shape.kernel else ["xf", "wf"]
+    made = helper.make_node("Conv" if shape.kernel else "MatMul", given, ["yf"], **_how(shape))
+    return [*read, made, helper.make_node("QuantizeLinear", ["yf", "s", "z"], ["y"])], constants
+
+
+def _weight(shape: LayerShape) -> Any:
     sizes = (
         (shape.outputs, shape.inputs // shape.blocks, *shape.kernel) if shape.kernel else (shape.inputs, shape.outputs)
     )
-    weight = rng.standard_normal(sizes).astype(np.float32) / math.sqrt(np.prod(sizes))
-    how: dict[str, Any] = {}
-    if shape.kernel:
-        padding = [k // 2 for k in shape.kernel]
-        # an even input and stride 2 need one row less at the end
-        after = [k - p - s for k, p, s in zip(shape.kernel, padding, shape.stride, strict=True)]
-        pads = [*padding, *(max(0, a) for a in after)]
-        how = {"kernel_shape": shape.kernel, "strides": shape.stride, "group": shape.blocks, "pads": pads}
-    if shape.precision == "fp32":
-        constants = {"w": weight, "b": np.zeros(shape.outputs, np.float32)}
-        return helper.make_node("Conv" if shape.kernel else "Gemm", ["x", "w", "b"], ["y"], **how), constants
-    return _integer_node(shape, weight, how)
+    return np.random.default_rng(0).standard_normal(sizes).astype(np.float32) / math.sqrt(np.prod(sizes))
 
 
-def _integer_node(shape: LayerShape, weight: Any, how: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    from onnx import helper
-
-    one, zero = np.array(0.02, np.float32), np.array(128, np.uint8)
-    constants: dict[str, Any] = {"xs": one, "xz": zero, "ys": one, "yz": zero}
-    constants["w"] = np.clip(np.rint(weight / np.abs(weight).max() * 60), -60, 60).astype(np.int8)
-    constants["ws"] = np.full(shape.outputs, 0.01, np.float32)
-    constants["wz"] = np.zeros(shape.outputs, np.int8)
-    names = ["x", "xs", "xz", "w", "ws", "wz", "ys", "yz"]
+def _how(shape: LayerShape) -> dict[str, Any]:
+    """A convolution's attributes."""
     if not shape.kernel:
-        return helper.make_node("QLinearMatMul", names, ["y"]), constants
-    constants["b"] = np.zeros(shape.outputs, np.int32)
-    return helper.make_node("QLinearConv", [*names, "b"], ["y"], **how), constants
+        return {}
+    padding = [k // 2 for k in shape.kernel]
+    # an even input and stride 2 need one row less at the end
+    after = [k - p - s for k, p, s in zip(shape.kernel, padding, shape.stride, strict=True)]
+    pads = [*padding, *(max(0, a) for a in after)]
+    return {"kernel_shape": shape.kernel, "strides": shape.stride, "group": shape.blocks, "pads": pads}

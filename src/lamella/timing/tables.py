@@ -17,17 +17,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import get_args
 
 import numpy as np
 import torch
 
-from ..errors import RecordError, unknown_name
+from ..errors import LamellaError, RecordError, unknown_name
 from ..making import folder
 from ..processors import processor
 from ..progress import Progress, silent
 from ..records import check
 from ..runs import write_atomically
-from ..runtimes import onnxruntime
+from ..schema.timings import Runtime
+from .calls import require
 from .files import Call
 from .shapes import LayerShape, Precision, input_sizes, write_layer
 
@@ -46,14 +48,15 @@ class LatencyTable:
         directory: str | Path | None = None,
         *,
         precision: Precision = "fp32",
+        runtime: Runtime = "onnxruntime",
         slots: int = 8,
         seconds: float = 0.004,
     ) -> None:
         if precision not in ("fp32", "int8"):
             raise RecordError("precision", unknown_name("precision", precision, ("fp32", "int8")))
         check(slots >= 1 and seconds > 0, "slots", "at least one slot of some length")
-        self.precision, self.slots, self.seconds = precision, slots, seconds
-        self.path = None if directory is None else Path(directory) / f"{machine()}-{precision}.json"
+        self.precision, self.runtime, self.slots, self.seconds = precision, runtime, slots, seconds
+        self.path = None if directory is None else Path(directory) / f"{machine(runtime)}-{precision}.json"
         self.known: dict[str, float] = self._kept()
 
     def ms(self, shape: LayerShape) -> float:
@@ -94,7 +97,7 @@ class LatencyTable:
             rng.integers(0, 256, input_sizes(shape)) if shape.precision == "int8" else rng.random(input_sizes(shape))
         )
         kind = torch.uint8 if shape.precision == "int8" else torch.float32
-        return Call(path, torch.as_tensor(drawn).to(kind), 1)
+        return Call(path, torch.as_tensor(drawn).to(kind), 1, self.runtime)
 
     def _kept(self) -> dict[str, float]:
         return _read(self.path) if self.path is not None and self.path.exists() else {}
@@ -117,10 +120,15 @@ def _read(path: Path) -> dict[str, float]:
     return dict(known)
 
 
-def machine() -> str:
-    """Runtime, its version and the CPU, as part of a file name."""
+def machine(runtime: Runtime = "onnxruntime") -> str:
+    """Runtime, its version and the CPU, as part of a file name. LamellaError for a runtime without tables, MissingExtra where it is
+    not installed.
+    """
+    if runtime not in (known := get_args(Runtime)):
+        raise LamellaError(unknown_name("runtime", runtime, known))
+    version = str(require(runtime, "a latency table").__version__).split("-")[0]
     slug = re.sub(r"[^a-z0-9]+", "-", processor().lower()).strip("-")
-    return f"onnxruntime-{onnxruntime('a latency table').__version__}-{slug}"
+    return f"{runtime}-{version}-{slug}"
 
 
 def free_step(table: LatencyTable, shape: LayerShape) -> int:
