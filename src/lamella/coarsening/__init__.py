@@ -18,8 +18,8 @@ between two steps decides otherwise, which after twenty layers is another class 
 from .folding import folded
 from .linear import LINEAR_BITS, coarsen_linear
 from .observing import CALIBRATION_BATCHES, Seen, observe, observe_places, observe_ranges, observe_reaches
-from .places import OUTPUT
 from .rounding import InputGrid, coarsen, quantizable
+from .watching import OUTPUT
 
 __all__ = [
     "CALIBRATION_BATCHES",

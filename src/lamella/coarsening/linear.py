@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..grids import in_blocks, rounded_in_blocks, rounded_weight
 from ..surgery import copied
-from .places import unseen
 from .rounding import InputGrid, hold_own_weight
+from .watching import unseen
 
 LINEAR_BITS = {"blocks": 4, "dynamic": 8}
 

@@ -13,7 +13,8 @@ from ..grids import channel_axis
 from ..ranges import Spread
 from ..training import call, device_of, hooked, inputs_of, modes_kept, on_device
 from .operators import FIXED
-from .places import GIVEN, OUTPUT, Read, at_places
+from .places import at_places
+from .watching import GIVEN, OUTPUT, Read
 
 Ranges = Mapping[str, tuple[float, float]]
 

@@ -10,7 +10,8 @@ from ..errors import LamellaError
 from ..grids import grid_scale, output_axis, rounded_weight, shared_bits
 from ..surgery import copied, hold_weight
 from .observing import Ranges
-from .places import Read, at_places
+from .places import at_places
+from .watching import Read
 
 
 def coarsen(
