@@ -26,6 +26,7 @@ from lamella.sessions import describe, start
 from lamella.stages import Way, compressed, deciding, exported, opened, quantized, replanning
 from lamella.stages.controls import CONTROLS
 from lamella.stages.deciding import fronted, heavier, planned, timed
+from lamella.stages.deployment import usual_format
 from lamella.stages.replanning import compressed_in_turns
 from lamella.tracing import trace
 from lamella.training import Batches, Recipe, Task
@@ -130,6 +131,9 @@ def test_runtimes_have_fits_of_their_own(session, quick):
     made = planned(session, request)
     assert any("int8 latency predicted for openvino-" in note for note in made.notes)
     assert made.dense_latency_ms == session.read("latency_int8_openvino", LatencyFit).dense_ms
+    assert usual_format(session) == "openvino"
+    planned(session, replace(request, measuring=FEW))
+    assert usual_format(session) == "onnx"
 
 
 def in_fours(task):

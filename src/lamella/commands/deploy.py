@@ -71,7 +71,10 @@ def export(
     run: Run,
     format: Annotated[
         list[str] | None,
-        typer.Option("--format", help="onnx, openvino, pt2 or executorch [default: onnx]. Repeatable."),
+        typer.Option(
+            "--format",
+            help="onnx, openvino, pt2 or executorch [default: onnx, or openvino where the plan is of milliseconds there]. Repeatable.",
+        ),
     ] = None,
     allow_slower: AllowSlower = False,
     quiet: Quiet = False,
@@ -81,12 +84,12 @@ def export(
     from ..exporting import FORMATS
     from ..sessions import resume
     from ..stages.deciding import heavier
-    from ..stages.deployment import alike, check_faster, delivered, weighed
+    from ..stages.deployment import alike, check_faster, delivered, usual_format, weighed
     from ..stages.verbs import standing_notes
 
     with working(run, quiet):
         session = resume(run)
-        made = delivered(session, format or ["onnx"])
+        made = delivered(session, format or [usual_format(session)])
         files, same = weighed(session, made.files), alike(session, made.files)
         notes = [*(note for each in same for note in each.notes), *made.notes, *standing_notes(session)]
         notes += heavier(session, "onnx") if any(FORMATS[name].from_onnx for name in made.files) else []

@@ -234,6 +234,11 @@ class Request:
     options: dict[str, str | int | float | bool | None] = field(default_factory=dict)
     measuring: Measuring = Measuring()
 
+    @property
+    def of_latency(self) -> bool:
+        """Whether milliseconds are looked at."""
+        return self.budget.latency_ms is not None or self.options.get("minimize") == "latency_ms"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontRow:

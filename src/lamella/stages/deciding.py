@@ -205,7 +205,7 @@ def measured_by(
 ) -> dict[str, Any]:
     """A predictor where the budget speaks of latency, a way to measure this network where something measures."""
     found: dict[str, Any] = {}
-    if request.budget.latency_ms is not None or request.options.get("minimize") == "latency_ms":
+    if request.of_latency:
         fit = timed(session, _timing(session, request), progress)
         found["latency"] = predictor(fit, graph)
     if request.planner == "search" or request.order == "greedy":

@@ -21,7 +21,7 @@ from ..errors import LamellaError, RunError
 from ..exporting import FORMATS, Convert, Format, OnnxModel, OpenvinoModel, file_bytes, format_named
 from ..lineage import made_from
 from ..quantization import apart, same_answers
-from ..schema import Graph, Group, Result, Score
+from ..schema import Graph, Group, Request, Result, Score
 from ..sessions import Session
 from ..statistics import score_interval
 from ..storage import load
@@ -118,6 +118,12 @@ def delivered(session: Session, formats: Iterable[str] = ("onnx",)) -> Delivered
         files[name], left_out = (sources, []) if name == "onnx" else _in_format(session, made, sources)
         notes += left_out
     return Delivered(files, tuple(notes))
+
+
+def usual_format(session: Session) -> str:
+    """OpenVINO's where the run's plan keeps milliseconds that were asked for there, else ONNX."""
+    asked = session.read("request", Request) if session.has("request") else None
+    return "openvino" if asked and asked.of_latency and asked.measuring.runtime == "openvino" else "onnx"
 
 
 def _in_format(session: Session, made: Format, sources: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:
