@@ -770,6 +770,19 @@ def test_labels_without_an_output_are_told(targets, seen):
     assert evaluate(nn.Linear(4, 8), batches[:1]).shape == (3,)
 
 
+def test_outputs_that_are_no_logits_are_told():
+    class Two(nn.Linear):
+        def forward(self, x):
+            return super().forward(x), x
+
+    batches = [(torch.randn(3, 4), torch.tensor([0, 1, 1]))]
+    task = Task(batches[0][0], train=batches, validation=batches, test=batches)
+    with pytest.raises(
+        DataError, match=r"fit, epoch 1: the network gave tuple for batch 0, and the default loss takes logits"
+    ):
+        fit(Two(4, 2), task, Recipe(epochs=1))
+
+
 def test_labels_to_ignore_are_none_of_the_default_loss():
     x = torch.randn(3, 4)
     ignored = [(x, torch.tensor([0, -100, 1]))]

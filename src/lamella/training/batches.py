@@ -19,12 +19,14 @@ from .loaders import CLASS_NUMBERS, Loss
 
 ALONE = "more than 1 value per channel"  # of a batch norm's message
 OUTSIDE = re.compile(r"Target (-?\d+) is out of bounds")  # of cross entropy's, on the CPU
+NO_TENSOR = re.compile(r"argument 'input' \(position 1\) must be Tensor, not (\w+)")  # likewise
 CLASSES = ("Long", "multi-target")  # of a loss's: the type of class numbers, and their shape
 
 
 @contextmanager
 def explained(index: int, loss: Loss | None = None, targets: Any = None) -> Iterator[None]:
-    """Around the work on batch `index`. DataError where a batch norm sees one value per channel, or targets are not its classes."""
+    """Around the work on batch `index`. DataError where a batch norm sees one value per channel, or outputs are no logits, targets not
+    their classes."""
     try:
         yield
     except ValueError as error:
@@ -39,6 +41,11 @@ def explained(index: int, loss: Loss | None = None, targets: Any = None) -> Iter
             raise
         raise _no_such_class(index, int(seen[1]), targets) from error
     except (RuntimeError, TypeError) as error:
+        if loss is cross_entropy and (given := NO_TENSOR.search(str(error))):
+            raise DataError(
+                f"the network gave {given[1]} for batch {index}, and the default loss takes logits of shape (N, C). Pass Task(loss=..., "
+                "score=...), functions of (outputs, targets): the loss one number, the score one for each sample."
+            ) from error
         told = any(words in str(error) for words in CLASSES) or "argument 'target'" in str(error)
         if not (told and loss is cross_entropy):
             raise
