@@ -127,6 +127,14 @@ def test_the_front_holds_the_plan_at_hand_and_what_was_measured():
     assert len(spec["layer"][0]["data"]["values"]) == len(front(GRAPH).rows)
 
 
+def test_a_plan_that_was_timed_elsewhere_is_not_drawn_beside_a_front_of_milliseconds():
+    rows = tuple(replace(row, latency_ms=2.0) for row in front(GRAPH).rows)
+    timed = replace(front(GRAPH), axis="latency_ms", rows=rows, dense_latency_ms=4.0)
+    for dense_ms, drawn in ((4.0, True), (3.0, False)):
+        beside = front_spec(timed, replace(plan(GRAPH), predicted_score=0.9, latency_ms=1.0, dense_latency_ms=dense_ms))
+        assert ("this plan" in {row["what"] for row in beside["layer"][2]["data"]["values"]}) == drawn
+
+
 def test_a_front_whose_latencies_are_unknown_is_drawn_over_bytes():
     untimed = front_spec(replace(front(GRAPH), axis="latency_ms"))
     assert untimed["layer"][0]["encoding"]["x"]["axis"]["title"] == "bytes of the file"

@@ -132,8 +132,13 @@ def test_runtimes_have_fits_of_their_own(session, quick):
     assert any("int8 latency predicted for openvino-" in note for note in made.notes)
     assert made.dense_latency_ms == session.read("latency_int8_openvino", LatencyFit).dense_ms
     assert usual_format(session) == "openvino"
-    planned(session, replace(request, measuring=FEW))
+    compressed(session, Way(Recipe(epochs=1)))
+    assert usual_format(session) == "openvino"
+    planned(session, UNIFORM)
     assert usual_format(session) == "onnx"
+    compressed(session, Way(Recipe(epochs=1)))
+    planned(session, request)
+    assert usual_format(session) == "onnx"  # the compressed network is of the plan before
 
 
 def in_fours(task):
@@ -552,6 +557,8 @@ def test_the_command_asks_for_all_of_it(session, quick):
         (("--measure", "precison=int8"), "unknown name of --measure 'precison'; did you mean 'precision'"),
         (("--measure", "precision=int4"), "precision: 'int4'"),
         (("--measure", "runtime=tvm"), "runtime: 'tvm'"),
+        (("--measure", "runtime=openvino", "--budget", "bytes=50%"), "and none were asked for"),
+        (("--measure", "runtime=openvino", "--pareto", "bytes"), "and none were asked for"),
         (("--measure", "fits=1", "--budget", "latency_ms=50%"), "fits=1, holds=8: 0 or at least 3"),
         (("--text", "--pareto", "bytes"), "--pareto and --text ask for different things"),
         (("--planner", "knapsack", "--budget", "params=1%", "--budget", "max_drop=0.1"), "params <= "),

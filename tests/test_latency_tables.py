@@ -151,6 +151,14 @@ def test_runtimes_without_tables_are_refused():
         LatencyTable("never", runtime="torch")
 
 
+def test_strides_of_lone_convolutions_are_no_pools_in_openvino(tmp_path):
+    pytest.importorskip("openvino")
+    shape = LayerShape(inputs=32, outputs=64, kernel=(1, 1), stride=(2, 2), sides=(8, 8), precision="int8")
+    LatencyTable(precision="int8", runtime="openvino")._call(shape, tmp_path / "layer.onnx")
+    nodes = compiled(tmp_path / "layer.onnx").get_runtime_model().get_ordered_ops()
+    assert not {"Pooling", "Convert"} & {node.get_rt_info()["layerType"].astype(str) for node in nodes}
+
+
 @pytest.mark.parametrize("kernel", [(), (3, 3)])
 def test_layers_in_integers_are_computed_in_integers_by_both_runtimes(kernel, tmp_path):
     """What the table times in them is an operator of theirs in integers, and no float one between changes of type."""

@@ -102,6 +102,30 @@ def test_another_question_is_another_study(profile, tmp_path):
     assert len(moved.seen) == 4
 
 
+class Predicted:
+    """Milliseconds by layer, some slower than others."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def layer_ms(self, layer, inputs, outputs, bits):
+        return (self.factor if layer.name == "conv1" else 1.0) * 1e-4 * inputs * outputs
+
+    def predict(self, graph, widths, bits):
+        full = graph.completed(widths)
+        return sum(self.layer_ms(x, x.inputs.at(full), x.outputs.at(full), 32) for x in graph.multiplying)
+
+
+def test_milliseconds_of_another_runtime_are_another_question(profile, tmp_path):
+    storage, budget = tmp_path / "search.journal", Budget(latency_ms="60%")
+    meters = Meter(), Meter(), Meter()
+    for meter, factor in zip(meters, (1.0, 1.0, 1.2), strict=True):
+        options = {"measure": meter, "latency": Predicted(factor), "storage": storage, "trials": 4}
+        plan(profile, budget, planner="search", bits=32, **options)
+    first, again, elsewhere = (len(meter.seen) for meter in meters)
+    assert (first > 0, again, elsewhere > 0) == (True, 0, True)
+
+
 def test_a_score_of_the_tasks_own_has_no_highest(profile):
     """Decibels, say: a stream of 31 is not beaten by 30 because no share of it could be above 1."""
     seen = []

@@ -199,7 +199,7 @@ def written(
 
 
 def measured_steps(graph: Graph, precision: Precision = "fp32") -> dict[str, int]:
-    """Per group the largest step that is free for some layer that makes it: round_to as this machine has it.
+    """Per group the largest step that is free for some layer that makes it: round_to as ONNX Runtime has it on this machine.
 
     Layers of one shape are measured once. A group that no multiplying layer makes has step 1.
     """

@@ -73,7 +73,7 @@ def export(
         list[str] | None,
         typer.Option(
             "--format",
-            help="onnx, openvino, pt2 or executorch [default: onnx, or openvino where the plan is of milliseconds there]. Repeatable.",
+            help="onnx, openvino, pt2 or executorch [default: onnx, or openvino where the plan's milliseconds are OpenVINO's]. Repeatable.",
         ),
     ] = None,
     allow_slower: AllowSlower = False,
@@ -89,9 +89,15 @@ def export(
 
     with working(run, quiet):
         session = resume(run)
-        made = delivered(session, format or [usual_format(session)])
+        usual = usual_format(session)
+        made = delivered(session, format or [usual])
         files, same = weighed(session, made.files), alike(session, made.files)
         notes = [*(note for each in same for note in each.notes), *made.notes, *standing_notes(session)]
+        notes += (
+            []
+            if format or usual == "onnx"
+            else [f"as {usual}, where the plan keeps its milliseconds; --format onnx: ONNX"]
+        )
         notes += heavier(session, "onnx") if any(FORMATS[name].from_onnx for name in made.files) else []
     plain = {"files": [file.flat for file in files], "alike": [each.flat for each in same], "notes": notes}
     show(formats_view(plain), plain, quiet=quiet, as_json=as_json, then=following(run, "report"))

@@ -19,10 +19,10 @@ from typing import Any
 from ..costs import cost, file_bits
 from ..errors import LamellaError, needing
 from ..records import digest
-from ..schema import FrontRow, Metric, Point, Profile
+from ..schema import FrontRow, Graph, Metric, Point, Profile
 from ..schema.plans import COSTS, FLOAT, in_integers
 from ..texts import told
-from .asking import Ask, Draft, costs, limits, over
+from .asking import Ask, Draft, Predictor, costs, dense_ms, limits, over
 from .curves import Rung, bit_rungs, group_rungs, score_at
 from .knapsack import assumed_drops, knapsack
 from .order import Choice, Scorer
@@ -124,10 +124,19 @@ def _study(storage: str | Path | None, seed: int, trade: str | None, identity: s
 
 
 def _identity(ask: Ask, rungs: Nearby, trade: str | None) -> str:
-    """A study belongs to one profile, budget, settled bits, levels to draw from and trade: another question never reads its trials."""
+    """A study belongs to one profile, budget, settled bits, levels to draw from, trade, and milliseconds that these levels are predicted
+    to take: another question never reads its trials.
+    """
     levels = [{name: [r.level for r in each] for name, each in ladder.items()} for ladder in (rungs.widths, rungs.bits)]
     asked = {"profile": ask.profile, "budget": ask.budget, "bits": dict(ask.bits)}
-    return digest({**asked, "levels": levels, "trade": trade})
+    timed: dict[str, Any] = {} if ask.latency is None else {"ms": _milliseconds(ask.latency, ask.graph, levels[0])}
+    return digest({**asked, "levels": levels, "trade": trade, **timed})
+
+
+def _milliseconds(latency: Predictor, graph: Graph, levels: Mapping[str, list[int]]) -> dict[str, list[float]]:
+    """What the network takes with one group at each of its levels, and under "" what shares are of."""
+    alone = {name: [latency.predict(graph, {name: n}, {}) for n in each] for name, each in levels.items()}
+    return {"": [dense_ms(latency, graph)], **alone}
 
 
 @dataclass

@@ -5,7 +5,7 @@
     fronted(session, "bytes", request); taken(session, path, budget, Measuring())
     heavier(session, "int8_onnx")        # a file over its byte budget: a new plan, and what to say of it
 
-A budget in latency_ms has the network's plans timed (`latencies`), once per run and precision; order `greedy` and planner `search`
+A budget in latency_ms has the network's plans timed (`latencies`), once per run, precision and runtime; order `greedy` and planner `search`
 measure candidates (`candidates`), journalled. A budget in bytes is held to the file itself: it is exported untuned and weighed.
 """
 
@@ -80,7 +80,12 @@ def planned(session: Session, request: Request, progress: Progress = silent) -> 
 
 
 def _check_measuring(request: Request) -> None:
-    """LamellaError for a tuning that nothing would be measured after."""
+    """LamellaError for a tuning that nothing would be measured after, and a runtime that nothing would be timed in."""
+    if request.measuring.runtime != "onnxruntime" and not request.of_latency:
+        raise LamellaError(
+            f"runtime={request.measuring.runtime} is where milliseconds are measured, and none were asked for. Give a budget of "
+            "latency_ms as well, or leave it out."
+        )
     if request.measuring.tune_epochs and request.planner != "search" and request.order != "greedy":
         raise LamellaError(
             f"tune_epochs={request.measuring.tune_epochs} tunes the candidates that planner 'search' and order 'greedy' measure, and "
@@ -159,7 +164,9 @@ def fronted(
     """The front over one budget, `front.json` and `pareto.csv`. Bytes are predicted here: no file is weighed."""
     profile = session.profile()
     budget = replace(request.budget, latency_ms="100%") if axis == "latency_ms" else request.budget
-    handed = _handed(session, replace(request, budget=budget), progress)
+    asked = replace(request, budget=budget)
+    _check_measuring(asked)
+    handed = _handed(session, asked, progress)
     notes = tuple(found.text for found in handed.pop("fits", ()))
     options = {"planner": request.planner, "bits": request.bits, **request.options, **handed}
     points = pareto(profile, axis, budget=request.budget, **options)
@@ -181,6 +188,7 @@ def taken(session: Session, path: Path, budget: Budget, measuring: Measuring, pr
         rounded = in_integers(edited(text, profile).bits)
     measuring = replace(measuring, precision="int8" if rounded else "fp32")
     request = Request(budget=budget, planner="by hand", order="by hand", measuring=measuring)
+    _check_measuring(request)
     handed = _handed(session, request, progress)
     made = edited(text, profile, budget, handed.get("latency"))
     if measuring.weigh:

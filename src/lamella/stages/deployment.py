@@ -30,7 +30,7 @@ from ..timing import TOLERATED, Latency, latency
 from ..timing.calls import RUNTIME_OF, TITLES, require
 from ..tracing import aligned
 from ..training import Task, example_outputs, first_inputs
-from .verbs import ALIKE, ensure_compressed, exported_files, flat_agreement
+from .verbs import ALIKE, ensure_compressed, exported_files, flat_agreement, overtaken
 
 SAMPLES = 8  # real inputs on which a file is compared with its model
 SHOWN = 6  # groups named in a refusal
@@ -121,9 +121,10 @@ def delivered(session: Session, formats: Iterable[str] = ("onnx",)) -> Delivered
 
 
 def usual_format(session: Session) -> str:
-    """OpenVINO's where the run's plan keeps milliseconds that were asked for there, else ONNX."""
-    asked = session.read("request", Request) if session.has("request") else None
-    return "openvino" if asked and asked.of_latency and asked.measuring.runtime == "openvino" else "onnx"
+    """OpenVINO's where the compressed network's plan keeps milliseconds that were asked for there, else ONNX."""
+    if not session.has("request") or (session.has("result") and overtaken(session, session.read("result", Result))):
+        return "onnx"
+    return "openvino" if session.read("request", Request).measuring.runtime == "openvino" else "onnx"
 
 
 def _in_format(session: Session, made: Format, sources: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:

@@ -79,11 +79,15 @@ def feeds_of(session: Any, inputs: Tensor | Sequence[Tensor]) -> dict[str, Array
     for w, tensor in zip(wanted, given, strict=True):
         _check_shape(w.name, tensor, w.shape)
         array = as_array(tensor)
-        kind = np.dtype(_DTYPES.get(w.type, array.dtype))
-        if kind.kind in "iu" and array.dtype.kind == "f":
-            raise LamellaError(f"input {w.name!r} holds {array.dtype} numbers; the file takes {kind}.")
-        feeds[w.name] = np.ascontiguousarray(array, dtype=kind)
+        feeds[w.name] = _of_kind(w.name, array, np.dtype(_DTYPES.get(w.type, array.dtype)))
     return feeds
+
+
+def _of_kind(name: str, array: Array, kind: Any) -> Array:
+    """The array in rows, of the type that this input takes."""
+    if kind.kind in "iu" and array.dtype.kind == "f":
+        raise LamellaError(f"input {name!r} holds {array.dtype} numbers; the file takes {kind}.")
+    return np.asarray(array, dtype=kind, order="C")
 
 
 def as_array(tensor: Tensor) -> Array:
@@ -160,23 +164,32 @@ def openvino_feeds(model: Any, inputs: Sequence[Tensor]) -> list[Array]:
     for name, port, tensor in zip(names, model.inputs, inputs, strict=True):
         extents = [d.get_length() if d.is_static else "any" for d in port.get_partial_shape()]
         _check_shape(name, tensor, extents)
-        feeds.append(np.ascontiguousarray(as_array(tensor), dtype=port.get_element_type().to_dtype()))
+        feeds.append(_of_kind(name, as_array(tensor), np.dtype(port.get_element_type().to_dtype())))
     return feeds
 
 
 def _openvino_call(path: Path, inputs: Sequence[Tensor], threads: int) -> Run:
-    ov, model = openvino("running a file in OpenVINO"), compiled(path, threads)
-    feeds = openvino_feeds(model, inputs)
-    request = model.create_infer_request()
-    # Once for all calls, as a program would that is short of time: arrays that are handed over with each call cost 0.12 ms of it in Python.
-    for index, array in enumerate(feeds):
-        request.set_input_tensor(index, ov.Tensor(array, shared_memory=True))
+    model = compiled(path, threads)
+    request = InputsOnce(model, openvino_feeds(model, inputs))
+    _tried(request, path, inputs)
+    return request
 
-    def run() -> list[Array]:
-        request.infer()
-        return [np.array(request.get_output_tensor(index).data) for index in range(len(model.outputs))]
 
-    return run
+class InputsOnce:
+    """A call of OpenVINO whose inputs were set once, as by a program that is short of time: arrays that are handed over with each call
+    cost 0.12 ms of it in Python. The request does not keep them alive: `held` does.
+    """
+
+    def __init__(self, model: Any, feeds: Sequence[Array]) -> None:
+        ov = openvino("running a file in OpenVINO")
+        self.request, self.count = model.create_infer_request(), len(model.outputs)
+        self.held = [ov.Tensor(array, shared_memory=True) for array in feeds]
+        for index, tensor in enumerate(self.held):
+            self.request.set_input_tensor(index, tensor)
+
+    def __call__(self) -> list[Array]:
+        self.request.infer()
+        return [np.array(self.request.get_output_tensor(index).data) for index in range(self.count)]
 
 
 # ---- torch.export

@@ -124,7 +124,9 @@ def _in_float(shape: LayerShape) -> tuple[list[Any], dict[str, Any]]:
     from onnx import helper
 
     constants = {"w": _weight(shape), "b": np.zeros(shape.outputs, np.float32)}
-    return [helper.make_node("Conv" if shape.kernel else "Gemm", ["x", *constants], ["y"], **_how(shape))], constants
+    return [
+        helper.make_node("Conv" if shape.kernel else "Gemm", ["x", *constants], ["y"], **_attributes(shape))
+    ], constants
 
 
 def _in_integers(shape: LayerShape) -> tuple[list[Any], dict[str, Any]]:
@@ -144,7 +146,7 @@ def _in_integers(shape: LayerShape) -> tuple[list[Any], dict[str, Any]]:
         constants |= {"b": np.zeros(shape.outputs, np.int32), "bs": scales * constants["s"]}
         read.append(helper.make_node("DequantizeLinear", ["b", "bs"], ["bf"], axis=0))
     given = ["xf", "wf", "bf"] if shape.kernel else ["xf", "wf"]
-    made = helper.make_node("Conv" if shape.kernel else "MatMul", given, ["yf"], **_how(shape))
+    made = helper.make_node("Conv" if shape.kernel else "MatMul", given, ["yf"], **_attributes(shape))
     return [*read, made, helper.make_node("QuantizeLinear", ["yf", "s", "z"], ["y"])], constants
 
 
@@ -155,7 +157,7 @@ def _weight(shape: LayerShape) -> Any:
     return np.random.default_rng(0).standard_normal(sizes).astype(np.float32) / math.sqrt(np.prod(sizes))
 
 
-def _how(shape: LayerShape) -> dict[str, Any]:
+def _attributes(shape: LayerShape) -> dict[str, Any]:
     """A convolution's attributes."""
     if not shape.kernel:
         return {}

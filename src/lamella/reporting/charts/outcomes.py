@@ -112,7 +112,10 @@ def front_spec(front: Front, plan: Plan | None = None) -> Spec:
     rows = [_front_row(axis, r.predicted, r.latency_ms, r.predicted_score, f"limit {r.limit}") for r in front.rows]
     rows = [row for row in rows if row["spent"]]
     beside = [_front_row(axis, front.dense, front.dense_latency_ms, front.dense_score, "dense")]
-    if plan is not None and plan.predicted_score is not None:
+    other = (
+        axis == "latency_ms" and plan is not None and plan.dense_latency_ms != front.dense_latency_ms
+    )  # timed elsewhere
+    if plan is not None and plan.predicted_score is not None and not other:
         beside.append(_front_row(axis, plan.predicted, plan.latency_ms, plan.predicted_score, "this plan"))
     for r in front.rows:
         if r.measured_score is not None:
