@@ -1,6 +1,7 @@
 """What integer files cost and gain: latency, and accuracy by the ranges of their activations.
 
     python benchmarks/integers.py latency                                        # or: latency resnet20 densenet121
+    python benchmarks/integers.py calls resnet20 resnet56
     python benchmarks/integers.py ranges --data data --weights weights
     python benchmarks/integers.py simulation --data data --weights weights
     python benchmarks/integers.py equalizing --data data --weights weights
@@ -11,6 +12,9 @@ Each part is written into `results/integers-<date>.json` under its own name.
 with batch norms, means and padded channels as convolutions (`convolutions`; decision 0021), in ONNX Runtime and in OpenVINO, each as a
 ratio to float32 in the same runtime, all in one interleaved run: [ratio, low, high]. Bytes of the files beside them, and what OpenVINO
 computes otherwise than ONNX Runtime (`refused`). Weights were never trained: the time does not depend on them.
+
+`calls`: microseconds of one call from Python, float32 and integers, where the picture is handed over with every call (`handed`) and where
+it was set once (`set`; decision 0027): the least of `--slots` slots that take turns.
 
 `ranges`: trained networks on CIFAR-10, calibrated on 64 and on 512 training images, with ranges from the smallest to the largest value
 (`widest`) and with those of least error (`least`; decision 0022). What the files score on the test images at odd index, on how many of
@@ -27,6 +31,7 @@ mean square error of file against simulation (`apart`) and against float32, rela
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -56,7 +61,8 @@ from lamella.quantization import integers_file, quantize
 from lamella.schema import Plan, Result
 from lamella.statistics import paired_difference
 from lamella.tasks import make_task
-from lamella.timing import Latency, latency
+from lamella.timing import Latency, latency, open_session, prepared
+from lamella.timing.calls import compiled, openvino_feeds
 from lamella.tracing import trace
 from lamella.training import Batches, Task
 from lamella.zoo import load_weights, make_model
@@ -80,15 +86,15 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["latency", *ON_DATA])
+    parser.add_argument("part", choices=["latency", "calls", *ON_DATA])
     parser.add_argument("network", nargs="*", help="of the part [default: all that it has]")
     parser.add_argument("--slots", type=int, default=12)
     parser.add_argument("--data")
     parser.add_argument("--weights", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    if asked.part == "latency":
-        found = {name: measured(name, asked.slots) for name in asked.network or NETWORKS}
+    if asked.part in WITHOUT_DATA:
+        found = {name: WITHOUT_DATA[asked.part](name, asked.slots) for name in asked.network or NETWORKS}
     else:
         found = {name: ON_DATA[asked.part](name, asked.data, asked.weights) for name in asked.network or TRAINED}
     path = result_file("integers")
@@ -115,6 +121,45 @@ def measured(name: str, slots: int) -> dict[str, Any]:
     return found
 
 
+def called(name: str, slots: int) -> dict[str, Any]:
+    torch.manual_seed(0)
+    make, size = NETWORKS[name]
+    model, image = with_statistics(make()), torch.randn(1, 3, size, size)
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = export_onnx(model, (image,), Path(scratch) / "float32.onnx")
+        files = {"float32": whole, "int8": quantize_onnx(whole, whole.with_suffix(".int8.onnx"), [image])}
+        calls = {f"{kind} {way}": call for kind, file in files.items() for way, call in ways(file, image).items()}
+        rounds = [{way: microseconds(call) for way, call in calls.items()} for _ in range(slots)]
+    found = {way: round(min(each[way] for each in rounds), 1) for way in calls}
+    print(name, found, flush=True)
+    return found
+
+
+def ways(file: Path, image: Tensor) -> dict[str, Callable[[], Any]]:
+    """One call of the file in each runtime, the picture handed over or set once."""
+    session = open_session(file)
+    bound, name = session.io_binding(), session.get_inputs()[0].name
+    bound.bind_cpu_input(name, image.numpy())
+    bound.bind_output(session.get_outputs()[0].name, "cpu")
+    there = compiled(file)
+    request, feeds = there.create_infer_request(), openvino_feeds(there, [image])
+    return {
+        "onnxruntime handed": lambda: session.run(None, {name: image.numpy()}),
+        "onnxruntime set": lambda: session.run_with_iobinding(bound),
+        "openvino handed": lambda: request.infer(feeds, share_inputs=True),
+        "openvino set": prepared(file, image, runtime="openvino"),
+    }
+
+
+def microseconds(call: Callable[[], Any], calls: int = 200) -> float:
+    """Of one call: this thread's CPU time, as everything is timed here."""
+    call()
+    start = time.thread_time()
+    for _ in range(calls):
+        call()
+    return 1e6 * (time.thread_time() - start) / calls
+
+
 def in_openvino(files: dict[str, Path], image: tuple[Tensor]) -> tuple[dict[str, Path], dict[str, str]]:
     """The files as OpenVINO's, and what is said of those that it computes otherwise."""
     there, refused = {}, {}
@@ -138,6 +183,9 @@ def with_statistics(model: nn.Module) -> nn.Module:
 
 def told(times: dict[str, Latency]) -> dict[str, list[float]]:
     return {way: [round(each, 3) for each in (t.ratio, t.ratio_low, t.ratio_high)] for way, t in times.items()}
+
+
+WITHOUT_DATA = {"latency": measured, "calls": called}
 
 
 # -- ranges

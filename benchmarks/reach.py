@@ -172,7 +172,6 @@ ROWS["alexnet32_fast"] = replace(ROWS["alexnet32_bytes"], tuning=Recipe(epochs=4
 MISSING = {
     "seeds": "every row but alexnet32_bytes, alexnet32_fast, vgg16_bytes (three) and resnet20_macs (two) has one seed",
     "vgg_origin": "the dense VGG-16 trained on for as long (vgg16_control)",
-    "resnet20": "half the MACs, three times as fast and within 0.3 points of its control, all at once: each two are",
     "224 px": "AlexNet and VGG-16 at 224 px: need a GPU",
 }
 

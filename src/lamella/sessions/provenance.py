@@ -30,7 +30,7 @@ def _now() -> str:
 def versions() -> dict[str, str]:
     """The versions that a figure depends on."""
     found = {"lamella": __version__, "python": platform.python_version()}
-    for name in ("torch", "numpy", "scipy", "onnx", "onnxruntime", "scikit-learn"):
+    for name in ("torch", "numpy", "scipy", "onnx", "onnxruntime", "openvino", "scikit-learn"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
