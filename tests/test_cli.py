@@ -770,7 +770,7 @@ def test_a_regression_is_told_in_plain_numbers_by_every_verb(nets):
     walked = run("compress", "r").output
     assert run("plan", "r", "--option", "factor=0.5", "--bits", "32", "--quiet").exit_code == 0
     assert json.loads((nets / "r" / "plan.json").read_text())["value"]["threshold"] == pytest.approx(1.5 * baseline)
-    front = run("plan", "r", "--pareto", "params").output
+    front = run("plan", "r", "--pareto", "params", "--bits", "32").output
     run("plan", "r", "--planner", "uniform", "--option", "pruning_ratio=0.5", "--bits", "32", "--quiet")
     beside = run("compress", "r", "--control", "origin", "--seeds", "2").output
     assert f"{baseline:.4g} [" in walked
@@ -778,7 +778,7 @@ def test_a_regression_is_told_in_plain_numbers_by_every_verb(nets):
     assert " %" not in beside.replace("[95 %]", "")
     assert "points" not in planned.split("significance:")[0]
     assert " points" not in front
-    assert "next: lamella plan r --planner knapsack --budget params=LIMIT" in front
+    assert "next: lamella plan r --planner knapsack --bits 32 --budget params=LIMIT" in front
     assert "test score [95 %]" in beside
 
 

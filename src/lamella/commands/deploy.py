@@ -15,6 +15,7 @@ from ..schema.schemes import file_key, variant
 from ..views import files_view, formats_view
 from .shared import AsJson, Quiet, Run, following, show, working
 
+FOR_OPENVINO = "written for OpenVINO, where the plan keeps its milliseconds (--format onnx for ONNX Runtime)"
 AllowSlower = Annotated[
     bool, typer.Option("--allow-slower", help="Accept compressed files that are slower than the dense network.")
 ]
@@ -93,11 +94,7 @@ def export(
         made = delivered(session, format or [usual])
         files, same = weighed(session, made.files), alike(session, made.files)
         notes = [*(note for each in same for note in each.notes), *made.notes, *standing_notes(session)]
-        notes += (
-            []
-            if format or usual == "onnx"
-            else [f"as {usual}, where the plan keeps its milliseconds; --format onnx: ONNX"]
-        )
+        notes += [] if format or usual == "onnx" else [FOR_OPENVINO]
         notes += heavier(session, "onnx") if any(FORMATS[name].from_onnx for name in made.files) else []
     plain = {"files": [file.flat for file in files], "alike": [each.flat for each in same], "notes": notes}
     show(formats_view(plain), plain, quiet=quiet, as_json=as_json, then=following(run, "report"))

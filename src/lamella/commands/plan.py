@@ -7,6 +7,7 @@ lamella plan RUN --pareto bytes
 lamella plan RUN --text > plan.txt; lamella plan RUN --edit plan.txt; lamella plan RUN --compare other/plan.json
 """
 
+import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,6 +93,13 @@ class Asked:
                 f"{instead.named} with {' and '.join(passed_over)}: {why}. Leave out the one or the other."
             )
 
+    @property
+    def limits(self) -> list[str]:
+        """What a front and a plan of it are asked with alike, as it was given."""
+        kinds = {"--budget": self.budget, "--option": self.option, "--measure": self.measure}
+        given = [f"{name} {shlex.quote(each)}" for name, values in kinds.items() for each in values or ()]
+        return [*given, *([] if self.bits is None else [f"--bits {self.bits}"])]
+
     def request(self, usual: str) -> Request:
         """As a record; `usual`: the planner where none was named."""
         planner = self.planner or usual
@@ -166,10 +174,8 @@ def plan(run: Run, asked: Asked, instead: Instead, quiet: Quiet = False, as_json
         session = resume(run)
         if instead.pareto:
             front = fronted(session, instead.pareto, request, progress)
-            then = (
-                following(run, "plan")
-                + f" --planner {request.planner} --budget {front.axis}=LIMIT, with one of these limits"
-            )
+            words = " ".join([f"--planner {request.planner}", *asked.limits, f"--budget {front.axis}=LIMIT"])
+            then = f"{following(run, 'plan')} {words}, with one of these limits"
             show(
                 front_view(front, session.metric),
                 [flat(row) for row in front.rows],
