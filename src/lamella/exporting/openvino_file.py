@@ -19,7 +19,7 @@ from ..errors import LamellaError
 from ..making import folder
 from ..runs import told_as
 from ..timing import Array, prepared, require
-from ..timing.calls import openvino_refusal
+from ..timing.calls import openvino, openvino_refusal
 from .capturing import as_tuple, check_outputs, error_share
 from .onnx_file import export_onnx
 from .together import write_together
@@ -56,9 +56,10 @@ def convert_to_openvino(source: str | Path, path: str | Path, example_inputs: Te
 
     def write(written: Path) -> None:
         try:
-            model = ov.Core().read_model(str(source))
+            model = _read(source)
             _count_anew(model)
             ov.save_model(model, str(written), compress_to_fp16=False)
+            written.write_text(re.sub(r">\s+<", "><", written.read_text()))  # half of it is indentation
         except Exception as error:
             raise openvino_refusal(source, error) from error
         integers = any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
@@ -72,9 +73,18 @@ def convert_to_openvino(source: str | Path, path: str | Path, example_inputs: Te
     return path
 
 
+def _read(source: Path) -> Any:
+    """The model, simplified as OpenVINO's own converter does it (that one would also report its use): a third of the text."""
+    from openvino._offline_transformations import apply_moc_transformations
+
+    model = openvino("exporting to OpenVINO").Core().read_model(str(source))
+    apply_moc_transformations(model, cf=True)
+    return model
+
+
 def _count_anew(model: Any) -> None:
     """OpenVINO names what it adds by a count that runs on through the process, and orders layers by name; here it starts with the file."""
-    added = (op for op in model.get_ordered_ops() if re.fullmatch(rf"{op.get_type_name()}_\d+", op.get_friendly_name()))
+    added = (op for op in model.get_ordered_ops() if re.fullmatch(r"[A-Z][A-Za-z]+_\d+", op.get_friendly_name()))
     for number, op in enumerate(list(added)):
         op.set_friendly_name(f"{op.get_type_name()}_{number}")
 
