@@ -50,7 +50,7 @@ def test_ratios_follow_the_work(files):
 class Scripted:
     """A file whose fastest call of each round is given."""
 
-    def __init__(self, path, inputs, threads):
+    def __init__(self, path, inputs, threads, runtime):
         self.slots = iter(path)
 
     def run(self, seconds):

@@ -116,7 +116,7 @@ def _samples_at_once(graph: Any) -> int | None:
 
 def _parts(batch: Feeds, at_once: int | None) -> Iterator[tuple[int, Feeds]]:
     """The batch in parts of so many samples, each with the number of its first one."""
-    lengths = {len(array) for array in batch.values()}
+    lengths = {len(array) if array.ndim else 1 for array in batch.values()}
     if at_once is None or len(lengths) > 1:
         yield 0, batch
         return
